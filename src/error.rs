@@ -1,0 +1,124 @@
+//! The library's one error type: what went wrong, what to do about it, and the exit code it deserves.
+
+use std::path::{Path, PathBuf};
+
+/// A result with the library's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong. `Display` says what was asked and what was found; [`Error::hint`] says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request makes no sense, whatever the machine: an impossible size, an unknown option.
+    #[error("{what}")]
+    Request {
+        /// What was asked and why it cannot be.
+        what: String,
+        /// What to ask instead.
+        hint: String,
+    },
+    /// A model's files are missing, broken, or of another kind than asked for.
+    #[error("{what}")]
+    Model {
+        /// Which file, what was expected and what was found.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The run does not fit into the memory it may use.
+    #[error("{what}")]
+    Memory {
+        /// What is needed and what there is.
+        what: String,
+        /// What would fit.
+        hint: String,
+    },
+    /// The Hub, or the way to it, failed.
+    #[error("{what}")]
+    Network {
+        /// What was fetched and what came back.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// A file or folder could not be read or written.
+    #[error("{what} {}: {source}", path.display())]
+    Disk {
+        /// What was tried, for example "cannot write".
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A number that is not finite, where only finite numbers make sense.
+    #[error("{what}")]
+    Numeric {
+        /// Where it appeared.
+        what: String,
+        /// What to try.
+        hint: String,
+    },
+    /// A tensor operation failed: a bug of ours, or a device that gave up.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// A request that makes no sense (exit code 2).
+    pub fn request(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Request { what: what.into(), hint: hint.into() }
+    }
+
+    /// A model whose files are missing, broken or of another kind.
+    pub fn model(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Model { what: what.into(), hint: hint.into() }
+    }
+
+    /// A file or folder that could not be read or written; `what` completes "… PATH: reason".
+    pub fn disk(what: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Disk { what, path: path.to_path_buf(), source }
+    }
+
+    /// What the user can do about it, when there is something to say.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Request { hint, .. }
+            | Self::Model { hint, .. }
+            | Self::Memory { hint, .. }
+            | Self::Network { hint, .. }
+            | Self::Numeric { hint, .. } => (!hint.is_empty()).then(|| hint.clone()),
+            Self::Disk { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("free some space, or choose another folder with --output or HF_HOME".into())
+            }
+            Self::Disk { .. } | Self::Tensor(_) => None,
+        }
+    }
+
+    /// The process exit code: 2 for a request that makes no sense, 1 for a run that could not be done.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Request { .. } => 2,
+            _ => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_senseless_requests_exit_with_2() {
+        assert_eq!(Error::request("width 0", "at least 16").exit_code(), 2);
+        assert_eq!(Error::model("no such folder", "").exit_code(), 1);
+        let full = Error::disk("cannot write", Path::new("x.png"), std::io::ErrorKind::StorageFull.into());
+        assert_eq!(full.exit_code(), 1);
+        assert!(full.hint().expect("a full disk has a hint").contains("space"));
+    }
+
+    #[test]
+    fn an_empty_hint_is_no_hint() {
+        assert_eq!(Error::model("broken", "").hint(), None);
+    }
+}

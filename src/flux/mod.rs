@@ -1,0 +1,5 @@
+//! The FLUX.1 transformer.
+
+mod config;
+
+pub use config::FluxConfig;

@@ -1,0 +1,3 @@
+//! dype, the command line.
+
+fn main() {}

@@ -1,0 +1,61 @@
+//! What a run tells while it works. The library emits [`Event`]s; only the command line turns them into text.
+
+/// One thing worth telling.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A stage begins, for example "text" or "denoise", with `total` units of work (0: unknown).
+    Begin {
+        /// The stage.
+        stage: Stage,
+        /// Units of work: steps, rows of pixels, bytes.
+        total: u64,
+    },
+    /// A stage has come further: `done` units in all; `detail` is shown behind the bar (t and kappa, a file's name).
+    Advance {
+        /// The stage.
+        stage: Stage,
+        /// Units of work done so far.
+        done: u64,
+        /// A few words for the bar.
+        detail: String,
+    },
+    /// A stage is over; `detail` says what it made.
+    End {
+        /// The stage.
+        stage: Stage,
+        /// A few words for the line.
+        detail: String,
+    },
+    /// Something the user may want to know.
+    Note(String),
+    /// Something the user should know; it carries its own advice.
+    Warning(String),
+}
+
+/// The stages of a run, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Files come from the Hub; units are bytes.
+    Download,
+    /// Prompts become embeddings; units are prompts.
+    Text,
+    /// Noise becomes latents; units are steps.
+    Denoise,
+    /// Latents become pixels; units are whatever the decoder counts.
+    Decode,
+}
+
+/// Whoever listens to a run.
+pub trait Observer: Send + Sync {
+    /// Called at each event, from the thread that works; it must return quickly.
+    fn on(&self, event: Event);
+}
+
+/// Listens to nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn on(&self, _event: Event) {}
+}

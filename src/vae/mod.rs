@@ -1,0 +1,5 @@
+//! The autoencoder's decoder.
+
+mod config;
+
+pub use config::VaeConfig;

@@ -1,0 +1,19 @@
+//! Reading the JSON files of a model, with errors that name the file and the key.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+/// Reads a JSON file into `T`.
+///
+/// # Errors
+/// [`Error::Disk`] when it cannot be read, [`Error::Model`] when it is not JSON or lacks a key.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::disk("cannot read", path, e))?;
+    serde_json::from_str(&text).map_err(|e| {
+        let hint = "the file is damaged or belongs to another kind of model; delete it and fetch it again";
+        Error::model(format!("{}: {e}", path.display()), hint)
+    })
+}
