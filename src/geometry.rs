@@ -2,8 +2,6 @@
 //!
 //! Height always comes before width.
 
-use crate::error::{Error, Result};
-
 /// Pixels per token: the autoencoder's factor of 8, times patches of 2 x 2 latents.
 pub const PX_PER_TOKEN: usize = 16;
 /// Latent rows (or columns) per token.
@@ -35,6 +33,15 @@ pub struct LatentSize {
     pub width: usize,
 }
 
+/// A side that no picture can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidSide {
+    /// "height" or "width".
+    pub name: &'static str,
+    /// What was asked, in pixels.
+    pub px: usize,
+}
+
 /// The grid of image tokens (patches).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenGrid {
@@ -48,16 +55,11 @@ impl ImageSize {
     /// A size from pixels.
     ///
     /// # Errors
-    /// [`Error::Request`] when a side is below 16 px or above [`MAX_SIDE_PX`].
-    pub fn new(height_px: usize, width_px: usize) -> Result<Self> {
-        for (name, side) in [("height", height_px), ("width", width_px)] {
-            if side < PX_PER_TOKEN {
-                let hint = format!("the smallest picture is {PX_PER_TOKEN} x {PX_PER_TOKEN} px");
-                return Err(Error::request(format!("--{name} {side}: too small"), hint));
-            }
-            if side > MAX_SIDE_PX {
-                let hint = format!("the longest side is {MAX_SIDE_PX} px");
-                return Err(Error::request(format!("--{name} {side}: too large"), hint));
+    /// [`InvalidSide`] when a side is below 16 px or above [`MAX_SIDE_PX`].
+    pub fn new(height_px: usize, width_px: usize) -> Result<Self, InvalidSide> {
+        for (name, px) in [("height", height_px), ("width", width_px)] {
+            if !(PX_PER_TOKEN..=MAX_SIDE_PX).contains(&px) {
+                return Err(InvalidSide { name, px });
             }
         }
         Ok(Self { height_px, width_px })
@@ -112,6 +114,14 @@ impl LatentSize {
     }
 }
 
+impl std::fmt::Display for InvalidSide {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}: a side is {PX_PER_TOKEN} to {MAX_SIDE_PX} pixels", self.name, self.px)
+    }
+}
+
+impl std::error::Error for InvalidSide {}
+
 impl std::fmt::Display for ImageSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}x{}", self.height_px, self.width_px)
@@ -140,11 +150,10 @@ mod tests {
     }
 
     #[test]
-    fn impossible_sizes_are_requests_that_make_no_sense() {
+    fn impossible_sizes_are_refused_with_the_range() {
         for (height, width) in [(0, 64), (64, 15), (1_000_000_000, 64), (64, 65_537)] {
             let error = ImageSize::new(height, width).expect_err("impossible");
-            assert_eq!(error.exit_code(), 2);
-            assert!(error.hint().is_some());
+            assert!(error.to_string().contains("16 to 65536"), "{error}");
         }
     }
 }

@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""The other side of docs/BENCHMARKS.md: the same work by PyTorch and diffusers, timed in a process of its own.
+
+Needs: pip install torch diffusers transformers safetensors
+
+  reference.py make-step DIR            a transformer of true FLUX.1 widths: 1 double and 2 single blocks, random bf16 weights
+  reference.py make-vae DIR             an autoencoder of FLUX.1's size, random f32 weights
+  reference.py make-full DIR            a whole FLUX.1-dev + T5-XXL, random bf16 weights (34 GB)
+  reference.py step DIR --px 1024       one transformer step
+  reference.py decode DIR --px 1024     one decode
+  reference.py run DIR --px 4096        a whole run of a small model, one step
+
+Each measuring command prints one JSON line: {"seconds": [...], "peak_rss_bytes": N}.
+"""
+import argparse
+import json
+import os
+import resource
+import time
+
+import torch
+
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+TEXT_TOKENS = 512
+
+
+def true_widths(double, single):
+    return dict(
+        num_layers=double, num_single_layers=single, attention_head_dim=128, num_attention_heads=24, in_channels=64,
+        joint_attention_dim=4096, pooled_projection_dim=768, guidance_embeds=True, axes_dims_rope=(16, 56, 56),
+    )
+
+
+def flux_vae():
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=16, norm_num_groups=32,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False, sample_size=1024,
+    )
+
+
+def make_step(folder):
+    from diffusers import FluxTransformer2DModel
+
+    torch.manual_seed(0)
+    model = FluxTransformer2DModel(**true_widths(1, 2)).to(torch.bfloat16)
+    model.save_pretrained(os.path.join(folder, "transformer"))
+
+
+def make_vae(folder):
+    torch.manual_seed(0)
+    flux_vae().save_pretrained(os.path.join(folder, "vae"))
+
+
+def random_file(path, shapes, pool):
+    """A bf16 safetensors file written tensor by tensor from a pool of random numbers: no model is ever in memory."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        size = 2
+        for side in shape:
+            size *= side
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        left = end
+        while left:
+            part = min(left, len(pool))
+            file.write(pool[:part])
+            left -= part
+
+
+def make_full(folder, fixtures):
+    """FLUX.1-dev's own names and shapes; tokenizers, scheduler and the small configs come from the test fixtures."""
+    import shutil
+
+    tiny = os.path.join(fixtures, "tiny-flux")
+    tensors = json.load(open(os.path.join(fixtures, "flux1_dev_tensors.json")))
+    torch.manual_seed(0)
+    pool = (torch.randn(1 << 25) * 0.02).to(torch.bfloat16).view(torch.uint8).numpy().tobytes()
+    for part in ["tokenizer", "tokenizer_2", "scheduler"]:
+        shutil.copytree(os.path.join(tiny, part), os.path.join(folder, part), dirs_exist_ok=True)
+    shutil.copy(os.path.join(tiny, "model_index.json"), folder)
+    real = {
+        "transformer": (true_widths(19, 38), "diffusion_pytorch_model.safetensors"),
+        "vae": (dict(block_out_channels=[128, 256, 512, 512]), "diffusion_pytorch_model.safetensors"),
+        "text_encoder": (dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12, num_hidden_layers=12,
+                              projection_dim=768, vocab_size=49408), "model.safetensors"),
+        "text_encoder_2": (dict(d_model=4096, d_ff=10240, d_kv=64, num_heads=64, num_layers=24, vocab_size=32128),
+                           "model.safetensors"),
+    }
+    for part, (changes, name) in real.items():
+        os.makedirs(os.path.join(folder, part), exist_ok=True)
+        config = json.load(open(os.path.join(tiny, part, "config.json"))) | changes
+        json.dump(config, open(os.path.join(folder, part, "config.json"), "w"), indent=1)
+        random_file(os.path.join(folder, part, name), tensors[part], pool)
+
+
+def report(seconds):
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": seconds, "peak_rss_bytes": peak}))
+
+
+def timed(runs, work):
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+@torch.inference_mode()
+def step(folder, px, dtype, runs):
+    from diffusers import FluxTransformer2DModel
+
+    model = FluxTransformer2DModel.from_pretrained(os.path.join(folder, "transformer"), torch_dtype=dtype)
+    side = px // 16
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    img_ids = torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3)
+    inputs = dict(
+        hidden_states=torch.randn(1, side * side, 64, dtype=dtype), img_ids=img_ids, txt_ids=torch.zeros(TEXT_TOKENS, 3),
+        encoder_hidden_states=torch.randn(1, TEXT_TOKENS, 4096, dtype=dtype), guidance=torch.tensor([4.5]),
+        pooled_projections=torch.randn(1, 768, dtype=dtype), timestep=torch.tensor([0.9], dtype=dtype),
+    )
+    report(timed(runs, lambda: model(**inputs)))
+
+
+@torch.inference_mode()
+def decode(folder, px, dtype, runs):
+    from diffusers import AutoencoderKL
+
+    model = AutoencoderKL.from_pretrained(os.path.join(folder, "vae"), torch_dtype=dtype)
+    latents = torch.randn(1, 16, px // 8, px // 8, dtype=dtype)
+    report(timed(runs, lambda: model.decode(latents)))
+
+
+def run(folder, px, dtype, runs):
+    from diffusers import FluxPipeline
+
+    pipe = FluxPipeline.from_pretrained(folder, torch_dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    make = lambda: pipe("A serene mountain landscape at sunset", height=px, width=px, num_inference_steps=1, guidance_scale=4.5)
+    report(timed(runs, make))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["make-step", "make-vae", "make-full", "step", "decode", "run"])
+    parser.add_argument("dir")
+    parser.add_argument("--px", type=int, default=1024)
+    parser.add_argument("--dtype", choices=DTYPES, default="f32")
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.command == "make-full":
+        make_full(args.dir, os.path.join(os.path.dirname(__file__), "..", "tests", "fixtures"))
+    elif args.command.startswith("make-"):
+        {"make-step": make_step, "make-vae": make_vae}[args.command](args.dir)
+    else:
+        measure = {"step": step, "decode": decode, "run": run}[args.command]
+        measure(args.dir, args.px, DTYPES[args.dtype], args.runs)
+
+
+main()

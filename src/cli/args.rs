@@ -1,0 +1,286 @@
+//! The command line as it is typed: flags, their help and their first checks.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::{inspect::InspectArgs, values};
+use crate::{
+    memory::Bytes,
+    position::{Method, Thresholds},
+    sampling::{Mu, Rng},
+    settings::{DeviceChoice, ModelDtype},
+    weights::WeightsMode,
+};
+
+/// The scene that is drawn when no prompt is given: the reference's dark-fantasy default, in other words.
+pub const DEFAULT_PROMPT: &str = "A dark fantasy landscape: a lone hooded knight on a crumbling stone bridge before a \
+    vast black castle, its towers lost in storm clouds, violet lightning over jagged mountains, ravens, torches \
+    glowing in the mist, far below a drowned city, intricate detail, dramatic light, epic scale, painterly realism";
+
+/// Model that is used when none is named.
+pub const DEFAULT_MODEL: &str = "black-forest-labs/FLUX.1-Krea-dev";
+
+const HELP_STYLES: clap::builder::Styles = clap::builder::Styles::plain();
+
+/// Ultra-high-resolution pictures with FLUX.1 and DyPE.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dype",
+    about = "Ultra-high-resolution pictures with FLUX.1 and DyPE, on the machine you have",
+    after_help = "Examples:\n  \
+        dype --prompt \"a castle above a stormy sea\" --width 4096 --height 4096\n  \
+        dype --prompt \"a castle above a stormy sea\" --method ntk --no-dype\n  \
+        dype --dry-run --memory 12GB\n\n\
+        The path of each picture goes to stdout, everything else to stderr.\n\
+        Exit codes: 0 done, 1 the run failed, 2 the request makes no sense, 130 interrupted.",
+    args_conflicts_with_subcommands = true,
+    disable_version_flag = true,
+    max_term_width = 100,
+    styles = HELP_STYLES
+)]
+pub struct Cli {
+    /// What to do instead of making a picture.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of picture making.
+    #[command(flatten)]
+    pub generate: GenerateArgs,
+    /// Print the version (with -v: build features and devices)
+    #[arg(short = 'V', long)]
+    pub version: bool,
+}
+
+/// Everything but making a picture.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show t, kappa and each axis's frequencies, step by step, without a model
+    Inspect(InspectArgs),
+}
+
+/// Flags of picture making.
+#[derive(Debug, Clone, Args)]
+pub struct GenerateArgs {
+    /// Picture flags.
+    #[command(flatten)]
+    pub picture: PictureArgs,
+    /// Position flags.
+    #[command(flatten)]
+    pub position: PositionArgs,
+    /// Model flags.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Machine flags.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Output flags.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What picture.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Picture")]
+pub struct PictureArgs {
+    /// What to draw; "-" reads it from stdin [default: a dark-fantasy scene]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// Height in pixels, 16 or more
+    #[arg(long, value_name = "PX", default_value_t = 4096, value_parser = values::side_px, allow_negative_numbers = true)]
+    pub height: usize,
+    /// Width in pixels, 16 or more
+    #[arg(long, value_name = "PX", default_value_t = 4096, value_parser = values::side_px, allow_negative_numbers = true)]
+    pub width: usize,
+    /// Denoising steps
+    #[arg(long, value_name = "N", default_value_t = 28, value_parser = values::steps, allow_negative_numbers = true)]
+    pub steps: usize,
+    /// Seed of the noise, 0 to 2^64 - 1; the same seed is the same noise on every device
+    #[arg(long, value_name = "N", default_value_t = 42, allow_negative_numbers = true)]
+    pub seed: u64,
+    /// How strongly the prompt is followed; ignored by models without guidance (schnell)
+    #[arg(long, value_name = "SCALE", default_value_t = 4.5, value_parser = values::finite, allow_negative_numbers = true)]
+    pub guidance: f64,
+    /// T5 tokens the prompt may take [default: 512; schnell: 256]
+    #[arg(long, value_name = "N", value_parser = values::sequence_length)]
+    pub max_sequence_length: Option<usize>,
+    /// Where the noise comes from: torch-cpu, or torch-cuda:CARD (h100, rtx4090, ...)
+    #[arg(long, value_name = "SOURCE", default_value = "torch-cpu", value_parser = values::rng)]
+    pub rng: Rng,
+}
+
+/// How positions are scaled.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Position")]
+pub struct PositionArgs {
+    /// How positions beyond the training resolution are scaled: yarn, ntk or base
+    #[arg(long, value_name = "METHOD", default_value = "yarn", hide_possible_values = true)]
+    pub method: MethodArg,
+    /// Scale positions the same at every step, without DyPE
+    #[arg(long, alias = "no_dype")]
+    pub no_dype: bool,
+    /// lambda_s of kappa(t) = lambda_s * t^lambda_t [default: ntk 2, yarn 1]
+    #[arg(long, value_name = "LAMBDA_S", value_parser = values::not_negative, allow_negative_numbers = true)]
+    pub dype_scale: Option<f64>,
+    /// lambda_t of kappa(t) = lambda_s * t^lambda_t [default: 2]
+    #[arg(long, value_name = "LAMBDA_T", value_parser = values::not_negative, allow_negative_numbers = true)]
+    pub dype_exponent: Option<f64>,
+    /// How kappa moves YaRN's thresholds: product, or power (the 2025-10 revision)
+    #[arg(long, value_name = "RULE", default_value = "product", hide_possible_values = true)]
+    pub dype_thresholds: ThresholdsArg,
+    /// Training resolution in pixels [default: the model's own, else 1024]
+    #[arg(long, value_name = "PX", value_parser = values::side_px)]
+    pub base_resolution: Option<usize>,
+    /// Time shift: a number, or "stock" for FLUX's own formula [default: the scheduler's max_shift]
+    #[arg(long, value_name = "MU", value_parser = values::mu, allow_negative_numbers = true)]
+    pub mu: Option<Mu>,
+}
+
+/// Which model.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// Hub id (owner/name[@revision]), folder in diffusers layout, or single-file transformer
+    #[arg(long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
+    pub model: String,
+    /// Autoencoder: a file or a folder
+    #[arg(long, value_name = "PATH")]
+    pub vae: Option<PathBuf>,
+    /// CLIP text encoder: a file or a folder
+    #[arg(long, value_name = "PATH")]
+    pub text_encoder: Option<PathBuf>,
+    /// T5 text encoder: a file or a folder
+    #[arg(long = "text-encoder-2", value_name = "PATH")]
+    pub text_encoder_2: Option<PathBuf>,
+    /// CLIP tokenizer: a folder, or a tokenizer.json
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+    /// T5 tokenizer: a folder, or a tokenizer.json
+    #[arg(long = "tokenizer-2", value_name = "PATH")]
+    pub tokenizer_2: Option<PathBuf>,
+}
+
+/// Where and how it is computed.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Machine")]
+pub struct MachineArgs {
+    /// auto, cpu, cuda[:N] or metal
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
+    pub device: DeviceChoice,
+    /// f32, bf16 or f16 [default: f32 on the CPU, bf16 on a GPU]
+    #[arg(long, value_name = "DTYPE", hide_possible_values = true)]
+    pub dtype: Option<DtypeArg>,
+    /// The most memory a run may take, such as 6GB [default: what is free]
+    #[arg(long, value_name = "LIMIT", value_parser = values::bytes)]
+    pub memory: Option<Bytes>,
+    /// Transformer weights: resident, stream (block by block) or auto
+    #[arg(long, value_name = "MODE", default_value = "auto", hide_possible_values = true)]
+    pub weights: WeightsArg,
+    /// Print what a run would need, and load nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Where the picture goes and what is told.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// File (.png, .jpg, .webp), or folder ending in "/" [default: outputs/seed_..._res_....png]
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// Replace an existing file instead of adding _2, _3, ... to the name
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Also save the final packed latents [1, N, 64] as safetensors
+    #[arg(long, value_name = "FILE")]
+    pub save_latents: Option<PathBuf>,
+    /// Print JSON instead of text (with --dry-run)
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
+    /// Only errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// More detail; -vv for more still
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// Names of the position methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MethodArg {
+    /// YaRN.
+    Yarn,
+    /// NTK-aware.
+    Ntk,
+    /// The model's own frequencies.
+    Base,
+}
+
+impl From<MethodArg> for Method {
+    fn from(arg: MethodArg) -> Self {
+        match arg {
+            MethodArg::Yarn => Self::Yarn,
+            MethodArg::Ntk => Self::Ntk,
+            MethodArg::Base => Self::Base,
+        }
+    }
+}
+
+/// Names of the threshold rules of DY-YaRN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ThresholdsArg {
+    /// beta * kappa.
+    Product,
+    /// beta ^ (2 * t^2).
+    Power,
+}
+
+impl From<ThresholdsArg> for Thresholds {
+    fn from(arg: ThresholdsArg) -> Self {
+        match arg {
+            ThresholdsArg::Product => Self::Product,
+            ThresholdsArg::Power => Self::Power,
+        }
+    }
+}
+
+/// Names of the number types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeArg {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// 16-bit floats.
+    F16,
+}
+
+impl From<DtypeArg> for ModelDtype {
+    fn from(arg: DtypeArg) -> Self {
+        match arg {
+            DtypeArg::F32 => Self::F32,
+            DtypeArg::Bf16 => Self::Bf16,
+            DtypeArg::F16 => Self::F16,
+        }
+    }
+}
+
+/// Names of the ways weights reach the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WeightsArg {
+    /// What fits.
+    Auto,
+    /// All at once.
+    Resident,
+    /// Block by block.
+    Stream,
+}
+
+impl From<WeightsArg> for Option<WeightsMode> {
+    fn from(arg: WeightsArg) -> Self {
+        match arg {
+            WeightsArg::Auto => None,
+            WeightsArg::Resident => Some(WeightsMode::Resident),
+            WeightsArg::Stream => Some(WeightsMode::Stream),
+        }
+    }
+}

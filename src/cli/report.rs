@@ -1,0 +1,238 @@
+//! The only writer to the terminal: results to stdout, everything else to stderr.
+
+use std::{
+    io::{IsTerminal, Write},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::{
+    memory::Bytes,
+    progress::{Event, Observer, Stage},
+};
+
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Errors only.
+    Quiet,
+    /// A line for each stage, and bars.
+    Normal,
+    /// Details of model and plan too.
+    Verbose,
+}
+
+/// Without a terminal, a long stage is told about at most this often.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Writes to the terminal for the whole program.
+pub struct Report {
+    verbosity: Verbosity,
+    is_terminal: bool,
+    colors: bool,
+    stage: Mutex<Option<Running>>,
+}
+
+/// The stage that is being worked on.
+struct Running {
+    stage: Stage,
+    total: u64,
+    started: Instant,
+    last_plain: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Report {
+    /// A reporter for this process's stderr.
+    pub fn new(verbosity: Verbosity) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        Self { verbosity, is_terminal: is_terminal && !dumb, colors: is_terminal && !no_color && !dumb, stage: Mutex::default() }
+    }
+
+    /// A result: one line on stdout. A closed pipe is no error.
+    pub fn result(&self, line: &str) {
+        let mut stdout = std::io::stdout().lock();
+        // The reader may have seen enough; what was asked for is on the disk.
+        let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    }
+
+    /// A detail that is told with `--verbose` only.
+    pub fn detail(&self, line: &str) {
+        if self.verbosity >= Verbosity::Verbose {
+            self.line(line);
+        }
+    }
+
+    /// An error with its causes and its hint.
+    pub fn error(&self, error: &anyhow::Error) {
+        self.raw(&format!("{} {error}", self.paint("1;31", "error:")));
+        for cause in error.chain().skip(1) {
+            self.raw(&format!("  {} {cause}", self.paint("1", "Caused by:")));
+        }
+        let hint = error.chain().find_map(|cause| cause.downcast_ref::<crate::Error>()).and_then(crate::Error::hint);
+        if let Some(hint) = hint {
+            self.raw(&format!("{} {hint}", self.paint("1;36", "hint:")));
+        }
+    }
+
+    fn line(&self, line: &str) {
+        if self.verbosity > Verbosity::Quiet {
+            self.raw(line);
+        }
+    }
+
+    fn raw(&self, line: &str) {
+        let running = self.lock();
+        let print = || {
+            // A closed stderr leaves nobody to tell.
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        };
+        match running.as_ref().and_then(|running| running.bar.as_ref()) {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
+        self.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colors { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn begin(&self, stage: Stage, total: u64) {
+        let bar = (self.is_terminal && self.verbosity > Verbosity::Quiet).then(|| new_bar(stage, total));
+        let now = Instant::now();
+        *self.lock() = Some(Running { stage, total, started: now, last_plain: now, bar });
+    }
+
+    fn advance(&self, stage: Stage, done: u64, detail: String) {
+        let mut guard = self.lock();
+        let Some(running) = guard.as_mut().filter(|running| running.stage == stage) else { return };
+        if let Some(bar) = &running.bar {
+            bar.set_message(match stage {
+                Stage::Denoise => format!("{}  {detail}", pace(running.started.elapsed(), done)),
+                _ => detail,
+            });
+            bar.set_position(done);
+            return;
+        }
+        let is_due = stage == Stage::Denoise || running.last_plain.elapsed() >= PLAIN_INTERVAL;
+        if !is_due || done == 0 {
+            return;
+        }
+        running.last_plain = Instant::now();
+        let line = plain_line(running, done, &detail);
+        drop(guard);
+        self.line(&line);
+    }
+
+    fn end(&self, stage: Stage, detail: &str) {
+        let Some(running) = self.lock().take() else { return };
+        if let Some(bar) = &running.bar {
+            bar.finish_and_clear();
+        }
+        self.line(&format!("{:<9} {detail}, {}", name(stage), seconds(running.started.elapsed())));
+    }
+}
+
+impl Observer for Report {
+    fn on(&self, event: Event) {
+        match event {
+            Event::Begin { stage, total } => self.begin(stage, total),
+            Event::Advance { stage, done, detail } => self.advance(stage, done, detail),
+            Event::End { stage, detail } => self.end(stage, &detail),
+            Event::Note(text) => self.line(&format!("{} {text}", self.paint("1", "note:"))),
+            Event::Warning(text) => self.line(&format!("{} {text}", self.paint("1;33", "warning:"))),
+        }
+    }
+}
+
+fn name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Download => "download",
+        Stage::Text => "text",
+        Stage::Denoise => "denoise",
+        Stage::Decode => "decode",
+    }
+}
+
+fn new_bar(stage: Stage, total: u64) -> ProgressBar {
+    let template = match stage {
+        Stage::Download => "download  {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}  {wide_msg}",
+        Stage::Denoise => "denoise   {bar:24} {pos}/{len}  ETA {eta}  {wide_msg}",
+        Stage::Decode => "decode    {bar:24} {percent}%  ETA {eta}  {wide_msg}",
+        Stage::Text => "text      {bar:24} {percent}%  {wide_msg}",
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    bar.set_style(style.progress_chars("=> "));
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
+
+fn plain_line(running: &Running, done: u64, detail: &str) -> String {
+    let elapsed = running.started.elapsed();
+    let left = eta(elapsed, done, running.total);
+    let stage = name(running.stage);
+    match running.stage {
+        Stage::Denoise => {
+            format!("{stage:<9} step {done}/{}  {}  ETA {left}  {detail}", running.total, pace(elapsed, done))
+        }
+        Stage::Download => {
+            let rate = Bytes((done as f64 / elapsed.as_secs_f64().max(1e-3)) as u64);
+            format!("{stage:<9} {} of {}  {rate}/s  ETA {left}  {detail}", Bytes(done), Bytes(running.total))
+        }
+        Stage::Text | Stage::Decode => {
+            format!("{stage:<9} {:.0}%  ETA {left}", 100.0 * done as f64 / running.total.max(1) as f64)
+        }
+    }
+}
+
+/// Seconds a step so far.
+fn pace(elapsed: Duration, done: u64) -> String {
+    if done == 0 { String::new() } else { format!("{}/step", seconds(elapsed.div_f64(done as f64))) }
+}
+
+fn eta(elapsed: Duration, done: u64, total: u64) -> String {
+    if done == 0 {
+        return "?".into();
+    }
+    seconds(elapsed.mul_f64(total.saturating_sub(done) as f64 / done as f64))
+}
+
+/// A duration as people read it: `0.3 s`, `41 s`, `2 min 05 s`, `3 h 10 min`.
+pub fn seconds(duration: Duration) -> String {
+    let s = duration.as_secs_f64();
+    let whole = s.round() as u64;
+    match whole {
+        0..10 => format!("{s:.1} s"),
+        10..100 => format!("{whole} s"),
+        100..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        let cases = [(0.31, "0.3 s"), (9.4, "9.4 s"), (41.2, "41 s"), (125.0, "2 min 05 s"), (11_400.0, "3 h 10 min")];
+        for (s, text) in cases {
+            assert_eq!(seconds(Duration::from_secs_f64(s)), text);
+        }
+    }
+
+    #[test]
+    fn what_is_left_follows_from_what_was_done() {
+        assert_eq!(eta(Duration::from_secs(20), 1, 4), "60 s");
+        assert_eq!(eta(Duration::from_secs(20), 0, 4), "?");
+    }
+}
