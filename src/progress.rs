@@ -38,7 +38,7 @@ pub enum Event {
 pub enum Stage {
     /// Files come from the Hub; units are bytes.
     Download,
-    /// Prompts become embeddings; units are prompts.
+    /// Prompts become embeddings; units are layers of the text encoders.
     Text,
     /// Noise becomes latents; units are steps.
     Denoise,
