@@ -24,11 +24,13 @@ const GUIDE: Color = [130, 130, 138];
 
 /// Pixels of the parts of the sheet.
 const PANEL: [f32; 2] = [640.0, 520.0];
-const MARGIN_LEFT: f32 = 110.0;
+const MARGIN_LEFT: f32 = 124.0;
 const MARGIN_TOP: f32 = 120.0;
 const MARGIN_BOTTOM: f32 = 90.0;
-const BETWEEN: f32 = 90.0;
-const LEGEND: f32 = 270.0;
+const BETWEEN: f32 = 140.0;
+const LEGEND: f32 = 340.0;
+/// Height of the title's capitals, where it fits.
+const TITLE: f32 = 18.0;
 
 /// Draws an inspection.
 pub fn draw(inspection: &Inspection) -> RgbImage {
@@ -36,7 +38,9 @@ pub fn draw(inspection: &Inspection) -> RgbImage {
     let panels = panels(&curves);
     let width = MARGIN_LEFT + panels.len() as f32 * (PANEL[0] + BETWEEN) + LEGEND - BETWEEN;
     let mut canvas = Canvas::new(width as u32, (MARGIN_TOP + PANEL[1] + MARGIN_BOTTOM) as u32);
-    canvas.text(&inspection.title(), [MARGIN_LEFT, 44.0], style(18.0, Align::Start));
+    let title = inspection.title();
+    let fitting = font::CAPITAL_HEIGHT * (width - MARGIN_LEFT - 30.0) / font::text_width(&title);
+    canvas.text(&title, [MARGIN_LEFT, 44.0], style(fitting.min(TITLE), Align::Start));
     let octaves = octaves(&curves);
     for (index, (name, axis)) in panels.iter().enumerate() {
         let left = MARGIN_LEFT + index as f32 * (PANEL[0] + BETWEEN);
@@ -58,7 +62,8 @@ pub fn save(inspection: &Inspection, path: &Path) -> Result<()> {
     std::fs::write(path, png.into_inner()).map_err(|error| Error::disk("cannot write", path, error))
 }
 
-/// The steps that are drawn, latest t first: those nearest to t evenly spread over the schedule; one where t plays no part.
+/// The steps that are drawn, in the schedule's order: those nearest to t evenly spread over its range; one where t
+/// plays no part.
 fn curves(inspection: &Inspection) -> Vec<&StepInspection> {
     let steps = &inspection.steps;
     let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return Vec::new() };
@@ -77,7 +82,10 @@ fn curves(inspection: &Inspection) -> Vec<&StepInspection> {
 
 /// A name for each panel and the axis it shows.
 fn panels(curves: &[&StepInspection]) -> Vec<(&'static str, usize)> {
-    let alike = |step: &&StepInspection| step.axes[0].inv_freq == step.axes[1].inv_freq;
+    let alike = |step: &&StepInspection| {
+        let [height, width] = &step.axes;
+        height.patches == width.patches && height.inv_freq == width.inv_freq
+    };
     if curves.iter().all(alike) { vec![("height and width", 0)] } else { vec![("height", 0), ("width", 1)] }
 }
 
@@ -120,9 +128,9 @@ fn draw_panel(canvas: &mut Canvas, panel: &Panel, curves: &[&StepInspection]) {
         let pairs = axis.native.len();
         let points = ratios(axis).enumerate().map(|(pair, ratio)| panel.place(pair, pairs, ratio));
         let points: Vec<Point> = points.collect();
-        canvas.polyline(&points, 2.4, color(step.t));
+        canvas.polyline(&points, 2.4, color(step));
         for point in points {
-            canvas.dot(point, 3.2, color(step.t));
+            canvas.dot(point, 3.2, color(step));
         }
     }
 }
@@ -156,7 +164,7 @@ fn draw_frame(canvas: &mut Canvas, panel: &Panel, axis: &AxisInspection) {
     canvas.text(&heading, [left, top - 18.0], style(14.0, Align::Start));
     let middle = [left + PANEL[0] / 2.0, bottom + 60.0];
     canvas.text("pair (from fast to slow)", middle, style(14.0, Align::Middle));
-    let side = [left - 68.0, top + PANEL[1] / 2.0];
+    let side = [left - 84.0, top + PANEL[1] / 2.0];
     canvas.text("frequency / native", side, TextStyle { upwards: true, ..style(14.0, Align::Middle) });
 }
 
@@ -175,8 +183,8 @@ fn draw_legend(canvas: &mut Canvas, left: f32, inspection: &Inspection, curves: 
     };
     for step in curves {
         match step.kappa {
-            Some(kappa) => entry(color(step.t), false, &format!("t {:.3}   kappa {kappa:.3}", step.t)),
-            None => entry(color(step.t), false, "every t"),
+            Some(kappa) => entry(color(step), false, &format!("t {:.3}   kappa {kappa:.3}", step.t)),
+            None => entry(color(step), false, "every t"),
         }
     }
     if inspection.extrapolates() {
@@ -188,11 +196,11 @@ fn style(height: f32, align: Align) -> TextStyle {
     TextStyle { height, color: INK, align, upwards: false }
 }
 
-/// "1", "1/2", "1/4" and so on; from 2^14 on the power.
+/// "1", "1/2", "1/4" and so on; from 1/1024 on as a power, which stays short.
 fn octave_name(octave: i32) -> String {
     match octave {
         0 => "1".into(),
-        1..=13 => format!("1/{}", 1 << octave),
+        1..=9 => format!("1/{}", 1 << octave),
         _ => format!("2^-{octave}"),
     }
 }
@@ -203,9 +211,12 @@ fn short(number: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
-/// The colour of a moment t in [0, 1].
-fn color(t: f64) -> Color {
-    let place = t.clamp(0.0, 1.0) * (COLORS.len() - 1) as f64;
+/// The colour of a moment; ink where t plays no part.
+fn color(step: &StepInspection) -> Color {
+    if step.kappa.is_none() {
+        return INK;
+    }
+    let place = step.t.clamp(0.0, 1.0) * (COLORS.len() - 1) as f64;
     let index = (place as usize).min(COLORS.len() - 2);
     let part = place - index as f64;
     let mix = |channel: usize| {

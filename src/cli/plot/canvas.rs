@@ -101,11 +101,7 @@ impl Canvas {
         let place = |left: f32, [x, y]: [f32; 2]| {
             let along = unit * (start + left + x);
             let down = unit * (y - font::CAPITAL_HEIGHT);
-            if style.upwards {
-                [anchor[0] + down, anchor[1] - along]
-            } else {
-                [anchor[0] + along, anchor[1] + down]
-            }
+            if style.upwards { [anchor[0] + down, anchor[1] - along] } else { [anchor[0] + along, anchor[1] + down] }
         };
         let pen = (style.height / 8.0).max(1.2);
         for (left, glyph) in font::letters(text) {

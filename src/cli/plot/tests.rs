@@ -37,6 +37,8 @@ fn unlike_axes_get_a_panel_each() {
     let [square, wide] = [(2048, 2048), (2048, 4096)].map(|(h, w)| draw(&flux(Method::Yarn, true, h, w)));
     assert!(wide.width() > square.width() + 600);
     assert_eq!(wide.height(), square.height());
+    let native = draw(&flux(Method::Yarn, true, 1024, 512));
+    assert_eq!(native.width(), wide.width());
 }
 
 #[test]
@@ -44,7 +46,7 @@ fn every_curve_is_seen() {
     let inspection = flux(Method::Ntk, true, 4096, 4096);
     let image = draw(&inspection);
     for step in curves(&inspection) {
-        assert!(pixels_of(&image, color(step.t)) > 500, "t = {}", step.t);
+        assert!(pixels_of(&image, color(step)) > 500, "t = {}", step.t);
     }
     assert_eq!(pixels_of(&image, [1, 2, 3]), 0);
 }
@@ -76,7 +78,19 @@ fn a_picture_is_saved_as_png_and_a_missing_folder_is_an_error() {
 #[test]
 fn numbers_are_short() {
     assert_eq!([4.0, 2.5, 1.0156].map(short), ["4", "2.5", "1.02"]);
-    assert_eq!([0, 1, 3, 14].map(octave_name), ["1", "1/2", "1/8", "2^-14"]);
+    assert_eq!([0, 1, 3, 10].map(octave_name), ["1", "1/2", "1/8", "2^-10"]);
+}
+
+#[test]
+fn all_text_fits_the_sheet() {
+    let inspection = flux(Method::Ntk, true, 65_536, 65_520);
+    let mut long = inspection.clone();
+    long.schedule = Some(crate::position::DypeSchedule { scale: 0.123_456_789_012_345_6, exponent: 0.3 / 0.7 });
+    for image in [draw(&inspection), draw(&long)] {
+        let right = image.width() - 1;
+        let edge = (0..image.height()).flat_map(|y| [20, right - 20, right].map(|x| image.get_pixel(x, y).0));
+        assert!(edge.into_iter().all(|pixel| pixel == [255; 3]), "something reaches the edge");
+    }
 }
 
 /// Writes pictures to look at: `PLOTS=folder cargo test --lib pictures_to_look_at -- --ignored`.
