@@ -1,5 +1,6 @@
 //! dype: ultra-high-resolution pictures with FLUX.1 and DyPE.
 
+pub mod cli;
 pub mod error;
 pub mod flux;
 pub mod vae;

@@ -1,4 +1,30 @@
 //! Position scaling: which rotary frequencies an axis of more patches than the model was trained on gets, step by step.
+//!
+//! | scaler | frequencies of pair i on an axis with s = L'/L > 1 |
+//! |---|---|
+//! | [`Base`] | theta^(-2i/D): native, whatever the size |
+//! | [`Ntk`] | the same with theta' = theta · s^(D/(D-2) · kappa(t)) |
+//! | [`Yarn`] | native/s for the slowest pairs, NTK's between, native for the fastest |
+//!
+//! kappa(t) = lambda_s · t^lambda_t is DyPE's schedule ([`DypeSchedule`]); a scaler without one is static. An axis with
+//! s <= 1 is native under every scaler. All of it is f64 on plain numbers: no tensors, and nothing else of this crate.
+//!
+//! Source: Issachar et al., "DyPE: Dynamic Position Extrapolation for Ultra High Resolution Diffusion",
+//! arXiv 2510.20766v2, and the authors' reference code of 2026-02, whose tables `tests/position.rs` holds.
+
+mod base;
+mod dype;
+mod method;
+mod ntk;
+#[cfg(test)]
+mod properties;
+mod yarn;
+
+pub use base::Base;
+pub use dype::{DypeSchedule, Thresholds};
+pub use method::{DypeSettings, Method, UnknownName};
+pub use ntk::Ntk;
+pub use yarn::Yarn;
 
 /// One spatial axis of the token grid, and the rotary embedding the model gives it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,6 +37,23 @@ pub struct RotaryAxis {
     pub base_patches: usize,
     /// L': patches along this axis in the picture being made.
     pub patches: usize,
+}
+
+impl RotaryAxis {
+    /// s = L'/L: how many times longer than in training this axis is; at most 1 where nothing is extrapolated.
+    pub fn scale(&self) -> f64 {
+        self.patches as f64 / self.base_patches as f64
+    }
+
+    /// D/2: pairs of channels, each turning at its own frequency.
+    pub fn pairs(&self) -> usize {
+        self.dim / 2
+    }
+
+    /// The frequencies of the model's training [D/2]: theta^(-2i/D), radians per patch.
+    pub fn native(&self) -> Vec<f64> {
+        base::geometric(self.dim, self.theta)
+    }
 }
 
 /// The moment of the denoising loop for which frequencies are asked.

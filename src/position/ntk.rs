@@ -1,0 +1,36 @@
+//! NTK-aware scaling: a larger theta, so that the slowest pair turns over the longer axis as it did over the shorter.
+
+use super::base::{geometric, native};
+use super::{AxisFrequencies, DypeSchedule, PositionScaler, RotaryAxis, Step};
+
+/// NTK-aware scaling: `theta' = theta * s^(D/(D-2) * kappa(t))`, kappa = 1 when static; amplitude 1.
+///
+/// The fastest pair stays as it is, and the slowest is divided by s^kappa (paper, Eq. 14; static: "NTK-aware scaled
+/// RoPE", bloc97 2023). At t = 0 kappa is 0 and the frequencies are native.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Ntk {
+    /// DyPE's schedule, or none for the static method.
+    pub dype: Option<DypeSchedule>,
+}
+
+impl PositionScaler for Ntk {
+    fn frequencies(&self, axis: &RotaryAxis, step: &Step) -> AxisFrequencies {
+        if axis.scale() <= 1.0 {
+            return native(axis);
+        }
+        let kappa = self.dype.map_or(1.0, |dype| dype.kappa(step.t));
+        AxisFrequencies { inv_freq: ntk_frequencies(axis, kappa), amplitude: vec![1.0; axis.pairs()] }
+    }
+
+    fn is_dynamic(&self) -> bool {
+        self.dype.is_some()
+    }
+}
+
+/// The frequencies [D/2] under theta' = theta · s^(D/(D-2) · kappa), never below theta.
+pub(super) fn ntk_frequencies(axis: &RotaryAxis, kappa: f64) -> Vec<f64> {
+    let dim = axis.dim as f64;
+    let theta = axis.theta * axis.scale().powf(dim / (dim - 2.0) * kappa);
+    // `max` also answers for D = 2 at kappa = 0, where the exponent is infinity times nothing.
+    geometric(axis.dim, theta.max(axis.theta))
+}

@@ -1,0 +1,136 @@
+//! What must hold for every axis, size and moment.
+
+use proptest::prelude::*;
+
+use super::{AxisFrequencies, DypeSchedule, DypeSettings, Method, Ntk, PositionScaler, RotaryAxis, Step};
+use super::{Thresholds, Yarn};
+
+/// Axes as models have them, from half to 64 times the training length.
+fn axes() -> impl Strategy<Value = RotaryAxis> {
+    (2usize..64, 100.0..1e6f64, 4usize..256, 0.5..64.0f64).prop_map(|(pairs, theta, base_patches, s)| RotaryAxis {
+        dim: 2 * pairs,
+        theta,
+        base_patches,
+        patches: ((base_patches as f64 * s) as usize).max(1),
+    })
+}
+
+fn longer_axes() -> impl Strategy<Value = RotaryAxis> {
+    axes().prop_filter("longer than in training", |axis| axis.patches > axis.base_patches)
+}
+
+/// Every method, static and dynamic, with the paper's numbers and with others.
+fn scalers() -> impl Strategy<Value = Box<dyn PositionScaler>> {
+    let settings = (prop::option::of(0.0..8.0f64), prop::option::of(0.0..4.0f64), any::<bool>());
+    let settings = settings.prop_map(|(scale, exponent, power)| DypeSettings {
+        scale,
+        exponent,
+        thresholds: if power { Thresholds::Power } else { Thresholds::Product },
+    });
+    let method = prop::sample::select(Method::ALL.to_vec());
+    (method, prop::option::of(settings)).prop_map(|(method, settings)| method.scaler(settings))
+}
+
+impl std::fmt::Debug for dyn PositionScaler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a scaler, dynamic: {}", self.is_dynamic())
+    }
+}
+
+fn dy_yarn(thresholds: Thresholds) -> Yarn {
+    Yarn { dype: Some(DypeSchedule::YARN), thresholds }
+}
+
+fn at(scaler: &dyn PositionScaler, axis: &RotaryAxis, t: f64) -> AxisFrequencies {
+    scaler.frequencies(axis, &Step::at(t))
+}
+
+proptest! {
+    #[test]
+    fn within_the_training_length_everything_is_native(scaler in scalers(), axis in axes(), t in 0.0..=1.0f64) {
+        let axis = RotaryAxis { patches: axis.patches.min(axis.base_patches), ..axis };
+        let found = at(&*scaler, &axis, t);
+        prop_assert_eq!(found.inv_freq, axis.native());
+        prop_assert_eq!(found.amplitude, vec![1.0; axis.pairs()]);
+    }
+
+    #[test]
+    fn kappa_is_lambda_s_at_the_start_and_nothing_at_the_end(scale in 0.0..8.0f64, exponent in 0.1..4.0f64) {
+        let schedule = DypeSchedule { scale, exponent };
+        prop_assert_eq!(schedule.kappa(1.0), scale);
+        prop_assert_eq!(schedule.kappa(0.0), 0.0);
+        prop_assert!(schedule.is_valid());
+    }
+
+    #[test]
+    fn frequencies_are_positive_and_never_above_native(scaler in scalers(), axis in axes(), t in 0.0..=1.0f64) {
+        let found = at(&*scaler, &axis, t);
+        prop_assert_eq!(found.inv_freq.len(), axis.pairs());
+        for (found, native) in found.inv_freq.iter().zip(axis.native()) {
+            prop_assert!(*found > 0.0 && *found <= native * (1.0 + 1e-15), "{} above {}", found, native);
+        }
+    }
+
+    #[test]
+    fn static_frequencies_are_never_below_interpolation(axis in longer_axes()) {
+        for method in [Method::Ntk, Method::Yarn] {
+            let found = at(&*method.scaler(None), &axis, 1.0);
+            for (found, native) in found.inv_freq.iter().zip(axis.native()) {
+                prop_assert!(*found >= native / axis.scale() * (1.0 - 1e-12));
+            }
+        }
+    }
+
+    #[test]
+    fn amplitude_is_at_least_one_and_grows_with_the_axis(scaler in scalers(), axis in axes(), t in 0.0..=1.0f64) {
+        let longer = RotaryAxis { patches: axis.patches + 1, ..axis };
+        let (short, long) = (at(&*scaler, &axis, t), at(&*scaler, &longer, t));
+        prop_assert_eq!(short.amplitude.len(), axis.pairs());
+        for (short, long) in short.amplitude.iter().zip(&long.amplitude) {
+            prop_assert!(1.0 <= *short && short <= long);
+        }
+    }
+
+    #[test]
+    fn a_static_scaler_does_not_see_the_time(axis in axes(), t in 0.0..=1.0f64) {
+        for method in Method::ALL {
+            let scaler = method.scaler(None);
+            prop_assert_eq!(at(&*scaler, &axis, t), at(&*scaler, &axis, 1.0));
+        }
+    }
+
+    #[test]
+    fn dy_ntk_ends_native_and_starts_twice_as_strong(axis in longer_axes()) {
+        let ntk = Ntk { dype: Some(DypeSchedule::NTK) };
+        prop_assert_eq!(at(&ntk, &axis, 0.0).inv_freq, axis.native());
+        // The slowest pair of a static NTK is divided by s; with kappa(1) = 2, by s^2.
+        let last = axis.pairs() - 1;
+        let ratio = at(&ntk, &axis, 1.0).inv_freq[last] / axis.native()[last] * axis.scale().powi(2);
+        prop_assert!((ratio - 1.0).abs() < 1e-12, "{}", ratio);
+    }
+
+    #[test]
+    fn dy_yarn_starts_as_yarn_and_ends_native(axis in longer_axes()) {
+        let dynamic = dy_yarn(Thresholds::Product);
+        prop_assert_eq!(at(&dynamic, &axis, 1.0), at(&Yarn::default(), &axis, 1.0));
+        let end = at(&dynamic, &axis, 0.0);
+        prop_assert_eq!(end.inv_freq, axis.native());
+        prop_assert_eq!(end.amplitude, at(&Yarn::default(), &axis, 1.0).amplitude);
+    }
+
+    #[test]
+    fn dy_yarn_by_powers_is_static_yarn_where_the_power_is_one(axis in longer_axes()) {
+        // r^(2 kappa) = r at kappa = 1/2; t = 1 doubles the exponent instead, and t = 0 leaves thresholds of 1.
+        let half = DypeSchedule { scale: 0.5, exponent: 0.0 };
+        let power = Yarn { dype: Some(half), thresholds: Thresholds::Power };
+        prop_assert_eq!(at(&power, &axis, 0.3), at(&Yarn::default(), &axis, 1.0));
+    }
+}
+
+#[test]
+fn an_axis_of_one_pair_stays_native() {
+    let axis = RotaryAxis { dim: 2, theta: 10_000.0, base_patches: 64, patches: 256 };
+    for (method, t) in [(Method::Ntk, 0.0), (Method::Ntk, 1.0)] {
+        assert_eq!(at(&*method.scaler(Some(DypeSettings::default())), &axis, t).inv_freq, [1.0]);
+    }
+}

@@ -1,0 +1,150 @@
+//! YaRN, part by part: slow pairs are interpolated, fast pairs stay native, and two ramps lead from one to the other.
+
+use std::f64::consts::PI;
+
+use super::base::native;
+use super::ntk::ntk_frequencies;
+use super::{AxisFrequencies, DypeSchedule, PositionScaler, RotaryAxis, Step, Thresholds};
+
+/// Rotations over the training length between which position interpolation becomes NTK.
+/// Source: `beta_0`, `beta_1` of the reference code.
+const BETA: [f64; 2] = [1.25, 0.75];
+/// Rotations over the training length between which that becomes native.
+/// Source: `gamma_0`, `gamma_1` of the reference code.
+const GAMMA: [f64; 2] = [16.0, 2.0];
+/// Width of a ramp whose borders coincide. Source: `linear_ramp_mask` of YaRN's and the reference code.
+const STEEPEST: f64 = 0.001;
+/// The amplitude's slope over ln(s). Source: YaRN (arXiv 2309.00071), Eq. 22, applied to q and to k.
+const AMPLITUDE_SLOPE: f64 = 0.1;
+
+/// YaRN as the reference has it: `native/s` for pairs that turn less than beta times over the training length, NTK's
+/// frequency from there, `native` for those that turn more than gamma times; amplitude `0.1 ln(s) + 1`.
+///
+/// DyPE moves beta and gamma by kappa(t), so that more and more pairs are native as t falls; at t = 0 all are
+/// (paper, section 4.2). The amplitude depends on s alone.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Yarn {
+    /// DyPE's schedule, or none for the static method.
+    pub dype: Option<DypeSchedule>,
+    /// How kappa moves the thresholds; the static method moves none.
+    pub thresholds: Thresholds,
+}
+
+impl PositionScaler for Yarn {
+    fn frequencies(&self, axis: &RotaryAxis, step: &Step) -> AxisFrequencies {
+        let s = axis.scale();
+        if s <= 1.0 {
+            return native(axis);
+        }
+        let kappa = self.dype.map(|dype| dype.kappa(step.t));
+        let moved = |r| kappa.map_or(r, |kappa| self.thresholds.moved(r, kappa));
+        let to_ntk = Ramp::between(BETA.map(moved), axis);
+        let to_native = Ramp::between(GAMMA.map(moved), axis);
+        AxisFrequencies {
+            inv_freq: blend(axis, &to_ntk, &to_native),
+            amplitude: vec![AMPLITUDE_SLOPE * s.ln() + 1.0; axis.pairs()],
+        }
+    }
+
+    fn is_dynamic(&self) -> bool {
+        self.dype.is_some()
+    }
+}
+
+/// The frequencies [D/2]: each ramp is 0 where its second kind (NTK, then native) holds alone.
+fn blend(axis: &RotaryAxis, to_ntk: &Ramp, to_native: &Ramp) -> Vec<f64> {
+    let native = axis.native();
+    // Past the last pair the reference's ramp turns over, and everything would be interpolated again (t < 0.0068 at
+    // D = 56: no schedule of less than some 450 steps gets there). The method says native, and so do we.
+    if to_native.starts_after(axis.pairs()) {
+        return native;
+    }
+    let ntk = ntk_frequencies(axis, 1.0);
+    let pairs = native.iter().zip(&ntk).enumerate();
+    pairs
+        .map(|(pair, (native, ntk))| {
+            let extrapolated = mix(*ntk, native / axis.scale(), to_ntk.at(pair));
+            mix(*native, extrapolated, to_native.at(pair))
+        })
+        .collect()
+}
+
+/// `from` where `ramp` is 0, `to` where it is 1.
+fn mix(from: f64, to: f64, ramp: f64) -> f64 {
+    from * (1.0 - ramp) + to * ramp
+}
+
+/// A linear ramp over the pairs, from 0 at `low` to 1 at `high`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Ramp {
+    low: f64,
+    high: f64,
+}
+
+impl Ramp {
+    /// The ramp between the pairs that turn `rotations` times over the training length, the larger number first.
+    fn between(rotations: [f64; 2], axis: &RotaryAxis) -> Self {
+        let [first, second] = rotations.map(|r| pair_turning(r, axis));
+        let low = first.floor().max(0.0);
+        let high = second.ceil().clamp(0.0, axis.pairs() as f64);
+        Self { low, high: if low == high { high + STEEPEST } else { high } }
+    }
+
+    /// The ramp's value at a pair. A ramp whose `high` was held at D/2 below its `low` is 1 everywhere, as the
+    /// reference's is: it is reached at small t, and its tables have it.
+    fn at(&self, pair: usize) -> f64 {
+        ((pair as f64 - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+    }
+
+    /// Whether even the last of the pairs lies before the ramp.
+    fn starts_after(&self, pairs: usize) -> bool {
+        self.low >= pairs as f64
+    }
+}
+
+/// The (fractional) pair that turns `r` times over the training length:
+/// `D ln(L / (2 pi r)) / (2 ln theta)` (YaRN's `find_correction_dim`); infinite for r = 0.
+fn pair_turning(r: f64, axis: &RotaryAxis) -> f64 {
+    axis.dim as f64 * (axis.base_patches as f64 / (r * 2.0 * PI)).ln() / (2.0 * axis.theta.ln())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AXIS: RotaryAxis = RotaryAxis { dim: 56, theta: 10_000.0, base_patches: 64, patches: 256 };
+
+    #[test]
+    fn the_borders_are_whole_pairs_inside_the_axis() {
+        // D ln(64 / 2 pi r) / (2 ln theta): 6.38 and 7.93 for beta, -1.37 and 4.95 for gamma.
+        assert_eq!(Ramp::between(BETA, &AXIS), Ramp { low: 6.0, high: 8.0 });
+        assert_eq!(Ramp::between(GAMMA, &AXIS), Ramp { low: 0.0, high: 5.0 });
+        assert_eq!(Ramp::between([1.0, 1e-9], &AXIS).high, 28.0);
+    }
+
+    #[test]
+    fn a_ramp_without_width_is_a_step() {
+        let step = Ramp::between([1e3, 1e3], &AXIS);
+        assert_eq!(step, Ramp { low: 0.0, high: STEEPEST });
+        assert_eq!([step.at(0), step.at(1)], [0.0, 1.0]);
+    }
+
+    #[test]
+    fn thresholds_far_above_every_pair_interpolate() {
+        // lambda_s = 50: a border far below 0 must not turn the ramp over.
+        let yarn = Yarn { dype: Some(DypeSchedule { scale: 50.0, exponent: 2.0 }), ..Yarn::default() };
+        let found = yarn.frequencies(&AXIS, &Step::at(1.0));
+        for (found, native) in found.inv_freq.iter().zip(AXIS.native()).skip(1) {
+            assert_eq!(*found, native / 4.0);
+        }
+    }
+
+    #[test]
+    fn dy_yarn_is_native_near_the_end_and_not_only_at_it() {
+        let yarn = Yarn { dype: Some(DypeSchedule::YARN), ..Yarn::default() };
+        for t in [0.0, 1e-300, 1e-9, 0.001, 0.006, 0.0079] {
+            assert_eq!(yarn.frequencies(&AXIS, &Step::at(t)).inv_freq, AXIS.native(), "t = {t}");
+        }
+        assert_ne!(yarn.frequencies(&AXIS, &Step::at(0.02)).inv_freq, AXIS.native());
+    }
+}

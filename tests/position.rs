@@ -1,0 +1,88 @@
+//! Frequency tables of every scaler against the reference: 496 cases of method, revision, t, size and rotary width.
+
+use dype::position::{DypeSettings, Method, PositionScaler, RotaryAxis, Step, Thresholds};
+use safetensors::SafeTensors;
+use serde::Deserialize;
+
+/// One reference table: what was asked, and its amplitude; the frequencies are the tensor `key`.
+#[derive(Debug, Deserialize)]
+struct Case {
+    key: String,
+    method: String,
+    dype: bool,
+    revision: String,
+    t: f64,
+    patches: usize,
+    base_patches: usize,
+    dim: usize,
+    theta: f64,
+    mscale: f64,
+}
+
+impl Case {
+    fn scaler(&self) -> Box<dyn PositionScaler> {
+        let thresholds = match self.revision.as_str() {
+            "2026-02" => Thresholds::Product,
+            "2025-10" => Thresholds::Power,
+            other => panic!("unknown revision {other}"),
+        };
+        let settings = DypeSettings { thresholds, ..DypeSettings::default() };
+        let method: Method = self.method.parse().expect("a known method");
+        method.scaler(self.dype.then_some(settings))
+    }
+
+    fn axis(&self) -> RotaryAxis {
+        RotaryAxis { dim: self.dim, theta: self.theta, base_patches: self.base_patches, patches: self.patches }
+    }
+
+    /// The reference computes YaRN's ramps and amplitude in f32; all else is f64.
+    fn tolerance(&self) -> f64 {
+        if self.method == "yarn" { 1e-7 } else { 1e-12 }
+    }
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    let path = format!("{}/tests/fixtures/expected/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(path).expect("the fixture is part of the repository")
+}
+
+fn f64s(tensors: &SafeTensors, key: &str) -> Vec<f64> {
+    let bytes = tensors.tensor(key).expect("a table for each case").data();
+    bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("8 bytes"))).collect()
+}
+
+fn relative(found: f64, expected: f64) -> f64 {
+    (found - expected).abs() / expected.abs()
+}
+
+#[test]
+fn every_table_is_the_references() {
+    let cases: Vec<Case> = serde_json::from_slice(&fixture("position.json")).expect("valid JSON");
+    let file = fixture("position.safetensors");
+    let tensors = SafeTensors::deserialize(&file).expect("valid safetensors");
+    assert_eq!(cases.len(), 496);
+    for case in &cases {
+        let found = case.scaler().frequencies(&case.axis(), &Step::at(case.t));
+        let expected = f64s(&tensors, &case.key);
+        assert_eq!(found.inv_freq.len(), expected.len(), "{case:?}");
+        assert_eq!(found.amplitude.len(), expected.len(), "{case:?}");
+        for (pair, (&found, &expected)) in found.inv_freq.iter().zip(&expected).enumerate() {
+            let error = relative(found, expected);
+            assert!(error <= case.tolerance(), "pair {pair}: {found} for {expected}, off by {error:e}: {case:?}");
+        }
+        for &amplitude in &found.amplitude {
+            assert!(relative(amplitude, case.mscale) <= case.tolerance(), "amplitude {amplitude}: {case:?}");
+        }
+    }
+}
+
+#[test]
+fn what_varies_with_t_says_so() {
+    let dype = Some(DypeSettings::default());
+    assert!(Method::Ntk.scaler(dype).is_dynamic());
+    assert!(Method::Yarn.scaler(dype).is_dynamic());
+    assert!(!Method::Base.scaler(dype).is_dynamic());
+    for method in Method::ALL {
+        assert!(!method.scaler(None).is_dynamic());
+    }
+}
