@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    geometry::{ImageSize, InvalidSide, PX_PER_TOKEN},
+    flux::FluxConfig,
+    geometry::{ImageSize, InvalidSide},
     position::{DypeSchedule, DypeSettings, Method, PositionScaler, Thresholds, UnknownName},
     sampling::{Mu, Rng},
 };
@@ -112,35 +113,43 @@ impl Request {
             dype_scale: schedule.map(|s| s.scale),
             dype_exponent: schedule.map(|s| s.exponent),
             dype_thresholds: self.dype.unwrap_or_default().thresholds.to_string(),
-            base_resolution: self.base_resolution_px(model),
+            base_resolution: model.base_resolution_px(self.base_resolution),
             mu: self.mu.to_string(),
         }
     }
 
-    /// The training resolution in pixels that positions are scaled against.
-    pub fn base_resolution_px(&self, model: &ModelFacts) -> usize {
-        self.base_resolution.or(model.base_resolution).unwrap_or(FLUX_BASE_RESOLUTION_PX)
-    }
-
-    /// L: patches a side at the training resolution.
-    pub fn base_patches(&self, model: &ModelFacts) -> usize {
-        self.base_resolution_px(model) / PX_PER_TOKEN
-    }
-
     /// The DyPE schedule: the flags, else the model's own, else the paper's. `None` for `base` and without DyPE.
     pub fn schedule(&self, model: &ModelFacts) -> Option<DypeSchedule> {
-        self.method.schedule(self.dype_for(model)?)
+        self.method.schedule(model.dype(self.dype)?)
     }
 
     /// The scaler that gives each axis its frequencies.
     pub fn scaler(&self, model: &ModelFacts) -> Box<dyn PositionScaler> {
-        self.method.scaler(self.dype_for(model))
+        self.method.scaler(model.dype(self.dype))
+    }
+}
+
+impl ModelFacts {
+    /// What a transformer's config says.
+    pub fn of(config: &FluxConfig) -> Self {
+        Self {
+            base_resolution: config.base_resolution,
+            dype_scale: config.dype_scale,
+            dype_exponent: config.dype_exponent,
+            takes_guidance: config.guidance_embeds,
+        }
     }
 
-    fn dype_for(&self, model: &ModelFacts) -> Option<DypeSettings> {
-        self.dype.map(|dype| DypeSettings {
-            scale: dype.scale.or(model.dype_scale),
-            exponent: dype.exponent.or(model.dype_exponent),
+    /// The training resolution in pixels: what was asked, else the model's own, else [`FLUX_BASE_RESOLUTION_PX`].
+    pub fn base_resolution_px(&self, asked: Option<usize>) -> usize {
+        asked.or(self.base_resolution).unwrap_or(FLUX_BASE_RESOLUTION_PX)
+    }
+
+    /// DyPE's settings: what was asked, filled up with the model's own.
+    pub fn dype(&self, asked: Option<DypeSettings>) -> Option<DypeSettings> {
+        asked.map(|dype| DypeSettings {
+            scale: dype.scale.or(self.dype_scale),
+            exponent: dype.exponent.or(self.dype_exponent),
             ..dype
         })
     }
@@ -219,19 +228,4 @@ pub enum ModelDtype {
     Bf16,
     /// 16-bit floats.
     F16,
-}
-
-/// A path that completes or replaces a part of the model.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PartPaths {
-    /// The autoencoder.
-    pub vae: Option<PathBuf>,
-    /// The CLIP text encoder.
-    pub text_encoder: Option<PathBuf>,
-    /// The T5 text encoder.
-    pub text_encoder_2: Option<PathBuf>,
-    /// The CLIP tokenizer.
-    pub tokenizer: Option<PathBuf>,
-    /// The T5 tokenizer.
-    pub tokenizer_2: Option<PathBuf>,
 }

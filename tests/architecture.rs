@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("progress", &[]),
     ("memory", &[]),
     ("weights", &["error", "memory", "progress"]),
-    ("sampling", &["error", "geometry"]),
+    ("sampling", &["error", "geometry", "weights"]),
     ("output", &["error", "geometry"]),
     ("text", &["error", "progress", "weights"]),
     ("flux", &["error", "geometry", "position", "weights"]),

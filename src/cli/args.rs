@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{inspect::InspectArgs, values};
+use super::{inspect::InspectArgs, position_args::PositionArgs, values};
 use crate::{
     memory::Bytes,
-    position::{Method, Thresholds},
-    sampling::{Mu, Rng},
+    sampling::Rng,
     settings::{DeviceChoice, ModelDtype},
     weights::WeightsMode,
 };
@@ -108,33 +107,6 @@ pub struct PictureArgs {
     pub rng: Rng,
 }
 
-/// How positions are scaled.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Position")]
-pub struct PositionArgs {
-    /// How positions beyond the training resolution are scaled: yarn, ntk or base
-    #[arg(long, value_name = "METHOD", default_value = "yarn", hide_possible_values = true)]
-    pub method: MethodArg,
-    /// Scale positions the same at every step, without DyPE
-    #[arg(long, alias = "no_dype")]
-    pub no_dype: bool,
-    /// lambda_s of kappa(t) = lambda_s * t^lambda_t [default: ntk 2, yarn 1]
-    #[arg(long, value_name = "LAMBDA_S", value_parser = values::not_negative, allow_negative_numbers = true)]
-    pub dype_scale: Option<f64>,
-    /// lambda_t of kappa(t) = lambda_s * t^lambda_t [default: 2]
-    #[arg(long, value_name = "LAMBDA_T", value_parser = values::not_negative, allow_negative_numbers = true)]
-    pub dype_exponent: Option<f64>,
-    /// How kappa moves YaRN's thresholds: product, or power (the 2025-10 revision)
-    #[arg(long, value_name = "RULE", default_value = "product", hide_possible_values = true)]
-    pub dype_thresholds: ThresholdsArg,
-    /// Training resolution in pixels [default: the model's own, else 1024]
-    #[arg(long, value_name = "PX", value_parser = values::side_px)]
-    pub base_resolution: Option<usize>,
-    /// Time shift: a number, or "stock" for FLUX's own formula [default: the scheduler's max_shift]
-    #[arg(long, value_name = "MU", value_parser = values::mu, allow_negative_numbers = true)]
-    pub mu: Option<Mu>,
-}
-
 /// Which model.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
@@ -202,45 +174,6 @@ pub struct OutputArgs {
     /// More detail; -vv for more still
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
-}
-
-/// Names of the position methods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MethodArg {
-    /// YaRN.
-    Yarn,
-    /// NTK-aware.
-    Ntk,
-    /// The model's own frequencies.
-    Base,
-}
-
-impl From<MethodArg> for Method {
-    fn from(arg: MethodArg) -> Self {
-        match arg {
-            MethodArg::Yarn => Self::Yarn,
-            MethodArg::Ntk => Self::Ntk,
-            MethodArg::Base => Self::Base,
-        }
-    }
-}
-
-/// Names of the threshold rules of DY-YaRN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ThresholdsArg {
-    /// beta * kappa.
-    Product,
-    /// beta ^ (2 * t^2).
-    Power,
-}
-
-impl From<ThresholdsArg> for Thresholds {
-    fn from(arg: ThresholdsArg) -> Self {
-        match arg {
-            ThresholdsArg::Product => Self::Product,
-            ThresholdsArg::Power => Self::Power,
-        }
-    }
 }
 
 /// Names of the number types.

@@ -5,33 +5,27 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::position_args::PositionArgs;
+use super::{position_args::PositionArgs, values};
 use crate::error::{Error, Result};
 use crate::flux::FluxConfig;
 use crate::geometry::{ImageSize, PX_PER_TOKEN};
 use crate::position::{DypeSchedule, DypeSettings, Method, RotaryAxis, Step};
-
-/// The most steps a schedule may have; far beyond it t hardly differs between steps.
-const MAX_STEPS: usize = 10_000;
+use crate::settings::ModelFacts;
 
 /// Show the position frequencies of each step: kappa, and each axis's scale and frequencies
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct InspectArgs {
     /// Height of the picture in pixels
-    #[arg(long, value_name = "PX", default_value_t = 4096)]
+    #[arg(long, value_name = "PX", default_value_t = 4096, value_parser = values::side_px, allow_negative_numbers = true)]
     pub height: usize,
 
     /// Width of the picture in pixels
-    #[arg(long, value_name = "PX", default_value_t = 4096)]
+    #[arg(long, value_name = "PX", default_value_t = 4096, value_parser = values::side_px, allow_negative_numbers = true)]
     pub width: usize,
 
     /// Steps of the schedule
-    #[arg(long, value_name = "N", default_value_t = 28, value_parser = steps)]
+    #[arg(long, value_name = "N", default_value_t = 28, value_parser = values::steps, allow_negative_numbers = true)]
     pub steps: usize,
-
-    /// Time shift: a number, or `stock` for FLUX's size-dependent formula [default: the scheduler's max_shift]
-    #[arg(long, value_name = "MU", allow_negative_numbers = true)]
-    pub mu: Option<String>,
 
     /// One moment t, from 1 (noise) to 0 (picture), instead of a schedule
     #[arg(long, value_name = "T", value_parser = moment, allow_negative_numbers = true)]
@@ -59,25 +53,19 @@ impl InspectArgs {
     /// t of each step of the `schedule`; `--t` replaces the schedule.
     ///
     /// # Errors
-    /// [`Error::Request`] for an impossible size or base resolution.
+    /// [`Error::Request`] for an impossible size.
     pub fn settings(&self, config: &FluxConfig, mu: Option<f64>, schedule: &[f64]) -> Result<InspectSettings> {
+        let model = ModelFacts::of(config);
         Ok(InspectSettings {
             method: self.position.method,
-            dype: self.position.dype(config),
+            dype: model.dype(self.position.dype()),
             size: ImageSize::new(self.height, self.width)?,
-            base_resolution_px: self.position.base_resolution_px(config)?,
+            base_resolution_px: model.base_resolution_px(self.position.base_resolution),
             axes_dim: config.axes_dims_rope,
             theta: config.rope_theta,
             mu,
             t: self.t.map_or_else(|| schedule.to_vec(), |t| vec![t]),
         })
-    }
-}
-
-fn steps(text: &str) -> std::result::Result<usize, String> {
-    match text.parse::<usize>() {
-        Ok(steps) if (1..=MAX_STEPS).contains(&steps) => Ok(steps),
-        _ => Err(format!("expected a whole number from 1 to {MAX_STEPS}")),
     }
 }
 

@@ -42,10 +42,7 @@ pub fn not_negative(text: &str) -> Result<f64, String> {
 
 /// The time shift: a number or "stock".
 pub fn mu(text: &str) -> Result<Mu, String> {
-    if text.eq_ignore_ascii_case("stock") {
-        return Ok(Mu::Stock);
-    }
-    finite(text).map(Mu::Value).map_err(|_| "mu is a number (FLUX.1's max_shift is 1.15), or \"stock\"".into())
+    text.parse().map_err(|_| "mu is a number (FLUX.1's max_shift is 1.15), or \"stock\"".into())
 }
 
 /// The source of noise.
