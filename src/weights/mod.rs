@@ -1,5 +1,6 @@
 //! Where tensors come from: safetensors files behind a memory map, under the names and shapes a model asks for.
 
+pub mod hub;
 mod json;
 mod store;
 

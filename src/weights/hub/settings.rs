@@ -1,0 +1,165 @@
+//! Where the Hub is, who asks, where files are kept, and how patient we are.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The Hub itself.
+const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+
+/// An access token. It never shows in messages: its `Debug` is a row of stars.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// A token such as `hf_...`; `None` when there is nothing but white space.
+    pub fn new(text: &str) -> Option<Self> {
+        let text = text.trim();
+        (!text.is_empty()).then(|| Self(text.to_owned()))
+    }
+
+    pub(super) fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(***)")
+    }
+}
+
+/// How to reach the Hub and where to keep what comes from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubSettings {
+    /// The Hub's address, without a slash at its end.
+    pub endpoint: String,
+    /// Who asks.
+    pub token: Option<Token>,
+    /// The folder of `models--owner--name` folders, shared with Python's `huggingface_hub`.
+    pub cache_dir: PathBuf,
+    /// Use the network for nothing.
+    pub offline: bool,
+    /// How often one request may fail in a row, without any progress, before it is given up; at least 1.
+    pub attempts: u32,
+    /// The pause after the first failure; it doubles with each further one, up to [`HubSettings::longest_wait`].
+    pub backoff: Duration,
+    /// The longest pause between two attempts, also when the Hub names one itself.
+    pub longest_wait: Duration,
+    /// How long a connection may stay silent before it counts as cut.
+    pub stall: Duration,
+}
+
+impl HubSettings {
+    /// The public Hub with this cache folder, without a token.
+    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            endpoint: DEFAULT_ENDPOINT.into(),
+            token: None,
+            cache_dir: cache_dir.into(),
+            offline: false,
+            attempts: 6,
+            backoff: Duration::from_secs(1),
+            longest_wait: Duration::from_secs(120),
+            stall: Duration::from_secs(30),
+        }
+    }
+
+    /// The settings Python's `huggingface_hub` would take from this process's environment: `HF_ENDPOINT`, `HF_TOKEN`
+    /// or the file of `hf auth login` (`HF_TOKEN_PATH`, else `token` in `HF_HOME`), `HF_HUB_CACHE`, `HF_HOME`,
+    /// `HF_HUB_OFFLINE`.
+    pub fn from_env() -> Self {
+        Self::from_vars(|name| std::env::var(name).ok())
+    }
+
+    /// [`HubSettings::from_env`] with another environment.
+    pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Self {
+        let var = |name: &str| var(name).filter(|value| !value.trim().is_empty());
+        let user = var("HOME").or_else(|| var("USERPROFILE")).unwrap_or_else(|| ".".into());
+        let path = |text: String| expand_home(&text, Path::new(&user));
+        let home = var("HF_HOME").map(path).unwrap_or_else(|| {
+            let caches = var("XDG_CACHE_HOME").map_or_else(|| Path::new(&user).join(".cache"), path);
+            caches.join("huggingface")
+        });
+        let cache_dir =
+            var("HF_HUB_CACHE").or_else(|| var("HUGGINGFACE_HUB_CACHE")).map_or_else(|| home.join("hub"), path);
+        let token_file = var("HF_TOKEN_PATH").map_or_else(|| home.join("token"), path);
+        let token = || {
+            let given = var("HF_TOKEN").or_else(|| var("HUGGING_FACE_HUB_TOKEN"));
+            Token::new(&given.or_else(|| std::fs::read_to_string(token_file).ok())?)
+        };
+        let endpoint = var("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.into());
+        Self {
+            endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
+            token: if is_on(var("HF_HUB_DISABLE_IMPLICIT_TOKEN")) { None } else { token() },
+            offline: is_on(var("HF_HUB_OFFLINE")) || is_on(var("TRANSFORMERS_OFFLINE")),
+            ..Self::new(cache_dir)
+        }
+    }
+}
+
+/// What `huggingface_hub` takes for a yes (`constants.py`, `ENV_VARS_TRUE_VALUES`).
+fn is_on(value: Option<String>) -> bool {
+    value.is_some_and(|v| ["1", "ON", "YES", "TRUE"].contains(&v.trim().to_ascii_uppercase().as_str()))
+}
+
+fn expand_home(text: &str, user: &Path) -> PathBuf {
+    match text.strip_prefix("~/") {
+        Some(rest) => user.join(rest),
+        None if text == "~" => user.to_path_buf(),
+        None => PathBuf::from(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(vars: &[(&str, &str)]) -> HubSettings {
+        HubSettings::from_vars(|name| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string()))
+    }
+
+    #[test]
+    fn folders_follow_pythons_order() {
+        let cases: [(&[(&str, &str)], &str); 6] = [
+            (&[("HOME", "/u")], "/u/.cache/huggingface/hub"),
+            (&[("HOME", "/u"), ("XDG_CACHE_HOME", "/x")], "/x/huggingface/hub"),
+            (&[("HOME", "/u"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "~/hf")], "/u/hf/hub"),
+            (&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/cache")], "/cache"),
+            (&[("HF_HOME", "/hf"), ("HUGGINGFACE_HUB_CACHE", "/old")], "/old"),
+            (&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "")], "/hf/hub"),
+        ];
+        for (vars, folder) in cases {
+            assert_eq!(settings(vars).cache_dir, Path::new(folder), "{vars:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_comes_from_the_variable_or_the_login_file_and_never_shows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let home = folder.path().to_str().expect("a plain path");
+        assert_eq!(settings(&[("HF_HOME", home)]).token, None);
+        std::fs::write(folder.path().join("token"), "hf_file\n").expect("a token file");
+        assert_eq!(settings(&[("HF_HOME", home)]).token, Token::new("hf_file"));
+        assert_eq!(settings(&[("HF_HOME", home), ("HF_TOKEN", " hf_env ")]).token, Token::new("hf_env"));
+        assert_eq!(settings(&[("HF_HOME", home), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]).token, None);
+        let other = folder.path().join("other");
+        std::fs::write(&other, "hf_other").expect("another token file");
+        let other = other.to_str().expect("a plain path");
+        assert_eq!(settings(&[("HF_HOME", home), ("HF_TOKEN_PATH", other)]).token, Token::new("hf_other"));
+        let shown = format!("{:?}", settings(&[("HF_TOKEN", "hf_env")]));
+        assert!(!shown.contains("hf_env") && shown.contains("***"), "{shown}");
+    }
+
+    #[test]
+    fn offline_and_endpoint_are_read_as_python_reads_them() {
+        for (value, offline) in [("1", true), ("true", true), ("YES", true), ("on", true), ("0", false), ("no", false)]
+        {
+            assert_eq!(settings(&[("HF_HUB_OFFLINE", value)]).offline, offline, "{value}");
+        }
+        assert_eq!(settings(&[]).endpoint, "https://huggingface.co");
+        assert_eq!(settings(&[("HF_ENDPOINT", "https://mirror.example/")]).endpoint, "https://mirror.example");
+    }
+}

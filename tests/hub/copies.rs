@@ -1,0 +1,125 @@
+//! Copies on this machine: of an earlier run, and of Python's `huggingface_hub`.
+
+use std::{fs, path::Path};
+
+use dype::{progress::Silent, weights::hub::Hub};
+
+use crate::{
+    bench::{Bench, Log, SHARD, files_below, network, repository},
+    hub_server::{COMMIT, Fault, REPO},
+};
+
+#[cfg(unix)]
+#[test]
+fn the_cache_is_the_one_python_makes() {
+    let bench = Bench::new(repository());
+    let snapshot = bench.fetch().expect("a model");
+    let etag = bench.server.etag(SHARD);
+    assert_eq!(fs::read_link(snapshot.join(SHARD)).expect("a link"), Path::new("../../../blobs").join(etag));
+    let etag = bench.server.etag("model_index.json");
+    assert_eq!(fs::read_link(snapshot.join("model_index.json")).expect("a link"), Path::new("../../blobs").join(etag));
+}
+
+#[test]
+fn a_second_run_fetches_nothing() {
+    let bench = Bench::new(repository());
+    bench.fetch().expect("a model");
+    bench.server.take_requests();
+    let plan = bench.plan();
+    assert_eq!(plan.bytes_to_fetch, 0);
+    assert!(plan.files.iter().all(|file| file.cached));
+    let log = Log::default();
+    Hub::new(bench.settings.clone()).fetch(&plan, &log).expect("a model");
+    assert_eq!(log.events(), []);
+    assert_eq!(bench.server.take_requests().len(), 1, "only the listing is asked for");
+    let pinned = bench.fetch_of(&format!("{REPO}@{COMMIT}"), &Silent).expect("a model");
+    assert_eq!(pinned, plan.snapshot);
+    assert_eq!(bench.server.take_requests(), [""; 0], "a full commit needs no request");
+}
+
+/// A cache as `huggingface_hub` leaves it behind.
+#[cfg(unix)]
+fn python_download(bench: &Bench) {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-flux");
+    let repo = bench.repo_folder();
+    fs::create_dir_all(repo.join("blobs")).expect("a folder");
+    fs::create_dir_all(repo.join("refs")).expect("a folder");
+    fs::write(repo.join("refs/main"), COMMIT).expect("a ref");
+    for (i, path) in files_below(&tiny).iter().enumerate() {
+        let etag = format!("{i:040x}");
+        fs::copy(tiny.join(path), repo.join("blobs").join(&etag)).expect("a blob");
+        let pointer = repo.join("snapshots").join(COMMIT).join(path);
+        fs::create_dir_all(pointer.parent().expect("a parent")).expect("a folder");
+        let ups = "../".repeat(path.split('/').count() + 1);
+        std::os::unix::fs::symlink(format!("{ups}blobs/{etag}"), pointer).expect("a link");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_download_of_pythons_is_used_offline() {
+    let mut bench = Bench::new(repository());
+    python_download(&bench);
+    bench.settings.offline = true;
+    for model in [REPO.to_owned(), format!("{REPO}@{COMMIT}")] {
+        let plan = bench.plan_of(&model, &Silent).expect("a plan");
+        assert_eq!((plan.bytes_to_fetch, plan.files.iter().all(|file| file.cached)), (0, true));
+        let snapshot = Hub::new(bench.settings.clone()).fetch(&plan, &Silent).expect("a model");
+        assert_eq!(snapshot, bench.repo_folder().join("snapshots").join(COMMIT));
+        assert!(plan.files.iter().any(|file| file.path == "vae/config.json" && file.etag.len() == 40));
+    }
+    bench.settings.offline = false;
+    bench.plan_of(&format!("{REPO}@{COMMIT}"), &Silent).expect("a plan");
+    assert_eq!(bench.server.take_requests(), [""; 0]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_incomplete_copy_offline_says_what_is_missing() {
+    let mut bench = Bench::new(repository());
+    bench.settings.offline = true;
+    let (what, hint) = network(&bench.fetch().expect_err("no copy"));
+    assert!(what.contains("there is no copy of tiny-lab/tiny-flux"), "{what}");
+    assert!(hint.contains("unset HF_HUB_OFFLINE"), "{hint}");
+    python_download(&bench);
+    // The blob goes, the link stays: what an emptied cache looks like.
+    let shard = bench.repo_folder().join("snapshots").join(COMMIT).join("vae/config.json");
+    fs::remove_file(fs::canonicalize(shard).expect("a blob")).expect("a removal");
+    let (what, _) = network(&bench.fetch().expect_err("an incomplete copy"));
+    assert!(what.contains("lacks vae/config.json"), "{what}");
+    assert_eq!(bench.server.take_requests(), [""; 0]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_unreachable_hub_leaves_a_complete_copy_usable() {
+    let mut bench = Bench::new(repository());
+    python_download(&bench);
+    let log = Log::default();
+    bench.server.fault("GET", "/api/", usize::MAX, Fault::Status(503, ""));
+    let snapshot = bench.fetch_of(REPO, &log).expect("the copy");
+    assert_eq!(snapshot, bench.repo_folder().join("snapshots").join(COMMIT));
+    assert!(log.warnings().len() == 1 && log.warnings()[0].contains("copy of commit 0123456"), "{:?}", log.warnings());
+
+    // Nobody listens where a listener was a moment ago.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    bench.settings.endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    drop(listener);
+    let log = Log::default();
+    bench.fetch_of(REPO, &log).expect("the copy");
+    assert!(log.warnings()[0].contains("cannot be reached"), "{:?}", log.warnings());
+    fs::remove_dir_all(bench.repo_folder()).expect("a removal");
+    let (what, _) = network(&bench.fetch().expect_err("no copy"));
+    assert!(what.contains("cannot be reached"), "{what}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_of_the_wrong_size_in_the_copy_is_replaced() {
+    let bench = Bench::new(repository());
+    let snapshot = bench.fetch().expect("a model");
+    let config = snapshot.join("vae/config.json");
+    fs::write(&config, "<html>an error page</html>").expect("a spoilt blob");
+    bench.fetch().expect("a model");
+    assert_eq!(fs::read_to_string(config).expect("a config"), "{\"a\": 6}");
+}
