@@ -1,3 +1,11 @@
-//! dype, the command line.
+//! dype, the command line: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+/// The system allocator returns large buffers to the kernel at once and pays for every page again: up to twice the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    dype::cli::main()
+}

@@ -1,11 +1,61 @@
 //! The command line: flags, commands, and what they tell.
 
 mod args;
+mod generate;
 pub mod inspect;
+mod model_source;
 pub mod plot;
 pub mod position_args;
 mod report;
+mod target;
 mod values;
+mod version;
 
-pub use args::Cli;
-pub use report::{Report, Verbosity};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{Error, output};
+use args::{Cli, Command};
+use report::{Report, Verbosity};
+
+/// Exit code of a run that was interrupted: 128 + SIGINT.
+const INTERRUPTED: i32 = 130;
+/// Exit code of a run that could not be done.
+const FAILED: u8 = 1;
+
+/// Parses the command line, runs it, and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let report = Report::new(Verbosity::of(&cli.generate.output));
+    if let Err(error) = handle_interrupts() {
+        report.error(&error);
+        return ExitCode::from(FAILED);
+    }
+    match run(&cli, &report) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report.error(&error);
+            let code = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map_or(FAILED, Error::exit_code);
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(cli: &Cli, report: &Report) -> anyhow::Result<()> {
+    match &cli.command {
+        _ if cli.version => version::print(report, cli.generate.output.verbose > 0),
+        Some(Command::Inspect(args)) => inspect::run(args, report),
+        None => generate::run(&cli.generate, report),
+    }
+}
+
+/// Ends the process within a moment of Ctrl-C or SIGTERM, and leaves no partial file behind.
+fn handle_interrupts() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        output::remove_temporary_files();
+        Report::new(Verbosity::Normal).interrupted();
+        std::process::exit(INTERRUPTED);
+    })?;
+    Ok(())
+}

@@ -8,6 +8,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::args::OutputArgs;
 use crate::{
     memory::Bytes,
     progress::{Event, Observer, Stage},
@@ -22,6 +23,17 @@ pub enum Verbosity {
     Normal,
     /// Details of model and plan too.
     Verbose,
+}
+
+impl Verbosity {
+    /// From `--quiet` and `--verbose`.
+    pub fn of(args: &OutputArgs) -> Self {
+        match (args.quiet, args.verbose) {
+            (true, _) => Self::Quiet,
+            (false, 0) => Self::Normal,
+            (false, _) => Self::Verbose,
+        }
+    }
 }
 
 /// Without a terminal, a long stage is told about at most this often.
@@ -77,6 +89,12 @@ impl Report {
         if let Some(hint) = hint {
             self.raw(&format!("{} {hint}", self.paint("1;36", "hint:")));
         }
+    }
+
+    /// The last words of an interrupted run. The bar's line is left first.
+    pub fn interrupted(&self) {
+        let start = if self.is_terminal { "\r\x1b[K" } else { "" };
+        self.raw(&format!("{start}interrupted; no partial picture was left behind"));
     }
 
     fn line(&self, line: &str) {

@@ -1,0 +1,80 @@
+//! From `--model` and its companions to files on this disk.
+
+use std::path::Path;
+
+use super::args::ModelArgs;
+use crate::{
+    error::Result,
+    model::{ModelFiles, ModelRequest},
+    progress::Observer,
+    weights::hub::{DownloadPlan, FluxFiles, FluxPart, Hub, HubModel, HubSettings},
+};
+
+/// Where the model comes from.
+pub enum ModelSource {
+    /// A folder or file on this disk.
+    Local(ModelRequest),
+    /// The Hub, or its cache on this disk.
+    Hub(Box<HubSource>),
+}
+
+/// A model of the Hub, with what is still missing on this disk.
+pub struct HubSource {
+    hub: Hub,
+    request: ModelRequest,
+    /// Files, sizes, and what must be fetched.
+    pub plan: DownloadPlan,
+}
+
+impl ModelSource {
+    /// Decides what `--model` names; asks the Hub for sizes, fetches nothing.
+    ///
+    /// # Errors
+    /// [`crate::Error::Request`] for what names neither a path nor a Hub id, [`crate::Error::Network`] when the Hub does not answer.
+    pub fn find(args: &ModelArgs, observer: &dyn Observer) -> Result<Self> {
+        let request = ModelRequest {
+            model: args.model.clone().into(),
+            vae: args.vae.clone(),
+            text_encoder: args.text_encoder.clone(),
+            text_encoder_2: args.text_encoder_2.clone(),
+            tokenizer: args.tokenizer.clone(),
+            tokenizer_2: args.tokenizer_2.clone(),
+            ..ModelRequest::default()
+        };
+        if Path::new(&args.model).exists() {
+            return Ok(Self::Local(request));
+        }
+        let model: HubModel = args.model.parse()?;
+        let hub = Hub::new(HubSettings::from_env());
+        let plan = hub.plan(&model, &FluxFiles::without(&replaced(&request)), observer)?;
+        Ok(Self::Hub(Box::new(HubSource { hub, request, plan })))
+    }
+
+    /// Opens the model, fetching what is missing.
+    ///
+    /// # Errors
+    /// What fetching and opening may fail with.
+    pub fn open(self, observer: &dyn Observer) -> Result<ModelFiles> {
+        match self {
+            Self::Local(request) => ModelFiles::resolve(&request),
+            Self::Hub(source) => {
+                let HubSource { hub, request, plan } = *source;
+                let folder = hub.fetch(&plan, observer)?;
+                let identity = Some((plan.model.repo(), plan.commit.clone()));
+                ModelFiles::resolve(&ModelRequest { model: folder, hub: identity, ..request })
+            }
+        }
+    }
+}
+
+/// Parts that come from elsewhere and need not be fetched.
+fn replaced(request: &ModelRequest) -> Vec<FluxPart> {
+    let parts = [
+        (&request.vae, FluxPart::Vae),
+        (&request.text_encoder, FluxPart::TextEncoder),
+        (&request.text_encoder_2, FluxPart::TextEncoder2),
+        (&request.tokenizer, FluxPart::Tokenizer),
+        (&request.tokenizer_2, FluxPart::Tokenizer2),
+    ];
+    parts.into_iter().filter(|(path, _)| path.is_some()).map(|(_, part)| part).collect()
+}

@@ -1,0 +1,97 @@
+//! Where a picture goes: a file, a folder, or the reference's name in `outputs/`.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    error::Result,
+    geometry::ImageSize,
+    output::{self, Format},
+    settings::Settings,
+};
+
+/// The folder of pictures that are given no place. Source: the reference's `run_dype.py`.
+const DEFAULT_FOLDER: &str = "outputs";
+
+/// Where pictures go, as asked with `--output`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Into this folder, under the reference's name.
+    Folder(PathBuf),
+    /// Into this file.
+    File(PathBuf),
+}
+
+impl Target {
+    /// From `--output`: a path that ends in a separator, or is a folder, is a folder; any other is a file.
+    pub fn new(output: Option<&Path>) -> Self {
+        match output {
+            None => Self::Folder(DEFAULT_FOLDER.into()),
+            Some(path) if path.is_dir() || ends_in_separator(path) => Self::Folder(path.to_path_buf()),
+            Some(path) => Self::File(path.to_path_buf()),
+        }
+    }
+
+    /// Checks, before anything is loaded, that a picture of this size can be written here. Makes the folder.
+    ///
+    /// # Errors
+    /// [`crate::Error::Request`] for a format that is unknown or too small for the size, [`crate::Error::Disk`] for a folder
+    /// that cannot be made or written.
+    pub fn check(&self, size: ImageSize) -> Result<()> {
+        if let Self::File(file) = self {
+            Format::from_path(file)?.check_size(size)?;
+        }
+        output::check_writable(self.folder())
+    }
+
+    /// The folder pictures go into.
+    pub fn folder(&self) -> &Path {
+        match self {
+            Self::Folder(folder) => folder,
+            Self::File(file) => match file.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            },
+        }
+    }
+
+    /// The file for a picture of these settings, before `_2`, `_3`, ... make it unique.
+    pub fn file(&self, settings: &Settings) -> PathBuf {
+        match self {
+            Self::File(file) => file.clone(),
+            Self::Folder(folder) => {
+                let size = ImageSize { height_px: settings.height, width_px: settings.width };
+                folder.join(output::reference_name(settings.seed, &settings.method, settings.dype, size))
+            }
+        }
+    }
+}
+
+fn ends_in_separator(path: &Path) -> bool {
+    path.as_os_str().to_str().is_some_and(|text| text.ends_with(std::path::is_separator))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trailing_separator_makes_a_folder() {
+        assert_eq!(Target::new(Some(Path::new("walls/"))), Target::Folder("walls/".into()));
+        assert_eq!(Target::new(Some(Path::new("a.png"))), Target::File("a.png".into()));
+        assert_eq!(Target::new(None), Target::Folder("outputs".into()));
+        assert_eq!(Target::new(Some(Path::new("."))), Target::Folder(".".into()));
+    }
+
+    #[test]
+    fn a_file_without_a_folder_goes_here() {
+        assert_eq!(Target::new(Some(Path::new("a.png"))).folder(), Path::new("."));
+        assert_eq!(Target::new(Some(Path::new("b/a.png"))).folder(), Path::new("b"));
+    }
+
+    #[test]
+    fn an_unknown_ending_is_refused_before_anything_is_loaded() {
+        let size = ImageSize { height_px: 64, width_px: 64 };
+        let error = Target::new(Some(Path::new("a.tiff"))).check(size).expect_err("no such format");
+        assert_eq!(error.exit_code(), 2);
+    }
+}
