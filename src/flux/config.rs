@@ -2,6 +2,14 @@
 
 use serde::Deserialize;
 
+use crate::{
+    error::{Error, Result},
+    geometry::{PX_PER_TOKEN, TOKEN_CHANNELS},
+};
+
+/// The training resolution of every FLUX.1, in pixels.
+const BASE_RESOLUTION_PX: usize = 1024;
+
 /// Dimensions of a FLUX.1 transformer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct FluxConfig {
@@ -72,5 +80,69 @@ impl FluxConfig {
     /// Width of the token streams: heads times channels of a head.
     pub fn hidden_size(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
+    }
+
+    /// L: patches a side at the training resolution; 64 for FLUX.1.
+    pub fn base_patches(&self) -> usize {
+        self.base_resolution.unwrap_or(BASE_RESOLUTION_PX) / PX_PER_TOKEN
+    }
+
+    /// Refuses dimensions that no FLUX transformer can have.
+    ///
+    /// # Errors
+    /// [`Error::Model`] that names the key and both values.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |what: String| {
+            let hint = "the model's config.json is damaged, or the model is not a FLUX.1 text-to-image transformer";
+            Err(Error::model(what, hint))
+        };
+        let [text, height, width] = self.axes_dims_rope;
+        let sum = text.saturating_add(height).saturating_add(width);
+        if self.in_channels != TOKEN_CHANNELS {
+            return refuse(format!("in_channels is {}, expected {TOKEN_CHANNELS}", self.in_channels));
+        }
+        if self.num_attention_heads == 0 || self.attention_head_dim == 0 {
+            return refuse("num_attention_heads and attention_head_dim must not be 0".into());
+        }
+        if sum != self.attention_head_dim || self.axes_dims_rope.iter().any(|dim| dim % 2 != 0) {
+            let (axes, dim) = (self.axes_dims_rope, self.attention_head_dim);
+            return refuse(format!("axes_dims_rope is {axes:?}, expected even numbers whose sum is {dim}"));
+        }
+        if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
+            return refuse(format!("rope_theta is {}, expected a number above 1", self.rope_theta));
+        }
+        if self.base_patches() == 0 {
+            return refuse(format!("base_resolution is below {PX_PER_TOKEN} px"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flux1_is_valid_and_was_trained_on_64_patches() {
+        let config = FluxConfig::flux1_dev();
+        config.validate().expect("FLUX.1-dev");
+        assert_eq!((config.hidden_size(), config.base_patches()), (3072, 64));
+    }
+
+    #[test]
+    fn impossible_dimensions_are_refused_with_both_values() {
+        let good = FluxConfig::flux1_dev();
+        let cases = [
+            (FluxConfig { in_channels: 384, ..good.clone() }, "384"),
+            (FluxConfig { axes_dims_rope: [16, 56, 58], ..good.clone() }, "128"),
+            (FluxConfig { axes_dims_rope: [15, 57, 56], ..good.clone() }, "even"),
+            (FluxConfig { num_attention_heads: 0, ..good.clone() }, "num_attention_heads"),
+            (FluxConfig { rope_theta: f64::NAN, ..good.clone() }, "NaN"),
+            (FluxConfig { base_resolution: Some(8), ..good }, "16 px"),
+        ];
+        for (config, expected) in cases {
+            let error = config.validate().expect_err(expected);
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 }

@@ -1,0 +1,94 @@
+//! The CPU's own kernels, on plain slices of f32: no tensors, no devices.
+
+pub mod attention;
+pub mod linear;
+pub mod rows;
+pub mod simd;
+
+use std::marker::PhantomData;
+
+use gemm::Parallelism;
+
+/// A mutable slice that several tasks write to, each its own places.
+pub(crate) struct SharedMut<'a> {
+    start: *mut f32,
+    len: usize,
+    _slice: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: `slice` is unsafe and asks that no two tasks overlap.
+unsafe impl Sync for SharedMut<'_> {}
+
+impl<'a> SharedMut<'a> {
+    pub(crate) fn new(slice: &'a mut [f32]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), _slice: PhantomData }
+    }
+
+    /// `len` numbers from `start` on.
+    ///
+    /// # Safety
+    /// No other slice that overlaps this one is alive.
+    #[expect(clippy::mut_from_ref, reason = "tasks share one buffer and write disjoint parts of it")]
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &'a mut [f32] {
+        assert!(start + len <= self.len, "{start} + {len} is beyond {}", self.len);
+        // SAFETY: within the slice this was made from; disjointness is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+
+    /// A pointer to the corner of a tile of `rows` x `columns` numbers whose rows are `stride` apart.
+    pub(crate) fn corner(&self, start: usize, rows: usize, columns: usize, stride: usize) -> *mut f32 {
+        let end = start + rows.saturating_sub(1) * stride + columns;
+        assert!(end <= self.len, "{end} is beyond {}", self.len);
+        // SAFETY: within the slice this was made from.
+        unsafe { self.start.add(start) }
+    }
+}
+
+/// A matrix somewhere in memory: element (i, j) lies at `start + i·rows + j·columns`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Strided<P> {
+    pub start: P,
+    pub rows: usize,
+    pub columns: usize,
+}
+
+/// `out [m, n] = (out, if it adds) + a [m, k] · b [k, n]`, on this thread alone; `size` is (m, n, k).
+///
+/// # Safety
+/// All three matrices lie in memory that is theirs, and nobody else uses `out` meanwhile.
+pub(crate) unsafe fn product(
+    size: (usize, usize, usize),
+    out: Strided<*mut f32>,
+    adds: bool,
+    a: Strided<*const f32>,
+    b: Strided<*const f32>,
+) {
+    let (m, n, k) = size;
+    let (rows, columns) = (out.rows as isize, out.columns as isize);
+    let (a_rows, a_columns) = (a.rows as isize, a.columns as isize);
+    let (b_rows, b_columns) = (b.rows as isize, b.columns as isize);
+    // SAFETY: the caller's promise. gemm takes the stride between columns before the one between rows.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.start,
+            columns,
+            rows,
+            adds,
+            a.start,
+            a_columns,
+            a_rows,
+            b.start,
+            b_columns,
+            b_rows,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
