@@ -92,18 +92,12 @@ impl TokenGrid {
 
     /// The latents these tokens are packed from.
     pub fn latents(&self) -> LatentSize {
-        LatentSize {
-            height: self.height_patches * LATENTS_PER_TOKEN,
-            width: self.width_patches * LATENTS_PER_TOKEN,
-        }
+        LatentSize { height: self.height_patches * LATENTS_PER_TOKEN, width: self.width_patches * LATENTS_PER_TOKEN }
     }
 
     /// The picture these tokens decode to.
     pub fn image(&self) -> ImageSize {
-        ImageSize {
-            height_px: self.height_patches * PX_PER_TOKEN,
-            width_px: self.width_patches * PX_PER_TOKEN,
-        }
+        ImageSize { height_px: self.height_patches * PX_PER_TOKEN, width_px: self.width_patches * PX_PER_TOKEN }
     }
 }
 

@@ -6,6 +6,8 @@ pub mod flux;
 pub mod geometry;
 pub mod memory;
 pub mod output;
+pub mod pipeline;
+pub mod plan;
 pub mod position;
 pub mod progress;
 pub mod sampling;

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::error::{Error, Result};
+
 /// Dimensions of an AutoencoderKL.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct VaeConfig {
@@ -49,4 +51,45 @@ impl VaeConfig {
             use_post_quant_conv: false,
         }
     }
+
+    /// Pixels per latent row or column: each stage but the finest doubles.
+    pub fn scale(&self) -> usize {
+        1 << self.block_out_channels.len().saturating_sub(1)
+    }
+
+    /// Checks that the numbers are those of an autoencoder.
+    ///
+    /// # Errors
+    /// [`Error::Model`] that names the number.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |what: String| {
+            let hint = "the autoencoder's config.json is damaged or belongs to another kind of model";
+            Err(Error::model(format!("the autoencoder's configuration makes no sense: {what}"), hint))
+        };
+        let groups = self.norm_num_groups;
+        if !(1..=8).contains(&self.block_out_channels.len()) {
+            return wrong(format!("{} stages in block_out_channels, expected 1 to 8", self.block_out_channels.len()));
+        }
+        for &channels in &self.block_out_channels {
+            if groups == 0 || channels == 0 || channels % groups != 0 || channels > MAX_CHANNELS {
+                return wrong(format!("{channels} channels in {groups} norm groups"));
+            }
+        }
+        if !(1..=MAX_CHANNELS).contains(&self.latent_channels) || self.layers_per_block > MAX_LAYERS {
+            return wrong(format!(
+                "{} latent channels, {} layers per block",
+                self.latent_channels, self.layers_per_block
+            ));
+        }
+        let shift = self.shift_factor.unwrap_or(0.0);
+        if !self.scaling_factor.is_normal() || !shift.is_finite() {
+            return wrong(format!("scaling_factor {}, shift_factor {shift}", self.scaling_factor));
+        }
+        Ok(())
+    }
 }
+
+/// Far more channels than any autoencoder has; sizes computed from them cannot overflow.
+const MAX_CHANNELS: usize = 1 << 14;
+/// Far more layers than any stage has.
+const MAX_LAYERS: usize = 64;

@@ -1,0 +1,211 @@
+//! The decoder's kernels on the CPU: f32, channels last, every thread on its own rows.
+
+mod direct;
+pub(super) mod elementwise;
+mod matmul;
+mod tiles;
+
+use candle_core::DType;
+use rayon::prelude::*;
+
+use super::attention;
+use super::kernels::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach};
+use crate::{error::Result, weights::Weights};
+
+pub(super) use matmul::{View, multiply, transpose};
+
+/// Feature maps as plain f32 slices.
+pub(super) struct Cpu<'a> {
+    weights: Weights,
+    meter: Meter<'a>,
+    scratch: tiles::ScratchPool,
+    /// Only plain matrix products, no transformed tiles: what the fast path is tested against.
+    plain: bool,
+}
+
+/// A band: `height` rows of `width` pixels of `channels` numbers.
+#[derive(Clone)]
+pub(super) struct Rows {
+    height: usize,
+    width: usize,
+    channels: usize,
+    data: Vec<f32>, // [height, width, channels]
+}
+
+impl Band for Rows {
+    fn height(&self) -> usize {
+        self.height
+    }
+}
+
+impl Rows {
+    /// A band from its numbers, [height, width, channels].
+    pub fn new(height: usize, width: usize, channels: usize, data: Vec<f32>) -> Self {
+        debug_assert_eq!(data.len(), height * width * channels);
+        Self { height, width, channels, data }
+    }
+
+    fn zeros(height: usize, width: usize, channels: usize) -> Self {
+        Self { height, width, channels, data: vec![0.0; height * width * channels] }
+    }
+
+    fn row_len(&self) -> usize {
+        self.width * self.channels
+    }
+}
+
+/// Input rows of a convolution: a column of zeros on either side, and one row and column to spare, so that tiles of
+/// 4 x 4 pixels can be read where the picture's sides are odd.
+pub(super) struct Window {
+    height: usize,
+    width: usize,
+    channels: usize,
+    data: Vec<f32>, // [height + 1, pitch, channels]
+}
+
+impl Window {
+    /// Pixels from one row to the next.
+    fn pitch(&self) -> usize {
+        pitch(self.width)
+    }
+}
+
+/// Two columns of padding, and one more where the width is odd.
+pub(super) fn pitch(width: usize) -> usize {
+    (width + 2).next_multiple_of(2)
+}
+
+fn tiled(inputs: usize, outputs: usize) -> bool {
+    inputs.is_multiple_of(tiles::LANES) && outputs.is_multiple_of(tiles::LANES)
+}
+
+/// Numbers a convolution's weights take in the layout of its kernel.
+pub(super) fn filter_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
+    inputs * outputs * if tiled(inputs, outputs) { tiles::points(reach) } else { 9 }
+}
+
+/// Numbers a convolution's scratch buffers take on each thread.
+pub(super) fn scratch_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
+    if tiled(inputs, outputs) { (inputs + outputs) * tiles::points(reach) * tiles::TILES } else { 0 }
+}
+
+/// Weights in the layout of the kernel that uses them.
+pub(super) enum Filter {
+    /// A convolution by transformed tiles.
+    Tiles(tiles::TileFilter),
+    /// A convolution by plain matrix products.
+    Direct(direct::DirectFilter),
+    /// A projection.
+    Matrix(matmul::Matrix),
+}
+
+impl<'a> Cpu<'a> {
+    /// Kernels that take their weights from here.
+    pub fn new(weights: &Weights, meter: Meter<'a>, plain: bool) -> Self {
+        Self { weights: weights.with_dtype(DType::F32), meter, scratch: tiles::ScratchPool::default(), plain }
+    }
+
+    fn load(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        Ok(self.weights.get(name, shape)?.flatten_all()?.to_vec1()?)
+    }
+}
+
+impl Kernels for Cpu<'_> {
+    type Rows = Rows;
+    type Window = Window;
+    type Filter = Filter;
+    type Keys = attention::Keys;
+
+    fn filter(&self, layer: Layer<'_>, reach: Reach) -> Result<Filter> {
+        let Layer { name, inputs, outputs } = layer;
+        let weight = self.load(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
+        let bias = self.load(&format!("{name}.bias"), &[outputs])?;
+        Ok(if tiled(inputs, outputs) && !self.plain {
+            Filter::Tiles(tiles::TileFilter::new(reach, inputs, &weight, bias))
+        } else {
+            Filter::Direct(direct::DirectFilter::new(reach, inputs, &weight, bias))
+        })
+    }
+
+    fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Filter> {
+        let Layer { name, inputs, outputs } = layer;
+        let shape = [outputs, inputs, 1, 1];
+        let weight = self.load(&format!("{name}.weight"), &shape[..if convolution { 4 } else { 2 }])?;
+        let bias = self.load(&format!("{name}.bias"), &[outputs])?;
+        Ok(Filter::Matrix(matmul::Matrix::new(inputs, &weight, bias)))
+    }
+
+    fn norm(&self, name: &str, channels: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+        let load = |part| self.load(&format!("{name}.{part}"), &[channels]);
+        Ok((load("weight")?, load("bias")?))
+    }
+
+    fn slice(&self, rows: &Rows, first: usize, count: usize) -> Result<Rows> {
+        let data = rows.data[first * rows.row_len()..(first + count) * rows.row_len()].to_vec();
+        Ok(Rows { height: count, data, ..*rows })
+    }
+
+    fn join(&self, mut a: Rows, b: Rows) -> Result<Rows> {
+        a.data.extend_from_slice(&b.data);
+        a.height += b.height;
+        Ok(a)
+    }
+
+    fn window(&self, above: Option<Window>, rows: Option<&Rows>, before: Before<'_>) -> Result<Window> {
+        Ok(elementwise::window(above, rows, before))
+    }
+
+    fn ready(&self, window: &Window) -> usize {
+        window.height.saturating_sub(2)
+    }
+
+    fn convolve(
+        &self,
+        filter: &Filter,
+        window: &Window,
+        residual: Option<&Fifo<Rows>>,
+        moments: Option<&mut Moments>,
+    ) -> Result<Rows> {
+        let (output, inputs) = match filter {
+            Filter::Tiles(filter) => (filter.convolve(window, residual, moments, &self.scratch), window.channels),
+            Filter::Direct(filter) => (filter.convolve(window, residual, moments), window.channels),
+            Filter::Matrix(_) => return Err(candle_core::Error::Msg("a projection is no convolution".into()).into()),
+        };
+        self.meter.convolved(inputs, output.channels, output.height * output.width);
+        Ok(output)
+    }
+
+    fn project(&self, filter: &Filter, rows: &Rows, before: Before<'_>, residual: Option<&Rows>) -> Result<Rows> {
+        let Filter::Matrix(matrix) = filter else {
+            return Err(candle_core::Error::Msg("a convolution is no projection".into()).into());
+        };
+        let output = matrix.project(rows, before, residual);
+        self.meter.projected(rows.channels, output.channels, rows.height * rows.width);
+        Ok(output)
+    }
+
+    fn measure(&self, rows: &Rows, moments: &mut Moments) -> Result<()> {
+        let parts: Vec<_> =
+            rows.data.par_chunks(rows.row_len()).map(|row| elementwise::sums(row, rows.channels)).collect();
+        elementwise::merge_all(moments, parts);
+        Ok(())
+    }
+
+    fn keys(&self, keys: Vec<Rows>, values: Vec<Rows>) -> Result<attention::Keys> {
+        let bands = keys.into_iter().zip(values);
+        let mut all = attention::Keys::default();
+        bands.for_each(|(keys, values)| all.push(keys.channels, &keys.data, values.data));
+        Ok(all)
+    }
+
+    fn attend(&self, queries: &Rows, keys: &attention::Keys) -> Result<Rows> {
+        self.meter.attended(queries.height * queries.width, keys.count(), queries.channels);
+        let mut output = Rows::zeros(queries.height, queries.width, queries.channels);
+        keys.attend(queries.channels, &queries.data, &mut output.data);
+        Ok(output)
+    }
+
+    fn download(&self, rows: Rows) -> Result<Vec<f32>> {
+        Ok(rows.data)
+    }
+}

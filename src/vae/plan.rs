@@ -1,0 +1,153 @@
+//! What a decode will need, known before it: memory and work for each way of doing it, and the best way within a budget.
+
+use std::rc::Rc;
+
+use super::{
+    VaeConfig,
+    dry::{Dry, Ledger},
+    kernels::Meter,
+    walk,
+};
+use crate::{
+    error::{Error, Result},
+    geometry::LatentSize,
+    progress::Silent,
+    weights::Weights,
+};
+
+/// What a stage of the decoder stores. Less memory means that more is computed again; the picture is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Keep {
+    /// Nothing: each group norm's statistics are computed again from the last map stored by a coarser stage.
+    Nothing,
+    /// One map, replaced block by block: the first convolution of each residual block runs twice.
+    Maps,
+    /// Everything that is needed twice: two maps of the stage.
+    All,
+}
+
+/// How to decode: none of it changes the picture beyond float rounding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// Rows of a band, at the resolution of the stage at work; at least 1.
+    pub band_rows: usize,
+    /// What each stage keeps, coarsest first; stages beyond the end keep all. The mid block, which belongs to the
+    /// coarsest stage, always keeps its map: its attention looks at all of it.
+    pub keep: Vec<Keep>,
+}
+
+impl Default for DecodeOptions {
+    fn default() -> Self {
+        Self { band_rows: 16, keep: Vec::new() }
+    }
+}
+
+impl DecodeOptions {
+    /// What the stage keeps, 0 being the coarsest.
+    pub fn keep_at(&self, stage: usize) -> Keep {
+        self.keep.get(stage).copied().unwrap_or(Keep::All)
+    }
+}
+
+/// What a decode on the CPU needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeCost {
+    /// The most bytes held at once: maps, bands, weights of the layers at work, scratch.
+    pub memory_bytes: u64,
+    /// Multiplications and additions, as the textbook's algorithm has them, repeated ones included.
+    pub flops: u64,
+    /// Elements of the largest buffer; below 2^32 at every size that is accepted.
+    pub largest_elements: u64,
+}
+
+/// What decoding latents of this size takes, by walking the decoder without numbers.
+///
+/// # Errors
+/// [`Error::Model`] when the configuration is not one of a decoder.
+pub fn decode_cost(config: &VaeConfig, size: LatentSize, options: &DecodeOptions) -> Result<DecodeCost> {
+    dry_run(config, size, options, None)
+}
+
+/// The most bytes a decode on the CPU holds at once; 0 for a configuration that is not one of a decoder.
+pub fn decode_memory_bytes(config: &VaeConfig, size: LatentSize, options: &DecodeOptions) -> u64 {
+    decode_cost(config, size, options).map_or(0, |cost| cost.memory_bytes)
+}
+
+/// Floating point operations of a decode that repeats nothing; 0 for a configuration that is not one of a decoder.
+pub fn decode_flops(config: &VaeConfig, size: LatentSize) -> u64 {
+    decode_cost(config, size, &DecodeOptions::default()).map_or(0, |cost| cost.flops)
+}
+
+/// The way with the least work that fits into `budget_bytes`; among equals the one with the higher bands.
+///
+/// # Errors
+/// [`Error::Memory`] when none fits; its hint says what the least is.
+pub fn best_options(config: &VaeConfig, size: LatentSize, budget_bytes: u64) -> Result<DecodeOptions> {
+    let mut best: Option<(u64, DecodeOptions)> = None;
+    let mut least = u64::MAX;
+    for options in ways(config.block_out_channels.len()) {
+        let cost = decode_cost(config, size, &options)?;
+        least = least.min(cost.memory_bytes);
+        let fits = cost.memory_bytes <= budget_bytes;
+        if fits && best.as_ref().is_none_or(|(flops, _)| cost.flops < *flops) {
+            best = Some((cost.flops, options));
+        }
+    }
+    best.map(|(_, options)| options).ok_or_else(|| Error::Memory {
+        what: format!(
+            "decoding {} x {} latents takes at least {} MB, and {} MB may be used",
+            size.height,
+            size.width,
+            least.div_ceil(1_000_000),
+            budget_bytes / 1_000_000
+        ),
+        hint: "allow more with --memory, or ask for a smaller picture".into(),
+    })
+}
+
+/// The way that needs the least memory.
+///
+/// # Errors
+/// [`Error::Model`] when the configuration is not one of a decoder.
+pub fn least_options(config: &VaeConfig, size: LatentSize) -> Result<DecodeOptions> {
+    let mut least: Option<(DecodeCost, DecodeOptions)> = None;
+    for options in ways(config.block_out_channels.len()) {
+        let cost = decode_cost(config, size, &options)?;
+        let rank = |cost: &DecodeCost| (cost.memory_bytes, cost.flops);
+        if least.as_ref().is_none_or(|(best, _)| rank(&cost) < rank(best)) {
+            least = Some((cost, options));
+        }
+    }
+    Ok(least.map(|(_, options)| options).unwrap_or_default())
+}
+
+/// All ways worth trying: high bands first, and no stage keeps more than a coarser, smaller one.
+fn ways(stages: usize) -> impl Iterator<Item = DecodeOptions> {
+    [32, 16, 8, 4].into_iter().flat_map(move |band_rows| {
+        (0..=stages).flat_map(move |all| {
+            (all..=stages).map(move |maps| {
+                let keep = |stage| match stage {
+                    stage if stage < all => Keep::All,
+                    stage if stage < maps => Keep::Maps,
+                    _ => Keep::Nothing,
+                };
+                DecodeOptions { band_rows, keep: (0..stages).map(keep).collect() }
+            })
+        })
+    })
+}
+
+/// Walks the decoder over shapes; where there are weights, checks every tensor's name and shape.
+pub(super) fn dry_run(
+    config: &VaeConfig,
+    size: LatentSize,
+    options: &DecodeOptions,
+    weights: Option<&Weights>,
+) -> Result<DecodeCost> {
+    config.check()?;
+    let ledger = Rc::new(Ledger::default());
+    let dry = Dry::new(ledger.clone(), Meter::new(&Silent), rayon::current_num_threads(), weights);
+    let latents = dry.rows(size.height, size.width, config.latent_channels);
+    walk::decode(&dry, config, options, latents, |_| Ok(()))?;
+    Ok(DecodeCost { memory_bytes: ledger.peak_bytes(), flops: dry.flops(), largest_elements: ledger.largest() })
+}
