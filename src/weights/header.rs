@@ -44,7 +44,7 @@ pub(super) fn read_header(path: &Path, file: &[u8]) -> Result<Vec<Entry>> {
         .map_err(|e| broken(path, format!("its header is not a list of tensors: {e}")))?;
     let data = LENGTH_BYTES + json.len();
     let mut entries = raw.0.into_iter().map(|(name, raw)| raw.check(path, name, data)).collect::<Result<Vec<_>>>()?;
-    entries.sort_by(|a, b| (a.bytes.start, a.bytes.end).cmp(&(b.bytes.start, b.bytes.end)));
+    entries.sort_by_key(|entry| (entry.bytes.start, entry.bytes.end));
     check_cover(path, &entries, data, file.len())?;
     Ok(entries)
 }
@@ -93,15 +93,17 @@ fn check_cover(path: &Path, entries: &[Entry], data: usize, file_len: usize) -> 
         end = entry.bytes.end;
     }
     if end > file_len {
-        let (mut found, mut whole) = (human_bytes(file_len as u64), human_bytes(end as u64));
-        if found == whole {
-            (found, whole) = (file_len.to_string(), format!("{end} bytes"));
-        }
-        let what = format!("{} ends at {found} of {whole}", path.display());
+        let (found, whole) = (human_bytes(file_len as u64), human_bytes(end as u64));
+        let exact = found == whole || end < 1000;
+        let ends = if exact { format!("{file_len} of {end} bytes") } else { format!("{found} of {whole}") };
+        let what = format!("{} ends at {ends}", path.display());
         return Err(Error::model(what, "the download or copy was cut short; delete the file and run again"));
     }
     if end < file_len {
-        return Err(broken(path, format!("{} bytes after the last tensor belong to nothing", file_len - end)));
+        return Err(broken(
+            path,
+            format!("{} after the last tensor belong to no tensor", human_bytes((file_len - end) as u64)),
+        ));
     }
     Ok(())
 }
@@ -133,7 +135,7 @@ impl RawEntry {
         };
         if first.checked_add(size) != Some(last) {
             let what = format!(
-                "tensor {name} {shape:?} in {dtype_name} takes {size} bytes, its offsets {start}..{end} say otherwise"
+                "tensor {name} {shape:?} in {dtype_name} takes {size} bytes, but its offsets are {start}..{end}"
             );
             return Err(broken(path, what));
         }

@@ -65,7 +65,7 @@ pub trait TensorSource: Send + Sync {
         Vec::new()
     }
 
-    /// Says that these tensors will be loaded soon, so that a disk can start to read them. Returns at once.
+    /// Says that these tensors will be loaded soon, so that the disk can start to read them. Does not wait.
     fn prefetch(&self, _names: &[&str]) {}
 
     /// Says that these tensors will not be loaded soon, so that their file's pages can leave memory.
@@ -197,6 +197,7 @@ fn human_bytes(bytes: u64) -> String {
         1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
         1_000_000.. => format!("{:.1} MB", bytes as f64 / 1e6),
         1_000.. => format!("{:.1} kB", bytes as f64 / 1e3),
+        1 => "1 byte".into(),
         _ => format!("{bytes} bytes"),
     }
 }

@@ -48,6 +48,8 @@ struct PartName {
     beside: Option<&'static str>,
 }
 
+const TRANSFORMER: PartName =
+    PartName { folder: "transformer", flag: "--model", files: &[&["config.json"]], beside: None };
 const VAE: PartName =
     PartName { folder: "vae", flag: "--vae", files: &[&["config.json"]], beside: Some("ae.safetensors") };
 const TEXT_ENCODER: PartName =
@@ -124,7 +126,7 @@ impl<'a> Finder<'a> {
     /// The transformer.
     pub(super) fn transformer(&self) -> Result<ModelPart<FluxConfig>> {
         match &self.base {
-            Base::Folder => open::transformer_folder(&self.request.model.join("transformer")),
+            Base::Folder => open::transformer_folder(&self.request.model.join(TRANSFORMER.folder)),
             Base::File(source) => open::transformer_file(source),
         }
     }
@@ -136,6 +138,9 @@ impl<'a> Finder<'a> {
     pub(super) fn places(&self) -> Result<Places> {
         let request = self.request;
         let mut missing = Vec::new();
+        if matches!(self.base, Base::Folder) && !TRANSFORMER.is_in(&request.model.join(TRANSFORMER.folder)) {
+            missing.push(&TRANSFORMER);
+        }
         let vae = self.weights(&VAE, &request.vae, |s| bfl::vae(s).is_some(), &mut missing)?;
         let clip = |s| text_names::clip(s).is_some();
         let text_encoder = self.weights(&TEXT_ENCODER, &request.text_encoder, clip, &mut missing)?;
@@ -144,7 +149,9 @@ impl<'a> Finder<'a> {
         let tokenizer = self.tokenizer(&TOKENIZER, &request.tokenizer, &mut missing)?;
         let tokenizer_2 = self.tokenizer(&TOKENIZER_2, &request.tokenizer_2, &mut missing)?;
         match (vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2) {
-            (Some(vae), Some(text_encoder), Some(text_encoder_2), Some(tokenizer), Some(tokenizer_2)) => {
+            (Some(vae), Some(text_encoder), Some(text_encoder_2), Some(tokenizer), Some(tokenizer_2))
+                if missing.is_empty() =>
+            {
                 Ok(Places { vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2 })
             }
             _ => Err(self.lacks(&missing)),

@@ -66,8 +66,16 @@ impl<C> ModelPart<C> {
     }
 }
 
-/// A text encoder: `config` is what its `config.json` says, or would say.
-pub type TextPart = ModelPart<Value>;
+/// A text encoder's dimensions and its tensors.
+#[derive(Clone)]
+pub struct TextPart {
+    /// What its `config.json` says, or would say.
+    pub config: Value,
+    /// Where that was read; `None` when it comes from the shapes of the tensors.
+    pub config_file: Option<PathBuf>,
+    /// Its tensors, by transformers' names.
+    pub source: Arc<dyn TensorSource>,
+}
 
 impl TextPart {
     /// Its dimensions as the type that needs them.
@@ -75,7 +83,13 @@ impl TextPart {
     /// # Errors
     /// [`Error::Model`] when a key is missing or makes no sense.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
-        open::from_value(self.config.clone(), &format!("the config.json of {}", self.source.describe()))
+        let file = self.config_file.as_ref().map_or_else(|| self.source.describe(), |path| path.display().to_string());
+        open::from_value(self.config.clone(), &file)
+    }
+
+    /// Its tensors as `dtype` on `device`.
+    pub fn weights(&self, dtype: DType, device: &Device) -> Weights {
+        Weights::new(Arc::clone(&self.source), dtype, device.clone())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     vae::VaeConfig,
     weights::{
         Renamed, SafetensorsStore, TensorSource, bfl,
-        index::open_folder,
+        index::{STEMS, open_folder},
         infer, manifest, read_json,
         recognise::{looks_like, relative_of_flux},
         text_names,
@@ -27,6 +27,7 @@ const LARGEST: usize = 1 << 20;
 /// Most layers of one kind.
 const MOST_LAYERS: usize = 1 << 10;
 
+const DAMAGED: &str = "the file is damaged or belongs to another kind of model; delete it and fetch it again";
 const NOT_FLUX: &str = "give a FLUX.1 transformer, for example flux1-krea-dev.safetensors, or a FLUX.1 model folder";
 
 /// The single file holds a FLUX.1 transformer.
@@ -203,23 +204,24 @@ pub(super) fn t5(place: &Place) -> Result<TextPart> {
 
 impl Encoder {
     fn open(&self, place: &Place) -> Result<TextPart> {
-        let (source, config) = match place {
-            Place::Folder(folder) => {
-                let config = self.read_config(&folder.join("config.json"))?;
-                (Arc::new(open_folder(folder)?) as Arc<dyn TensorSource>, Some(config))
-            }
-            Place::File(path) => {
-                let config = config_beside(path).map(|config| self.read_config(&config)).transpose()?;
-                (open_file(path)?, config)
-            }
-            Place::Inside(file) => (Arc::clone(file), None),
+        let config_file = match place {
+            Place::Folder(folder) => Some(folder.join("config.json")),
+            Place::File(path) => config_beside(path),
+            Place::Inside(_) => None,
+        };
+        // The config first: a folder of another model says so there, whatever its weights are called.
+        let config = config_file.as_ref().map(|path| self.read_config(path)).transpose()?;
+        let source: Arc<dyn TensorSource> = match place {
+            Place::Folder(folder) => Arc::new(open_folder(folder)?),
+            Place::File(path) => open_file(path)?,
+            Place::Inside(file) => Arc::clone(file),
         };
         let Some(source) = (self.names)(Arc::clone(&source)) else {
             let what = format!("{} is not a {} text encoder: {}", source.describe(), self.name, looks_like(&*source));
             return Err(Error::model(what, format!("give FLUX.1's {} with {}", self.name, self.flag)));
         };
         let config = config.map_or_else(|| (self.infer)(&source), Ok)?;
-        let part = TextPart { config, source: Arc::new(source) };
+        let part = TextPart { config, config_file, source: Arc::new(source) };
         let Some(expected) = (self.expected)(&part)? else {
             let what = format!("{}: its dimensions are out of any range", part.source.describe());
             return Err(Error::model(what, "check the text encoder's config.json"));
@@ -242,14 +244,18 @@ fn open_file(path: &Path) -> Result<Arc<dyn TensorSource>> {
 fn config_beside(path: &Path) -> Option<PathBuf> {
     let stem = path.file_stem()?.to_str()?;
     let config = path.with_file_name("config.json");
-    (super::super::index::STEMS.contains(&stem) && config.is_file()).then_some(config)
+    (STEMS.contains(&stem) && config.is_file()).then_some(config)
 }
 
 /// Reads a config whose `key`, where it has one, must be `class`.
 fn read_config<T: DeserializeOwned>(path: &Path, key: &str, class: &str, hint: &str) -> Result<T> {
     let config: Value = read_json(path)?;
+    if !config.is_object() {
+        let what = format!("{}: this is JSON, but not a model's config (an object)", path.display());
+        return Err(Error::model(what, DAMAGED));
+    }
     if let Some(found) = config.get(key).and_then(Value::as_str).filter(|found| *found != class) {
-        return Err(Error::model(format!("{}: this is a {found}, not a {class}", path.display()), hint));
+        return Err(Error::model(format!("{}: its {key} is {found}, not {class}", path.display()), hint));
     }
     from_value(config, &path.display().to_string())
 }
@@ -259,8 +265,5 @@ fn read_config<T: DeserializeOwned>(path: &Path, key: &str, class: &str, hint: &
 /// # Errors
 /// [`Error::Model`] that names the key which is missing or makes no sense.
 pub(super) fn from_value<T: DeserializeOwned>(config: Value, file: &str) -> Result<T> {
-    serde_json::from_value(config).map_err(|e| {
-        let hint = "the file is damaged or belongs to another kind of model; delete it and fetch it again";
-        Error::model(format!("{file}: {e}"), hint)
-    })
+    serde_json::from_value(config).map_err(|e| Error::model(format!("{file}: {e}"), DAMAGED))
 }
