@@ -1,16 +1,29 @@
 //! Where tensors come from: safetensors files behind a memory map, under the names and shapes a model asks for.
 
+pub mod bfl;
+mod convert;
+mod header;
 pub mod hub;
+mod index;
+mod infer;
 mod json;
+pub mod manifest;
+mod model;
+mod recognise;
+mod renamed;
 mod store;
+pub mod text_names;
 
-use std::{fmt::Display, sync::Arc};
+use std::{fmt::Display, ops::Range, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
+pub use index::{ShardIndex, open_folder, weight_files};
 pub use json::read_json;
+pub use model::{Identity, ModelFiles, ModelPart, ModelRequest, TextPart};
+pub use renamed::{Part, Renamed};
 pub use store::SafetensorsStore;
 
 /// A place that holds tensors by name.
@@ -23,6 +36,41 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// [`Error::Model`] when there is no such tensor or its bytes cannot be read.
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor>;
+
+    /// Rows `rows` (along the first dimension) of the tensor `name`, converted to `dtype` on `device`.
+    ///
+    /// # Errors
+    /// As [`TensorSource::load`]; and when it has no such rows.
+    fn load_rows(&self, name: &str, rows: Range<usize>, dtype: DType, device: &Device) -> Result<Tensor> {
+        Ok(self.load(name, dtype, device)?.narrow(0, rows.start, rows.len())?)
+    }
+
+    /// The number type `name` is stored in; `None` when there is no such tensor or candle has no such type.
+    fn file_dtype(&self, _name: &str) -> Option<DType> {
+        None
+    }
+
+    /// Whether `name` exists and is stored in a type that can be converted to f32, bf16 and f16.
+    fn is_weight(&self, name: &str) -> bool {
+        self.shape(name).is_some()
+    }
+
+    /// Bytes of `name` as it is stored, where the source knows.
+    fn bytes(&self, name: &str) -> Option<u64> {
+        let elements: usize = self.shape(name)?.iter().product();
+        Some((elements * self.file_dtype(name)?.size_in_bytes()) as u64)
+    }
+
+    /// Every tensor's name, sorted. Empty for a source that cannot list them.
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Says that these tensors will be loaded soon, so that the disk can start to read them. Does not wait.
+    fn prefetch(&self, _names: &[&str]) {}
+
+    /// Says that these tensors will not be loaded soon, so that their file's pages can leave memory.
+    fn release(&self, _names: &[&str]) {}
 
     /// What to call this source in messages: a file or folder.
     fn describe(&self) -> String;
@@ -83,6 +131,7 @@ impl Weights {
     /// [`Error::Model`] when it is missing or has another shape.
     pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
         let full = self.full_name(name);
+<<<<<<< HEAD
         let hint = "the file does not fit the model's config.json; check that both come from one model";
         match self.source.shape(&full) {
             None => {
@@ -94,10 +143,85 @@ impl Weights {
                 Err(Error::model(what, hint))
             }
             Some(_) => Ok(()),
+=======
+        check_shape(&*self.source, &full, shape)?;
+        self.source.load(&full, self.dtype, &self.device)
+    }
+
+    /// Rows `rows` of the tensor `name` below this prefix, which as a whole has exactly this shape.
+    ///
+    /// # Errors
+    /// As [`Weights::get`]; and when it has no such rows.
+    pub fn get_rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Tensor> {
+        let full = self.full_name(name);
+        check_shape(&*self.source, &full, shape)?;
+        self.source.load_rows(&full, rows, self.dtype, &self.device)
+    }
+
+    /// The number type `name` is stored in, where the source knows.
+    pub fn file_dtype(&self, name: &str) -> Option<DType> {
+        self.source.file_dtype(&self.full_name(name))
+    }
+
+    /// Bytes of all tensors below this prefix, as they are stored.
+    pub fn bytes(&self) -> u64 {
+        self.names_below().iter().filter_map(|name| self.source.bytes(name)).sum()
+    }
+
+    /// Says that everything below this prefix will be loaded soon.
+    pub fn prefetch(&self) {
+        let names = self.names_below();
+        self.source.prefetch(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Says that nothing below this prefix will be loaded soon.
+    pub fn release(&self) {
+        let names = self.names_below();
+        self.source.release(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Full names of the tensors below this prefix.
+    fn names_below(&self) -> Vec<String> {
+        let mut names = self.source.names();
+        if !self.prefix.is_empty() {
+            names.retain(|name| name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.')));
+>>>>>>> weights
         }
+        names
     }
 
     fn full_name(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+    }
+}
+
+/// What to do about weights and a config that do not fit.
+const DO_NOT_FIT: &str = "the file does not fit the model's config.json; check that both come from one model";
+
+/// The source has `name`, with this shape.
+fn check_shape(source: &dyn TensorSource, name: &str, shape: &[usize]) -> Result<()> {
+    match source.shape(name) {
+        None => Err(no_tensor(&source.describe(), name, Some(shape))),
+        Some(found) if found != shape => {
+            let what = format!("{}: tensor {name} has shape {found:?}, expected {shape:?}", source.describe());
+            Err(Error::model(what, DO_NOT_FIT))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn no_tensor(source: &str, name: &str, shape: Option<&[usize]>) -> Error {
+    let shape = shape.map_or_else(String::new, |shape| format!(" {shape:?}"));
+    Error::model(format!("{source} has no tensor {name}{shape}"), DO_NOT_FIT)
+}
+
+/// A number of bytes for people, in decimal units as file managers use: "4.9 GB".
+fn human_bytes(bytes: u64) -> String {
+    match bytes {
+        1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
+        1_000_000.. => format!("{:.1} MB", bytes as f64 / 1e6),
+        1_000.. => format!("{:.1} kB", bytes as f64 / 1e3),
+        1 => "1 byte".into(),
+        _ => format!("{bytes} bytes"),
     }
 }

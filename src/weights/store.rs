@@ -1,59 +1,260 @@
 //! Memory-mapped safetensors files, one or many shards, read tensor by tensor.
 
-use std::{collections::HashMap, fs::File, path::PathBuf};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fs::File,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
-use candle_core::{DType, Device, Tensor, safetensors::Load};
+use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
-use safetensors::SafeTensors;
+use safetensors::Dtype;
 
-use super::TensorSource;
+use super::{
+    TensorSource, convert,
+    header::{Entry, read_header},
+    no_tensor,
+};
 use crate::error::{Error, Result};
 
-/// Tensors of one or several safetensors files, by name.
+/// Tensors of one or several safetensors files, by name. Headers are read once, tensors when they are asked for.
 pub struct SafetensorsStore {
-    shards: Vec<(PathBuf, Mmap)>,
-    index: HashMap<String, (usize, Vec<usize>)>,
+    shards: Vec<Shard>,
+    index: HashMap<String, Place>,
+}
+
+impl std::fmt::Debug for SafetensorsStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SafetensorsStore({}, {} tensors)", self.describe(), self.index.len())
+    }
+}
+
+/// One file.
+struct Shard {
+    path: PathBuf,
+    bytes: Bytes,
+}
+
+/// Where a file's bytes are.
+enum Bytes {
+    Mapped(Mmap),
+    Held(Cow<'static, [u8]>),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Held(bytes) => bytes,
+        }
+    }
+}
+
+/// Where a tensor lies.
+#[derive(Clone)]
+struct Place {
+    shard: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Range<usize>,
+}
+
+/// What the kernel can be told about a range of a map.
+enum Advice {
+    WillNeed,
+    DontNeed,
 }
 
 impl SafetensorsStore {
     /// Maps the files and reads their headers.
     ///
     /// # Errors
-    /// [`Error::Disk`] when a file cannot be opened, [`Error::Model`] when it is not a safetensors file.
+    /// [`Error::Disk`] when a file cannot be opened, [`Error::Model`] when it is not a whole safetensors file or two
+    /// files hold a tensor of the same name.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
         let mut store = Self { shards: Vec::new(), index: HashMap::new() };
         for path in paths {
             let file = File::open(path).map_err(|e| Error::disk("cannot open", path, e))?;
-            // SAFETY: the map is read-only; a file that another process truncates meanwhile ends this one with SIGBUS.
-            let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::disk("cannot map", path, e))?;
-            let (_, metadata) = SafeTensors::read_metadata(&map)
-                .map_err(|e| Error::model(format!("{}: not a safetensors file: {e}", path.display()), ""))?;
-            for (name, info) in metadata.tensors() {
-                store.index.insert(name, (store.shards.len(), info.shape.clone()));
+            let metadata = file.metadata().map_err(|e| Error::disk("cannot read", path, e))?;
+            if metadata.is_dir() {
+                let hint = "give a .safetensors file";
+                return Err(Error::model(format!("{} is a folder, not a safetensors file", path.display()), hint));
             }
-            store.shards.push((path.clone(), map));
+            let bytes = if metadata.len() == 0 {
+                // An empty file cannot be mapped everywhere; the header's reader says that it is empty.
+                Bytes::Held(Cow::Borrowed(&[]))
+            } else {
+                // SAFETY: the map is read-only; a file that another process truncates meanwhile ends this one with SIGBUS.
+                Bytes::Mapped(unsafe { Mmap::map(&file) }.map_err(|e| Error::disk("cannot map", path, e))?)
+            };
+            store.add(path.clone(), bytes)?;
         }
         Ok(store)
     }
+
+    /// A file that is in memory already, called `name` in messages.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is not a whole safetensors file.
+    pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
+        let mut store = Self { shards: Vec::new(), index: HashMap::new() };
+        store.add(PathBuf::from(name), Bytes::Held(bytes.into()))?;
+        Ok(store)
+    }
+
+    fn add(&mut self, path: PathBuf, bytes: Bytes) -> Result<()> {
+        let shard = self.shards.len();
+        for Entry { name, dtype, shape, bytes } in read_header(&path, &bytes)? {
+            let place = Place { shard, dtype, shape, bytes };
+            if let Some(first) = self.index.insert(name.clone(), place) {
+                let other = self.shards[first.shard].path.display();
+                let what = format!("tensor {name} is in both {other} and {}", path.display());
+                return Err(Error::model(what, "the folder mixes files of two models; fetch it again"));
+            }
+        }
+        self.shards.push(Shard { path, bytes });
+        Ok(())
+    }
+
+    /// The file that holds the tensor `name`.
+    pub fn file_of(&self, name: &str) -> Option<&Path> {
+        self.index.get(name).map(|place| self.shards[place.shard].path.as_path())
+    }
+
+    fn place(&self, name: &str) -> Result<&Place> {
+        self.index.get(name).ok_or_else(|| no_tensor(&self.describe(), name, None))
+    }
+
+    /// The number a float-8 weight was divided by. ComfyUI writes it as `X.scale_weight`, others as `X.weight_scale`.
+    fn scale(&self, name: &str) -> Result<Option<f32>> {
+        let Some(stem) = name.strip_suffix(".weight") else { return Ok(None) };
+        let names = [format!("{stem}.scale_weight"), format!("{stem}.weight_scale")];
+        let Some((scale_name, place)) = names.iter().find_map(|n| self.index.get_key_value(n.as_str())) else {
+            return Ok(None);
+        };
+        if place.shape.iter().product::<usize>() != 1 {
+            let what = format!("{}: {scale_name} has shape {:?}, not one number", self.describe(), place.shape);
+            return Err(Error::model(what, "only one scale per tensor is supported; give the model in bf16"));
+        }
+        let one = self.convert(scale_name, place, place.bytes.clone(), &[1], None, (DType::F32, &Device::Cpu))?;
+        Ok(one.to_vec1::<f32>()?.first().copied())
+    }
+
+    fn convert(
+        &self,
+        name: &str,
+        place: &Place,
+        range: Range<usize>,
+        shape: &[usize],
+        scale: Option<f32>,
+        (dtype, device): (DType, &Device),
+    ) -> Result<Tensor> {
+        let path = self.shards[place.shard].path.display();
+        // The header's reader has checked that every range lies in its file.
+        let bytes = self.shards[place.shard].bytes.get(range).unwrap_or_default();
+        convert::tensor(bytes, place.dtype, scale, shape, dtype, device).map_err(|e| match e {
+            Error::Model { what, hint } => Error::model(format!("{path}: tensor {name}: {what}"), hint),
+            other => other,
+        })
+    }
+
+    /// Tells the kernel about the bytes of some tensors. Only ever advice: errors are of no consequence.
+    fn advise(&self, names: &[&str], advice: &Advice) {
+        for place in names.iter().filter_map(|name| self.index.get(*name)) {
+            let Bytes::Mapped(map) = &self.shards[place.shard].bytes else { continue };
+            advise_range(map, &place.bytes, advice);
+        }
+    }
 }
+
+#[cfg(unix)]
+fn advise_range(map: &Mmap, range: &Range<usize>, advice: &Advice) {
+    let _ = match advice {
+        Advice::WillNeed => map.advise_range(memmap2::Advice::WillNeed, range.start, range.len()),
+        // SAFETY: the map is read-only and backed by a file, so dropped pages come back unchanged when read again.
+        Advice::DontNeed => unsafe {
+            map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+        },
+    };
+}
+
+#[cfg(not(unix))]
+fn advise_range(_: &Mmap, _: &Range<usize>, _: &Advice) {}
 
 impl TensorSource for SafetensorsStore {
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.index.get(name).map(|(_, shape)| shape.clone())
+        self.index.get(name).map(|place| place.shape.clone())
     }
 
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        let (shard, _) = self
-            .index
-            .get(name)
-            .ok_or_else(|| Error::model(format!("{} has no tensor {name}", self.describe()), ""))?;
-        let tensors = SafeTensors::deserialize(&self.shards[*shard].1)
-            .map_err(|e| Error::model(format!("{}: {e}", self.shards[*shard].0.display()), ""))?;
-        let view = tensors.tensor(name).map_err(|e| Error::model(format!("{name}: {e}"), ""))?;
-        Ok(view.load(device)?.to_dtype(dtype)?)
+        let place = self.place(name)?;
+        check_count(name, &place.shape)?;
+        self.convert(name, place, place.bytes.clone(), &place.shape, self.scale(name)?, (dtype, device))
+    }
+
+    fn load_rows(&self, name: &str, rows: Range<usize>, dtype: DType, device: &Device) -> Result<Tensor> {
+        let place = self.place(name)?;
+        let count = place.shape.first().copied().unwrap_or(0);
+        if rows.start > rows.end || rows.end > count {
+            let what = format!("{}: tensor {name} {:?} has no rows {rows:?}", self.describe(), place.shape);
+            return Err(Error::model(what, "the file does not fit the model's dimensions"));
+        }
+        let row_bytes = place.bytes.len() / count.max(1);
+        let start = place.bytes.start + rows.start * row_bytes;
+        let mut shape = place.shape.clone();
+        shape[0] = rows.len();
+        check_count(name, &shape)?;
+        let range = start..start + rows.len() * row_bytes;
+        self.convert(name, place, range, &shape, self.scale(name)?, (dtype, device))
+    }
+
+    fn file_dtype(&self, name: &str) -> Option<DType> {
+        self.index.get(name).and_then(|place| convert::candle_dtype(place.dtype))
+    }
+
+    fn is_weight(&self, name: &str) -> bool {
+        self.index.get(name).is_some_and(|place| convert::is_weight(place.dtype))
+    }
+
+    fn bytes(&self, name: &str) -> Option<u64> {
+        self.index.get(name).map(|place| place.bytes.len() as u64)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.index.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn prefetch(&self, names: &[&str]) {
+        self.advise(names, &Advice::WillNeed);
+    }
+
+    fn release(&self, names: &[&str]) {
+        self.advise(names, &Advice::DontNeed);
     }
 
     fn describe(&self) -> String {
-        self.shards.first().map_or_else(|| "no file".into(), |(path, _)| path.display().to_string())
+        match self.shards.as_slice() {
+            [] => "no file".into(),
+            [one] => one.path.display().to_string(),
+            [first, ..] => first.path.parent().unwrap_or(&first.path).display().to_string(),
+        }
+    }
+}
+
+/// No tensor reaches 2^32 elements: candle's CUDA launches count in u32 and would silently cut it.
+fn check_count(name: &str, shape: &[usize]) -> Result<()> {
+    let elements = shape.iter().try_fold(1_u64, |n, &dim| n.checked_mul(dim as u64));
+    match elements {
+        Some(n) if n <= u64::from(u32::MAX) => Ok(()),
+        _ => {
+            let what = format!("tensor {name} {shape:?} has 2^32 elements or more");
+            Err(Error::model(what, "no FLUX model has a tensor of this size; check the file"))
+        }
     }
 }

@@ -1,0 +1,190 @@
+//! The header of a safetensors file, read strictly: every byte of the file belongs to exactly one tensor.
+//!
+//! Layout (huggingface/safetensors, README "Format"): 8 bytes little-endian N, N bytes of JSON, then the tensors' bytes,
+//! each at `data_offsets` counted from the end of the header.
+
+use std::{collections::HashSet, fmt, ops::Range, path::Path};
+
+use safetensors::Dtype;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny, MapAccess, Visitor, value::StrDeserializer},
+};
+
+use super::{human_bytes, recognise::kind_of_bytes};
+use crate::error::{Error, Result};
+
+/// Bytes of the number N in front of the header.
+const LENGTH_BYTES: usize = 8;
+/// Longest header a reader accepts. Source: huggingface/safetensors, `MAX_HEADER_SIZE`.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// What to do about a file that is not what it should be.
+const FETCH_AGAIN: &str = "the file is damaged; delete it and run again, so that it is fetched anew";
+
+/// One tensor of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    /// Where its bytes lie, counted from the start of the file.
+    pub(super) bytes: Range<usize>,
+}
+
+/// Reads the header of the file whose bytes are `file` (called `path` in messages), tensors in the order of their bytes.
+///
+/// # Errors
+/// [`Error::Model`] for anything but a whole, gapless safetensors file.
+pub(super) fn read_header(path: &Path, file: &[u8]) -> Result<Vec<Entry>> {
+    let json = header_json(path, file)?;
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let raw = RawHeader::deserialize(&mut deserializer)
+        .and_then(|raw| deserializer.end().map(|()| raw))
+        .map_err(|e| broken(path, format!("its header is not a list of tensors: {e}")))?;
+    let data = LENGTH_BYTES + json.len();
+    let mut entries = raw.0.into_iter().map(|(name, raw)| raw.check(path, name, data)).collect::<Result<Vec<_>>>()?;
+    entries.sort_by_key(|entry| (entry.bytes.start, entry.bytes.end));
+    check_cover(path, &entries, data, file.len())?;
+    Ok(entries)
+}
+
+/// The JSON text between the length and the first tensor.
+fn header_json<'a>(path: &Path, file: &'a [u8]) -> Result<&'a [u8]> {
+    if let Some(kind) = kind_of_bytes(file) {
+        return Err(Error::model(format!("{}: {}", path.display(), kind.what), kind.hint));
+    }
+    let Some((length, rest)) = file.split_first_chunk::<LENGTH_BYTES>() else {
+        let found = format!("it has only {} bytes, too few for a safetensors file", file.len());
+        return Err(broken(path, found));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER_BYTES {
+        let hint = "give a .safetensors file; if this should be one, delete it and run again";
+        let what = format!(
+            "{}: not a safetensors file (its first 8 bytes announce a header of {length} bytes)",
+            path.display()
+        );
+        return Err(Error::model(what, hint));
+    }
+    // Below 10^8, so it fits any usize.
+    let length = length as usize;
+    rest.get(..length).ok_or_else(|| {
+        let found = format!("its header of {length} bytes reaches beyond the end of the file, at {} bytes", file.len());
+        broken(path, found)
+    })
+}
+
+/// Every byte after the header belongs to exactly one tensor. `entries` are sorted by their first byte.
+fn check_cover(path: &Path, entries: &[Entry], data: usize, file_len: usize) -> Result<()> {
+    let mut end = data;
+    for (i, entry) in entries.iter().enumerate() {
+        let before = i.checked_sub(1).map_or("the header", |i| entries[i].name.as_str());
+        if entry.bytes.start < end {
+            return Err(broken(path, format!("tensor {} overlaps {before}", entry.name)));
+        }
+        if entry.bytes.start > end {
+            let gap = entry.bytes.start - end;
+            return Err(broken(
+                path,
+                format!("{gap} bytes between {before} and tensor {} belong to nothing", entry.name),
+            ));
+        }
+        end = entry.bytes.end;
+    }
+    if end > file_len {
+        let (found, whole) = (human_bytes(file_len as u64), human_bytes(end as u64));
+        let exact = found == whole || end < 1000;
+        let ends = if exact { format!("{file_len} of {end} bytes") } else { format!("{found} of {whole}") };
+        let what = format!("{} ends at {ends}", path.display());
+        return Err(Error::model(what, "the download or copy was cut short; delete the file and run again"));
+    }
+    if end < file_len {
+        return Err(broken(
+            path,
+            format!("{} after the last tensor belong to no tensor", human_bytes((file_len - end) as u64)),
+        ));
+    }
+    Ok(())
+}
+
+fn broken(path: &Path, found: impl fmt::Display) -> Error {
+    Error::model(format!("{}: {found}", path.display()), FETCH_AGAIN)
+}
+
+/// A tensor as the JSON describes it, unchecked.
+#[derive(Deserialize)]
+struct RawEntry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
+impl RawEntry {
+    fn check(self, path: &Path, name: String, data: usize) -> Result<Entry> {
+        let Self { dtype: dtype_name, shape, data_offsets: (start, end) } = self;
+        let dtype = parse_dtype(&dtype_name).ok_or_else(|| {
+            let what = format!("{}: tensor {name} has the unknown number type {dtype_name}", path.display());
+            Error::model(what, "give a file in F32, BF16, F16 or F8_E4M3")
+        })?;
+        let size = byte_size(&shape, dtype)
+            .ok_or_else(|| broken(path, format!("tensor {name} has an impossible shape {shape:?}")))?;
+        let absolute = |offset: usize| data.checked_add(offset);
+        let (Some(first), Some(last)) = (absolute(start), absolute(end)) else {
+            return Err(broken(path, format!("tensor {name} lies at impossible offsets {start}..{end}")));
+        };
+        if first.checked_add(size) != Some(last) {
+            let what = format!(
+                "tensor {name} {shape:?} in {dtype_name} takes {size} bytes, but its offsets are {start}..{end}"
+            );
+            return Err(broken(path, what));
+        }
+        Ok(Entry { name, dtype, shape, bytes: first..last })
+    }
+}
+
+/// Bytes of a tensor, `None` when no file could hold it.
+fn byte_size(shape: &[usize], dtype: Dtype) -> Option<usize> {
+    let elements = shape.iter().try_fold(1_usize, |n, &dim| n.checked_mul(dim))?;
+    let bits = elements.checked_mul(dtype.bitsize())?;
+    (bits % 8 == 0).then_some(bits / 8)
+}
+
+fn parse_dtype(name: &str) -> Option<Dtype> {
+    Dtype::deserialize(StrDeserializer::<serde::de::value::Error>::new(name)).ok()
+}
+
+/// The JSON object of a header; unlike a map of serde's it refuses a name that comes twice.
+struct RawHeader(Vec<(String, RawEntry)>);
+
+impl<'de> Deserialize<'de> for RawHeader {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = RawHeader;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<RawHeader, A::Error> {
+        let mut seen = HashSet::new();
+        let mut entries = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if !seen.insert(name.clone()) {
+                return Err(A::Error::custom(format!("{name} comes twice")));
+            }
+            if name == "__metadata__" {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                entries.push((name, map.next_value()?));
+            }
+        }
+        Ok(RawHeader(entries))
+    }
+}

@@ -1,0 +1,120 @@
+//! The files of one part of a model in a folder: a single safetensors file, or shards listed by an index.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use super::{SafetensorsStore, TensorSource, read_json};
+use crate::error::{Error, Result};
+
+/// The names a part's weights may have before `.safetensors`: diffusers' and transformers'.
+pub const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+
+/// A `*.safetensors.index.json`: which file holds which tensor.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct ShardIndex {
+    /// Tensor name -> file name.
+    pub weight_map: BTreeMap<String, String>,
+}
+
+impl ShardIndex {
+    /// Reads and checks an index file.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] when it cannot be read, [`Error::Model`] when it is no index or names something but plain files.
+    pub fn read(path: &Path) -> Result<Self> {
+        let index: Self = read_json(path)?;
+        if index.weight_map.is_empty() {
+            let what = format!("{} lists no tensor", path.display());
+            return Err(Error::model(what, "delete it and fetch the model again"));
+        }
+        if let Some(odd) = index.shards().into_iter().find(|name| !is_plain_name(name)) {
+            let what = format!("{} names the shard {odd:?}, which is not a file in its folder", path.display());
+            return Err(Error::model(what, "the index is damaged or not to be trusted; fetch the model again"));
+        }
+        Ok(index)
+    }
+
+    /// The files it names, each once, in order.
+    pub fn shards(&self) -> BTreeSet<&str> {
+        self.weight_map.values().map(String::as_str).collect()
+    }
+}
+
+/// A file name without any folder: an index comes from elsewhere and must not point out of its folder.
+fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None)) && !name.contains('\\')
+}
+
+/// What a folder holds of a part's weights.
+enum Layout {
+    Sharded(PathBuf),
+    Single(PathBuf),
+}
+
+fn layout(folder: &Path) -> Option<Layout> {
+    let file = |stem: &str, ending: &str| Some(folder.join(format!("{stem}{ending}"))).filter(|path| path.is_file());
+    let sharded = || STEMS.iter().find_map(|stem| file(stem, ".safetensors.index.json")).map(Layout::Sharded);
+    let single = || STEMS.iter().find_map(|stem| file(stem, ".safetensors")).map(Layout::Single);
+    sharded().or_else(single)
+}
+
+/// The safetensors files of the part in `folder`, in order.
+///
+/// # Errors
+/// [`Error::Model`] when there is neither an index nor a single file, or when the index names a missing file.
+pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    match layout(folder) {
+        Some(Layout::Single(path)) => Ok(vec![path]),
+        Some(Layout::Sharded(path)) => shard_files(folder, &path, &ShardIndex::read(&path)?),
+        None => Err(no_weights(folder)),
+    }
+}
+
+/// Opens the part in `folder`, whichever way it is stored.
+///
+/// # Errors
+/// As [`weight_files`] and [`SafetensorsStore::open`]; and when a shard lacks a tensor its index promises.
+pub fn open_folder(folder: &Path) -> Result<SafetensorsStore> {
+    let Some(Layout::Sharded(path)) = layout(folder) else {
+        return SafetensorsStore::open(&weight_files(folder)?);
+    };
+    let index = ShardIndex::read(&path)?;
+    let store = SafetensorsStore::open(&shard_files(folder, &path, &index)?)?;
+    for (name, shard) in &index.weight_map {
+        if store.file_of(name) != Some(folder.join(shard).as_path()) {
+            let found = if store.shape(name).is_some() { "it is in another file" } else { "no file has it" };
+            let what = format!("{} promises tensor {name} in {shard}, but {found}", path.display());
+            return Err(Error::model(what, "index and shards are of different versions; fetch the model again"));
+        }
+    }
+    Ok(store)
+}
+
+fn shard_files(folder: &Path, index_path: &Path, index: &ShardIndex) -> Result<Vec<PathBuf>> {
+    let shards = index.shards();
+    let missing: Vec<_> = shards.iter().filter(|name| !folder.join(name).is_file()).copied().collect();
+    if !missing.is_empty() {
+        let (found, all) = (missing.len(), shards.len());
+        let what = format!("{} names {all} shards, {found} missing: {}", index_path.display(), missing.join(", "));
+        return Err(Error::model(what, "the model is incomplete; fetch the missing files into this folder"));
+    }
+    Ok(shards.iter().map(|name| folder.join(name)).collect())
+}
+
+fn no_weights(folder: &Path) -> Error {
+    let looked: Vec<_> = STEMS.iter().map(|stem| format!("{stem}.safetensors[.index.json]")).collect();
+    let pickles = std::fs::read_dir(folder).into_iter().flatten().flatten().any(|file| {
+        matches!(file.path().extension().and_then(|e| e.to_str()), Some("bin" | "ckpt" | "pt" | "msgpack" | "gguf"))
+    });
+    let hint = if pickles {
+        "only .safetensors files are read; fetch the model in that format"
+    } else {
+        "the model is incomplete; fetch it again or give this part by its own flag"
+    };
+    Error::model(format!("{} holds no weights (looked for {})", folder.display(), looked.join(", ")), hint)
+}

@@ -1,0 +1,146 @@
+//! A source under other names: each name stands for a part of one tensor of another source.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{TensorSource, no_tensor};
+use crate::error::Result;
+
+/// Which part of a stored tensor a name stands for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// These rows (its first dimension).
+    Rows(Range<usize>),
+    /// Its second half of rows, then its first.
+    SwappedHalves,
+    /// A `[C, D, 1, 1]` convolution as the `[C, D]` matrix it is.
+    Matrix,
+}
+
+/// A source under other names.
+pub struct Renamed {
+    inner: Arc<dyn TensorSource>,
+    /// New name -> (stored name, part).
+    table: BTreeMap<String, (String, Part)>,
+}
+
+impl Renamed {
+    /// Gives `inner` the names of `table`: new name, stored name, part.
+    pub fn new(inner: Arc<dyn TensorSource>, table: impl IntoIterator<Item = (String, String, Part)>) -> Self {
+        Self { inner, table: table.into_iter().map(|(new, stored, part)| (new, (stored, part))).collect() }
+    }
+
+    /// The names below `prefix`, without it.
+    pub fn below(inner: Arc<dyn TensorSource>, prefix: &str) -> Self {
+        let names = inner.names();
+        let table = names
+            .into_iter()
+            .filter_map(|stored| Some((stored.strip_prefix(prefix)?.to_owned(), stored.clone(), Part::Whole)));
+        Self::new(inner, table.collect::<Vec<_>>())
+    }
+
+    /// The stored tensors that no name stands for.
+    pub fn unused(&self) -> Vec<String> {
+        let used: BTreeSet<&str> = self.table.values().map(|(stored, _)| stored.as_str()).collect();
+        self.inner.names().into_iter().filter(|name| !used.contains(name.as_str())).collect()
+    }
+
+    /// The stored name a name stands for, and which part.
+    pub fn stored(&self, name: &str) -> Option<(&str, &Part)> {
+        self.table.get(name).map(|(stored, part)| (stored.as_str(), part))
+    }
+
+    fn entry(&self, name: &str) -> Result<(&str, &Part)> {
+        self.stored(name).ok_or_else(|| no_tensor(&self.describe(), name, None))
+    }
+
+    /// The stored names behind some names, each once: fused tensors stand behind several.
+    fn stored_names(&self, names: &[&str]) -> Vec<&str> {
+        let stored: BTreeSet<_> = names.iter().filter_map(|name| self.stored(name)).map(|(stored, _)| stored).collect();
+        stored.into_iter().collect()
+    }
+}
+
+impl TensorSource for Renamed {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let (stored, part) = self.stored(name)?;
+        let mut shape = self.inner.shape(stored)?;
+        match part {
+            Part::Whole | Part::SwappedHalves => {}
+            Part::Rows(rows) => *shape.first_mut()? = rows.len(),
+            Part::Matrix => shape.truncate(2),
+        }
+        Some(shape)
+    }
+
+    fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        let (stored, part) = self.entry(name)?;
+        match part {
+            Part::Whole => self.inner.load(stored, dtype, device),
+            Part::Rows(rows) => self.inner.load_rows(stored, rows.clone(), dtype, device),
+            Part::SwappedHalves => {
+                let rows = self.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(0);
+                let second = self.inner.load_rows(stored, rows / 2..rows, dtype, device)?;
+                let first = self.inner.load_rows(stored, 0..rows / 2, dtype, device)?;
+                Ok(Tensor::cat(&[second, first], 0)?)
+            }
+            Part::Matrix => {
+                let shape = self.shape(name).unwrap_or_default();
+                Ok(self.inner.load(stored, dtype, device)?.reshape(shape)?) // [C, D]
+            }
+        }
+    }
+
+    fn load_rows(&self, name: &str, rows: Range<usize>, dtype: DType, device: &Device) -> Result<Tensor> {
+        match self.entry(name)? {
+            (stored, Part::Whole) => self.inner.load_rows(stored, rows, dtype, device),
+            (stored, Part::Rows(own)) if rows.start <= rows.end && rows.end <= own.len() => {
+                self.inner.load_rows(stored, own.start + rows.start..own.start + rows.end, dtype, device)
+            }
+            _ => Ok(self.load(name, dtype, device)?.narrow(0, rows.start, rows.len())?),
+        }
+    }
+
+    fn file_dtype(&self, name: &str) -> Option<DType> {
+        self.inner.file_dtype(self.stored(name)?.0)
+    }
+
+    fn is_weight(&self, name: &str) -> bool {
+        self.stored(name).is_some_and(|(stored, _)| self.inner.is_weight(stored))
+    }
+
+    fn bytes(&self, name: &str) -> Option<u64> {
+        let (stored, part) = self.stored(name)?;
+        let bytes = self.inner.bytes(stored)?;
+        match part {
+            Part::Rows(rows) => {
+                let all = *self.inner.shape(stored)?.first()? as u64;
+                Some(bytes / all.max(1) * rows.len() as u64)
+            }
+            _ => Some(bytes),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.table.keys().cloned().collect()
+    }
+
+    fn prefetch(&self, names: &[&str]) {
+        self.inner.prefetch(&self.stored_names(names));
+    }
+
+    fn release(&self, names: &[&str]) {
+        self.inner.release(&self.stored_names(names));
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}

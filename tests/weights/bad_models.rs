@@ -1,0 +1,278 @@
+//! Models that are incomplete, contradictory or of another kind: refused before any weight is loaded.
+
+use std::{fs, path::Path};
+
+use dype::{
+    Result,
+    weights::{ModelFiles, ModelRequest},
+};
+use serde_json::Value;
+
+use crate::{file, fixture, refused, refused_with, tiny_flux};
+
+fn resolve(path: &Path) -> Result<ModelFiles> {
+    ModelFiles::resolve(&ModelRequest::new(path))
+}
+
+/// tiny-flux with one value of one config changed.
+fn with_config(config: &str, key: &str, value: Value) -> Result<ModelFiles> {
+    let model = tiny_flux();
+    let path = model.path().join(config);
+    let mut json: Value = serde_json::from_str(&fs::read_to_string(&path).expect("config")).expect("json");
+    json[key] = value;
+    fs::write(&path, json.to_string()).expect("written");
+    resolve(model.path())
+}
+
+/// Tensors' names and shapes.
+type Tensors<'a> = &'a [(&'a str, &'a [usize])];
+
+/// A single file whose tensors have these names and shapes, one byte each.
+fn single(names: Tensors) -> Result<ModelFiles> {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("model.safetensors");
+    let mut at = 0;
+    let entries: Vec<_> = names
+        .iter()
+        .map(|(name, shape)| {
+            let (start, end) = (at, at + shape.iter().product::<usize>());
+            at = end;
+            format!(r#""{name}":{{"dtype":"F8_E4M3","shape":{shape:?},"data_offsets":[{start},{end}]}}"#)
+        })
+        .collect();
+    fs::write(&path, file(&format!("{{{}}}", entries.join(",")), at)).expect("written");
+    resolve(&path)
+}
+
+#[test]
+fn a_path_to_nothing_is_refused() {
+    refused_with(resolve(Path::new("/nowhere/at/all")), &["no file or folder /nowhere/at/all", "owner/name"]);
+    let mut request = ModelRequest::new(fixture("tiny-flux"));
+    request.vae = Some("/nowhere/ae.safetensors".into());
+    refused_with(ModelFiles::resolve(&request), &["/nowhere/ae.safetensors"]);
+}
+
+#[test]
+fn a_folder_that_lacks_a_part_says_which_and_which_flag_gives_it() {
+    let cases: [(&str, &[&str]); 6] = [
+        ("transformer", &["lacks transformer (", "transformer/config.json", "--model"]),
+        ("vae", &["lacks vae", "vae/config.json or ae.safetensors", "--vae"]),
+        ("text_encoder", &["lacks text_encoder (", "text_encoder/config.json", "--text-encoder"]),
+        ("text_encoder_2", &["lacks text_encoder_2 (", "--text-encoder-2"]),
+        ("tokenizer", &["lacks tokenizer (", "tokenizer/vocab.json and tokenizer/merges.txt", "--tokenizer"]),
+        ("tokenizer_2", &["lacks tokenizer_2 (", "tokenizer_2/tokenizer.json", "--tokenizer-2"]),
+    ];
+    for (part, words) in cases {
+        let model = tiny_flux();
+        fs::remove_dir_all(model.path().join(part)).expect("removed");
+        refused_with(resolve(model.path()), words);
+    }
+}
+
+#[test]
+fn all_missing_parts_are_named_at_once() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("flux1-tiny.safetensors");
+    fs::copy(fixture("tiny-bfl/flux1-tiny.safetensors"), &path).expect("copied");
+    let (what, hint) = refused(resolve(&path));
+    for part in ["vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"] {
+        assert!(what.contains(&format!("{part} (looked for")), "{part}: {what}");
+        assert!(hint.contains(&format!("--{}", part.replace('_', "-"))), "{part}: {hint}");
+    }
+}
+
+#[test]
+fn a_folder_whose_part_has_no_weights_names_the_folder() {
+    for part in ["transformer", "vae", "text_encoder", "text_encoder_2"] {
+        let model = tiny_flux();
+        for entry in fs::read_dir(model.path().join(part)).expect("folder").flatten() {
+            if entry.file_name() != "config.json" {
+                fs::remove_file(entry.path()).expect("removed");
+            }
+        }
+        refused_with(resolve(model.path()), &[part, "holds no weights", "safetensors"]);
+    }
+}
+
+#[test]
+fn another_pipeline_is_named() {
+    let model = tiny_flux();
+    fs::write(model.path().join("model_index.json"), r#"{"_class_name": "StableDiffusionXLPipeline"}"#)
+        .expect("written");
+    refused_with(resolve(model.path()), &["this is a StableDiffusionXLPipeline model, not FLUX.1"]);
+    fs::write(model.path().join("model_index.json"), r#"{"_class_name": "FluxFillPipeline"}"#).expect("written");
+    refused_with(resolve(model.path()), &["FluxFillPipeline"]);
+}
+
+#[test]
+fn a_folder_of_single_files_says_to_give_the_file() {
+    refused_with(resolve(&fixture("tiny-bfl")), &["model_index.json", "--model", "flux1-tiny.safetensors"]);
+    let empty = tempfile::tempdir().expect("folder");
+    refused_with(resolve(empty.path()), &["holds no model in diffusers layout"]);
+}
+
+#[test]
+fn classes_of_other_parts_are_named() {
+    let cases = [
+        ("transformer/config.json", "_class_name", "Flux2Transformer2DModel", "not FluxTransformer2DModel"),
+        ("vae/config.json", "_class_name", "AutoencoderTiny", "not AutoencoderKL"),
+        ("text_encoder/config.json", "model_type", "t5", "not clip_text_model"),
+        ("text_encoder_2/config.json", "model_type", "mistral", "its model_type is mistral"),
+    ];
+    for (config, key, class, words) in cases {
+        refused_with(with_config(config, key, class.into()), &[config, class, words]);
+    }
+}
+
+#[test]
+fn broken_configs_name_file_and_key() {
+    for config in ["transformer", "vae", "text_encoder", "text_encoder_2"].map(|part| format!("{part}/config.json")) {
+        for text in ["", "{", "[1]", "null", "\"x\"", "not json", "{}"] {
+            let model = tiny_flux();
+            fs::write(model.path().join(&config), text).expect("written");
+            refused_with(resolve(model.path()), &[&config]);
+        }
+    }
+    let lacking = [
+        ("transformer/config.json", "num_layers"),
+        ("vae/config.json", "scaling_factor"),
+        ("text_encoder/config.json", "hidden_size"),
+        ("text_encoder_2/config.json", "d_model"),
+    ];
+    for (config, key) in lacking {
+        let model = tiny_flux();
+        let path = model.path().join(config);
+        let text = fs::read_to_string(&path).expect("config");
+        fs::write(&path, text.replace(&format!("\"{key}\""), "\"other\"")).expect("written");
+        refused_with(resolve(model.path()), &[key, "config.json"]);
+    }
+}
+
+#[test]
+fn dimensions_that_do_not_fit_are_refused() {
+    let transformer = |key, value| with_config("transformer/config.json", key, value);
+    refused_with(transformer("in_channels", 384.into()), &["384 channels", "FLUX.1 Fill"]);
+    refused_with(transformer("in_channels", 128.into()), &["128 channels", "Canny or Depth"]);
+    refused_with(transformer("num_layers", 3.into()), &["no tensor transformer_blocks.2.", "and 31 more"]);
+    refused_with(transformer("num_attention_heads", 8.into()), &["[128, 64], expected [256, 64]", "config.json"]);
+    refused_with(transformer("axes_dims_rope", vec![4, 14, 16].into()), &["[4, 14, 16]", "add up to 32"]);
+    refused_with(transformer("axes_dims_rope", vec![5, 13, 14].into()), &["even"]);
+    refused_with(transformer("rope_theta", 0.5.into()), &["rope_theta 0.5"]);
+    refused_with(transformer("num_layers", usize::MAX.into()), &["out of any range"]);
+    refused_with(transformer("attention_head_dim", 0.into()), &["out of any range"]);
+    refused_with(transformer("num_layers", (-1).into()), &["transformer/config.json"]);
+
+    let vae = |key, value| with_config("vae/config.json", key, value);
+    refused_with(vae("block_out_channels", vec![32, 32, 64].into()), &["3 stages"]);
+    refused_with(vae("block_out_channels", vec![32, 32, 64, 48].into()), &["48 channels", "32 groups"]);
+    refused_with(vae("block_out_channels", Vec::<usize>::new().into()), &["out of any range"]);
+    refused_with(vae("block_out_channels", vec![32, 64, 64, 64].into()), &["decoder.up_blocks", "expected"]);
+    refused_with(vae("scaling_factor", 0.0.into()), &["scaling_factor 0"]);
+    refused_with(vae("use_post_quant_conv", true.into()), &["post_quant_conv.weight"]);
+
+    let clip = |key, value| with_config("text_encoder/config.json", key, value);
+    refused_with(clip("hidden_size", 33.into()), &["expected [865, 33]"]);
+    refused_with(clip("num_hidden_layers", (1_u64 << 40).into()), &["out of any range"]);
+    refused_with(with_config("text_encoder_2/config.json", "num_heads", 5.into()), &["SelfAttention"]);
+}
+
+/// A latent of 4 channels, as Stable Diffusion's: the autoencoder is whole, but not this model's.
+#[test]
+fn parts_of_different_models_are_refused() {
+    let mut request = ModelRequest::new(fixture("tiny-flux"));
+    request.text_encoder = Some(fixture("tiny-flux/text_encoder_2/model.safetensors"));
+    refused_with(ModelFiles::resolve(&request), &["its model_type is t5, not clip_text_model", "--text-encoder"]);
+    request.text_encoder = None;
+    request.vae = Some(fixture("tiny-bfl/flux1-tiny.safetensors"));
+    refused_with(ModelFiles::resolve(&request), &["not an autoencoder", "a FLUX transformer", "--vae"]);
+    request.vae = Some(fixture("tiny-flux/tokenizer"));
+    refused_with(ModelFiles::resolve(&request), &["--vae", "folder without config.json"]);
+    request.vae = None;
+    request.tokenizer_2 = Some(fixture("tiny-flux/tokenizer"));
+    refused_with(ModelFiles::resolve(&request), &["--tokenizer-2", "looked for tokenizer.json"]);
+}
+
+#[test]
+fn single_files_of_other_kinds_are_recognised() {
+    let cases: [(Tensors, &str); 12] = [
+        (
+            &[("model.diffusion_model.input_blocks.0.0.weight", &[1]), ("cond_stage_model.transformer.x", &[1])],
+            "Stable Diffusion 1",
+        ),
+        (&[("cond_stage_model.model.x", &[1])], "Stable Diffusion 2"),
+        (
+            &[("conditioner.embedders.0.x", &[1]), ("model.diffusion_model.input_blocks.0.0.weight", &[1])],
+            "Stable Diffusion XL",
+        ),
+        (&[("model.diffusion_model.joint_blocks.0.x", &[1])], "Stable Diffusion 3"),
+        (&[("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", &[1])], "a LoRA"),
+        (&[("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", &[1])], "a LoRA"),
+        (
+            &[
+                ("double_blocks.0.img_attn.qkv.weight", &[3, 1]),
+                ("img_in.weight", &[1, 1]),
+                ("double_stream_modulation_img.lin.weight", &[1]),
+            ],
+            "FLUX.2",
+        ),
+        (
+            &[
+                ("double_blocks.0.img_attn.qkv.weight", &[3, 1]),
+                ("img_in.weight", &[1, 1]),
+                ("distilled_guidance_layer.x", &[1]),
+            ],
+            "Chroma",
+        ),
+        (
+            &[("double_blocks.0.img_attn.qkv.weight", &[3, 1]), ("double_blocks.0.img_attn.qkv.weight.absmax", &[1])],
+            "bitsandbytes",
+        ),
+        (&[("text_model.encoder.layers.0.x", &[1])], "a CLIP text encoder"),
+        (&[("encoder.block.0.layer.0.SelfAttention.q.weight", &[1])], "a T5 text encoder"),
+        (&[("decoder.mid.block_1.conv1.weight", &[1])], "an autoencoder"),
+    ];
+    for (names, words) in cases {
+        refused_with(single(names), &["model.safetensors is not a FLUX.1 transformer", words]);
+    }
+    refused_with(single(&[("odd.name", &[1])]), &["its first tensor is called odd.name"]);
+    refused_with(single(&[]), &["it holds no tensor"]);
+}
+
+#[test]
+fn files_that_are_not_safetensors_are_recognised_as_models_too() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("flux1-dev-Q4_0.gguf");
+    fs::write(&path, b"GGUF\x03\0\0\0").expect("written");
+    refused_with(resolve(&path), &["flux1-dev-Q4_0.gguf", "GGUF", "not supported"]);
+}
+
+/// FLUX.1 Fill: the same names, 384 channels in.
+#[test]
+fn a_fill_model_as_a_single_file_is_recognised() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("fill.safetensors");
+    let device = candle_core::Device::Cpu;
+    let mut tensors =
+        candle_core::safetensors::load(fixture("tiny-bfl/flux1-tiny.safetensors"), &device).expect("loads");
+    let wide = candle_core::Tensor::zeros((128, 384), candle_core::DType::BF16, &device).expect("zeros");
+    tensors.insert("img_in.weight".into(), wide);
+    candle_core::safetensors::save(&tensors, &path).expect("written");
+    let mut request = ModelRequest::new(&path);
+    request.companion = Some(fixture("tiny-flux"));
+    refused_with(ModelFiles::resolve(&request), &["fill.safetensors", "384 channels", "FLUX.1 Fill"]);
+}
+
+#[test]
+fn integer_weights_are_refused_before_loading() {
+    let model = tiny_flux();
+    let path = model.path().join("text_encoder/model.safetensors");
+    let mut bytes = fs::read(&path).expect("file");
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let header = String::from_utf8(bytes[8..8 + length].to_vec()).expect("text");
+    // A type of the same width, so that everything else stays true.
+    let changed = header.replacen("BF16", "I16 ", 1).replace("\"I16 \"", "\"I16\" ");
+    assert_eq!(changed.len(), length);
+    bytes[8..8 + length].copy_from_slice(changed.as_bytes());
+    fs::write(&path, bytes).expect("written");
+    refused_with(resolve(model.path()), &["text_encoder", "no float", "quantized models are not supported"]);
+}

@@ -1,0 +1,128 @@
+//! Reading good files.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use dype::weights::{SafetensorsStore, TensorSource, Weights, open_folder};
+
+use crate::{file, fixture, refused_with};
+
+fn numbers(t: &Tensor) -> Vec<f32> {
+    t.to_dtype(DType::F32).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1()).expect("numbers")
+}
+
+/// Every tensor of the shards, read by candle and by the store.
+#[test]
+fn shards_read_as_candle_reads_them() {
+    let folder = fixture("tiny-flux/transformer");
+    let store = open_folder(&folder).expect("opens");
+    let mut seen = 0;
+    for i in 1..=3 {
+        let shard = folder.join(format!("diffusion_pytorch_model-0000{i}-of-00003.safetensors"));
+        for (name, theirs) in candle_core::safetensors::load(shard, &Device::Cpu).expect("candle reads it") {
+            assert_eq!(store.file_dtype(&name), Some(DType::BF16));
+            assert_eq!(store.bytes(&name), Some(2 * theirs.elem_count() as u64));
+            for dtype in [DType::F32, DType::BF16] {
+                let ours = store.load(&name, dtype, &Device::Cpu).expect("loads");
+                assert_eq!((ours.dtype(), ours.dims()), (dtype, theirs.dims()), "{name}");
+                assert_eq!(numbers(&ours), numbers(&theirs), "{name}");
+            }
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, store.names().len());
+}
+
+#[test]
+fn rows_are_the_rows_of_the_whole() {
+    let store = open_folder(&fixture("tiny-flux/transformer")).expect("opens");
+    let name = "transformer_blocks.1.norm1.linear.weight";
+    let whole = store.load(name, DType::F32, &Device::Cpu).expect("loads"); // [768, 128]
+    for rows in [0..768, 0..1, 767..768, 128..256, 5..5] {
+        let part = store.load_rows(name, rows.clone(), DType::F32, &Device::Cpu).expect("rows");
+        assert_eq!(part.dims(), [rows.len(), 128]);
+        let expected = whole.narrow(0, rows.start, rows.len()).expect("narrow");
+        assert_eq!(numbers(&part), numbers(&expected));
+    }
+    refused_with(store.load_rows(name, 700..769, DType::F32, &Device::Cpu), &[name, "700..769", "[768, 128]"]);
+}
+
+#[test]
+fn float_8_weights_take_their_scale() {
+    let header = r#"{"a.weight":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]},
+        "a.scale_weight":{"dtype":"F32","shape":[],"data_offsets":[2,6]},
+        "b.weight":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[6,8]}}"#;
+    let mut bytes = file(header, 0);
+    bytes.extend([0x38, 0x7e]);
+    bytes.extend(0.25_f32.to_le_bytes());
+    bytes.extend([0x38, 0xb8]);
+    let store = SafetensorsStore::from_bytes("fp8", bytes).expect("opens");
+    let load = |name, dtype| numbers(&store.load(name, dtype, &Device::Cpu).expect("loads"));
+    assert_eq!(load("a.weight", DType::F32), [0.25, 112.0]);
+    assert_eq!(load("a.weight", DType::BF16), [0.25, 112.0]);
+    assert_eq!(load("b.weight", DType::F32), [1.0, -1.0]);
+}
+
+#[test]
+fn a_scale_of_many_numbers_is_refused() {
+    let header = r#"{"a.weight":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]},
+        "a.weight_scale":{"dtype":"F32","shape":[2],"data_offsets":[2,10]}}"#;
+    let store = SafetensorsStore::from_bytes("fp8", file(header, 10)).expect("opens");
+    refused_with(store.load("a.weight", DType::F32, &Device::Cpu), &["a.weight_scale", "bf16"]);
+}
+
+#[test]
+fn integers_may_be_in_a_file_but_are_no_weights() {
+    let header = r#"{"position_ids":{"dtype":"I64","shape":[1,2],"data_offsets":[0,16]}}"#;
+    let store = SafetensorsStore::from_bytes("clip", file(header, 16)).expect("opens");
+    assert!(!store.is_weight("position_ids"));
+    refused_with(store.load("position_ids", DType::F32, &Device::Cpu), &["clip", "position_ids", "I64"]);
+}
+
+#[test]
+fn a_view_sums_and_prefetches_what_is_below_it() {
+    let source = Arc::new(open_folder(&fixture("tiny-flux/transformer")).expect("opens"));
+    let weights = Weights::new(source.clone(), DType::F32, Device::Cpu);
+    let all: u64 = source.names().iter().filter_map(|name| source.bytes(name)).sum();
+    assert_eq!(weights.bytes(), all);
+    let blocks = weights.pp("single_transformer_blocks");
+    let by_block: u64 = (0..3).map(|i| blocks.pp(i).bytes()).sum();
+    assert_eq!(blocks.bytes(), by_block);
+    assert!(by_block < all);
+    // 7 h^2 + 7 h, 5 h^2 + h, 3 h^2 + 3 h, and two norms of D, in bf16.
+    let (h, d) = (128, 32);
+    assert_eq!(blocks.pp(0).bytes(), 2 * (15 * h * h + 11 * h + 2 * d));
+    weights.prefetch();
+    blocks.pp(1).prefetch();
+    let before = numbers(&blocks.pp(1).get("proj_out.weight", &[128, 640]).expect("loads"));
+    weights.release();
+    let after = numbers(&blocks.pp(1).get("proj_out.weight", &[128, 640]).expect("loads"));
+    assert_eq!(before, after);
+}
+
+#[test]
+fn missing_and_misshapen_tensors_are_named() {
+    let source = Arc::new(open_folder(&fixture("tiny-flux/transformer")).expect("opens"));
+    let weights = Weights::new(source, DType::F32, Device::Cpu);
+    refused_with(weights.get("x_embedder.scale", &[4]), &["transformer", "x_embedder.scale", "[4]", "config.json"]);
+    let words = ["x_embedder.weight", "[128, 64]", "expected [128, 65]"];
+    refused_with(weights.get("x_embedder.weight", &[128, 65]), &words);
+    refused_with(weights.get_rows("x_embedder.weight", &[128, 65], 0..2), &words);
+    refused_with(weights.get_rows("x_embedder.weight", &[128, 64], 0..129), &["x_embedder.weight", "0..129"]);
+}
+
+/// candle's CUDA launches count in u32; DESIGN.md wants this held at the seams.
+#[test]
+fn a_tensor_of_2_to_the_32_elements_is_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("huge.safetensors");
+    let header = r#"{"a":{"dtype":"F8_E4M3","shape":[2,2147483648],"data_offsets":[0,4294967296]}}"#;
+    std::fs::write(&path, file(header, 0)).expect("written");
+    // Sparse: takes no space.
+    let opened = std::fs::OpenOptions::new().write(true).open(&path);
+    opened.and_then(|f| f.set_len(8 + header.len() as u64 + (1 << 32))).expect("sparse");
+    let store = SafetensorsStore::open(&[path]).expect("opens");
+    refused_with(store.load("a", DType::F32, &Device::Cpu), &["tensor a", "2^32"]);
+    refused_with(store.load_rows("a", 0..2, DType::F32, &Device::Cpu), &["tensor a", "2^32"]);
+    let _ = store.load_rows("a", 0..0, DType::F32, &Device::Cpu).expect("no rows at all");
+}
