@@ -7,7 +7,7 @@ use crate::{
     error::Result,
     flux::{FluxConfig, RopeTables, Transformer},
     geometry::{ImageSize, LATENT_CHANNELS, TokenGrid},
-    model::ModelFiles,
+
     output::Picture,
     plan::Choices,
     position::{DypeSchedule, PositionScaler, Step},
@@ -16,6 +16,7 @@ use crate::{
     settings::{ModelFacts, Request, Settings},
     text::{ClipConfig, ClipEncoder, PromptEmbeddings, T5Config, T5Encoder, TextEncoders, Tokenizers},
     vae::Decoder,
+    weights::ModelFiles,
 };
 
 /// One model on one device, ready to make pictures.

@@ -9,7 +9,7 @@ use crate::{
     memory::Bytes,
     sampling::Rng,
     settings::{DeviceChoice, ModelDtype},
-    weights::WeightsMode,
+    flux::WeightsMode,
 };
 
 /// The scene that is drawn when no prompt is given: the reference's dark-fantasy default, in other words.

@@ -5,9 +5,12 @@ use std::path::Path;
 use super::args::ModelArgs;
 use crate::{
     error::Result,
-    model::{ModelFiles, ModelRequest},
+
     progress::Observer,
-    weights::hub::{DownloadPlan, FluxFiles, FluxPart, Hub, HubModel, HubSettings},
+    weights::{
+        ModelFiles, ModelRequest,
+        hub::{DownloadPlan, FluxFiles, FluxPart, Hub, HubModel, HubSettings},
+    },
 };
 
 /// Where the model comes from.

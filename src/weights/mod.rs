@@ -121,29 +121,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Model`] when it is missing, has another shape, or cannot be read.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.check(name, shape)?;
-        self.source.load(&self.full_name(name), self.dtype, &self.device)
-    }
-
-    /// Checks, without reading it, that the tensor `name` is there and of exactly this shape.
-    ///
-    /// # Errors
-    /// [`Error::Model`] when it is missing or has another shape.
-    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
         let full = self.full_name(name);
-<<<<<<< HEAD
-        let hint = "the file does not fit the model's config.json; check that both come from one model";
-        match self.source.shape(&full) {
-            None => {
-                let what = format!("{} has no tensor {full} {shape:?}", self.source.describe());
-                Err(Error::model(what, hint))
-            }
-            Some(found) if found != shape => {
-                let what = format!("{}: tensor {full} has shape {found:?}, expected {shape:?}", self.source.describe());
-                Err(Error::model(what, hint))
-            }
-            Some(_) => Ok(()),
-=======
         check_shape(&*self.source, &full, shape)?;
         self.source.load(&full, self.dtype, &self.device)
     }
@@ -185,7 +163,6 @@ impl Weights {
         let mut names = self.source.names();
         if !self.prefix.is_empty() {
             names.retain(|name| name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with('.')));
->>>>>>> weights
         }
         names
     }
