@@ -5,6 +5,7 @@ pub mod error;
 pub mod flux;
 pub mod geometry;
 pub mod memory;
+pub mod model;
 pub mod output;
 pub mod pipeline;
 pub mod plan;

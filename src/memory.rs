@@ -81,8 +81,13 @@ mod tests {
 
     #[test]
     fn amounts_are_read_as_people_write_them() {
-        let cases =
-            [("6GB", 6_000_000_000), ("1.5GiB", 1_610_612_736), ("512 mb", 512_000_000), ("8G", 8_000_000_000), ("4096", 4096)];
+        let cases = [
+            ("6GB", 6_000_000_000),
+            ("1.5GiB", 1_610_612_736),
+            ("512 mb", 512_000_000),
+            ("8G", 8_000_000_000),
+            ("4096", 4096),
+        ];
         for (text, bytes) in cases {
             assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
         }

@@ -6,17 +6,16 @@ use candle_core::{DType, Device, Tensor};
 use crate::{
     error::Result,
     flux::{FluxConfig, RopeTables, Transformer},
-    geometry::{ImageSize, LATENT_CHANNELS, TokenGrid},
-
+    geometry::{ImageSize, TokenGrid},
+    model::ModelFiles,
     output::Picture,
-    plan::Choices,
+    plan::{self, Choices},
     position::{DypeSchedule, PositionScaler, Step},
     progress::{Event, Observer, Stage},
     sampling::{self, Denoiser, SchedulerConfig, StepInfo},
-    settings::{ModelFacts, Request, Settings},
+    settings::{ModelFacts, Request},
     text::{ClipConfig, ClipEncoder, PromptEmbeddings, T5Config, T5Encoder, TextEncoders, Tokenizers},
     vae::Decoder,
-    weights::ModelFiles,
 };
 
 /// One model on one device, ready to make pictures.
@@ -68,7 +67,8 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// What reading weights may fail with.
     pub fn load_transformer(&self, choices: &Choices) -> Result<Transformer> {
-        let weights = self.files.transformer_weights(self.weights_dtype(), &self.device);
+        let weights = self.files.transformer_weights(self.dtype, &self.device);
+        let weights = weights.with_dtype(plan::held_dtype(&weights, &self.device, self.dtype));
         let config = &self.files.transformer.config;
         Ok(Transformer::load(config, &weights, choices.weights, self.dtype)?.with_options(choices.forward))
     }
@@ -119,17 +119,14 @@ impl<'a> Pipeline<'a> {
     pub fn decode(&self, latents: &Tensor, size: ImageSize, choices: &Choices) -> Result<Picture> {
         let grid = size.tokens();
         let latents = sampling::unpack(latents, grid)?; // [1, 16, h, w]
-        let decoder = Decoder::open(&self.files.vae.config, self.files.vae_weights(self.dtype, &self.device))?;
+        let decoder = Decoder::open(self.files.vae.config.clone(), self.files.vae_weights(self.dtype, &self.device))?;
         let stage = Stage::Decode;
         let mut picture = Picture::blank(grid.image());
-        decoder.decode(&latents, &choices.decode, self.observer, &mut |first_row, rows| picture.set_rows(first_row, rows))?;
+        decoder.decode(&latents, &choices.decode, self.observer, &mut |first_row, rows| {
+            picture.set_rows(first_row, rows)
+        })?;
         self.observer.on(Event::End { stage, detail: format!("{} x {} px", size.height_px, size.width_px) });
         Ok(picture.crop(size))
-    }
-
-    /// The number type weights are held in: on the CPU their file's own, which halves what they take.
-    fn weights_dtype(&self) -> DType {
-        self.dtype
     }
 }
 

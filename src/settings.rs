@@ -1,6 +1,6 @@
 //! What a picture is made with: the [`Request`] as asked, and the [`Settings`] once the model has filled the gaps.
 
-use std::{path::PathBuf, str::FromStr};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -173,7 +173,11 @@ impl Settings {
             max_sequence_length: Some(self.max_sequence_length),
             rng: self.rng.parse()?,
             method: self.method.parse().map_err(unknown)?,
-            dype: self.dype.then_some(DypeSettings { scale: self.dype_scale, exponent: self.dype_exponent, thresholds }),
+            dype: self.dype.then_some(DypeSettings {
+                scale: self.dype_scale,
+                exponent: self.dype_exponent,
+                thresholds,
+            }),
             base_resolution: Some(self.base_resolution),
             mu: self.mu.parse()?,
         })

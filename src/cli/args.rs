@@ -6,16 +6,19 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{inspect::InspectArgs, position_args::PositionArgs, values};
 use crate::{
+    flux::WeightsMode,
     memory::Bytes,
     sampling::Rng,
     settings::{DeviceChoice, ModelDtype},
-    flux::WeightsMode,
 };
 
 /// The scene that is drawn when no prompt is given: the reference's dark-fantasy default, in other words.
 pub const DEFAULT_PROMPT: &str = "A dark fantasy landscape: a lone hooded knight on a crumbling stone bridge before a \
     vast black castle, its towers lost in storm clouds, violet lightning over jagged mountains, ravens, torches \
     glowing in the mist, far below a drowned city, intricate detail, dramatic light, epic scale, painterly realism";
+
+/// Guidance scale when none is given. Source: the reference's `run_dype.py`.
+pub const DEFAULT_GUIDANCE: f64 = 4.5;
 
 /// Model that is used when none is named.
 pub const DEFAULT_MODEL: &str = "black-forest-labs/FLUX.1-Krea-dev";
@@ -96,9 +99,9 @@ pub struct PictureArgs {
     /// Seed of the noise, 0 to 2^64 - 1; the same seed is the same noise on every device
     #[arg(long, value_name = "N", default_value_t = 42, allow_negative_numbers = true)]
     pub seed: u64,
-    /// How strongly the prompt is followed; ignored by models without guidance (schnell)
-    #[arg(long, value_name = "SCALE", default_value_t = 4.5, value_parser = values::finite, allow_negative_numbers = true)]
-    pub guidance: f64,
+    /// How strongly the prompt is followed; ignored by models without guidance (schnell) [default: 4.5]
+    #[arg(long, value_name = "SCALE", value_parser = values::finite, allow_negative_numbers = true)]
+    pub guidance: Option<f64>,
     /// T5 tokens the prompt may take [default: 512; schnell: 256]
     #[arg(long, value_name = "N", value_parser = values::sequence_length)]
     pub max_sequence_length: Option<usize>,

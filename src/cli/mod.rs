@@ -1,11 +1,14 @@
 //! The command line: flags, commands, and what they tell.
 
 mod args;
+mod dry_run;
 mod generate;
 pub mod inspect;
+mod inspect_run;
 mod model_source;
 pub mod plot;
 pub mod position_args;
+mod provenance;
 mod report;
 mod target;
 mod values;
@@ -45,7 +48,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli, report: &Report) -> anyhow::Result<()> {
     match &cli.command {
         _ if cli.version => version::print(report, cli.generate.output.verbose > 0),
-        Some(Command::Inspect(args)) => inspect::run(args, report),
+        Some(Command::Inspect(args)) => inspect_run::run(args, report),
         None => generate::run(&cli.generate, report),
     }
 }

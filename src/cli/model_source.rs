@@ -5,12 +5,11 @@ use std::path::Path;
 use super::args::ModelArgs;
 use crate::{
     error::Result,
-
+    flux::FluxConfig,
+    model::{self, ModelFiles, ModelRequest},
     progress::Observer,
-    weights::{
-        ModelFiles, ModelRequest,
-        hub::{DownloadPlan, FluxFiles, FluxPart, Hub, HubModel, HubSettings},
-    },
+    sampling::SchedulerConfig,
+    weights::hub::{DownloadPlan, FileSet, FluxFiles, FluxPart, Hub, HubModel, HubSettings},
 };
 
 /// Where the model comes from.
@@ -53,6 +52,14 @@ impl ModelSource {
         Ok(Self::Hub(Box::new(HubSource { hub, request, plan })))
     }
 
+    /// The files of a Hub model and what of them is missing; `None` for a local one.
+    pub fn missing(&self) -> Option<&DownloadPlan> {
+        match self {
+            Self::Local(_) => None,
+            Self::Hub(source) => Some(&source.plan),
+        }
+    }
+
     /// Opens the model, fetching what is missing.
     ///
     /// # Errors
@@ -68,6 +75,40 @@ impl ModelSource {
             }
         }
     }
+}
+
+/// What `dype inspect` needs of a model: two small files.
+struct ConfigFiles;
+
+const CONFIG_FILES: [&str; 2] = ["transformer/config.json", "scheduler/scheduler_config.json"];
+
+impl FileSet for ConfigFiles {
+    fn select(&self, listing: &[String]) -> Result<Vec<String>, String> {
+        let wanted = |path: &&String| CONFIG_FILES.contains(&path.as_str());
+        let found: Vec<String> = listing.iter().filter(wanted).cloned().collect();
+        if found.len() == CONFIG_FILES.len() {
+            Ok(found)
+        } else {
+            Err(format!("not both of {}", CONFIG_FILES.join(" and ")))
+        }
+    }
+
+    fn missing(&self, snapshot: &Path) -> Option<String> {
+        CONFIG_FILES.iter().find(|file| !snapshot.join(file).is_file()).map(|file| (*file).to_owned())
+    }
+}
+
+/// Dimensions and scheduler of the model `name`; of the Hub's models only their two configs are fetched.
+///
+/// # Errors
+/// What finding, fetching and reading may fail with.
+pub fn dimensions(name: &str, observer: &dyn Observer) -> Result<(FluxConfig, SchedulerConfig)> {
+    if Path::new(name).exists() {
+        return model::dimensions(Path::new(name));
+    }
+    let hub = Hub::new(HubSettings::from_env());
+    let plan = hub.plan(&name.parse()?, &ConfigFiles, observer)?;
+    model::dimensions(&hub.fetch(&plan, observer)?)
 }
 
 /// Parts that come from elsewhere and need not be fetched.

@@ -62,7 +62,12 @@ impl Report {
         let is_terminal = std::io::stderr().is_terminal();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
-        Self { verbosity, is_terminal: is_terminal && !dumb, colors: is_terminal && !no_color && !dumb, stage: Mutex::default() }
+        Self {
+            verbosity,
+            is_terminal: is_terminal && !dumb,
+            colors: is_terminal && !no_color && !dumb,
+            stage: Mutex::default(),
+        }
     }
 
     /// A result: one line on stdout. A closed pipe is no error.

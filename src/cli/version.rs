@@ -18,17 +18,15 @@ pub fn print(report: &Report, details: bool) -> anyhow::Result<()> {
 
 /// What is built in.
 fn features() -> Vec<&'static str> {
-    let all = [
-        ("cuda", cfg!(feature = "cuda")),
-        ("cudnn", cfg!(feature = "cudnn")),
-        ("metal", cfg!(feature = "metal")),
-    ];
+    let all =
+        [("cuda", cfg!(feature = "cuda")), ("cudnn", cfg!(feature = "cudnn")), ("metal", cfg!(feature = "metal"))];
     let built: Vec<_> = all.into_iter().filter(|(_, is_built)| *is_built).map(|(name, _)| name).collect();
     if built.is_empty() { vec!["none (CPU only)"] } else { built }
 }
 
 /// The devices this binary can use here.
 fn devices() -> Vec<String> {
+    #[cfg_attr(not(any(feature = "cuda", feature = "metal")), expect(unused_mut, reason = "extended by GPU features"))]
     let mut devices = vec![format!("cpu ({} threads)", utils::get_num_threads())];
     #[cfg(feature = "cuda")]
     devices.extend((0..).map_while(|i| candle_core::Device::new_cuda(i).ok().map(|_| format!("cuda:{i}"))));

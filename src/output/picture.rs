@@ -1,6 +1,5 @@
 //! Decoded floats become 8-bit pixels.
 
-use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use crate::{
@@ -29,51 +28,30 @@ impl Picture {
         Self { height, width, rgb8: vec![0; height * width * CHANNELS] }
     }
 
-    /// The picture of a decoded image [1, 3, rows, columns] with values in [-1, 1].
-    ///
-    /// # Errors
-    /// As [`Picture::set_rows`].
-    pub fn from_tensor(image: &Tensor) -> Result<Self> {
-        let (height_px, width_px) = match *image.dims() {
-            [1, CHANNELS, height, width] => (height, width),
-            ref found => return Err(wrong_shape(found, "[1, 3, rows, columns]".into())),
-        };
-        let mut picture = Self::blank(ImageSize { height_px, width_px });
-        picture.set_rows(0, image)?;
-        Ok(picture)
-    }
-
-    /// Sets the rows from `first` on to a decoded band [1, 3, rows, width] with values in [-1, 1].
+    /// Sets the rows from `first` on to decoded rows [rows, width, 3] with values in [-1, 1].
     ///
     /// Each value x becomes `round(255 · clamp(x/2 + 0.5, 0, 1))`, in f32 with halves to even: diffusers'
     /// `VaeImageProcessor` (`denormalize`, then numpy's `round` in `numpy_to_pil`).
     ///
     /// # Errors
-    /// [`Error::Numeric`] naming the first pixel that is not finite; [`Error::Request`] when the band does not fit the picture;
-    /// [`Error::Tensor`] when the device fails.
-    pub fn set_rows(&mut self, first: usize, band: &Tensor) -> Result<()> {
-        let rows = match *band.dims() {
-            [1, CHANNELS, rows, width] if width == self.width && first + rows <= self.height => rows,
-            ref found => {
-                let last = first + found.get(2).copied().unwrap_or(0);
-                let fits = format!("[1, 3, rows, {}] for rows {first}..{last} of {}", self.width, self.height);
-                return Err(wrong_shape(found, fits));
-            }
-        };
-        let band = band.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
-        let values: Vec<f32> = band.flatten_all()?.to_vec1()?; // [3 · rows · width]
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            return Err(not_finite(first + at / self.width % rows, at % self.width));
+    /// [`Error::Numeric`] naming the first pixel that is not finite; [`Error::Request`] when the rows do not fit the picture.
+    pub fn set_rows(&mut self, first: usize, rows: &[f32]) -> Result<()> {
+        let line = self.width * CHANNELS;
+        let start = first * line;
+        if rows.len() % line != 0 || start + rows.len() > self.rgb8.len() {
+            let what = format!(
+                "{} values from row {first} on do not fit a picture of {} x {}",
+                rows.len(),
+                self.height,
+                self.width
+            );
+            return Err(Error::request(what, ""));
         }
-        let (width, plane) = (self.width, rows * self.width);
-        let target = &mut self.rgb8[first * width * CHANNELS..][..plane * CHANNELS];
-        target.par_chunks_mut(width * CHANNELS).enumerate().for_each(|(row, line)| {
-            for (column, pixel) in line.chunks_exact_mut(CHANNELS).enumerate() {
-                for (channel, byte) in pixel.iter_mut().enumerate() {
-                    *byte = to_byte(values[channel * plane + row * width + column]);
-                }
-            }
-        });
+        if let Some(at) = rows.iter().position(|value| !value.is_finite()) {
+            return Err(not_finite(first + at / line, at % line / CHANNELS));
+        }
+        let target = &mut self.rgb8[start..start + rows.len()];
+        target.par_iter_mut().zip(rows).with_min_len(line).for_each(|(byte, value)| *byte = to_byte(*value));
         Ok(())
     }
 
@@ -97,10 +75,6 @@ impl Picture {
 /// A value of [-1, 1] as a byte.
 fn to_byte(value: f32) -> u8 {
     ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
-}
-
-fn wrong_shape(found: &[usize], expected: String) -> Error {
-    Error::request(format!("the decoded image has shape {found:?}, expected {expected}"), "")
 }
 
 fn not_finite(row: usize, column: usize) -> Error {

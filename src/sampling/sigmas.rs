@@ -102,6 +102,11 @@ impl Default for SchedulerConfig {
 }
 
 impl SchedulerConfig {
+    /// FLUX.1-dev's and Krea-dev's. Source: their `scheduler_config.json`.
+    pub fn flux1_dev() -> Self {
+        Self { use_dynamic_shifting: true, shift: 3.0, ..Self::default() }
+    }
+
     /// Reads and checks a `scheduler_config.json`.
     ///
     /// # Errors

@@ -5,11 +5,8 @@ mod convert;
 mod header;
 pub mod hub;
 mod index;
-mod infer;
 mod json;
-pub mod manifest;
-mod model;
-mod recognise;
+pub(crate) mod recognise;
 mod renamed;
 mod store;
 pub mod text_names;
@@ -20,9 +17,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
-pub use index::{ShardIndex, open_folder, weight_files};
+pub use index::{STEMS, ShardIndex, open_folder, weight_files};
 pub use json::read_json;
-pub use model::{Identity, ModelFiles, ModelPart, ModelRequest, TextPart};
 pub use renamed::{Part, Renamed};
 pub use store::SafetensorsStore;
 
@@ -121,9 +117,16 @@ impl Weights {
     /// # Errors
     /// [`Error::Model`] when it is missing, has another shape, or cannot be read.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let full = self.full_name(name);
-        check_shape(&*self.source, &full, shape)?;
-        self.source.load(&full, self.dtype, &self.device)
+        self.check(name, shape)?;
+        self.source.load(&self.full_name(name), self.dtype, &self.device)
+    }
+
+    /// Checks, without reading it, that the tensor `name` is there and of exactly this shape.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is missing or has another shape.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        check_shape(&*self.source, &self.full_name(name), shape)
     }
 
     /// Rows `rows` of the tensor `name` below this prefix, which as a whole has exactly this shape.
@@ -131,9 +134,8 @@ impl Weights {
     /// # Errors
     /// As [`Weights::get`]; and when it has no such rows.
     pub fn get_rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Tensor> {
-        let full = self.full_name(name);
-        check_shape(&*self.source, &full, shape)?;
-        self.source.load_rows(&full, rows, self.dtype, &self.device)
+        self.check(name, shape)?;
+        self.source.load_rows(&self.full_name(name), rows, self.dtype, &self.device)
     }
 
     /// The number type `name` is stored in, where the source knows.
@@ -144,6 +146,12 @@ impl Weights {
     /// Bytes of all tensors below this prefix, as they are stored.
     pub fn bytes(&self) -> u64 {
         self.names_below().iter().filter_map(|name| self.source.bytes(name)).sum()
+    }
+
+    /// Numbers in all tensors below this prefix.
+    pub fn elements(&self) -> u64 {
+        let count = |name: &String| self.source.shape(name).map(|shape| shape.iter().product::<usize>() as u64);
+        self.names_below().iter().filter_map(count).sum()
     }
 
     /// Says that everything below this prefix will be loaded soon.
@@ -173,10 +181,11 @@ impl Weights {
 }
 
 /// What to do about weights and a config that do not fit.
-const DO_NOT_FIT: &str = "the file does not fit the model's config.json; check that both come from one model";
+pub(crate) const DO_NOT_FIT: &str =
+    "the file does not fit the model's config.json; check that both come from one model";
 
 /// The source has `name`, with this shape.
-fn check_shape(source: &dyn TensorSource, name: &str, shape: &[usize]) -> Result<()> {
+pub(crate) fn check_shape(source: &dyn TensorSource, name: &str, shape: &[usize]) -> Result<()> {
     match source.shape(name) {
         None => Err(no_tensor(&source.describe(), name, Some(shape))),
         Some(found) if found != shape => {

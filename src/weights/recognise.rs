@@ -68,12 +68,12 @@ const STRANGERS: Marks = &[
 ];
 
 /// The kind of file this is, when it shares names with FLUX.1 but is not it.
-pub(super) fn relative_of_flux(source: &dyn TensorSource) -> Option<&'static str> {
+pub(crate) fn relative_of_flux(source: &dyn TensorSource) -> Option<&'static str> {
     first_mark(RELATIVES, &source.names())
 }
 
 /// "it looks like X", or what its first tensor is called.
-pub(super) fn looks_like(source: &dyn TensorSource) -> String {
+pub(crate) fn looks_like(source: &dyn TensorSource) -> String {
     let names = source.names();
     match (first_mark(RELATIVES, &names).or_else(|| first_mark(STRANGERS, &names)), names.first()) {
         (Some(kind), _) => format!("it looks like {kind}"),

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use dype::{
     Result,
-    weights::{ModelFiles, ModelRequest},
+    model::{ModelFiles, ModelRequest},
 };
 use serde_json::Value;
 

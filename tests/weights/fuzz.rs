@@ -3,7 +3,10 @@
 use std::fs;
 
 use candle_core::{DType, Device};
-use dype::weights::{ModelFiles, ModelRequest, SafetensorsStore, ShardIndex, TensorSource, open_folder};
+use dype::{
+    model::{ModelFiles, ModelRequest},
+    weights::{SafetensorsStore, ShardIndex, TensorSource, open_folder},
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

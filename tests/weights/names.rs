@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use candle_core::{DType, Device, Tensor};
 use dype::{
     flux::FluxConfig,
+    model::manifest as expected,
     vae::VaeConfig,
-    weights::{Part, Renamed, SafetensorsStore, TensorSource, bfl, manifest as expected, open_folder, text_names},
+    weights::{Part, Renamed, SafetensorsStore, TensorSource, bfl, open_folder, text_names},
 };
 
 use crate::{fixture, manifest::ManifestSource};

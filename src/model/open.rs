@@ -8,15 +8,13 @@ use std::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{ModelPart, TextPart, find::Place};
+use super::{ModelPart, TextPart, find::Place, infer, manifest};
 use crate::{
     error::{Error, Result},
     flux::FluxConfig,
     vae::VaeConfig,
     weights::{
-        Renamed, SafetensorsStore, TensorSource, bfl,
-        index::{STEMS, open_folder},
-        infer, manifest, read_json,
+        Renamed, STEMS, SafetensorsStore, TensorSource, bfl, open_folder, read_json,
         recognise::{looks_like, relative_of_flux},
         text_names,
     },

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::TensorSource;
 use crate::{
     error::{Error, Result},
     flux::FluxConfig,
     vae::VaeConfig,
+    weights::TensorSource,
 };
 
 /// Width of one attention head of every CLIP text encoder in use. Source: openai/CLIP, `transformer_heads`.

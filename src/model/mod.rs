@@ -1,6 +1,8 @@
 //! Which files make up a model: found, opened and checked against each other before any weight is loaded.
 
 mod find;
+mod infer;
+pub mod manifest;
 mod open;
 
 use std::{
@@ -14,11 +16,12 @@ use candle_core::{DType, Device};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{TensorSource, Weights};
 use crate::{
     error::{Error, Result},
     flux::FluxConfig,
+    sampling::SchedulerConfig,
     vae::VaeConfig,
+    weights::{TensorSource, Weights, read_json},
 };
 use find::Finder;
 
@@ -137,6 +140,30 @@ pub struct ModelFiles {
     pub scheduler: Option<PathBuf>,
 }
 
+/// Dimensions and scheduler of the model at `path`, for which its other parts need not be there.
+///
+/// # Errors
+/// As [`ModelFiles::resolve`].
+pub fn dimensions(path: &Path) -> Result<(FluxConfig, SchedulerConfig)> {
+    let config_file = path.join("transformer/config.json");
+    let request = ModelRequest::new(path);
+    let finder = Finder::new(&request)?;
+    let config = if config_file.is_file() { read_json(&config_file)? } else { finder.transformer()?.config };
+    config.validate()?;
+    let scheduler = scheduler_config(finder.scheduler().as_deref(), config.guidance_embeds)?;
+    Ok((config, scheduler))
+}
+
+/// The file's config, else FLUX.1's own.
+fn scheduler_config(path: Option<&Path>, takes_guidance: bool) -> Result<SchedulerConfig> {
+    match path {
+        Some(path) => SchedulerConfig::read(path),
+        // Source: the scheduler_config.json of FLUX.1-dev (dynamic, shift 3) and FLUX.1-schnell (static, shift 1).
+        None if takes_guidance => Ok(SchedulerConfig::flux1_dev()),
+        None => Ok(SchedulerConfig::default()),
+    }
+}
+
 impl ModelFiles {
     /// Finds, opens and checks the parts of a model. Reads configs and headers only.
     ///
@@ -163,6 +190,14 @@ impl ModelFiles {
     /// Whether this is a model without guidance embedding, distilled to few steps, as FLUX.1-schnell is.
     pub fn is_schnell(&self) -> bool {
         !self.transformer.config.guidance_embeds
+    }
+
+    /// The scheduler's config: the file's, else FLUX.1's own.
+    ///
+    /// # Errors
+    /// As [`SchedulerConfig::read`].
+    pub fn scheduler_config(&self) -> Result<SchedulerConfig> {
+        scheduler_config(self.scheduler.as_deref(), !self.is_schnell())
     }
 
     /// The transformer's tensors as `dtype` on `device`.

@@ -3,11 +3,11 @@
 
 use serde::Deserialize;
 
-use super::{DO_NOT_FIT, TensorSource, check_shape};
 use crate::{
     error::{Error, Result},
     flux::FluxConfig,
     vae::VaeConfig,
+    weights::{DO_NOT_FIT, TensorSource, check_shape},
 };
 
 /// A tensor's name and shape.

@@ -1,0 +1,37 @@
+//! `dype inspect` as a command: from flags to a table, JSON or a plot.
+
+use super::{
+    inspect::{InspectArgs, inspect},
+    model_source, plot,
+    report::Report,
+};
+use crate::{
+    flux::FluxConfig,
+    geometry::ImageSize,
+    sampling::{self, Mu, SchedulerConfig},
+};
+
+/// Runs `dype inspect`.
+pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
+    let (config, scheduler) = match &args.model {
+        Some(model) => model_source::dimensions(model, report)?,
+        None => (FluxConfig::flux1_dev(), SchedulerConfig::flux1_dev()),
+    };
+    let size = ImageSize::new(args.height, args.width).map_err(crate::Error::from)?;
+    let mu = args.position.mu.unwrap_or(Mu::Pinned);
+    let tokens = size.tokens().count();
+    let mut sigmas = sampling::sigmas(&scheduler, args.steps, tokens, mu)?;
+    sigmas.pop();
+    let settings = args.settings(&config, sampling::resolve_mu(&scheduler, tokens, mu), &sigmas)?;
+    let inspection = inspect(&settings)?;
+    if let Some(file) = &args.plot {
+        plot::save(&inspection, file)?;
+        report.result(&file.display().to_string());
+    }
+    if args.json {
+        report.result(&serde_json::to_string(&inspection)?);
+    } else if args.plot.is_none() {
+        report.result(inspection.table().trim_end());
+    }
+    Ok(())
+}

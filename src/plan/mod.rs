@@ -1,0 +1,304 @@
+//! What a run will need, before it loads anything: work, memory by stage, and the choices that fit it into a budget.
+
+mod speed;
+
+use candle_core::{DType, Device};
+use serde::Serialize;
+
+use crate::{
+    error::{Error, Result},
+    flux::{ForwardOptions, WeightsMode, forward_memory_bytes, step_flops},
+    geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
+    memory::Bytes,
+    model::ModelFiles,
+    text::T5Config,
+    vae::{self, DecodeOptions},
+    weights::Weights,
+};
+
+pub use speed::{Speed, SpeedBook};
+
+/// What the process itself takes before any model: code, threads, tokenizers. Measured: 30 to 45 MB.
+const PROCESS_BYTES: u64 = 40_000_000;
+/// Share of free memory a run takes when it is not told how much.
+const FREE_SHARE: f64 = 0.9;
+
+/// How a run is fitted into its memory. None of it changes the picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choices {
+    /// How the transformer's weights reach the device.
+    pub weights: WeightsMode,
+    /// Sizes of the pieces of a forward pass.
+    pub forward: ForwardOptions,
+    /// How the decoder walks the picture.
+    pub decode: DecodeOptions,
+}
+
+/// What is to be planned.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// The picture.
+    pub size: ImageSize,
+    /// Denoising steps.
+    pub steps: usize,
+    /// T5 tokens.
+    pub text_tokens: usize,
+    /// Prompts that are encoded together.
+    pub prompts: usize,
+}
+
+/// Where it is to be computed, and within how much memory.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// The device.
+    pub device: Device,
+    /// The number type the transformer computes in.
+    pub dtype: DType,
+    /// The most memory of the device a run may take; `None` where nobody knows what is free.
+    pub budget: Option<Bytes>,
+    /// Resident or streamed weights, where the user decided.
+    pub weights: Option<WeightsMode>,
+}
+
+impl Machine {
+    /// What `--memory` says, else nearly all that is free on the device now.
+    pub fn budget(device: &Device, limit: Option<Bytes>) -> Option<Bytes> {
+        limit.or_else(|| free_bytes(device).map(|free| Bytes((free as f64 * FREE_SHARE) as u64)))
+    }
+}
+
+/// What a run needs. All memory is what the program allocates; the memory-mapped files come on top only as cache, which
+/// the system takes back when it needs it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// Image tokens, N.
+    pub image_tokens: usize,
+    /// T5 tokens.
+    pub text_tokens: usize,
+    /// Floating point operations of one step.
+    pub step_flops: u64,
+    /// Floating point operations of the decode.
+    pub decode_flops: u64,
+    /// Floating point operations of all steps and the decode.
+    pub total_flops: u64,
+    /// Bytes of the weights, as the files hold them.
+    pub weights_bytes: WeightsBytes,
+    /// Peak memory of each stage.
+    pub peak_bytes: StagePeaks,
+    /// The memory it was fitted into.
+    pub budget_bytes: Option<u64>,
+    /// Whether weights are resident or streamed.
+    pub weights: &'static str,
+    /// Tokens that pass through a block at once.
+    pub token_chunk: usize,
+    /// Queries of one piece of attention.
+    pub query_rows: usize,
+    /// Rows of a band of the decoder.
+    pub band_rows: usize,
+    /// Elements of the largest tensor; always below 2^32.
+    pub largest_tensor_elements: u64,
+    /// The choices themselves.
+    #[serde(skip)]
+    pub choices: Choices,
+}
+
+/// Bytes of each part's weights, as its files hold them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct WeightsBytes {
+    /// CLIP.
+    pub text_encoder: u64,
+    /// T5.
+    pub text_encoder_2: u64,
+    /// The transformer.
+    pub transformer: u64,
+    /// The autoencoder.
+    pub vae: u64,
+}
+
+/// Peak memory of each stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct StagePeaks {
+    /// Prompts to embeddings.
+    pub text: u64,
+    /// Noise to latents.
+    pub denoise: u64,
+    /// Latents to pixels.
+    pub decode: u64,
+}
+
+impl StagePeaks {
+    /// The peak of the run.
+    pub fn most(&self) -> u64 {
+        self.text.max(self.denoise).max(self.decode)
+    }
+}
+
+impl Plan {
+    /// Plans a picture with a model on a machine. Reads headers only.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when the budget is below the least that would do.
+    pub fn new(files: &ModelFiles, task: &Task, machine: &Machine) -> Result<Self> {
+        let budget = machine.budget.map_or(u64::MAX, |bytes| bytes.0);
+        let grid = task.size.tokens();
+        let text = text_bytes(files, task, machine)?;
+        if text > budget {
+            return Err(too_small("encoding the prompt", text, budget));
+        }
+        let (weights, forward, denoise) = denoise_choice(files, task, machine, budget)?;
+        let (decode, decode_peak) = decode_choice(files, grid, budget)?;
+        let config = &files.transformer.config;
+        let step_flops = step_flops(config, grid.count(), task.text_tokens);
+        let decode_flops = vae::decode_cost(&files.vae.config, grid.latents(), &decode)?.flops;
+        Ok(Self {
+            image_tokens: grid.count(),
+            text_tokens: task.text_tokens,
+            step_flops,
+            decode_flops,
+            total_flops: step_flops.saturating_mul(task.steps as u64).saturating_add(decode_flops),
+            weights_bytes: stored_bytes(files),
+            peak_bytes: StagePeaks { text, denoise, decode: decode_peak },
+            budget_bytes: machine.budget.map(|bytes| bytes.0),
+            weights: match weights {
+                WeightsMode::Resident => "resident",
+                WeightsMode::Stream => "stream",
+            },
+            token_chunk: forward.token_chunk,
+            query_rows: forward.query_rows,
+            band_rows: decode.band_rows,
+            largest_tensor_elements: largest_elements(files, task, &forward, &decode)?,
+            choices: Choices { weights, forward, decode },
+        })
+    }
+}
+
+/// The number type weights are held in: on the CPU their file's own where that is narrower, so that they take half.
+pub fn held_dtype(weights: &Weights, device: &Device, dtype: DType) -> DType {
+    match weights.file_dtype("proj_out.weight") {
+        Some(DType::BF16) if device.is_cpu() && dtype == DType::F32 => DType::BF16,
+        _ => dtype,
+    }
+}
+
+fn stored_bytes(files: &ModelFiles) -> WeightsBytes {
+    let cpu = &Device::Cpu;
+    WeightsBytes {
+        text_encoder: files.text_encoder_weights(DType::F32, cpu).bytes(),
+        text_encoder_2: files.text_encoder_2_weights(DType::F32, cpu).bytes(),
+        transformer: files.transformer_weights(DType::F32, cpu).bytes(),
+        vae: files.vae_weights(DType::F32, cpu).bytes(),
+    }
+}
+
+/// Text: two blocks of T5 (the one at work and the next), and the activations of every prompt.
+fn text_bytes(files: &ModelFiles, task: &Task, machine: &Machine) -> Result<u64> {
+    let config: T5Config = files.text_encoder_2.config()?;
+    let weights = files.text_encoder_2_weights(machine.dtype, &machine.device);
+    let block = weights.pp("encoder.block").pp(0).elements() * machine.dtype.size_in_bytes() as u64;
+    let tokens = task.text_tokens as u64;
+    let scores = 3 * config.num_heads as u64 * tokens * tokens * 4;
+    let activations = tokens * (4 * config.d_model + 3 * config.d_ff) as u64 * 4;
+    let kept = task.prompts as u64 * tokens * config.d_model as u64 * 4;
+    Ok(PROCESS_BYTES + 2 * block + scores + activations + kept)
+}
+
+/// Denoising: resident weights where they fit, streamed ones where not, and pieces that fit into the rest.
+fn denoise_choice(
+    files: &ModelFiles,
+    task: &Task,
+    machine: &Machine,
+    budget: u64,
+) -> Result<(WeightsMode, ForwardOptions, u64)> {
+    let config = &files.transformer.config;
+    let (image_tokens, text_tokens) = (task.size.tokens().count(), task.text_tokens);
+    let resident = PROCESS_BYTES + resident_bytes(files, machine);
+    let streamed = PROCESS_BYTES + streamed_bytes(files, machine);
+    let need = |options: &ForwardOptions| {
+        forward_memory_bytes(config, image_tokens, text_tokens, machine.dtype, options)
+            // The latents, their velocity and the next latents.
+            + 3 * (image_tokens * TOKEN_CHANNELS * 4) as u64
+    };
+    let default = ForwardOptions::default();
+    let fits = resident.saturating_add(need(&default)) <= budget;
+    let mode = machine.weights.unwrap_or(if fits { WeightsMode::Resident } else { WeightsMode::Stream });
+    let held = match mode {
+        WeightsMode::Resident => resident,
+        WeightsMode::Stream => streamed,
+    };
+    let activations = budget.saturating_sub(held);
+    let options = ForwardOptions::for_budget(config, image_tokens, text_tokens, machine.dtype, activations)
+        .map_err(|_| too_small("a denoising step", held + need(&least_forward()), budget))?;
+    Ok((mode, options, held + need(&options)))
+}
+
+/// The smallest pieces [`ForwardOptions::for_budget`] goes down to.
+fn least_forward() -> ForwardOptions {
+    ForwardOptions { token_chunk: 128, query_rows: 128, heads: 1 }
+}
+
+fn resident_bytes(files: &ModelFiles, machine: &Machine) -> u64 {
+    let weights = files.transformer_weights(machine.dtype, &machine.device);
+    weights.elements() * held_dtype(&weights, &machine.device, machine.dtype).size_in_bytes() as u64
+}
+
+/// Everything outside the blocks, and two of the largest blocks.
+fn streamed_bytes(files: &ModelFiles, machine: &Machine) -> u64 {
+    let weights = files.transformer_weights(machine.dtype, &machine.device);
+    let (double, single) = (weights.pp("transformer_blocks"), weights.pp("single_transformer_blocks"));
+    let outside = weights.elements() - double.elements() - single.elements();
+    let block = double.pp(0).elements().max(single.pp(0).elements());
+    (outside + 2 * block) * held_dtype(&weights, &machine.device, machine.dtype).size_in_bytes() as u64
+}
+
+/// Decoding: the way with the least work that fits, and its peak with the picture's own bytes.
+fn decode_choice(files: &ModelFiles, grid: TokenGrid, budget: u64) -> Result<(DecodeOptions, u64)> {
+    let config = &files.vae.config;
+    let size = grid.image();
+    let picture = PROCESS_BYTES + 3 * (size.height_px * size.width_px) as u64;
+    let options =
+        vae::best_options(config, grid.latents(), budget.saturating_sub(picture)).map_err(|error| {
+            match (error, vae::least_options(config, grid.latents())) {
+                (Error::Memory { .. }, Ok(least)) => {
+                    too_small("decoding", picture + vae::decode_memory_bytes(config, grid.latents(), &least), budget)
+                }
+                (error, _) => error,
+            }
+        })?;
+    let peak = picture + vae::decode_memory_bytes(config, grid.latents(), &options);
+    Ok((options, peak))
+}
+
+fn largest_elements(files: &ModelFiles, task: &Task, forward: &ForwardOptions, decode: &DecodeOptions) -> Result<u64> {
+    let (config, grid) = (&files.transformer.config, task.size.tokens());
+    let hidden = config.hidden_size() as u64;
+    let tokens = (grid.count() + task.text_tokens) as u64;
+    let stream = tokens * hidden;
+    // The widest projection: a single block's feed-forward half, four times the stream's width.
+    let chunk = forward.token_chunk as u64 * 4 * hidden;
+    let decode = vae::decode_cost(&files.vae.config, grid.latents(), decode)?.largest_elements;
+    Ok(stream.max(chunk).max(decode))
+}
+
+fn too_small(what: &str, least: u64, budget: u64) -> Error {
+    let what = format!("{what} takes at least {} and may take {}", Bytes(least), Bytes(budget));
+    let hint = format!(
+        "allow --memory {} or more, or ask for a smaller picture",
+        Bytes(least.div_ceil(100_000_000) * 100_000_000)
+    );
+    Error::Memory { what, hint }
+}
+
+#[cfg(feature = "cuda")]
+fn free_bytes(device: &Device) -> Option<u64> {
+    match device {
+        Device::Cuda(_) => {
+            candle_core::cuda_backend::cudarc::driver::result::mem_get_info().ok().map(|(free, _)| free as u64)
+        }
+        Device::Cpu | Device::Metal(_) => crate::memory::available_bytes(),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn free_bytes(_device: &Device) -> Option<u64> {
+    crate::memory::available_bytes()
+}
