@@ -3,12 +3,13 @@
 pub mod cli;
 pub mod error;
 pub mod flux;
-pub mod vae;
-pub mod text;
-pub mod sampling;
 pub mod geometry;
+pub mod output;
 pub mod position;
 pub mod progress;
+pub mod sampling;
+pub mod text;
+pub mod vae;
 pub mod weights;
 
 pub use error::{Error, Result};

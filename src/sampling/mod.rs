@@ -1,1 +1,13 @@
-//! Under construction.
+//! From noise to latents: the list of sigmas, the starting noise, and the Euler loop between them.
+//!
+//! What predicts the velocity is behind [`Denoiser`]; nothing here knows the transformer.
+
+mod euler;
+mod latents;
+mod noise;
+mod sigmas;
+
+pub use euler::{Denoiser, StepInfo, denoise};
+pub use latents::{pack, unpack};
+pub use noise::{Card, Rng, noise};
+pub use sigmas::{Mu, SchedulerConfig, TimeShift, resolve_mu, sigmas};
