@@ -13,6 +13,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("position", &[]),
     ("progress", &[]),
     ("memory", &[]),
+    ("draw", &[]),
+    ("batch", &["error", "geometry", "position", "sampling"]),
+    ("preview", &["error", "geometry"]),
+    ("compare", &["draw", "error", "geometry"]),
     ("weights", &["error", "memory", "progress"]),
     ("sampling", &["error", "geometry"]),
     ("output", &["error", "geometry"]),
@@ -113,7 +117,8 @@ fn every_module_has_its_place() {
 
 #[test]
 fn grouped_and_single_imports_are_both_seen() {
-    let text = "use crate::{\n    error::{Error, Result},\n    flux,\n};\nfn f() { crate::vae::go() }\n// crate::text\n";
+    let text =
+        "use crate::{\n    error::{Error, Result},\n    flux,\n};\nfn f() { crate::vae::go() }\n// crate::text\n";
     let names: Vec<String> = imports(text).into_iter().collect();
     assert_eq!(names, ["error", "flux", "vae"]);
 }
