@@ -76,7 +76,7 @@ fn mu_is_pinned_and_the_stock_formula_is_an_option() {
     let stock = |tokens| resolve_mu(&config, tokens, Mu::Stock).expect("dynamic");
     assert!((stock(256) - 0.5).abs() < 1e-12);
     assert!((stock(4096) - 1.15).abs() < 1e-12);
-    // shared knowledge of every port that goes wrong: 11.5 at 4096 x 4096
+    // 4096 x 4096 px: the value that ruins pictures.
     assert!((stock(65_536) - 11.55).abs() < 0.01);
     let ruined = sigmas(&config, 28, 65_536, Mu::Stock).expect("decreasing even so");
     assert!(ruined[27] > 0.99);

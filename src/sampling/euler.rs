@@ -84,9 +84,9 @@ mod tests {
     /// A velocity field given as a function of the latents and t.
     struct Field<F>(F);
 
-    impl<F: FnMut(&Tensor, f64) -> Tensor> Denoiser for Field<F> {
+    impl<F: FnMut(&Tensor, f64) -> Result<Tensor>> Denoiser for Field<F> {
         fn velocity(&mut self, latents: &Tensor, step: &StepInfo) -> Result<Tensor> {
-            Ok((self.0)(latents, step.t))
+            (self.0)(latents, step.t)
         }
     }
 
@@ -100,7 +100,12 @@ mod tests {
 
     const SIGMAS: [f64; 5] = [1.0, 0.9, 0.7, 0.4, 0.0];
 
-    fn run<F: FnMut(&Tensor, f64) -> Tensor>(field: F, sigmas: &[f64], start: usize, latents: &Tensor) -> Vec<Tensor> {
+    fn run<F: FnMut(&Tensor, f64) -> Result<Tensor>>(
+        field: F,
+        sigmas: &[f64],
+        start: usize,
+        latents: &Tensor,
+    ) -> Vec<Tensor> {
         let mut seen = vec![];
         let last = denoise(&mut Field(field), sigmas, start, latents, &mut |_, latents| {
             seen.push(latents.clone());
@@ -114,7 +119,7 @@ mod tests {
     #[test]
     fn a_constant_velocity_moves_the_latents_by_its_negative() {
         // x(0) = x(1) - v whatever the schedule: Euler is exact on a straight path.
-        let last = run(|x, _| (x * 0.0 + 3.0).expect("constant"), &SIGMAS, 0, &start_latents()).pop().expect("steps");
+        let last = run(|x, _| Ok(x.affine(0.0, 3.0)?), &SIGMAS, 0, &start_latents()).pop().expect("steps");
         for (i, value) in values(&last).into_iter().enumerate() {
             assert!((value - (i as f32 - 3.0)).abs() < 1e-4, "{i}: {value}");
         }
@@ -124,7 +129,7 @@ mod tests {
     fn a_linear_velocity_gives_the_product_of_its_steps() {
         // v = x: every step multiplies by 1 + (next - sigma).
         let factor: f64 = SIGMAS.windows(2).map(|pair| 1.0 + pair[1] - pair[0]).product();
-        let last = run(|x, _| x.clone(), &SIGMAS, 0, &start_latents()).pop().expect("steps");
+        let last = run(|x, _| Ok(x.clone()), &SIGMAS, 0, &start_latents()).pop().expect("steps");
         for (i, value) in values(&last).into_iter().enumerate() {
             assert!((f64::from(value) - i as f64 * factor).abs() < 1e-4, "{i}: {value}");
         }
@@ -134,7 +139,7 @@ mod tests {
     fn many_steps_approach_the_exact_flow() {
         // dx/dt = x from t = 1 to 0 divides by e; Euler's error falls with the step.
         let sigmas: Vec<f64> = (0..=1000).rev().map(|i| f64::from(i) / 1000.0).collect();
-        let last = run(|x, _| x.clone(), &sigmas, 0, &start_latents()).pop().expect("steps");
+        let last = run(|x, _| Ok(x.clone()), &sigmas, 0, &start_latents()).pop().expect("steps");
         assert!((values(&last)[100] - 100.0 * (-1f32).exp()).abs() < 0.05);
     }
 
@@ -144,7 +149,7 @@ mod tests {
         run(
             |x, t| {
                 times.push(t);
-                x.clone()
+                Ok(x.clone())
             },
             &SIGMAS,
             0,
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_run_resumed_from_any_step_ends_bit_for_bit_the_same() {
-        let field = |x: &Tensor, t: f64| (x.sin().expect("sin") * (t + 0.3)).expect("scaled");
+        let field = |x: &Tensor, t: f64| Ok((x.sin()? * (t + 0.3))?);
         let seen = run(field, &SIGMAS, 0, &start_latents());
         for start in 1..4 {
             let resumed = run(field, &SIGMAS, start, &seen[start - 1]).pop().expect("steps");
@@ -168,7 +173,7 @@ mod tests {
         for bad in [f64::NAN, f64::INFINITY] {
             let mut field = Field(|x: &Tensor, t: f64| {
                 let factor = if t < 0.8 { bad } else { 1.0 };
-                ((x * 0.0 + 1.0).expect("ones") * factor).expect("scaled")
+                Ok(x.affine(0.0, 1.0)?.affine(factor, 0.0)?)
             });
             let error = denoise(&mut field, &SIGMAS, 0, &start_latents(), &mut |_, _| Ok(())).expect_err("not finite");
             assert!(matches!(error, Error::Numeric { .. }), "{error}");
@@ -179,7 +184,7 @@ mod tests {
     #[test]
     fn the_callback_can_end_the_loop() {
         let mut calls = 0;
-        let error = denoise(&mut Field(|x: &Tensor, _| x.clone()), &SIGMAS, 0, &start_latents(), &mut |step, _| {
+        let error = denoise(&mut Field(|x: &Tensor, _| Ok(x.clone())), &SIGMAS, 0, &start_latents(), &mut |step, _| {
             calls += 1;
             if step.index == 1 { Err(Error::request("enough", "")) } else { Ok(()) }
         });
@@ -189,7 +194,8 @@ mod tests {
 
     #[test]
     fn a_start_beyond_the_schedule_is_refused() {
-        let error = denoise(&mut Field(|x: &Tensor, _| x.clone()), &SIGMAS, 5, &start_latents(), &mut |_, _| Ok(()));
+        let error =
+            denoise(&mut Field(|x: &Tensor, _| Ok(x.clone())), &SIGMAS, 5, &start_latents(), &mut |_, _| Ok(()));
         assert_eq!(error.expect_err("beyond").exit_code(), 2);
     }
 }

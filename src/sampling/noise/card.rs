@@ -79,7 +79,7 @@ impl Card {
     pub fn custom(multiprocessors: usize, threads_per_multiprocessor: usize) -> Option<Self> {
         let plausible = (1..=MOST_MULTIPROCESSORS).contains(&multiprocessors)
             && (256..=4096).contains(&threads_per_multiprocessor)
-            && threads_per_multiprocessor % 256 == 0;
+            && threads_per_multiprocessor.is_multiple_of(256);
         plausible.then_some(Self { multiprocessors, threads_per_multiprocessor })
     }
 

@@ -1,7 +1,7 @@
 //! `torch.randn(shape, generator=torch.Generator("cuda").manual_seed(seed), device="cuda", dtype=torch.float32)` on a given card.
 //!
 //! Source: `calc_execution_policy` and `distribution_elementwise_grid_stride_kernel` in PyTorch's
-//! `aten/src/ATen/native/cuda/DistributionTemplates.h` (2.0 to 2.15), and `curand_normal4` of cuRAND's device headers.
+//! `aten/src/ATen/native/cuda/DistributionTemplates.h` (as of 2.15), and `curand_normal4` of cuRAND's device headers.
 //!
 //! The kernel runs at most as many threads as the card holds at once. Thread `i` of `T` has its own Philox sequence
 //! (counter words 2 and 3 hold i); its call k makes four values, which go to the places `4·T·k + T·j + i`, j = 0..4. So the

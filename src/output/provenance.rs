@@ -1,0 +1,84 @@
+//! What a picture says about how it was made, and reading it back.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read, Seek},
+    path::Path,
+};
+
+use serde_json::Value;
+
+use super::{jpeg, webp, xmp};
+use crate::error::{Error, Result};
+
+/// PNG keyword of the text that other tools read.
+pub(super) const PARAMETERS_KEYWORD: &str = "parameters";
+/// PNG keyword of the settings.
+pub(super) const SETTINGS_KEYWORD: &str = "dype";
+
+/// How a picture was made, in two forms.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Provenance {
+    /// For people and other tools: the text of [`parameters_text`].
+    pub parameters: String,
+    /// For dype itself: every setting, the model's identity, the program's version.
+    pub json: Value,
+}
+
+/// Generation parameters as AUTOMATIC1111's web UI writes them: the prompt, then a line `Steps: 28, Seed: 42, ...`.
+/// A value with a comma, colon or line break is written as a JSON string, as there (`infotext_utils.quote`).
+pub fn parameters_text(prompt: &str, settings: &[(&str, String)]) -> String {
+    let setting = |(name, value): &(&str, String)| match value.contains([',', ':', '\n']) {
+        true => format!("{name}: {}", Value::from(value.as_str())),
+        false => format!("{name}: {value}"),
+    };
+    let line: Vec<String> = settings.iter().map(setting).collect();
+    format!("{prompt}\n{}", line.join(", "))
+}
+
+/// The settings a picture carries, or `None` when dype did not make it (or they were stripped from it).
+///
+/// The format is told by content: PNG, JPEG or WebP.
+///
+/// # Errors
+/// [`Error::Disk`] when the file cannot be read; [`Error::Request`] when it is no such picture, or a damaged one.
+pub fn read_provenance(path: &Path) -> Result<Option<Value>> {
+    let broken = |why: String| {
+        let hint = "give a picture made by dype: PNG, JPEG or WebP, not edited since";
+        Error::request(format!("{}: {why}", path.display()), hint)
+    };
+    let file = File::open(path).map_err(|e| Error::disk("cannot read", path, e))?;
+    let text = settings_text(BufReader::new(file)).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => broken(format!("not a whole picture ({error})")),
+        _ => Error::disk("cannot read", path, error),
+    })?;
+    text.map(|text| serde_json::from_str(&text).map_err(|e| broken(format!("its settings are not JSON: {e}"))))
+        .transpose()
+}
+
+/// The JSON text in a picture.
+fn settings_text(mut file: BufReader<File>) -> io::Result<Option<String>> {
+    let mut head = [0; 12];
+    file.read_exact(&mut head)?;
+    match head {
+        [0x89, b'P', b'N', b'G', ..] => {
+            file.rewind()?;
+            png_settings(file)
+        }
+        [0xff, 0xd8, ..] => {
+            file.seek(io::SeekFrom::Start(2))?;
+            Ok(xmp::settings_text(&jpeg::read_xmp(&mut file)?))
+        }
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => {
+            Ok(xmp::settings_text(&webp::read_xmp(&mut file)?))
+        }
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "neither PNG, JPEG nor WebP")),
+    }
+}
+
+fn png_settings(file: BufReader<File>) -> io::Result<Option<String>> {
+    let damaged = |error: png::DecodingError| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
+    let reader = png::Decoder::new(file).read_info().map_err(damaged)?;
+    let chunk = reader.info().utf8_text.iter().find(|chunk| chunk.keyword == SETTINGS_KEYWORD);
+    chunk.map(|chunk| chunk.get_text().map_err(damaged)).transpose()
+}
