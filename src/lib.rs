@@ -1,6 +1,10 @@
 //! dype: ultra-high-resolution pictures with FLUX.1 and DyPE.
 
+pub mod batch;
 pub mod cli;
+/// Comparisons.
+pub mod compare;
+pub mod draw;
 pub mod error;
 pub mod flux;
 pub mod geometry;
@@ -10,6 +14,7 @@ pub mod output;
 pub mod pipeline;
 pub mod plan;
 pub mod position;
+pub mod preview;
 pub mod progress;
 pub mod sampling;
 pub mod settings;
