@@ -59,6 +59,14 @@ pub enum Error {
         /// What to try.
         hint: String,
     },
+    /// Some pictures of a run could not be made; each was told of as it failed.
+    #[error("{what}")]
+    Unfinished {
+        /// How many of how many.
+        what: String,
+        /// What to do about them.
+        hint: String,
+    },
     /// A tensor operation failed: a bug of ours, or a device that gave up.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -87,6 +95,7 @@ impl Error {
             | Self::Model { hint, .. }
             | Self::Memory { hint, .. }
             | Self::Network { hint, .. }
+            | Self::Unfinished { hint, .. }
             | Self::Numeric { hint, .. } => (!hint.is_empty()).then(|| hint.clone()),
             Self::Disk { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("free some space, or choose another folder with --output or HF_HOME".into())

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod position;
 pub mod preview;
 pub mod progress;
+pub mod run;
 pub mod sampling;
 pub mod settings;
 pub mod text;

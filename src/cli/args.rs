@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{inspect::InspectArgs, position_args::PositionArgs, values};
+use super::{
+    batch_args::{ProgressArgs, SelectArgs},
+    inspect::InspectArgs,
+    position_args::PositionArgs,
+    values,
+};
 use crate::{
     flux::WeightsMode,
     memory::Bytes,
@@ -69,6 +74,12 @@ pub struct GenerateArgs {
     /// Position flags.
     #[command(flatten)]
     pub position: PositionArgs,
+    /// Batch flags.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// Flags of what is kept on the way.
+    #[command(flatten)]
+    pub progress: ProgressArgs,
     /// Model flags.
     #[command(flatten)]
     pub model: ModelArgs,
@@ -168,8 +179,8 @@ pub struct OutputArgs {
     /// Also save the final packed latents [1, N, 64] as safetensors
     #[arg(long, value_name = "FILE")]
     pub save_latents: Option<PathBuf>,
-    /// Print JSON instead of text (with --dry-run)
-    #[arg(long, requires = "dry_run")]
+    /// Print one JSON object a picture instead of its path
+    #[arg(long)]
     pub json: bool,
     /// Only errors
     #[arg(short, long, conflicts_with = "verbose")]

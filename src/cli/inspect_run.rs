@@ -18,7 +18,7 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
         None => (FluxConfig::flux1_dev(), SchedulerConfig::flux1_dev()),
     };
     let size = ImageSize::new(args.height, args.width).map_err(crate::Error::from)?;
-    let mu = args.position.mu.unwrap_or(Mu::Pinned);
+    let mu = args.position.tuning.mu.unwrap_or(Mu::Pinned);
     let tokens = size.tokens().count();
     let mut sigmas = sampling::sigmas(&scheduler, args.steps, tokens, mu)?;
     sigmas.pop();

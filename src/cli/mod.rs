@@ -1,14 +1,18 @@
 //! The command line: flags, commands, and what they tell.
 
 mod args;
+mod batch_args;
 mod dry_run;
+mod execute;
 mod generate;
 pub mod inspect;
 mod inspect_run;
+mod items;
+mod listen;
 mod model_source;
+mod notes;
 pub mod plot;
 pub mod position_args;
-mod provenance;
 mod report;
 mod target;
 mod values;

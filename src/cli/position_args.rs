@@ -8,22 +8,38 @@ use crate::sampling::Mu;
 
 /// Flags of position extrapolation, as typed.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
-#[command(next_help_heading = "Position")]
 pub struct PositionArgs {
+    /// Which method.
+    #[command(flatten)]
+    pub choice: MethodArgs,
+    /// How it is tuned.
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}
+
+/// The method, and whether DyPE drives it.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+#[command(next_help_heading = "Position")]
+pub struct MethodArgs {
     /// How positions beyond the training resolution are made: yarn and ntk rescale the rotary frequencies, base keeps them
     #[arg(long, value_name = "METHOD", default_value_t = Method::Yarn, value_parser = methods(), hide_possible_values = true)]
     pub method: Method,
 
     /// Extrapolate the same at every step: no DyPE
-    #[arg(long, alias = "no_dype")]
+    #[arg(long, alias = "no_dype", conflicts_with_all = ["dype_scale", "dype_exponent"])]
     pub no_dype: bool,
+}
 
+/// What is the same for every method.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+#[command(next_help_heading = "Position")]
+pub struct TuningArgs {
     /// DyPE's strength at the first step, lambda_s [default: the paper's, 1 for yarn and 2 for ntk]
-    #[arg(long, value_name = "NUMBER", value_parser = values::not_negative, allow_negative_numbers = true, conflicts_with = "no_dype")]
+    #[arg(long, value_name = "NUMBER", value_parser = values::not_negative, allow_negative_numbers = true)]
     pub dype_scale: Option<f64>,
 
     /// How soon DyPE fades, lambda_t in kappa = lambda_s * t^lambda_t [default: 2]
-    #[arg(long, value_name = "NUMBER", value_parser = values::not_negative, allow_negative_numbers = true, conflicts_with = "no_dype")]
+    #[arg(long, value_name = "NUMBER", value_parser = values::not_negative, allow_negative_numbers = true)]
     pub dype_exponent: Option<f64>,
 
     /// How DyPE moves yarn's thresholds: product multiplies by kappa, power is the method's 2025-10 revision
@@ -42,11 +58,14 @@ pub struct PositionArgs {
 impl PositionArgs {
     /// DyPE's settings as far as flags give them, or none with `--no-dype`.
     pub fn dype(&self) -> Option<DypeSettings> {
-        (!self.no_dype).then_some(DypeSettings {
-            scale: self.dype_scale,
-            exponent: self.dype_exponent,
-            thresholds: self.dype_thresholds,
-        })
+        (!self.choice.no_dype).then(|| self.tuning.dype())
+    }
+}
+
+impl TuningArgs {
+    /// DyPE's settings as far as flags give them.
+    pub fn dype(&self) -> DypeSettings {
+        DypeSettings { scale: self.dype_scale, exponent: self.dype_exponent, thresholds: self.dype_thresholds }
     }
 }
 
@@ -78,9 +97,9 @@ mod tests {
     #[test]
     fn without_flags_it_is_the_papers_dy_yarn() {
         let args = parse(&[]).expect("no flags are needed");
-        assert_eq!(args.method, Method::Yarn);
+        assert_eq!(args.choice.method, Method::Yarn);
         assert_eq!(args.dype(), Some(DypeSettings::default()));
-        assert_eq!(args.mu, None);
+        assert_eq!(args.tuning.mu, None);
     }
 
     #[test]
@@ -95,8 +114,8 @@ mod tests {
         let args = parse(&["--dype-scale", "0.5", "--dype-thresholds", "power"]).expect("valid");
         let expected = DypeSettings { scale: Some(0.5), exponent: None, thresholds: Thresholds::Power };
         assert_eq!(args.dype(), Some(expected));
-        assert_eq!(parse(&["--base-resolution", "512"]).expect("valid").base_resolution, Some(512));
-        assert_eq!(parse(&["--mu", "stock"]).expect("valid").mu, Some(Mu::Stock));
+        assert_eq!(parse(&["--base-resolution", "512"]).expect("valid").tuning.base_resolution, Some(512));
+        assert_eq!(parse(&["--mu", "stock"]).expect("valid").tuning.mu, Some(Mu::Stock));
     }
 
     #[test]

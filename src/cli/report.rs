@@ -51,6 +51,8 @@ pub struct Report {
 struct Running {
     stage: Stage,
     total: u64,
+    /// Units that an earlier run did: they took this one no time.
+    before: u64,
     started: Instant,
     last_plain: Instant,
     bar: Option<ProgressBar>,
@@ -96,13 +98,24 @@ impl Report {
         }
     }
 
+    /// That one picture of several failed; the run goes on.
+    pub fn failure(&self, which: &str, error: &crate::Error) {
+        self.raw(&format!("{} {which}: {error}", self.paint("1;31", "error:")));
+        if let Some(hint) = error.hint() {
+            self.raw(&format!("{} {hint}", self.paint("1;36", "hint:")));
+        }
+    }
+
     /// The last words of an interrupted run. The bar's line is left first.
     pub fn interrupted(&self) {
         let start = if self.is_terminal { "\r\x1b[K" } else { "" };
-        self.raw(&format!("{start}interrupted; no partial picture was left behind"));
+        self.raw(&format!(
+            "{start}interrupted; no partial picture was left behind, and --resume goes on from the last checkpoint"
+        ));
     }
 
-    fn line(&self, line: &str) {
+    /// A line that `--quiet` leaves out.
+    pub fn line(&self, line: &str) {
         if self.verbosity > Verbosity::Quiet {
             self.raw(line);
         }
@@ -131,7 +144,7 @@ impl Report {
     fn begin(&self, stage: Stage, total: u64) {
         let bar = (self.is_terminal && self.verbosity > Verbosity::Quiet).then(|| new_bar(stage, total));
         let now = Instant::now();
-        *self.lock() = Some(Running { stage, total, started: now, last_plain: now, bar });
+        *self.lock() = Some(Running { stage, total, before: 0, started: now, last_plain: now, bar });
     }
 
     fn advance(&self, stage: Stage, done: u64, detail: String) {
@@ -139,7 +152,9 @@ impl Report {
         let Some(running) = guard.as_mut().filter(|running| running.stage == stage) else { return };
         if let Some(bar) = &running.bar {
             bar.set_message(match stage {
-                Stage::Denoise => format!("{}  {detail}", pace(running.started.elapsed(), done)),
+                Stage::Denoise => {
+                    format!("{}  {detail}", pace(running.started.elapsed(), done.saturating_sub(running.before)))
+                }
                 _ => detail,
             });
             bar.set_position(done);
@@ -155,6 +170,16 @@ impl Report {
         self.line(&line);
     }
 
+    fn resume(&self, stage: Stage, done: u64) {
+        let mut guard = self.lock();
+        let Some(running) = guard.as_mut().filter(|running| running.stage == stage) else { return };
+        running.before = done;
+        if let Some(bar) = &running.bar {
+            bar.set_position(done);
+            bar.reset_eta();
+        }
+    }
+
     fn end(&self, stage: Stage, detail: &str) {
         let Some(running) = self.lock().take() else { return };
         if let Some(bar) = &running.bar {
@@ -168,8 +193,10 @@ impl Observer for Report {
     fn on(&self, event: Event) {
         match event {
             Event::Begin { stage, total } => self.begin(stage, total),
+            Event::Resume { stage, done } => self.resume(stage, done),
             Event::Advance { stage, done, detail } => self.advance(stage, done, detail),
             Event::End { stage, detail } => self.end(stage, &detail),
+            Event::Detail(text) => self.detail(&text),
             Event::Note(text) => self.line(&format!("{} {text}", self.paint("1", "note:"))),
             Event::Warning(text) => self.line(&format!("{} {text}", self.paint("1;33", "warning:"))),
         }
@@ -201,11 +228,12 @@ fn new_bar(stage: Stage, total: u64) -> ProgressBar {
 
 fn plain_line(running: &Running, done: u64, detail: &str) -> String {
     let elapsed = running.started.elapsed();
-    let left = eta(elapsed, done, running.total);
+    let now = done.saturating_sub(running.before);
+    let left = eta(elapsed, now, running.total.saturating_sub(running.before));
     let stage = name(running.stage);
     match running.stage {
         Stage::Denoise => {
-            format!("{stage:<9} step {done}/{}  {}  ETA {left}  {detail}", running.total, pace(elapsed, done))
+            format!("{stage:<9} step {done}/{}  {}  ETA {left}  {detail}", running.total, pace(elapsed, now))
         }
         Stage::Download => {
             let rate = Bytes((done as f64 / elapsed.as_secs_f64().max(1e-3)) as u64);

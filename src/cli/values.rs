@@ -1,6 +1,7 @@
 //! Parsers of flag values: each says what it wanted when it refuses.
 
 use crate::{
+    batch::{self, Shard},
     geometry::{MAX_SIDE_PX, PX_PER_TOKEN},
     memory::Bytes,
     sampling::{Mu, Rng},
@@ -56,6 +57,29 @@ pub fn rng(text: &str) -> Result<Rng, String> {
 /// The device.
 pub fn device(text: &str) -> Result<DeviceChoice, String> {
     text.parse()
+}
+
+/// A list of seeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seeds(pub Vec<u64>);
+
+/// A list of seeds, such as 1,2,5-8.
+pub fn seeds(text: &str) -> Result<Seeds, String> {
+    batch::parse_seeds(text).map(Seeds).map_err(|e| with_hint(&e))
+}
+
+/// One part of a batch.
+pub fn shard(text: &str) -> Result<Shard, String> {
+    text.parse().map_err(|e| with_hint(&e))
+}
+
+/// A whole number from 1 on.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number >= 1).ok_or_else(|| "a whole number of 1 or more is wanted".into())
+}
+
+fn with_hint(error: &crate::Error) -> String {
+    error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
 }
 
 /// An amount of memory.

@@ -99,7 +99,8 @@ pub fn remove_stale_files(folder: &Path) -> usize {
 
 /// `.NAME.dype-PID-N.tmp`
 fn is_temporary_name(name: &str) -> bool {
-    let numbers = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")).and_then(|n| n.rsplit_once(".dype-"));
+    let numbers =
+        name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")).and_then(|n| n.rsplit_once(".dype-"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     numbers.and_then(|(_, numbers)| numbers.split_once('-')).is_some_and(|(pid, n)| is_number(pid) && is_number(n))
 }
@@ -268,9 +269,13 @@ mod tests {
             let made = write_numbered(&path, number, overwrite, |file| file.write_all(&[0]));
             made.expect("written").file_name().map(|name| name.to_string_lossy().into_owned())
         };
-        for (number, overwrite, name) in
-            [(3, false, "a_3.png"), (3, false, "a.png"), (1, false, "a_2.png"), (3, true, "a_3.png"), (1, true, "a.png")]
-        {
+        for (number, overwrite, name) in [
+            (3, false, "a_3.png"),
+            (3, false, "a.png"),
+            (1, false, "a_2.png"),
+            (3, true, "a_3.png"),
+            (1, true, "a.png"),
+        ] {
             assert_eq!(write(number, overwrite).as_deref(), Some(name));
         }
     }
