@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("preview", &["error", "geometry"]),
     ("compare", &["draw", "error", "geometry"]),
     ("weights", &["error", "memory", "progress"]),
-    ("sampling", &["error", "geometry"]),
+    ("sampling", &["error", "geometry", "weights"]),
     ("output", &["error", "geometry"]),
     ("text", &["error", "progress", "weights"]),
     ("flux", &["error", "geometry", "position", "weights"]),
