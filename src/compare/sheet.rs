@@ -10,7 +10,7 @@ use crate::{
 /// Pixels of a column that a picture does not make narrower.
 const COLUMN_PX: u32 = 512;
 /// The narrowest column: a label must fit.
-const MIN_COLUMN_PX: u32 = 256;
+const MIN_COLUMN_PX: u32 = 320;
 /// Space around and between the parts, as a part of a column.
 const GAP: f32 = 1.0 / 24.0;
 /// Height of the capitals of labels, of the title, and of details and captions, as a part of a column.
@@ -113,7 +113,7 @@ impl TileGeometry {
 impl Tile {
     /// Takes a picture's column: `label` above it, `detail` (a time, a measure) in small letters below the label.
     ///
-    /// The whole picture is scaled to the column's width (about 256 to 512 px, Lanczos); the region, at most half of each side, is
+    /// The whole picture is scaled to the column's width (about 320 to 512 px, Lanczos); the region, at most half of each side, is
     /// shown pixel for pixel, or with whole magnified pixels where the picture is small.
     ///
     /// # Errors
@@ -329,17 +329,17 @@ mod tests {
     #[test]
     fn a_small_picture_is_magnified_by_whole_pixels() {
         let tile = tile("a", 128, 128);
-        assert_eq!((tile.geometry.column, tile.geometry.zoom, tile.geometry.region), (256, 4, [64, 64]));
-        assert_eq!((tile.whole.width(), tile.region.width()), (256, 256));
+        assert_eq!((tile.geometry.column, tile.geometry.zoom, tile.geometry.region), (320, 5, [64, 64]));
+        assert_eq!((tile.whole.width(), tile.region.width()), (320, 320));
         let pixel = numbered(128, 128).get_pixel(32, 33).0;
-        assert_eq!(tile.region.get_pixel(0, 4).0, pixel);
-        assert_eq!(tile.region.get_pixel(3, 7).0, pixel);
+        assert_eq!(tile.region.get_pixel(0, 5).0, pixel);
+        assert_eq!(tile.region.get_pixel(4, 9).0, pixel);
     }
 
     #[test]
     fn a_picture_of_one_pixel_fills_its_column() {
         let tile = tile("a", 1, 1);
-        assert_eq!((tile.geometry.column, tile.geometry.zoom, tile.region.width()), (256, 256, 256));
+        assert_eq!((tile.geometry.column, tile.geometry.zoom, tile.region.width()), (320, 320, 320));
     }
 
     #[test]
