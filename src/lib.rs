@@ -34,7 +34,10 @@
 //! B batch, N tokens, T text tokens, H heads, D channels of a head, C channels, h x w latent rows and columns, H x W pixels.
 //! Height comes before width.
 
+pub mod batch;
 pub mod cli;
+pub mod compare;
+pub mod draw;
 pub mod error;
 pub mod flux;
 pub mod geometry;
@@ -44,6 +47,7 @@ pub mod output;
 pub mod pipeline;
 pub mod plan;
 pub mod position;
+pub mod preview;
 pub mod progress;
 pub mod sampling;
 pub mod settings;

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use image::{ImageFormat, RgbImage};
 
-use self::canvas::{Align, Canvas, Color, Point, TextStyle};
 use super::inspect::{AxisInspection, Inspection, StepInspection};
-use crate::error::{Error, Result};
-
-mod canvas;
-mod font;
+use crate::{
+    draw::{Align, Canvas, Color, Point, TextStyle, font},
+    error::{Error, Result},
+};
 
 /// The most curves that still can be told apart.
 const CURVES: usize = 8;

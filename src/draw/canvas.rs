@@ -1,8 +1,11 @@
-//! A white sheet with smooth lines and text.
+//! A sheet with smooth lines, text and pictures.
 
-use image::{Rgb, RgbImage};
+use image::{Rgb, RgbImage, imageops};
 
 use super::font;
+
+/// Diameter of dots in text, in widths of its lines.
+const DOT: f32 = 1.6;
 
 /// A colour.
 pub type Color = [u8; 3];
@@ -42,7 +45,12 @@ pub struct Canvas {
 impl Canvas {
     /// A white sheet of this many pixels.
     pub fn new(width: u32, height: u32) -> Self {
-        Self { image: RgbImage::from_pixel(width, height, Rgb([255; 3])) }
+        Self::filled(width, height, [255; 3])
+    }
+
+    /// A sheet of one colour.
+    pub fn filled(width: u32, height: u32, color: Color) -> Self {
+        Self { image: RgbImage::from_pixel(width, height, Rgb(color)) }
     }
 
     /// The finished picture.
@@ -90,6 +98,25 @@ impl Canvas {
         }
     }
 
+    /// A frame of `width` pixels just outside the rectangle from `from` to `to`, with square corners.
+    pub fn frame(&mut self, from: [i64; 2], to: [i64; 2], width: i64, color: Color) {
+        let sides = [i64::from(self.image.width()), i64::from(self.image.height())];
+        let visible = |axis: usize| (from[axis] - width).max(0)..(to[axis] + width).min(sides[axis]);
+        for y in visible(1) {
+            for x in visible(0) {
+                let is_inside = (from[0]..to[0]).contains(&x) && (from[1]..to[1]).contains(&y);
+                if !is_inside {
+                    self.image.put_pixel(x as u32, y as u32, Rgb(color));
+                }
+            }
+        }
+    }
+
+    /// A picture with its top left corner at (x, y); what lies outside the sheet is cut off.
+    pub fn paste(&mut self, picture: &RgbImage, x: u32, y: u32) {
+        imageops::replace(&mut self.image, picture, i64::from(x), i64::from(y));
+    }
+
     /// A line of text; `anchor` is on its baseline.
     pub fn text(&mut self, text: &str, anchor: Point, style: TextStyle) {
         let unit = style.height / font::CAPITAL_HEIGHT;
@@ -107,7 +134,9 @@ impl Canvas {
         for (left, glyph) in font::letters(text) {
             for stroke in &glyph.strokes {
                 let points: Vec<Point> = stroke.iter().map(|point| place(left, *point)).collect();
-                self.polyline(&points, pen, style.color);
+                // A dot as thin as a line is lost between two digits.
+                let is_dot = stroke.windows(2).all(|pair| pair[0] == pair[1]);
+                self.polyline(&points, if is_dot { DOT * pen } else { pen }, style.color);
             }
         }
     }
@@ -150,6 +179,17 @@ mod tests {
         let image = canvas.into_image();
         let column: Vec<u8> = (0..9).map(|y| image.get_pixel(10, y).0[0]).collect();
         assert_eq!(column, [255, 255, 255, 0, 0, 0, 255, 255, 255]);
+    }
+
+    #[test]
+    fn a_frame_lies_around_its_rectangle_and_is_cut_at_the_sheet() {
+        let mut canvas = Canvas::filled(6, 5, [9; 3]);
+        canvas.frame([2, 2], [4, 9], 1, [200; 3]);
+        let image = canvas.into_image();
+        let row = |y: u32| -> Vec<u8> { (0..6).map(|x| image.get_pixel(x, y).0[0]).collect() };
+        assert_eq!(row(0), [9; 6]);
+        assert_eq!(row(1), [9, 200, 200, 200, 200, 9]);
+        assert_eq!(row(4), [9, 200, 9, 9, 200, 9]);
     }
 
     #[test]
