@@ -149,11 +149,14 @@ impl TimeTextEmbed {
     }
 }
 
-/// `[cos(1000·x·f), sin(1000·x·f)]`, `f_i = 10000^(-i/128)`: [1, 256], f32 from f64 angles.
+/// `[cos(1000·x·f), sin(1000·x·f)]`, `f_i = 10000^(-i/128)`: [1, 256].
+///
+/// In f32, as every model was trained and as the reference computes it: in f64 the velocity differs from the
+/// reference's by 3e-5 of its norm instead of 8e-6.
 fn sinusoidal(x: f64, device: &Device) -> Result<Tensor> {
     let half = TIME_CHANNELS / 2;
-    let angle = |i: usize| TIME_SCALE * x * MAX_PERIOD.powf(-(i as f64) / half as f64);
-    let cos = (0..half).map(|i| angle(i).cos() as f32);
-    let sin = (0..half).map(|i| angle(i).sin() as f32);
-    Ok(Tensor::from_vec(cos.chain(sin).collect(), (1, TIME_CHANNELS), device)?)
+    let scaled = (TIME_SCALE * x) as f32;
+    let angles = (0..half).map(|i| scaled * (-(MAX_PERIOD.ln() as f32) * i as f32 / half as f32).exp());
+    let embedding = angles.clone().map(f32::cos).chain(angles.map(f32::sin)).collect();
+    Ok(Tensor::from_vec(embedding, (1, TIME_CHANNELS), device)?)
 }
