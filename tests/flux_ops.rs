@@ -124,6 +124,17 @@ fn linear_refuses_what_does_not_fit() {
 }
 
 #[test]
+fn linear_takes_a_weight_of_any_number_type() {
+    let (x, weight) = (random(&[9, 40], 1), random(&[50, 40], 2));
+    let expected = ops::linear(&x, &weight, None, Activation::Gelu).expect("f32");
+    for (dtype, tolerance) in [(DType::F16, 1e-3), (DType::F64, 1e-6)] {
+        let held = weight.to_dtype(dtype).expect("converted");
+        let found = ops::linear(&x, &held, None, Activation::Gelu).expect("linear");
+        assert!(relative_error(&found, &expected) < tolerance, "{dtype:?}");
+    }
+}
+
+#[test]
 fn norm_and_modulation_are_the_plain_ones() {
     let (x, shift, scale) = (random(&[50, 100], 1), random(&[100], 2), random(&[100], 3));
     let x = (x * 30.0).and_then(|x| x + 7.0).expect("x");
