@@ -9,6 +9,15 @@ use std::marker::PhantomData;
 
 use gemm::Parallelism;
 
+/// Rows of one register tile of gemm's f32 product with AVX-512. An operand held as [.., 64], these rows side by side,
+/// is read as it lies.
+pub(crate) const REGISTER_ROWS: usize = 64;
+
+/// Tells gemm to read such operands in place: its own threshold would copy them once more for every product.
+fn use_unpacked_operands() {
+    gemm::set_lhs_packing_threshold_single_thread(usize::MAX / REGISTER_ROWS);
+}
+
 /// A mutable slice that several tasks write to, each its own places.
 pub(crate) struct SharedMut<'a> {
     start: *mut f32,
