@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use dype::{
     flux::{
-        BlockSource, ForwardOptions, RopeTables, WeightsMode,
+        BlockSource, Compute, ForwardOptions, RopeTables, WeightsMode,
         blocks::Pass,
         ops::{self, AttentionTiles, Rotation},
     },
@@ -70,7 +70,8 @@ fn attention(criterion: &mut Criterion) {
 fn double_block(criterion: &mut Criterion) {
     let config = random_weights::config(1, 0);
     let rope = tables_of(512);
-    let blocks = BlockSource::new(&config, &random_weights::weights(DType::F32), WeightsMode::Resident, DType::F32);
+    let blocks =
+        BlockSource::new(&config, &random_weights::weights(DType::F32), WeightsMode::Resident, Compute::EXACT_F32);
     let blocks = blocks.expect("one double block");
     let x = random(&[rope.tokens(), config.hidden_size()]);
     let room = || Tensor::zeros((24, rope.tokens(), 128), DType::F32, &Device::Cpu).expect("zeros");

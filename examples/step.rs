@@ -1,6 +1,7 @@
 //! One transformer step at true FLUX.1 widths with random weights: seconds, rate and peak memory.
 //!
-//! `cargo run --release --example step -- [side_px] [double] [single] [f32|bf16] [resident|stream]`
+//! `cargo run --release --example step -- [side_px] [double] [single] [f32|bf16] [resident|stream] [f32|bf16]`: the weights' number
+//! type, where they live, and what the streams compute in.
 
 #![expect(clippy::print_stdout, reason = "a program whose result is what it prints")]
 
@@ -29,12 +30,14 @@ fn main() -> anyhow::Result<()> {
     let streamed = arguments.get(4).is_some_and(|mode| mode == "stream");
     let mode = if streamed { WeightsMode::Stream } else { WeightsMode::Resident };
 
+    let compute = if arguments.get(5).is_some_and(|dtype| dtype == "bf16") { DType::BF16 } else { DType::F32 };
+
     let device = Device::Cpu;
     let grid = ImageSize::new(side_px, side_px)?.tokens();
     let img = Tensor::randn(0f32, 1.0, (1, grid.count(), 64), &device)?;
     let prompt_embeds = Tensor::randn(0f32, 1.0, (1, TEXT_TOKENS, config.joint_attention_dim), &device)?;
     let pooled = Tensor::randn(0f32, 1.0, (1, config.pooled_projection_dim), &device)?;
-    let model = Transformer::load(&config, &random_weights::weights(held), mode, DType::F32)?;
+    let model = Transformer::load(&config, &random_weights::weights(held), mode, compute)?;
     let loaded_bytes = peak_bytes()?;
 
     let start = Instant::now();
@@ -42,7 +45,7 @@ fn main() -> anyhow::Result<()> {
     let tables_s = start.elapsed().as_secs_f64();
     let flops = step_flops(&config, grid.count(), TEXT_TOKENS) as f64;
     println!(
-        "{side_px} px, {} double, {} single blocks, {held:?} weights, {mode:?}",
+        "{side_px} px, {} double, {} single blocks, {held:?} weights, {mode:?}, in {compute:?}",
         config.num_layers, config.num_single_layers
     );
     for _ in 0..2 {

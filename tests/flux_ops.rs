@@ -4,7 +4,7 @@ use candle_core::{D, DType, Device, Tensor};
 use dype::{
     flux::{
         FluxConfig, RopeTables,
-        ops::{self, Activation, AttentionTiles, Rotation, generic},
+        ops::{self, Activation, AttentionTiles, Products, Rotation, generic},
     },
     geometry::TokenGrid,
     position::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
@@ -104,6 +104,34 @@ fn linear_is_the_plain_one_in_both_widths() {
             }
         }
     }
+}
+
+#[test]
+fn rounded_products_are_the_exact_ones_of_rounded_inputs() {
+    for (rows, inputs, outputs) in [(1, 64, 700), (1300, 48, 385), (70, 600, 33), (11, 258, 64), (5, 129, 20)] {
+        let weight = random(&[outputs, inputs], 2).to_dtype(DType::BF16).expect("bf16");
+        let (x, bias) = (random(&[rows, inputs], 1), random(&[outputs], 3));
+        let rounded_x = x.to_dtype(DType::BF16).and_then(|x| x.to_dtype(DType::F32)).expect("rounded");
+        let found = ops::linear_in(Products::Rounded, &x, &weight, Some(&bias), Activation::None).expect("rounded");
+        // An odd number of inputs, or a processor without such products, takes the exact path.
+        let pairs = ops::cpu::pairs::available() && inputs % 2 == 0;
+        let exact = ops::linear(if pairs { &rounded_x } else { &x }, &weight, Some(&bias), Activation::None);
+        let error = relative_error(&found, &exact.expect("exact"));
+        assert!(error < 1e-6, "{rows} x {inputs} x {outputs}: {error:e}");
+    }
+}
+
+#[test]
+fn rounding_to_pairs_is_to_the_nearest_even() {
+    let x: Vec<f32> = random(&[1000], 7).to_vec1().expect("x").into_iter().chain([1.001_953_1, 1.005_859_4]).collect();
+    let pairs = ops::cpu::pairs::round(&x);
+    for (pair, x) in pairs.iter().zip(x.chunks_exact(2)) {
+        let expected = ops::cpu::pairs::pair(half::bf16::from_f32(x[0]), half::bf16::from_f32(x[1]));
+        assert_eq!(*pair, expected, "{x:?}");
+    }
+    let odd = ops::cpu::pairs::round(&[f32::NAN, f32::NEG_INFINITY])[0];
+    assert!(half::bf16::from_bits(odd as u16).is_nan());
+    assert_eq!(half::bf16::from_bits((odd >> 16) as u16), half::bf16::NEG_INFINITY);
 }
 
 #[test]

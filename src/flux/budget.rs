@@ -72,7 +72,8 @@ impl ForwardOptions {
 }
 
 /// Peak bytes of activations in one forward pass, its inputs and weights not counted: the stream, all keys and values,
-/// the position tables, the velocity, and one chunk at its widest; `dtype` is what the streams compute in.
+/// the position tables, the velocity, and one chunk at its widest; `dtype` is what the streams hold
+/// ([`super::Compute::on`]); products rounded to bf16 add half a chunk's feed-forward activations.
 pub fn forward_memory_bytes(
     config: &FluxConfig,
     image_tokens: usize,

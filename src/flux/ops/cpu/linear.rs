@@ -7,7 +7,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::{
-    REGISTER_ROWS, SharedMut, Strided, product,
+    REGISTER_ROWS, SharedMut, Strided, pairs, product,
     simd::{gelu, multiversion},
     use_unpacked_operands,
 };
@@ -18,11 +18,8 @@ const PANEL: usize = 384 * 3072;
 const MAX_WIDTH: usize = 384;
 /// Rows of one product. Between 384 and 1152 the rate is the same within 3% (Zen 5); below, the panel is read too often.
 const TILE_ROWS: usize = 768;
-/// Inputs that are packed together: one cache line of a row of f32.
-const PACK_INPUTS: usize = 16;
-
-/// One input of [`REGISTER_ROWS`] output channels.
-type Lane = [f32; REGISTER_ROWS];
+/// Numbers of one row that are packed together: a cache line of f32, or of pairs of bf16.
+const PACK_DEPTH: usize = 16;
 
 /// A weight [out, in] in the number type its file has; rows are `stride` apart.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +54,8 @@ pub struct Linear<'a> {
     pub bias: Option<&'a [f32]>,
     /// What follows.
     pub activation: Activation,
+    /// Whether x may be rounded to bf16 where the weight is bf16 and the processor multiplies such pairs at twice the rate.
+    pub rounds: bool,
 }
 
 impl Linear<'_> {
@@ -71,59 +70,77 @@ impl Linear<'_> {
         let panels = self.outputs.div_ceil(width);
         let groups = (2 * rayon::current_num_threads()).div_ceil(panels);
         let rows_per_task = rows.div_ceil(groups).next_multiple_of(64);
+        let rounded = self.takes_pairs().then(|| pairs::round(x));
         let out = SharedMut::new(out);
         (0..panels * rows.div_ceil(rows_per_task)).into_par_iter().with_max_len(1).for_each(|task| {
             let (panel, group) = (task % panels, task / panels);
-            let first = group * rows_per_task;
-            let count = rows_per_task.min(rows - first);
-            let x = &x[first * self.inputs..][..count * self.inputs];
-            self.panel(panel * width..self.outputs.min((panel + 1) * width), x, first, &out);
+            let rows = group * rows_per_task..rows.min((group + 1) * rows_per_task);
+            let columns = panel * width..self.outputs.min((panel + 1) * width);
+            match (&rounded, self.weight) {
+                (Some(pairs), Weight::Bf16(weight)) => self.paired_panel(columns, pairs, weight, rows, &out),
+                _ => self.panel(columns, x, rows, &out),
+            }
         });
     }
 
-    /// Some output channels for the rows in `x`, the first of which is row `first` of the whole.
-    fn panel(&self, columns: Range<usize>, x: &[f32], first: usize, out: &SharedMut<'_>) {
-        let (column, width) = (columns.start, columns.len());
-        let at = column * self.stride;
-        let packed = match self.weight {
-            Weight::F32(weight) => self.pack(&weight[at..], width, |value| value),
-            Weight::Bf16(weight) => self.pack(&weight[at..], width, widen),
-        };
-        for (tile, x) in x.chunks(TILE_ROWS * self.inputs).enumerate() {
-            let (row, count) = (first + tile * TILE_ROWS, x.len() / self.inputs);
-            let x = Strided { start: x.as_ptr(), rows: self.inputs, columns: 1 };
-            for (lanes, weight) in packed.chunks(self.inputs).enumerate() {
-                let first = lanes * REGISTER_ROWS;
-                let width = REGISTER_ROWS.min(width - first);
-                let weight = Strided { start: weight.as_ptr().cast::<f32>(), rows: REGISTER_ROWS, columns: 1 };
-                let corner = out.corner(row * self.outputs + column + first, count, width, self.outputs);
-                let out = Strided { start: corner, rows: self.outputs, columns: 1 };
-                // SAFETY: x and weight are as long as this asks; each (row, panel) of out belongs to one task.
-                unsafe { product((count, width, self.inputs), out, false, x, weight) }; // [count, width]
-            }
-            for row in row..row + count {
-                // SAFETY: as above, and the product is over.
-                let values = unsafe { out.slice(row * self.outputs + column, width) };
-                self.finish(values, column);
-            }
-        }
+    /// Whether the product is one of bf16 pairs.
+    fn takes_pairs(&self) -> bool {
+        let even = self.inputs.is_multiple_of(2) && self.stride.is_multiple_of(2);
+        self.rounds && even && matches!(self.weight, Weight::Bf16(_)) && pairs::available()
     }
 
-    /// The first `width` rows of a weight [.., in] as [width / 64, in, 64], missing rows zero.
-    fn pack<T: Copy>(&self, weight: &[T], width: usize, widen: impl Fn(T) -> f32) -> Vec<Lane> {
-        let mut packed = vec![[0.0; REGISTER_ROWS]; width.div_ceil(REGISTER_ROWS) * self.inputs];
-        for (lanes, target) in packed.chunks_mut(self.inputs).enumerate() {
-            let first = lanes * REGISTER_ROWS;
-            for (block, target) in target.chunks_mut(PACK_INPUTS).enumerate() {
-                for lane in 0..REGISTER_ROWS.min(width - first) {
-                    let row = &weight[(first + lane) * self.stride + block * PACK_INPUTS..][..target.len()];
-                    for (target, value) in target.iter_mut().zip(row) {
-                        target[lane] = widen(*value);
-                    }
-                }
+    /// Some output channels of some rows.
+    fn panel(&self, columns: Range<usize>, x: &[f32], rows: Range<usize>, out: &SharedMut<'_>) {
+        let (first, width, depth) = (columns.start * self.stride, columns.len(), self.inputs);
+        let packed = match self.weight {
+            Weight::F32(weight) => pack(&weight[first..], self.stride, depth, width, |value| value),
+            Weight::Bf16(weight) => pack(&weight[first..], self.stride, depth, width, widen),
+        };
+        self.tiles(columns, rows, out, &packed, depth, |rows, columns, lanes| {
+            let (count, width) = (rows.len(), columns.len());
+            let corner = out.corner(rows.start * self.outputs + columns.start, count, width, self.outputs);
+            let x = Strided { start: x[rows.start * depth..rows.end * depth].as_ptr(), rows: depth, columns: 1 };
+            let weight = Strided { start: lanes.as_ptr().cast::<f32>(), rows: REGISTER_ROWS, columns: 1 };
+            let out = Strided { start: corner, rows: self.outputs, columns: 1 };
+            // SAFETY: x and weight are as long as this asks; each (row, panel) of out belongs to one task.
+            unsafe { product((count, width, depth), out, false, x, weight) }; // [count, width]
+        });
+    }
+
+    /// The same for x [rows, in / 2] and a weight in pairs of bf16.
+    fn paired_panel(&self, columns: Range<usize>, x: &[u32], weight: &[bf16], rows: Range<usize>, out: &SharedMut<'_>) {
+        let depth = self.inputs / 2;
+        let (weight, _) = weight[columns.start * self.stride..].as_chunks::<2>();
+        let packed = pack(weight, self.stride / 2, depth, columns.len(), |[low, high]| pairs::pair(low, high));
+        self.tiles(columns, rows, out, &packed, depth, |rows, columns, lanes| {
+            let x = &x[rows.start * depth..rows.end * depth];
+            // SAFETY: `takes_pairs` asked the processor; each (row, panel) of out belongs to one task.
+            unsafe { pairs::product(x, lanes, out, (rows.start, columns), self.outputs) }; // [count, width]
+        });
+    }
+
+    /// Calls `product` for each tile of rows and each 64 columns, then finishes the rows while they are in cache.
+    fn tiles<T>(
+        &self,
+        columns: Range<usize>,
+        rows: Range<usize>,
+        out: &SharedMut<'_>,
+        packed: &[[T; REGISTER_ROWS]],
+        depth: usize,
+        product: impl Fn(Range<usize>, Range<usize>, &[[T; REGISTER_ROWS]]),
+    ) {
+        for start in rows.clone().step_by(TILE_ROWS) {
+            let tile = start..rows.end.min(start + TILE_ROWS);
+            for (i, lanes) in packed.chunks(depth).enumerate() {
+                let first = columns.start + i * REGISTER_ROWS;
+                product(tile.clone(), first..columns.end.min(first + REGISTER_ROWS), lanes);
+            }
+            for row in tile {
+                // SAFETY: each (row, panel) belongs to one task, and the product is over.
+                let values = unsafe { out.slice(row * self.outputs + columns.start, columns.len()) };
+                self.finish(values, columns.start);
             }
         }
-        packed
     }
 
     /// Bias and activation of one row's outputs from `column` on.
@@ -160,4 +177,27 @@ multiversion! {
 /// The same number with 16 more bits, all zero.
 fn widen(value: bf16) -> f32 {
     f32::from_bits(u32::from(value.to_bits()) << 16)
+}
+
+/// The first `width` rows of a matrix, `depth` long and `stride` apart, as [width / 64, depth, 64]; missing rows are zero.
+fn pack<T: Copy, U: Copy + Default>(
+    matrix: &[T],
+    stride: usize,
+    depth: usize,
+    width: usize,
+    convert: impl Fn(T) -> U,
+) -> Vec<[U; REGISTER_ROWS]> {
+    let mut packed = vec![[U::default(); REGISTER_ROWS]; width.div_ceil(REGISTER_ROWS) * depth];
+    for (lanes, target) in packed.chunks_mut(depth).enumerate() {
+        let first = lanes * REGISTER_ROWS;
+        for (block, target) in target.chunks_mut(PACK_DEPTH).enumerate() {
+            for lane in 0..REGISTER_ROWS.min(width - first) {
+                let row = &matrix[(first + lane) * stride + block * PACK_DEPTH..][..target.len()];
+                for (target, value) in target.iter_mut().zip(row) {
+                    target[lane] = convert(*value);
+                }
+            }
+        }
+    }
+    packed
 }

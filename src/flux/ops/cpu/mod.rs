@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod linear;
+pub mod pairs;
 pub mod rows;
 pub mod simd;
 
