@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::{REGISTER_ROWS, SharedMut, simd::multiversion};
 
-/// One pair of inputs of [`REGISTER_ROWS`] output channels.
+/// One pair of inputs of 64 output channels.
 pub type PairLane = [u32; REGISTER_ROWS];
 
 /// Pairs taken at once: 128 x 64 pairs of weights are 32 KB and stay in the first-level cache while the rows pass by.
