@@ -15,7 +15,7 @@ use crate::{
 pub struct RgbFactors {
     /// One row of (red, green, blue) for each latent channel [16, 3].
     pub factors: [[f32; 3]; LATENT_CHANNELS],
-    /// Colour of latents that are 0 [3].
+    /// Colour of latents that are 0: red, green, blue.
     pub bias: [f32; 3],
 }
 
@@ -43,8 +43,8 @@ impl RgbFactors {
         bias: [-0.0329, -0.0718, -0.0851],
     };
 
-    /// The factors that an autoencoder's `config.json` carries: `latent_rgb_factors` [16, 3] and, 0 where it is missing,
-    /// `latent_rgb_factors_bias` [3]. `None` where it carries none.
+    /// The factors that an autoencoder's `config.json` carries: `latent_rgb_factors`, 16 rows of 3, and, 0 where it is missing,
+    /// `latent_rgb_factors_bias`, 3 numbers. `None` where it carries none.
     ///
     /// # Errors
     /// [`Error::Model`] when they are not finite numbers of these shapes.

@@ -8,7 +8,7 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    flux::{Block, BlockSource, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode},
+    flux::{Block, BlockSource, Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode},
     geometry::TokenGrid,
     position::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
     weights::{SafetensorsStore, TensorSource, Weights, read_json},
@@ -151,6 +151,28 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32").iter().map(|x| x.to_bits()).collect()
 }
 
+#[test]
+fn half_width_streams_as_on_a_gpu_stay_near_the_reference() {
+    // The path of candle's tensors that every other device takes, whole. f16 because bf16 means something else on the
+    // CPU; its 11 bits of mantissa leave about 0.1%.
+    let golden = Golden::load();
+    let weights = tiny_weights(DType::F16);
+    let model = Transformer::load(&tiny_config(), &weights, WeightsMode::Resident, DType::F16).expect("tiny-flux");
+    let error = relative_error(&golden.velocity(&model), golden.expected());
+    assert!(error < 2e-3, "relative error {error:e}");
+}
+
+#[test]
+fn products_rounded_to_bf16_stay_near_the_reference() {
+    // 8 bits of mantissa in the inputs of the large products, f32 everywhere else. Where the processor has no such
+    // products, they are exact.
+    let golden = Golden::load();
+    let weights = tiny_weights(DType::BF16);
+    let model = Transformer::load(&tiny_config(), &weights, WeightsMode::Resident, DType::BF16).expect("tiny-flux");
+    let error = relative_error(&golden.velocity(&model), golden.expected());
+    assert!(error < 1e-2, "relative error {error:e}");
+}
+
 /// Answers every name with zeros that take no memory, and remembers what it was asked for.
 struct Recorder {
     shapes: BTreeMap<String, Vec<usize>>,
@@ -181,7 +203,7 @@ fn flux1_dev_is_asked_for_exactly_its_tensors() {
     let weights = Weights::new(recorder.clone(), DType::BF16, Device::Cpu);
     let config = FluxConfig::flux1_dev();
     Transformer::load(&config, &weights, WeightsMode::Stream, DType::F32).expect("all but the blocks");
-    let blocks = BlockSource::new(&config, &weights, WeightsMode::Stream, DType::F32).expect("blocks");
+    let blocks = BlockSource::new(&config, &weights, WeightsMode::Stream, Compute::EXACT_F32).expect("blocks");
     let mut doubles = 0;
     blocks
         .for_each(|index, block| {
@@ -199,7 +221,7 @@ fn flux1_dev_is_asked_for_exactly_its_tensors() {
 
 #[test]
 fn a_failing_visit_ends_the_stream() {
-    let blocks = BlockSource::new(&tiny_config(), &tiny_weights(DType::F32), WeightsMode::Stream, DType::F32);
+    let blocks = BlockSource::new(&tiny_config(), &tiny_weights(DType::F32), WeightsMode::Stream, Compute::EXACT_F32);
     let mut visits = 0;
     let result = blocks.expect("blocks").for_each(|_, _| {
         visits += 1;

@@ -4,6 +4,9 @@ use image::{Rgb, RgbImage, imageops};
 
 use super::font;
 
+/// Diameter of dots in text, in widths of its lines.
+const DOT: f32 = 1.6;
+
 /// A colour.
 pub type Color = [u8; 3];
 /// A point in pixels from the top left corner.
@@ -131,7 +134,9 @@ impl Canvas {
         for (left, glyph) in font::letters(text) {
             for stroke in &glyph.strokes {
                 let points: Vec<Point> = stroke.iter().map(|point| place(left, *point)).collect();
-                self.polyline(&points, pen, style.color);
+                // A dot as thin as a line is lost between two digits.
+                let is_dot = stroke.windows(2).all(|pair| pair[0] == pair[1]);
+                self.polyline(&points, if is_dot { DOT * pen } else { pen }, style.color);
             }
         }
     }

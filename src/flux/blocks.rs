@@ -7,11 +7,11 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::{
     FluxConfig, ForwardOptions, RopeTables,
-    layers::{Linear, Modulation},
+    layers::{Compute, Linear, Modulation},
     ops::{self, AttentionTiles, Rotation},
 };
 use crate::{error::Result, weights::Weights};
@@ -60,12 +60,14 @@ struct Projections {
 
 impl Projections {
     /// `names`: to_q, to_k, to_v, norm_q, norm_k as this stream calls them.
-    fn load(weights: &Weights, names: [&str; 5], config: &FluxConfig, dtype: DType) -> Result<Self> {
+    fn load(weights: &Weights, names: [&str; 5], config: &FluxConfig, compute: Compute) -> Result<Self> {
         let channels = config.hidden_size();
         let [q, k, v, norm_q, norm_k] = names;
-        let linear = |name| Linear::load(weights, name, channels, channels, dtype);
+        let linear = |name| Linear::load(weights, name, channels, channels, compute);
         let norm = |name| {
-            Ok::<_, crate::Error>(weights.pp(name).get("weight", &[config.attention_head_dim])?.to_dtype(dtype)?)
+            Ok::<_, crate::Error>(
+                weights.pp(name).get("weight", &[config.attention_head_dim])?.to_dtype(compute.dtype)?,
+            )
         };
         Ok(Self { to_q: linear(q)?, to_k: linear(k)?, to_v: linear(v)?, norm_q: norm(norm_q)?, norm_k: norm(norm_k)? })
     }
@@ -110,16 +112,22 @@ type StreamModulation = [Tensor; 6];
 
 impl Stream {
     /// `names`: the modulation, the attention's output, the feed-forward layers.
-    fn load(weights: &Weights, config: &FluxConfig, dtype: DType, names: [&str; 3], attn: [&str; 5]) -> Result<Self> {
+    fn load(
+        weights: &Weights,
+        config: &FluxConfig,
+        compute: Compute,
+        names: [&str; 3],
+        attn: [&str; 5],
+    ) -> Result<Self> {
         let channels = config.hidden_size();
         let [norm1, to_out, ff] = names;
         let (heads, ff) = (weights.pp("attn"), weights.pp(ff).pp("net"));
         Ok(Self {
-            norm1: Modulation::load(weights, norm1, channels, dtype)?,
-            attn: Projections::load(&heads, attn, config, dtype)?,
-            to_out: Linear::load(&heads, to_out, channels, channels, dtype)?,
-            ff_in: Linear::load(&ff, "0.proj", channels, FEED_FORWARD_RATIO * channels, dtype)?,
-            ff_out: Linear::load(&ff, "2", FEED_FORWARD_RATIO * channels, channels, dtype)?,
+            norm1: Modulation::load(weights, norm1, channels, compute)?,
+            attn: Projections::load(&heads, attn, config, compute)?,
+            to_out: Linear::load(&heads, to_out, channels, channels, compute)?,
+            ff_in: Linear::load(&ff, "0.proj", channels, FEED_FORWARD_RATIO * channels, compute)?,
+            ff_out: Linear::load(&ff, "2", FEED_FORWARD_RATIO * channels, channels, compute)?,
         })
     }
 
@@ -157,14 +165,14 @@ impl DoubleBlock {
     ///
     /// # Errors
     /// [`crate::Error::Model`] when a tensor is missing or has another shape.
-    pub fn load(weights: &Weights, config: &FluxConfig, dtype: DType) -> Result<Self> {
+    pub fn load(weights: &Weights, config: &FluxConfig, compute: Compute) -> Result<Self> {
         let txt_attn = ["add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k"];
         let img_attn = ["to_q", "to_k", "to_v", "norm_q", "norm_k"];
         let txt_names = ["norm1_context.linear", "to_add_out", "ff_context"];
         let img_names = ["norm1.linear", "to_out.0", "ff"];
         Ok(Self {
-            txt: Stream::load(weights, config, dtype, txt_names, txt_attn)?,
-            img: Stream::load(weights, config, dtype, img_names, img_attn)?,
+            txt: Stream::load(weights, config, compute, txt_names, txt_attn)?,
+            img: Stream::load(weights, config, compute, img_names, img_attn)?,
         })
     }
 
@@ -200,15 +208,15 @@ impl SingleBlock {
     ///
     /// # Errors
     /// [`crate::Error::Model`] when a tensor is missing or has another shape.
-    pub fn load(weights: &Weights, config: &FluxConfig, dtype: DType) -> Result<Self> {
+    pub fn load(weights: &Weights, config: &FluxConfig, compute: Compute) -> Result<Self> {
         let (channels, ff) = (config.hidden_size(), FEED_FORWARD_RATIO * config.hidden_size());
         let names = ["to_q", "to_k", "to_v", "norm_q", "norm_k"];
-        let proj_out = Linear::load(weights, "proj_out", channels + ff, channels, dtype)?;
+        let proj_out = Linear::load(weights, "proj_out", channels + ff, channels, compute)?;
         let (out_attn, out_mlp) = proj_out.split_inputs(channels)?;
         Ok(Self {
-            norm: Modulation::load(weights, "norm.linear", channels, dtype)?,
-            attn: Projections::load(&weights.pp("attn"), names, config, dtype)?,
-            proj_mlp: Linear::load(weights, "proj_mlp", channels, ff, dtype)?,
+            norm: Modulation::load(weights, "norm.linear", channels, compute)?,
+            attn: Projections::load(&weights.pp("attn"), names, config, compute)?,
+            proj_mlp: Linear::load(weights, "proj_mlp", channels, ff, compute)?,
             out_attn,
             out_mlp,
         })

@@ -5,9 +5,6 @@ use candle_core::DType;
 use super::{FluxConfig, blocks::FEED_FORWARD_RATIO};
 use crate::error::{Error, Result};
 
-/// Tensors of one chunk's width that are alive at once at worst: in a single block the normed input, the attention's
-/// output and the four widths of the feed-forward activations.
-const CHUNK_WIDTHS: u64 = 2 + FEED_FORWARD_RATIO as u64;
 /// The smallest chunk that still keeps matrix products busy.
 const MIN_TOKEN_CHUNK: usize = 128;
 
@@ -41,7 +38,7 @@ impl ForwardOptions {
         dtype: DType,
         budget_bytes: u64,
     ) -> Result<Self> {
-        let mut options = Self::default();
+        let mut options = if dtype == DType::F32 { Self::default() } else { Self::LARGEST };
         let need = |options: &Self| forward_memory_bytes(config, image_tokens, text_tokens, dtype, options);
         while need(&options) > budget_bytes {
             if options.token_chunk <= MIN_TOKEN_CHUNK {
@@ -52,15 +49,31 @@ impl ForwardOptions {
                     hint: "allow more with --memory, or ask for a smaller picture".into(),
                 });
             }
-            options.token_chunk /= 2;
-            options.query_rows = options.query_rows.min(options.token_chunk);
+            options = options.smaller();
         }
         Ok(options)
+    }
+
+    /// Where to start from on devices that hold scores as a tensor: pieces as large as a large card wants them.
+    const LARGEST: Self = Self { token_chunk: 8192, query_rows: 2048, heads: 8 };
+
+    /// The next smaller pieces: scores first, down to one head and 256 queries, then tokens.
+    fn smaller(self) -> Self {
+        match self {
+            Self { heads: 2.., .. } => Self { heads: self.heads / 2, ..self },
+            Self { query_rows: 257.., .. } => Self { query_rows: self.query_rows / 2, ..self },
+            _ => Self {
+                token_chunk: self.token_chunk / 2,
+                query_rows: self.query_rows.min(self.token_chunk / 2),
+                ..self
+            },
+        }
     }
 }
 
 /// Peak bytes of activations in one forward pass, its inputs and weights not counted: the stream, all keys and values,
-/// the position tables, the velocity, and one chunk at its widest; `dtype` is what the streams compute in.
+/// the position tables, the velocity, and one chunk at its widest; `dtype` is what the streams hold
+/// ([`super::Compute::on`]); products rounded to bf16 add half a chunk's feed-forward activations.
 pub fn forward_memory_bytes(
     config: &FluxConfig,
     image_tokens: usize,
@@ -69,34 +82,29 @@ pub fn forward_memory_bytes(
     options: &ForwardOptions,
 ) -> u64 {
     let (tokens, channels) = ((image_tokens + text_tokens) as u64, config.hidden_size() as u64);
-    let width = dtype.size_in_bytes() as u64;
-    let streams = 3 * tokens * channels * width;
+    let streams = 3 * tokens * channels * dtype.size_in_bytes() as u64;
     let tables = 2 * tokens * config.attention_head_dim as u64 / 2 * 4;
     let velocity = (image_tokens * config.in_channels) as u64 * 4;
     let chunk = (options.token_chunk as u64).min(tokens) * channels;
-    streams + tables + velocity + chunk * chunk_bytes(dtype) + attention_bytes(config, tokens, dtype, options)
+    streams + tables + velocity + chunk_bytes(config, chunk, tokens, dtype, options)
 }
 
-/// Bytes per token and channel of one chunk at its widest.
-fn chunk_bytes(dtype: DType) -> u64 {
+/// Bytes of one chunk of `chunk` numbers (tokens times channels) at its widest: in a single block, whose normed input
+/// and attention stand beside the feed-forward activations.
+fn chunk_bytes(config: &FluxConfig, chunk: u64, tokens: u64, dtype: DType, options: &ForwardOptions) -> u64 {
     let width = dtype.size_in_bytes() as u64;
-    match dtype {
-        DType::F32 => CHUNK_WIDTHS * width,
-        // Norm and rotation hold three f32 copies beside the projection's input, output and target.
-        _ => (CHUNK_WIDTHS * width).max(3 * width + 3 * 4),
+    // Normed input, queries, output.
+    let attention = 3 * chunk * width;
+    let feed_forward = FEED_FORWARD_RATIO as u64 * chunk * width;
+    if dtype == DType::F32 {
+        let tiles = rayon::current_num_threads() as u64 * cpu_attention_bytes(config, options);
+        return (attention + tiles).max(2 * chunk * width + feed_forward);
     }
-}
-
-/// Bytes of attention's pieces.
-fn attention_bytes(config: &FluxConfig, tokens: u64, dtype: DType, options: &ForwardOptions) -> u64 {
-    match dtype {
-        DType::F32 => rayon::current_num_threads() as u64 * cpu_attention_bytes(config, options),
-        // Scores in f32 before and after the softmax, and once more in the stream's number type.
-        other => {
-            let scores = (options.heads * options.query_rows) as u64 * tokens;
-            scores * (2 * 4 + other.size_in_bytes() as u64)
-        }
-    }
+    // Tensors are not changed in place there: a bias or an activation holds its input and its output.
+    // Scores in f32 before and after the softmax, and once more in the stream's number type.
+    let scores = (options.heads.min(config.num_attention_heads) * options.query_rows.min(options.token_chunk)) as u64;
+    let scores = scores * tokens * (2 * 4 + width);
+    (attention + scores).max(2 * chunk * width + 2 * feed_forward)
 }
 
 /// One task of the CPU's kernel: a tile of scores, its queries and outputs.

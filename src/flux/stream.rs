@@ -5,11 +5,12 @@ use std::{
     thread,
 };
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::{
     FluxConfig,
     blocks::{DoubleBlock, Pass, SingleBlock},
+    layers::Compute,
 };
 use crate::{
     error::{Error, Result},
@@ -52,7 +53,7 @@ impl Block {
 struct Loader {
     config: FluxConfig,
     weights: Weights,
-    dtype: DType,
+    compute: Compute,
 }
 
 impl Loader {
@@ -62,15 +63,15 @@ impl Loader {
 
     /// Block `index` in the order of the forward pass: the double blocks, then the single ones.
     fn load(&self, index: usize) -> Result<Arc<Block>> {
-        let (config, dtype) = (&self.config, self.dtype);
+        let (config, compute) = (&self.config, self.compute);
         let block = match index.checked_sub(config.num_layers) {
             None => {
                 let weights = self.weights.pp("transformer_blocks").pp(index);
-                Block::Double(DoubleBlock::load(&weights, config, dtype)?)
+                Block::Double(DoubleBlock::load(&weights, config, compute)?)
             }
             Some(single) => {
                 let weights = self.weights.pp("single_transformer_blocks").pp(single);
-                Block::Single(SingleBlock::load(&weights, config, dtype)?)
+                Block::Single(SingleBlock::load(&weights, config, compute)?)
             }
         };
         Ok(Arc::new(block))
@@ -85,13 +86,13 @@ pub struct BlockSource {
 
 impl BlockSource {
     /// The blocks of a model; `weights` stands at its root and says in which number type and where weights are held,
-    /// `dtype` is what the blocks compute in.
+    /// `compute` is what the blocks compute in.
     ///
     /// # Errors
     /// [`Error::Model`] when a tensor is missing or has another shape (resident blocks only: streamed ones say so in
     /// the forward pass).
-    pub fn new(config: &FluxConfig, weights: &Weights, mode: WeightsMode, dtype: DType) -> Result<Self> {
-        let loader = Loader { config: config.clone(), weights: weights.clone(), dtype };
+    pub fn new(config: &FluxConfig, weights: &Weights, mode: WeightsMode, compute: Compute) -> Result<Self> {
+        let loader = Loader { config: config.clone(), weights: weights.clone(), compute };
         let resident = match mode {
             WeightsMode::Resident => Some((0..loader.count()).map(|i| loader.load(i)).collect::<Result<_>>()?),
             WeightsMode::Stream => None,

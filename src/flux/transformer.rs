@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use super::{
     BlockSource, FluxConfig, ForwardOptions, RopeTables, WeightsMode,
     blocks::Pass,
-    layers::{Linear, Modulation, TimeTextEmbed},
+    layers::{Compute, Linear, Modulation, TimeTextEmbed},
     ops,
 };
 use crate::{error::Result, weights::Weights};
@@ -25,23 +25,26 @@ pub struct Transformer {
 
 impl Transformer {
     /// Loads a model. `weights` says in which number type the weights are held and where; the streams compute in
-    /// `dtype` (f32 on the CPU, where bf16 weights are widened panel by panel; bf16 elsewhere).
+    /// `dtype`. On the CPU f32 widens bf16 weights panel by panel, and bf16 means f32 streams with the inputs of large
+    /// products rounded to bf16 where the processor gains from it ([`Compute::on`]).
     ///
     /// # Errors
     /// [`crate::Error::Model`] when the configuration makes no sense, or a tensor is missing or has another shape.
     pub fn load(config: &FluxConfig, weights: &Weights, mode: WeightsMode, dtype: DType) -> Result<Self> {
         config.validate()?;
+        let compute = Compute::on(weights.device(), dtype);
+        let ends = compute.exact();
         let (channels, hidden) = (config.in_channels, config.hidden_size());
         Ok(Self {
             config: config.clone(),
-            dtype,
+            dtype: compute.dtype,
             options: ForwardOptions::default(),
-            x_embedder: Linear::load(weights, "x_embedder", channels, hidden, dtype)?,
-            context_embedder: Linear::load(weights, "context_embedder", config.joint_attention_dim, hidden, dtype)?,
+            x_embedder: Linear::load(weights, "x_embedder", channels, hidden, ends)?,
+            context_embedder: Linear::load(weights, "context_embedder", config.joint_attention_dim, hidden, ends)?,
             time_text_embed: TimeTextEmbed::load(weights, config)?,
-            blocks: BlockSource::new(config, weights, mode, dtype)?,
-            norm_out: Modulation::load(weights, "norm_out.linear", hidden, dtype)?,
-            proj_out: Linear::load(weights, "proj_out", hidden, channels, dtype)?,
+            blocks: BlockSource::new(config, weights, mode, compute)?,
+            norm_out: Modulation::load(weights, "norm_out.linear", hidden, ends)?,
+            proj_out: Linear::load(weights, "proj_out", hidden, channels, ends)?,
         })
     }
 

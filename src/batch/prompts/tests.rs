@@ -94,7 +94,7 @@ fn an_unknown_key_names_the_nearest() {
 fn wrong_types_and_values_say_what_was_found_and_wanted() {
     let cases = [
         (r#""seed": -1"#, "seed is -1", "0 to 18446744073709551615"),
-        (r#""seed": 18446744073709551616"#, "seed is 1.8446744073709552e19", "0 to 18446744073709551615"),
+        (r#""seed": 18446744073709551616"#, "seed is 1.8446744073709552e+19", "0 to 18446744073709551615"),
         (r#""seed": 7.0"#, "seed is 7.0", "a whole number"),
         (r#""seed": "7""#, "seed is \"7\"", "a whole number"),
         (r#""seed": null"#, "seed is null", "a whole number"),
@@ -187,7 +187,7 @@ fn a_file_without_a_prompt_is_refused() {
 #[test]
 fn a_reader_that_fails_is_a_disk_error() {
     struct Broken;
-    impl std::io::Read for Broken {
+    impl Read for Broken {
         fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
             Err(std::io::Error::other("gone"))
         }
@@ -240,7 +240,7 @@ proptest! {
     }
 
     #[test]
-    fn json_text_comes_back(prompt in "\\PC{1,60}", seed: u64, width in 16usize..=65_536, guidance in -1e6..1e6) {
+    fn json_text_comes_back(prompt in "\\PC{1,60}", seed: u64, width in 16usize..=65_536, guidance in -1e6f64..1e6) {
         prop_assume!(!prompt.trim().is_empty());
         let json = serde_json::json!({ "prompt": prompt, "seed": seed, "width": width, "guidance": guidance });
         let line = only(&json.to_string());

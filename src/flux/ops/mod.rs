@@ -21,7 +21,7 @@ pub const NORM_EPS: f64 = 1e-6;
 /// What norms and rotates queries and keys.
 #[derive(Debug, Clone, Copy)]
 pub struct Rotation<'a> {
-    /// Weight of the RMS norm over each head [D].
+    /// Weight of the RMS norm over each head \[D\].
     pub weight: &'a Tensor,
     /// Cosines of these rows [C, D/2], f32.
     pub cos: &'a Tensor,
@@ -63,17 +63,42 @@ pub(crate) fn mismatch(what: impl Into<String>) -> Error {
     Error::Tensor(candle_core::Error::msg(what.into()))
 }
 
-/// `activation(x·weightᵀ + bias)` for x [C, in] and weight [out, in]; a weight of another number type is converted on the way.
+/// How linear layers multiply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Products {
+    /// In the number type of the stream.
+    Exact,
+    /// As [`Products::Exact`], except that the CPU may round inputs to bf16, where the weight is bf16 and the processor
+    /// multiplies such pairs at twice the rate; sums stay f32.
+    Rounded,
+}
+
+/// [`linear_in`] with exact products.
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+    linear_in(Products::Exact, x, weight, bias, activation)
+}
+
+/// `activation(x·weightᵀ + bias)` for x [C, in] and weight [out, in]; a weight of another number type is converted on the way.
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub fn linear_in(
+    products: Products,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Tensor> {
     let ((rows, inputs), (outputs, weight_inputs)) = (x.dims2()?, weight.dims2()?);
     if inputs != weight_inputs {
         return Err(mismatch(format!("linear: {inputs} inputs for a weight of {weight_inputs}")));
     }
     check_elements(&[rows, outputs])?;
-    if !is_fast(x) || weight.stride()[1] != 1 {
+    let held = matches!(weight.dtype(), DType::F32 | DType::BF16) && weight.stride()[1] == 1;
+    if !is_fast(x) || !held {
         return generic::linear(x, weight, bias, activation);
     }
     let (weight_view, bias) = (view(weight), bias.map(view));
@@ -84,13 +109,14 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Ac
         outputs,
         bias: bias.as_ref().map(View::f32).transpose()?,
         activation,
+        rounds: products == Products::Rounded,
     };
     let mut out = vec![0.0; rows * outputs];
     layer.apply(view(x).f32()?, &mut out);
     Ok(Tensor::from_vec(out, (rows, outputs), x.device())?) // [C, out]
 }
 
-/// `(1 + scale)·layer_norm(x) + shift` for rows `start..start + count` of x [N, C]; shift and scale [C].
+/// `(1 + scale)·layer_norm(x) + shift` for rows `start..start + count` of x [N, C]; shift and scale \[C\].
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
@@ -105,7 +131,7 @@ pub fn norm_modulate(x: &Tensor, start: usize, count: usize, shift: &Tensor, sca
     Ok(Tensor::from_vec(out, x.dims(), x.device())?) // [count, C]
 }
 
-/// `x[start..] += gate·y` in place, for y [C', C], x [N, C] and gate [C].
+/// `x[start..] += gate·y` in place, for y [C', C], x [N, C] and gate \[C\].
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.

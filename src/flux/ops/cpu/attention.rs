@@ -6,12 +6,13 @@
 use rayon::prelude::*;
 
 use super::{
-    SharedMut, Strided, product,
+    REGISTER_ROWS, SharedMut, Strided, product,
     simd::{exp2, multiversion},
+    use_unpacked_operands,
 };
 
-/// Queries side by side: the rows of one register tile of the f32 matrix product with AVX-512.
-pub const PANEL: usize = 64;
+/// Queries side by side.
+pub const PANEL: usize = REGISTER_ROWS;
 /// Keys of one tile: 64 x 512 scores and 512 rows of K and V of 128 channels take 0.6 MB, within 1 MB of cache.
 pub const KEYS: usize = 512;
 
@@ -37,8 +38,7 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], shape: Shape, query_rows: usiz
     assert_eq!(q.len(), heads * queries * dim, "q is [H, C, D]");
     assert_eq!((k.len(), v.len()), (heads * keys * dim, heads * keys * dim), "k and v are [H, N, D]");
     assert_eq!(out.len(), heads * queries * dim, "out is [C, H·D]");
-    // A panel needs no packing; gemm's own threshold would copy every tile of scores once more.
-    gemm::set_lhs_packing_threshold_single_thread(usize::MAX / PANEL);
+    use_unpacked_operands();
     let block = query_rows.max(1).next_multiple_of(PANEL);
     let out = SharedMut::new(out);
     (0..heads * queries.div_ceil(block)).into_par_iter().with_max_len(1).for_each(|task| {

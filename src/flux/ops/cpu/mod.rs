@@ -2,12 +2,22 @@
 
 pub mod attention;
 pub mod linear;
+pub mod pairs;
 pub mod rows;
 pub mod simd;
 
 use std::marker::PhantomData;
 
 use gemm::Parallelism;
+
+/// Rows of one register tile of gemm's f32 product with AVX-512. An operand held as [.., 64], these rows side by side,
+/// is read as it lies.
+pub(crate) const REGISTER_ROWS: usize = 64;
+
+/// Tells gemm to read such operands in place: its own threshold would copy them once more for every product.
+fn use_unpacked_operands() {
+    gemm::set_lhs_packing_threshold_single_thread(usize::MAX / REGISTER_ROWS);
+}
 
 /// A mutable slice that several tasks write to, each its own places.
 pub(crate) struct SharedMut<'a> {
@@ -28,7 +38,6 @@ impl<'a> SharedMut<'a> {
     ///
     /// # Safety
     /// No other slice that overlaps this one is alive.
-    #[expect(clippy::mut_from_ref, reason = "tasks share one buffer and write disjoint parts of it")]
     pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &'a mut [f32] {
         assert!(start + len <= self.len, "{start} + {len} is beyond {}", self.len);
         // SAFETY: within the slice this was made from; disjointness is the caller's promise.

@@ -1,0 +1,94 @@
+//! The parts of a forward pass at true FLUX.1 widths: position tables, rotation, attention, a whole double block.
+
+#[path = "random_weights.rs"]
+mod random_weights;
+
+use std::hint::black_box;
+
+use candle_core::{DType, Device, Tensor};
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use dype::{
+    flux::{
+        BlockSource, Compute, ForwardOptions, RopeTables, WeightsMode,
+        blocks::Pass,
+        ops::{self, AttentionTiles, Rotation},
+    },
+    geometry::{ImageSize, TokenGrid},
+    position::Step,
+};
+use random_weights::Native;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const TEXT_TOKENS: usize = 512;
+
+fn grid(side_px: usize) -> TokenGrid {
+    ImageSize::new(side_px, side_px).expect("a size").tokens()
+}
+
+fn random(shape: &[usize]) -> Tensor {
+    Tensor::randn(0f32, 1.0, shape, &Device::Cpu).expect("normal numbers")
+}
+
+fn tables_of(side_px: usize) -> RopeTables {
+    let config = random_weights::config(1, 0);
+    RopeTables::new(&config, grid(side_px), TEXT_TOKENS, &Native, &Step::at(0.5), &Device::Cpu).expect("tables")
+}
+
+fn tables(criterion: &mut Criterion) {
+    criterion.bench_function("tables/4096px", |bencher| bencher.iter(|| black_box(tables_of(4096))));
+}
+
+fn rotation(criterion: &mut Criterion) {
+    let rope = tables_of(1024);
+    let (x, weight) = (random(&[rope.tokens(), 3072]), random(&[128]));
+    let out = Tensor::zeros((24, rope.tokens(), 128), DType::F32, &Device::Cpu).expect("zeros");
+    let rotation = Rotation { weight: &weight, cos: &rope.cos, sin: &rope.sin };
+    criterion.bench_function("rotation/1024px", |bencher| {
+        bencher.iter(|| ops::split_heads(&x, Some(rotation), &out, 0).expect("rotation"));
+    });
+}
+
+fn attention(criterion: &mut Criterion) {
+    let (heads, keys, dim) = (24, 4608, 128);
+    let (k, v) = (random(&[heads, keys, dim]), random(&[heads, keys, dim]));
+    let mut group = criterion.benchmark_group("attention");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    let queries = 1024;
+    let q = random(&[heads, queries, dim]);
+    // In floating-point operations.
+    group.throughput(Throughput::Elements((4 * heads * queries * keys * dim) as u64));
+    for query_rows in [64, 256, 512] {
+        let tiles = AttentionTiles { query_rows, heads: 1 };
+        group.bench_function(format!("1024 of 4608 queries/{query_rows}"), |bencher| {
+            bencher.iter(|| black_box(ops::attention(&q, &k, &v, tiles).expect("attention")));
+        });
+    }
+}
+
+fn double_block(criterion: &mut Criterion) {
+    let config = random_weights::config(1, 0);
+    let rope = tables_of(512);
+    let blocks =
+        BlockSource::new(&config, &random_weights::weights(DType::F32), WeightsMode::Resident, Compute::EXACT_F32);
+    let blocks = blocks.expect("one double block");
+    let x = random(&[rope.tokens(), config.hidden_size()]);
+    let room = || Tensor::zeros((24, rope.tokens(), 128), DType::F32, &Device::Cpu).expect("zeros");
+    let pass = Pass {
+        vec: random(&[1, config.hidden_size()]),
+        rope: &rope,
+        keys: room(),
+        values: room(),
+        text_tokens: TEXT_TOKENS,
+        options: ForwardOptions::default(),
+    };
+    let mut group = criterion.benchmark_group("double block");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.bench_function("512px", |bencher| {
+        bencher.iter(|| blocks.for_each(|_, block| block.forward(&x, &pass)).expect("forward"));
+    });
+}
+
+criterion_group!(benches, tables, rotation, attention, double_block);
+criterion_main!(benches);

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""dype beside PyTorch and diffusers: the same work in turn on this machine, as ratios of medians.
+
+    pip install torch diffusers transformers safetensors     # the other side; never needed by dype itself
+    cargo build --release --bench peer && cargo build --release
+    python3 benches/compare.py WORKDIR [CASE ...]
+
+WORKDIR receives random weights (2 GB). Every measurement is a process of its own; ours and theirs alternate, so that a
+machine whose speed drifts does not favour one. Prints a Markdown table: median seconds, ratio, peak resident memory, ratio.
+"""
+import glob
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+REFERENCE = [sys.executable, os.path.join(HERE, "reference.py")]
+TINY = os.path.join(ROOT, "tests", "fixtures", "tiny-flux")
+TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
+
+
+def peer():
+    found = [path for path in glob.glob(os.path.join(TARGET, "release", "deps", "peer-*")) if os.access(path, os.X_OK)]
+    return max(found, key=os.path.getmtime)
+
+
+def cases(work):
+    """name -> (our command, their command, processes a side)"""
+    ours, dype = peer(), os.path.join(TARGET, "release", "dype")
+    step = lambda px, dtype: (
+        [ours, "step", work, "--px", str(px), "--dtype", dtype],
+        REFERENCE + ["step", work, "--px", str(px), "--dtype", dtype],
+    )
+    decode = lambda px: ([ours, "decode", work, "--px", str(px)], REFERENCE + ["decode", work, "--px", str(px)])
+    whole = (
+        [dype, "--model", TINY, "--width", "4096", "--height", "4096", "--steps", "1", "--quiet", "--device", "cpu",
+         "--prompt", "A serene mountain landscape at sunset", "-o", os.path.join(work, "whole.png"), "--overwrite"],
+        REFERENCE + ["run", TINY, "--px", "4096"],
+    )
+    return {
+        "step 1024 px, f32": (*step(1024, "f32"), 3),
+        "step 2048 px, f32": (*step(2048, "f32"), 1),
+        "step 1024 px, bf16": (*step(1024, "bf16"), 3),
+        "decode 1024 px, f32": (*decode(1024), 3),
+        "tiny-flux 4096 px, 1 step": (*whole, 1),
+    }
+
+
+def measure(command):
+    """Seconds and peak resident bytes of one process: what it reports itself, else what the system saw."""
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        out = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - start
+    if process.returncode:
+        sys.exit(f"failed: {' '.join(command)}")
+    lines = [line for line in out.splitlines() if line.startswith("{")]
+    if lines:
+        told = json.loads(lines[-1])
+        return min(told["seconds"]), told["peak_rss_bytes"]
+    return wall, usage.ru_maxrss * 1024
+
+
+def main():
+    work, wanted = sys.argv[1], sys.argv[2:]
+    for part, maker in [("transformer", "make-step"), ("vae", "make-vae")]:
+        if not os.path.isdir(os.path.join(work, part)):
+            subprocess.run(REFERENCE + [maker, work], check=True)
+    print("| case | dype | PyTorch | time | dype memory | PyTorch memory | memory |\n|---|---|---|---|---|---|---|")
+    for name, (ours, theirs, count) in cases(work).items():
+        if wanted and not any(word in name for word in wanted):
+            continue
+        pairs = [(measure(ours), measure(theirs)) for _ in range(count)]
+        seconds = [statistics.median(pair[side][0] for pair in pairs) for side in (0, 1)]
+        peak = [statistics.median(pair[side][1] for pair in pairs) / 1e9 for side in (0, 1)]
+        print(
+            f"| {name} | {seconds[0]:.1f} s | {seconds[1]:.1f} s | {seconds[0] / seconds[1]:.2f} x "
+            f"| {peak[0]:.2f} GB | {peak[1]:.2f} GB | {peak[0] / peak[1]:.2f} x |",
+            flush=True,
+        )
+
+
+main()

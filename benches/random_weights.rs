@@ -1,0 +1,69 @@
+//! Random weights of true FLUX.1 shapes, made when they are asked for. Shared by the benches and the examples.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use candle_core::{DType, Device, Tensor};
+use dype::{
+    flux::FluxConfig,
+    position::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
+    weights::{TensorSource, Weights, read_json},
+};
+
+/// Tensors of FLUX.1-dev's names and shapes, uniform in ±1/√(last dimension), the same in every run.
+struct RandomWeights(HashMap<String, Vec<usize>>);
+
+impl TensorSource for RandomWeights {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.0.get(name).cloned()
+    }
+
+    fn load(&self, name: &str, dtype: DType, device: &Device) -> dype::Result<Tensor> {
+        let shape = self.0[name].as_slice();
+        let scale = 1.0 / (*shape.last().unwrap_or(&1) as f32).sqrt();
+        let mut state = name.bytes().fold(1u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * scale
+        };
+        let count = shape.iter().product::<usize>();
+        let tensor = match dtype {
+            DType::BF16 => {
+                let values: Vec<_> = (0..count).map(|_| half::bf16::from_f32(next())).collect();
+                Tensor::from_vec(values, shape, device)?
+            }
+            _ => Tensor::from_vec((0..count).map(|_| next()).collect::<Vec<f32>>(), shape, device)?,
+        };
+        Ok(tensor.to_dtype(dtype)?)
+    }
+
+    fn describe(&self) -> String {
+        "random weights".into()
+    }
+}
+
+/// FLUX.1-dev's weights, random, on the CPU.
+pub fn weights(dtype: DType) -> Weights {
+    let names = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/flux1_dev_tensors.json");
+    let mut models: HashMap<String, HashMap<String, Vec<usize>>> = read_json(&names).expect("names and shapes");
+    let shapes = models.remove("transformer").expect("transformer");
+    Weights::new(Arc::new(RandomWeights(shapes)), dtype, Device::Cpu)
+}
+
+/// FLUX.1-dev with fewer blocks.
+pub fn config(num_layers: usize, num_single_layers: usize) -> FluxConfig {
+    FluxConfig { num_layers, num_single_layers, ..FluxConfig::flux1_dev() }
+}
+
+/// The model's own frequencies.
+pub struct Native;
+
+impl PositionScaler for Native {
+    fn frequencies(&self, axis: &RotaryAxis, _step: &Step) -> AxisFrequencies {
+        let power = |i: usize| axis.theta.powf(-2.0 * i as f64 / axis.dim as f64);
+        AxisFrequencies { inv_freq: (0..axis.dim / 2).map(power).collect(), amplitude: vec![1.0; axis.dim / 2] }
+    }
+
+    fn is_dynamic(&self) -> bool {
+        false
+    }
+}
