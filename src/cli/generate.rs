@@ -123,11 +123,18 @@ fn prompt(flag: Option<&str>) -> anyhow::Result<String> {
         None => Ok(DEFAULT_PROMPT.to_owned()),
         Some("-") => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("cannot read the prompt from stdin as UTF-8 text")?;
+            std::io::stdin().read_to_string(&mut text).map_err(stdin_error)?;
             Ok(text.trim_end_matches(['\r', '\n']).to_owned())
         }
         Some(text) => Ok(text.to_owned()),
     }
+}
+
+fn stdin_error(error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::InvalidData {
+        return Error::request("the prompt from stdin is not UTF-8 text", "convert it first, for example with iconv");
+    }
+    Error::request(format!("cannot read the prompt from stdin: {error}"), "give it with --prompt TEXT")
 }
 
 /// The device that was asked for.
@@ -166,6 +173,10 @@ pub fn compute_dtype(asked: Option<ModelDtype>, device: &Device) -> DType {
 
 fn check_latents_target(args: &GenerateArgs) -> anyhow::Result<()> {
     let Some(file) = &args.output.save_latents else { return Ok(()) };
+    if file.is_dir() {
+        let what = format!("--save-latents {} is a folder", file.display());
+        return Err(Error::request(what, "name a file, such as latents.safetensors").into());
+    }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     Ok(output::check_writable(folder.unwrap_or(std::path::Path::new(".")))?)
 }
@@ -182,9 +193,9 @@ fn tell(args: &GenerateArgs, request: &Request, settings: &Settings, report: &Re
     }
     let longest = size.computed().height_px.max(size.computed().width_px);
     if settings.method != "base" && longest <= settings.base_resolution {
-        let what = if settings.dype { "DyPE and " } else { "" };
+        let what = if settings.dype { "DyPE has" } else { "extrapolation has" };
         report.on(Event::Note(format!(
-            "{what}--method {} have no effect at this size: no side exceeds the training resolution of {} px",
+            "{what} no effect at this size with --method {}: no side exceeds the training resolution of {} px",
             settings.method, settings.base_resolution
         )));
     }

@@ -71,7 +71,7 @@ mod tests {
         position: PositionArgs,
     }
 
-    fn parse(words: &[&str]) -> std::result::Result<PositionArgs, clap::Error> {
+    fn parse(words: &[&str]) -> Result<PositionArgs, clap::Error> {
         Cli::try_parse_from([&["dype"], words].concat()).map(|cli| cli.position)
     }
 

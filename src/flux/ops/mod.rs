@@ -73,7 +73,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Ac
         return Err(mismatch(format!("linear: {inputs} inputs for a weight of {weight_inputs}")));
     }
     check_elements(&[rows, outputs])?;
-    if !is_fast(x) || weight.stride()[1] != 1 {
+    let is_known = matches!(weight.dtype(), DType::F32 | DType::BF16);
+    if !is_fast(x) || !is_known || weight.stride()[1] != 1 {
         return generic::linear(x, weight, bias, activation);
     }
     let (weight_view, bias) = (view(weight), bias.map(view));
