@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::report::Report;
+use clap::CommandFactory;
+
+use super::{args::Cli, report::Report};
 use crate::error::Error;
 
 /// Prints the help that was asked for, or what is wrong with the command line; gives the exit code.
@@ -29,14 +31,28 @@ fn as_request(text: &str) -> Error {
             hint = tip.replace(" tip: ", "; ");
         }
     }
-    if hint.is_empty() {
-        let command = if text.contains(" inspect [") { "dype inspect" } else { "dype" };
-        hint = match what.starts_with("the subcommand") {
-            true => "put the flags behind the subcommand".into(),
-            false => format!("`{command} --help` lists every flag and what it takes"),
+    if let Some(word) = subcommand(&what) {
+        // Every word without a flag is a subcommand to clap; most often it is a prompt.
+        return match Cli::command().get_subcommands().any(|known| known.get_name() == word) {
+            true => Error::request(what, "put the flags behind the subcommand"),
+            false if hint.is_empty() => Error::request(
+                format!("unexpected argument '{word}' found"),
+                "a prompt is given with --prompt, in quotes; `dype --help` lists every flag",
+            ),
+            false => Error::request(what, hint),
         };
     }
+    if hint.is_empty() {
+        let command = if text.contains(" inspect [") { "dype inspect" } else { "dype" };
+        hint = format!("`{command} --help` lists every flag and what it takes");
+    }
     Error::request(what, hint)
+}
+
+/// The subcommand that a message is about.
+fn subcommand(what: &str) -> Option<&str> {
+    let rest = what.strip_prefix("the subcommand '").or_else(|| what.strip_prefix("unrecognized subcommand '"))?;
+    Some(rest.rsplit_once("' cannot be used with").map_or_else(|| rest.trim_end_matches('\''), |(word, _)| word))
 }
 
 #[cfg(test)]
@@ -53,6 +69,20 @@ mod tests {
             "invalid value 'yarm' for '--method <METHOD>' [possible values: base, ntk, yarn]"
         );
         assert_eq!(error.hint().as_deref(), Some("a similar value exists: 'yarn'"));
+    }
+
+    #[test]
+    fn a_prompt_without_its_flag_is_told_where_to_go() {
+        for text in [
+            "error: unrecognized subcommand 'it's a castle'\n\nUsage: dype [OPTIONS]",
+            "error: the subcommand 'it's a castle' cannot be used with '--width <PX>'\n\nUsage: dype [OPTIONS]",
+        ] {
+            let error = as_request(text);
+            assert_eq!(error.to_string(), "unexpected argument 'it's a castle' found");
+            assert!(error.hint().expect("advice").contains("--prompt"));
+        }
+        let error = as_request("error: the subcommand 'inspect' cannot be used with '--width <PX>'");
+        assert!(error.hint().expect("advice").contains("behind the subcommand"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::support::program::{Place, Run};
 #[track_caller]
 fn refused(args: &[&str], code: i32, words: &[&str]) -> Run {
     let place = Place::new();
-    let run = place.small(args);
+    let run = place.small(&[&["-o", "x.png"], args].concat());
     run.fails(code, words);
     assert!(!run.stderr.contains("text  "), "{}", run.stderr);
     assert_eq!(place.names(), [""; 0]);
@@ -47,7 +47,9 @@ fn unknown_names_name_the_nearest() {
     refused(&["--hieght", "64"], 2, &["--hieght", "hint: a similar argument exists: '--height'"]);
     refused(&["--rng", "torch-cuda:h10"], 2, &["unknown card", "h100"]);
     refused(&["--rng", "numpy"], 2, &["unknown noise source", "torch-cpu"]);
-    refused(&["picture"], 2, &["picture", "dype --help"]);
+    refused(&["a castle"], 2, &["'a castle'", "--prompt", "dype --help"]);
+    Place::new().dype(&["a castle"]).fails(2, &["'a castle'", "--prompt", "dype --help"]);
+    Place::new().dype(&["inspekt"]).fails(2, &["'inspekt'", "'inspect'"]);
 }
 
 #[test]
@@ -86,7 +88,7 @@ fn a_folder_of_the_system_that_takes_no_files() {
 #[test]
 fn too_little_memory_says_the_least() {
     let run = Place::new().small(&["--memory", "1MB"]);
-    run.fails(1, &["takes at least 40 MB", "may take 1 MB", "allow --memory 100 MB or more", "smaller picture"]);
+    run.fails(1, &["takes at least", "may take 1 MB", "allow --memory", "smaller picture"]);
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_model_without_guidance_ignores_it_and_says_so() {
     let place = Place::new();
     let run = place.small(&["--model", &model, "--guidance", "3"]);
     run.succeeds().tells(&["note: this model takes no guidance: --guidance is ignored"]);
-    assert_eq!(rgb8(&place.path(run.stdout.trim_end())), place.pixels(&["--model", &model, "--guidance", "7"]));
+    assert!(rgb8(&place.path(run.stdout.trim_end())) == place.pixels(&["--model", &model, "--guidance", "7"]));
     let run = place.small(&["--model", &model]);
     assert!(!run.succeeds().stderr.contains("--guidance"), "{}", run.stderr);
 }
@@ -62,8 +62,8 @@ fn a_model_without_guidance_ignores_it_and_says_so() {
 fn weights_and_number_types_are_as_asked() {
     let place = Place::new();
     let usual = place.pixels(&["--dtype", "f32"]);
-    assert_eq!(place.pixels(&[]), usual, "f32 is the CPU's default");
-    assert_eq!(place.pixels(&["--weights", "stream"]), usual);
+    assert!(place.pixels(&[]) == usual, "f32 is the CPU's default");
+    assert!(place.pixels(&["--weights", "stream"]) == usual);
     place.small(&["--weights", "stream", "-v"]).succeeds().tells(&["choices    weights stream"]);
     for dtype in ["bf16", "f16"] {
         let half = place.pixels(&["--dtype", dtype]);

@@ -46,7 +46,7 @@ fn the_ending_names_the_format() {
         place.small(&["-o", name]).succeeds();
         assert!(fs::read(place.path(name)).expect("a picture").starts_with(start), "{name}");
     }
-    assert_eq!(rgb8(&place.path("x.webp")), rgb8(&place.path("x.png")), "both are lossless");
+    assert!(rgb8(&place.path("x.webp")) == rgb8(&place.path("x.png")), "both are lossless");
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn an_existing_file_is_kept_unless_it_may_be_overwritten() {
     assert_eq!(place.small(&["-o", "x.png"]).succeeds().stdout, "x_3.png\n");
     assert_eq!(fs::read(place.path("x.png")).expect("kept"), b"mine");
     assert_eq!(place.small(&["-o", "x.png", "--overwrite"]).succeeds().stdout, "x.png\n");
-    assert_eq!(rgb8(&place.path("x.png")), rgb8(&place.path("x_2.png")));
+    assert!(rgb8(&place.path("x.png")) == rgb8(&place.path("x_2.png")));
     assert_eq!(place.names(), ["x.png", "x_2.png", "x_3.png"]);
 }
 
