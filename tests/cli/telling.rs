@@ -57,7 +57,7 @@ fn on_a_terminal(place: &Place, args: &[&str], no_color: bool) -> String {
     // SAFETY: both numbers are written by openpty; name, settings and size may be null.
     assert_eq!(unsafe { libc::openpty(&raw mut master, &raw mut slave, no, no.cast(), no.cast()) }, 0);
     // SAFETY: openpty succeeded, and each descriptor has this one owner.
-    let (master, slave) = unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+    let (mut master, slave) = unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
     let mut command = place.command(&small(args));
     command.stderr(slave).stdout(Stdio::null()).env("TERM", "xterm");
     if no_color {
@@ -66,11 +66,10 @@ fn on_a_terminal(place: &Place, args: &[&str], no_color: bool) -> String {
     let mut child = command.spawn().expect("the program starts");
     drop(command); // its end of the terminal: reading ends when the last is closed
     let mut seen = Vec::new();
-    for byte in master.bytes() {
-        match byte {
-            Ok(byte) => seen.push(byte),
-            Err(_) => break,
-        }
+    let mut chunk = [0; 4096];
+    // A terminal whose other end is closed gives an error instead of an end.
+    while let Ok(count @ 1..) = master.read(&mut chunk) {
+        seen.extend(&chunk[..count]);
     }
     child.wait().expect("ended");
     String::from_utf8_lossy(&seen).into_owned()

@@ -28,7 +28,6 @@ impl<'a> SharedMut<'a> {
     ///
     /// # Safety
     /// No other slice that overlaps this one is alive.
-    #[expect(clippy::mut_from_ref, reason = "tasks share one buffer and write disjoint parts of it")]
     pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &'a mut [f32] {
         assert!(start + len <= self.len, "{start} + {len} is beyond {}", self.len);
         // SAFETY: within the slice this was made from; disjointness is the caller's promise.
