@@ -62,7 +62,7 @@ impl Linear {
     }
 }
 
-/// `COUNT` vectors [C] that shift, scale and gate a stream, computed from the pooled conditioning.
+/// `COUNT` vectors `[C]` that shift, scale and gate a stream, computed from the pooled conditioning.
 #[derive(Debug, Clone)]
 pub struct Modulation<const COUNT: usize>(Linear);
 

@@ -130,3 +130,26 @@ fn a_folder_that_is_no_model() {
     let folder = fixture("tiny-bfl").display().to_string();
     place.small(&["--model", &folder]).fails(1, &["give the file: --model", "flux1-tiny.safetensors"]);
 }
+
+/// A tensor of NaNs in the transformer: the first step's latents cannot be finite, and no picture comes of it.
+#[test]
+fn numbers_that_are_not_finite_name_the_step() {
+    let model = tiny_flux();
+    let name = "proj_out.weight";
+    let file = fs::read_dir(model.path().join("transformer")).expect("a folder").flatten().find_map(|entry| {
+        let bytes = fs::read(entry.path()).expect("a file");
+        let is_it = entry.path().extension().is_some_and(|ending| ending == "safetensors");
+        let start = is_it.then(|| 8 + u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize)?;
+        let header: serde_json::Value = serde_json::from_slice(&bytes[8..start]).expect("a header");
+        let offset = |i: usize| header[name]["data_offsets"][i].as_u64().map(|at| start + at as usize);
+        Some((entry.path(), bytes, offset(0)?..offset(1)?))
+    });
+    let (path, mut bytes, place_of_it) = file.expect("the tensor");
+    bytes[place_of_it].fill(0xff); // NaN in bf16
+    fs::write(path, bytes).expect("written");
+    let place = Place::new();
+    let model = model.path().display().to_string();
+    let run = place.small(&["--model", &model, "--steps", "3", "-o", "x.png"]);
+    run.fails(1, &["not finite", "step 1 of 3"]);
+    assert_eq!(place.names(), [""; 0]);
+}

@@ -21,7 +21,7 @@ pub const NORM_EPS: f64 = 1e-6;
 /// What norms and rotates queries and keys.
 #[derive(Debug, Clone, Copy)]
 pub struct Rotation<'a> {
-    /// Weight of the RMS norm over each head [D].
+    /// Weight of the RMS norm over each head `[D]`.
     pub weight: &'a Tensor,
     /// Cosines of these rows [C, D/2], f32.
     pub cos: &'a Tensor,
@@ -91,7 +91,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Ac
     Ok(Tensor::from_vec(out, (rows, outputs), x.device())?) // [C, out]
 }
 
-/// `(1 + scale)·layer_norm(x) + shift` for rows `start..start + count` of x [N, C]; shift and scale [C].
+/// `(1 + scale)·layer_norm(x) + shift` for rows `start..start + count` of x [N, C]; shift and scale `[C]`.
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
@@ -106,7 +106,7 @@ pub fn norm_modulate(x: &Tensor, start: usize, count: usize, shift: &Tensor, sca
     Ok(Tensor::from_vec(out, x.dims(), x.device())?) // [count, C]
 }
 
-/// `x[start..] += gate·y` in place, for y [C', C], x [N, C] and gate [C].
+/// `x[start..] += gate·y` in place, for y [C', C], x [N, C] and gate `[C]`.
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.

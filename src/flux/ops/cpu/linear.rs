@@ -43,7 +43,7 @@ pub struct Linear<'a> {
     pub inputs: usize,
     /// out
     pub outputs: usize,
-    /// [out], where there is one.
+    /// `[out]`, where there is one.
     pub bias: Option<&'a [f32]>,
     /// What follows.
     pub activation: Activation,

@@ -42,10 +42,10 @@ pub struct HeadRows {
     pub start: usize,
 }
 
-/// The norm's weight [D] and the rotation [rows, D/2] of queries and keys.
+/// The norm's weight `[D]` and the rotation [rows, D/2] of queries and keys.
 #[derive(Debug, Clone, Copy)]
 pub struct Rotation<'a> {
-    /// [D]
+    /// `[D]`
     pub weight: &'a [f32],
     /// Within the root of the norm.
     pub eps: f32,
@@ -116,7 +116,7 @@ multiversion! {
 }
 
 multiversion! {
-    /// One head of one token: RMS norm with its weight, then each pair (x[2i], x[2i+1]) turned by its angle.
+    /// One head of one token: RMS norm with its weight, then each pair `(x[2i], x[2i+1])` turned by its angle.
     pub fn rms_norm_rotate<FMA>(x: &[f32], weight: &[f32], eps: f32, cos: &[f32], sin: &[f32], out: &mut [f32]) {
         let inverse = 1.0 / (sum_of(x, |v| v * v) / x.len() as f32 + eps).sqrt();
         let (x, _) = x.as_chunks::<2>();

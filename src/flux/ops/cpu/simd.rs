@@ -35,7 +35,7 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
-/// What the processor can do, as far as [`multiversion`] cares.
+/// What the processor can do, as far as `multiversion!` cares.
 #[cfg(target_arch = "x86_64")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
