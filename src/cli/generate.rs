@@ -199,6 +199,9 @@ fn tell(args: &GenerateArgs, request: &Request, settings: &Settings, report: &Re
             settings.method, settings.base_resolution
         )));
     }
+    for note in args.position.without_effect() {
+        report.on(Event::Note(note.into()));
+    }
     if settings.guidance.is_none() && args.picture.guidance.is_some() {
         report.on(Event::Note("this model takes no guidance: --guidance is ignored".into()));
     }

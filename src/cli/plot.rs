@@ -8,6 +8,7 @@ use image::{ImageFormat, RgbImage};
 use self::canvas::{Align, Canvas, Color, Point, TextStyle};
 use super::inspect::{AxisInspection, Inspection, StepInspection};
 use crate::error::{Error, Result};
+use crate::output::write_atomically;
 
 mod canvas;
 mod font;
@@ -51,7 +52,7 @@ pub fn draw(inspection: &Inspection) -> RgbImage {
     canvas.into_image()
 }
 
-/// Draws an inspection into a PNG file.
+/// Draws an inspection into a PNG file, in place of one that is there; a missing folder is made.
 ///
 /// # Errors
 /// [`Error::Disk`] when the file cannot be written.
@@ -59,7 +60,7 @@ pub fn save(inspection: &Inspection, path: &Path) -> Result<()> {
     let mut png = std::io::Cursor::new(Vec::new());
     let encoded = draw(inspection).write_to(&mut png, ImageFormat::Png);
     encoded.map_err(|error| Error::disk("cannot encode", path, std::io::Error::other(error)))?;
-    std::fs::write(path, png.into_inner()).map_err(|error| Error::disk("cannot write", path, error))
+    write_atomically(path, true, |file| file.write_all(png.get_ref())).map(drop)
 }
 
 /// The steps that are drawn, in the schedule's order: those nearest to t evenly spread over its range; one where t

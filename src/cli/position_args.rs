@@ -48,6 +48,21 @@ impl PositionArgs {
             thresholds: self.dype_thresholds,
         })
     }
+
+    /// Notes about flags that were given and change nothing.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let has_lambdas = self.dype_scale.is_some() || self.dype_exponent.is_some();
+        let has_thresholds = self.dype_thresholds == Thresholds::Power;
+        let mut notes = Vec::new();
+        if has_lambdas && self.method == Method::Base {
+            notes
+                .push("--dype-scale and --dype-exponent have no effect with --method base, which extrapolates nothing");
+        }
+        if has_thresholds && (self.method != Method::Yarn || self.no_dype) {
+            notes.push("--dype-thresholds has no effect here: it is about --method yarn with DyPE");
+        }
+        notes
+    }
 }
 
 /// Method names; clap names the nearest for an unknown one.
@@ -97,6 +112,18 @@ mod tests {
         assert_eq!(args.dype(), Some(expected));
         assert_eq!(parse(&["--base-resolution", "512"]).expect("valid").base_resolution, Some(512));
         assert_eq!(parse(&["--mu", "stock"]).expect("valid").mu, Some(Mu::Stock));
+    }
+
+    #[test]
+    fn flags_that_change_nothing_are_told() {
+        let notes = |words: &[&str]| parse(words).expect("valid").without_effect();
+        for words in [&[][..], &["--dype-scale", "2"], &["--dype-thresholds", "power"], &["--method", "base"]] {
+            assert!(notes(words).is_empty(), "{words:?}");
+        }
+        assert!(notes(&["--method", "base", "--dype-exponent", "1"])[0].contains("--method base"));
+        for words in [["--method", "ntk"], ["--no-dype", "--mu=1"]] {
+            assert!(notes(&[&words[..], &["--dype-thresholds", "power"]].concat())[0].contains("--dype-thresholds"));
+        }
     }
 
     #[test]

@@ -14,14 +14,15 @@ pub fn tell(error: &clap::Error, report: &Report) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    let error = as_request(&error.render().to_string());
+    let is_inspect = std::env::args_os().nth(1).is_some_and(|word| word == "inspect");
+    let error = as_request(&error.render().to_string(), if is_inspect { "dype inspect" } else { "dype" });
     let code = error.exit_code();
     report.error(&error.into());
     ExitCode::from(code)
 }
 
 /// clap's text, whose paragraphs are the message, tips and the usage, as an error with its hint.
-fn as_request(text: &str) -> Error {
+fn as_request(text: &str, command: &str) -> Error {
     let (mut what, mut hint) = (String::new(), String::new());
     for paragraph in text.split("\n\n") {
         let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -43,7 +44,6 @@ fn as_request(text: &str) -> Error {
         };
     }
     if hint.is_empty() {
-        let command = if text.contains(" inspect [") { "dype inspect" } else { "dype" };
         hint = format!("`{command} --help` lists every flag and what it takes");
     }
     Error::request(what, hint)
@@ -63,7 +63,7 @@ mod tests {
     fn the_message_and_its_tip_are_kept_and_the_usage_is_not() {
         let text = "error: invalid value 'yarm' for '--method <METHOD>'\n  [possible values: base, ntk, yarn]\n\n  \
                     tip: a similar value exists: 'yarn'\n\nFor more information, try '--help'.\n";
-        let error = as_request(text);
+        let error = as_request(text, "dype inspect");
         assert_eq!(
             error.to_string(),
             "invalid value 'yarm' for '--method <METHOD>' [possible values: base, ntk, yarn]"
@@ -77,18 +77,18 @@ mod tests {
             "error: unrecognized subcommand 'it's a castle'\n\nUsage: dype [OPTIONS]",
             "error: the subcommand 'it's a castle' cannot be used with '--width <PX>'\n\nUsage: dype [OPTIONS]",
         ] {
-            let error = as_request(text);
+            let error = as_request(text, "dype inspect");
             assert_eq!(error.to_string(), "unexpected argument 'it's a castle' found");
             assert!(error.hint().expect("advice").contains("--prompt"));
         }
-        let error = as_request("error: the subcommand 'inspect' cannot be used with '--width <PX>'");
+        let error = as_request("error: the subcommand 'inspect' cannot be used with '--width <PX>'", "dype");
         assert!(error.hint().expect("advice").contains("behind the subcommand"));
     }
 
     #[test]
     fn without_a_tip_the_help_is_named() {
         let text = "error: unexpected argument 'x' found\n\nUsage: dype inspect [OPTIONS]\n\nFor more information";
-        let error = as_request(text);
+        let error = as_request(text, "dype inspect");
         assert_eq!(error.to_string(), "unexpected argument 'x' found");
         assert!(error.hint().expect("advice").contains("dype inspect --help"));
     }

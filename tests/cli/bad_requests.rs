@@ -95,7 +95,7 @@ fn too_little_memory_says_the_least() {
 fn models_that_are_not_there() {
     refused(&["--model", "no/such/folder"], 2, &["no file or folder \"no/such/folder\"", "black-forest-labs/"]);
     refused(&["--model", "flux"], 2, &["\"flux\"", "OWNER/NAME"]);
-    refused(&["--vae", "no.safetensors"], 1, &["no file or folder no.safetensors"]);
+    refused(&["--vae", "no.safetensors"], 1, &["--vae: there is no file or folder no.safetensors", "check the path"]);
 }
 
 #[test]

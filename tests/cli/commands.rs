@@ -141,7 +141,9 @@ fn inspect_one_moment() {
     let steps = found["steps"].as_array().expect("a list");
     assert_eq!(steps.len(), 1);
     assert_eq!((&steps[0]["t"], &steps[0]["kappa"]), (&0.5.into(), &0.5.into()));
-    Place::new().dype(&["inspect", "--t", "1.5"]).fails(2, &["1.5", "0 (the picture) to 1 (pure noise)"]);
+    Place::new()
+        .dype(&["inspect", "--t", "1.5"])
+        .fails(2, &["1.5", "0 (the picture) to 1 (pure noise)", "dype inspect --help"]);
 }
 
 #[test]

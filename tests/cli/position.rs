@@ -74,6 +74,14 @@ fn bars_show_t_and_kappa() {
 }
 
 #[test]
+fn flags_that_change_nothing_are_told() {
+    let place = Place::new();
+    let run = place.small(&["--method", "ntk", "--dype-thresholds", "power"]);
+    run.succeeds().tells(&["note: --dype-thresholds has no effect here"]);
+    place.dype(&["inspect", "--method", "base", "--dype-scale", "2"]).succeeds().tells(&["note: --dype-scale and"]);
+}
+
+#[test]
 fn a_small_picture_says_that_dype_has_no_effect() {
     let place = Place::new();
     let run = place.small(&[]);
