@@ -111,7 +111,8 @@ impl<'a> Pipeline<'a> {
             observer.on(Event::Advance { stage, done: step.index as u64 + 1, detail });
             after_step(step, latents)
         })?;
-        observer.on(Event::End { stage, detail: format!("{} steps", request.steps) });
+        let plural = if request.steps == 1 { "" } else { "s" };
+        observer.on(Event::End { stage, detail: format!("{} step{plural}", request.steps) });
         Ok(latents)
     }
 

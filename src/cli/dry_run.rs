@@ -72,7 +72,7 @@ pub fn table(plan: &Plan, settings: &Settings, estimate: Option<Duration>) -> St
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<10} {value}");
     };
-    line("picture", format!("{} x {} px, {} steps", settings.height, settings.width, settings.steps));
+    line("picture", format!("{} x {} px, {}", settings.height, settings.width, report::steps(settings.steps)));
     line("tokens", format!("{} image + {} text", plan.image_tokens, plan.text_tokens));
     line("work", format!("{} a step, {} in all", tera(plan.step_flops), tera(plan.total_flops)));
     line(

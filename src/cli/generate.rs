@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     geometry::ImageSize,
     position::{DypeSettings, Method},
+    progress::{Event, Observer},
     sampling::Mu,
     settings::Request,
 };
@@ -21,6 +22,9 @@ use crate::{
 /// Runs `dype` without a subcommand.
 pub fn run(args: &GenerateArgs, report: &Report) -> anyhow::Result<()> {
     let position = &args.position;
+    for note in position.without_effect() {
+        report.on(Event::Note(note.into()));
+    }
     let request = request(&args.picture, position.choice.method, position.dype(), &position.tuning)?;
     let base = Wish {
         request,

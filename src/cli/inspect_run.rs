@@ -8,6 +8,7 @@ use super::{
 use crate::{
     flux::FluxConfig,
     geometry::ImageSize,
+    progress::{Event, Observer},
     sampling::{self, Mu, SchedulerConfig},
 };
 
@@ -24,6 +25,9 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
     sigmas.pop();
     let settings = args.settings(&config, sampling::resolve_mu(&scheduler, tokens, mu), &sigmas)?;
     let inspection = inspect(&settings)?;
+    for note in args.position.without_effect() {
+        report.on(Event::Note(note.into()));
+    }
     if let Some(file) = &args.plot {
         plot::save(&inspection, file)?;
         report.result(&file.display().to_string());

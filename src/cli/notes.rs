@@ -36,9 +36,9 @@ fn no_effect(item: &Item) -> Option<String> {
     let computed = item.request.size.computed();
     let longest = computed.height_px.max(computed.width_px);
     (settings.method != "base" && longest <= settings.base_resolution).then(|| {
-        let what = if settings.dype { "DyPE and " } else { "" };
+        let what = if settings.dype { "DyPE has" } else { "extrapolation has" };
         format!(
-            "{what}--method {} have no effect at this size: no side exceeds the training resolution of {} px",
+            "{what} no effect at this size with --method {}: no side exceeds the training resolution of {} px",
             settings.method, settings.base_resolution
         )
     })

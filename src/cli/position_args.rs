@@ -60,6 +60,22 @@ impl PositionArgs {
     pub fn dype(&self) -> Option<DypeSettings> {
         (!self.choice.no_dype).then(|| self.tuning.dype())
     }
+
+    /// Notes about flags that were given and change nothing.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let MethodArgs { method, no_dype } = self.choice;
+        let has_lambdas = self.tuning.dype_scale.is_some() || self.tuning.dype_exponent.is_some();
+        let has_thresholds = self.tuning.dype_thresholds == Thresholds::Power;
+        let mut notes = Vec::new();
+        if has_lambdas && method == Method::Base {
+            notes
+                .push("--dype-scale and --dype-exponent have no effect with --method base, which extrapolates nothing");
+        }
+        if has_thresholds && (method != Method::Yarn || no_dype) {
+            notes.push("--dype-thresholds has no effect here: it is about --method yarn with DyPE");
+        }
+        notes
+    }
 }
 
 impl TuningArgs {
@@ -90,7 +106,7 @@ mod tests {
         position: PositionArgs,
     }
 
-    fn parse(words: &[&str]) -> std::result::Result<PositionArgs, clap::Error> {
+    fn parse(words: &[&str]) -> Result<PositionArgs, clap::Error> {
         Cli::try_parse_from([&["dype"], words].concat()).map(|cli| cli.position)
     }
 
@@ -116,6 +132,18 @@ mod tests {
         assert_eq!(args.dype(), Some(expected));
         assert_eq!(parse(&["--base-resolution", "512"]).expect("valid").tuning.base_resolution, Some(512));
         assert_eq!(parse(&["--mu", "stock"]).expect("valid").tuning.mu, Some(Mu::Stock));
+    }
+
+    #[test]
+    fn flags_that_change_nothing_are_told() {
+        let notes = |words: &[&str]| parse(words).expect("valid").without_effect();
+        for words in [&[][..], &["--dype-scale", "2"], &["--dype-thresholds", "power"], &["--method", "base"]] {
+            assert!(notes(words).is_empty(), "{words:?}");
+        }
+        assert!(notes(&["--method", "base", "--dype-exponent", "1"])[0].contains("--method base"));
+        for words in [["--method", "ntk"], ["--no-dype", "--mu=1"]] {
+            assert!(notes(&[&words[..], &["--dype-thresholds", "power"]].concat())[0].contains("--dype-thresholds"));
+        }
     }
 
     #[test]

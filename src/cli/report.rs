@@ -1,8 +1,11 @@
 //! The only writer to the terminal: results to stdout, everything else to stderr.
 
 use std::{
-    io::{IsTerminal, Write},
-    sync::Mutex,
+    io::{ErrorKind, IsTerminal, Write},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -45,6 +48,8 @@ pub struct Report {
     is_terminal: bool,
     colors: bool,
     stage: Mutex<Option<Running>>,
+    /// A result did not reach stdout.
+    lost: AtomicBool,
 }
 
 /// The stage that is being worked on.
@@ -69,14 +74,25 @@ impl Report {
             is_terminal: is_terminal && !dumb,
             colors: is_terminal && !no_color && !dumb,
             stage: Mutex::default(),
+            lost: AtomicBool::new(false),
         }
     }
 
-    /// A result: one line on stdout. A closed pipe is no error.
+    /// A result: one line on stdout. A closed pipe is no error: its reader has seen enough.
     pub fn result(&self, line: &str) {
         let mut stdout = std::io::stdout().lock();
-        // The reader may have seen enough; what was asked for is on the disk.
-        let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+        match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                self.lost.store(true, Ordering::Relaxed);
+                self.error(&anyhow::Error::new(error).context("cannot write to stdout"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a result could not be written to stdout.
+    pub fn has_lost_results(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// A detail that is told with `--verbose` only.
@@ -88,9 +104,14 @@ impl Report {
 
     /// An error with its causes and its hint.
     pub fn error(&self, error: &anyhow::Error) {
-        self.raw(&format!("{} {error}", self.paint("1;31", "error:")));
-        for cause in error.chain().skip(1) {
-            self.raw(&format!("  {} {cause}", self.paint("1", "Caused by:")));
+        let mut told = error.to_string();
+        self.raw(&format!("{} {told}", self.paint("1;31", "error:")));
+        for cause in error.chain().skip(1).map(ToString::to_string) {
+            // Some messages end in their cause already.
+            if !told.ends_with(&cause) {
+                self.raw(&format!("  {} {cause}", self.paint("1", "Caused by:")));
+            }
+            told = cause;
         }
         let hint = error.chain().find_map(|cause| cause.downcast_ref::<crate::Error>()).and_then(crate::Error::hint);
         if let Some(hint) = hint {
@@ -255,6 +276,11 @@ fn eta(elapsed: Duration, done: u64, total: u64) -> String {
         return "?".into();
     }
     seconds(elapsed.mul_f64(total.saturating_sub(done) as f64 / done as f64))
+}
+
+/// A number of steps.
+pub fn steps(count: usize) -> String {
+    if count == 1 { "1 step".into() } else { format!("{count} steps") }
 }
 
 /// A duration as people read it: `0.3 s`, `41 s`, `2 min 05 s`, `3 h 10 min`.

@@ -23,11 +23,16 @@ pub fn steps(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A seed.
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("a seed is a whole number from 0 to {}", u64::MAX))
+}
+
 /// A number of T5 tokens.
 pub fn sequence_length(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(length @ 1..=512) => Ok(length),
-        _ => Err("FLUX.1 takes 1 to 512 T5 tokens".into()),
+        Ok(length @ 2..=512) => Ok(length),
+        _ => Err("FLUX.1 takes 2 to 512 T5 tokens".into()),
     }
 }
 
@@ -48,9 +53,14 @@ pub fn mu(text: &str) -> Result<Mu, String> {
 
 /// The source of noise.
 pub fn rng(text: &str) -> Result<Rng, String> {
-    text.parse().map_err(|e: crate::Error| match e.hint() {
-        Some(hint) => format!("{e}; {hint}"),
-        None => e.to_string(),
+    text.parse().map_err(|e: crate::Error| {
+        let what = e.to_string();
+        // clap says which flag and value it is.
+        let what = what.strip_prefix(&format!("--rng {text}: ")).unwrap_or(&what);
+        match e.hint() {
+            Some(hint) => format!("{what}; {hint}"),
+            None => what.to_owned(),
+        }
     })
 }
 
@@ -116,6 +126,20 @@ mod tests {
         assert_eq!(mu("stock"), Ok(Mu::Stock));
         assert_eq!(mu("0.5"), Ok(Mu::Value(0.5)));
         assert!(mu("big").expect_err("no number").contains("stock"));
+    }
+
+    #[test]
+    fn seeds_are_64_bits() {
+        assert_eq!(seed("18446744073709551615"), Ok(u64::MAX));
+        for text in ["-1", "18446744073709551616", "x", "1.5"] {
+            assert!(seed(text).expect_err(text).contains("18446744073709551615"));
+        }
+    }
+
+    #[test]
+    fn an_unknown_noise_source_is_told_once() {
+        let message = rng("torch-cuda:h10").expect_err("no such card");
+        assert!(message.starts_with("unknown card") && message.contains("h100"), "{message}");
     }
 
     #[test]
