@@ -7,7 +7,7 @@ use crate::{
     error::Result,
     flux::{FluxConfig, RopeTables, Transformer},
     geometry::{ImageSize, TokenGrid},
-    model::ModelFiles,
+    model::{ModelFiles, ModelPart},
     output::Picture,
     plan::{self, Choices},
     position::{DypeSchedule, PositionScaler, Step},
@@ -15,7 +15,7 @@ use crate::{
     sampling::{self, Denoiser, SchedulerConfig, StepInfo},
     settings::{ModelFacts, Request},
     text::{ClipConfig, ClipEncoder, PromptEmbeddings, T5Config, T5Encoder, TextEncoders, Tokenizers},
-    vae::Decoder,
+    vae::{DecodeOptions, Decoder, VaeConfig},
 };
 
 /// One model on one device, ready to make pictures.
@@ -121,17 +121,30 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// [`crate::Error::Numeric`] when a pixel is not finite; what reading weights and computing may fail with.
     pub fn decode(&self, latents: &Tensor, size: ImageSize, choices: &Choices) -> Result<Picture> {
-        let grid = size.tokens();
-        let latents = sampling::unpack(latents, grid)?; // [1, 16, h, w]
-        let decoder = Decoder::open(self.files.vae.config.clone(), self.files.vae_weights(self.dtype, &self.device))?;
-        let stage = Stage::Decode;
-        let mut picture = Picture::blank(grid.image());
-        decoder.decode(&latents, &choices.decode, self.observer, &mut |first_row, rows| {
-            picture.set_rows(first_row, rows)
-        })?;
-        self.observer.on(Event::End { stage, detail: format!("{} x {} px", size.height_px, size.width_px) });
-        Ok(picture.crop(size))
+        decode(&self.files.vae, latents, size, &choices.decode, self.dtype, self.observer)
     }
+}
+
+/// Latents [1, N, 64] to a picture, cropped to `size`, with an autoencoder alone; it computes in `dtype` where the latents are.
+///
+/// # Errors
+/// As [`Pipeline::decode`].
+pub fn decode(
+    vae: &ModelPart<VaeConfig>,
+    latents: &Tensor,
+    size: ImageSize,
+    options: &DecodeOptions,
+    dtype: DType,
+    observer: &dyn Observer,
+) -> Result<Picture> {
+    let grid = size.tokens();
+    let decoder = Decoder::open(vae.config.clone(), vae.weights(dtype, latents.device()))?;
+    let latents = sampling::unpack(latents, grid)?; // [1, 16, h, w]
+    let mut picture = Picture::blank(grid.image());
+    decoder.decode(&latents, options, observer, &mut |first_row, rows| picture.set_rows(first_row, rows))?;
+    let detail = format!("{} x {} px", size.height_px, size.width_px);
+    observer.on(Event::End { stage: Stage::Decode, detail });
+    Ok(picture.crop(size))
 }
 
 /// What a bar shows of a moment: t, and kappa where DyPE is on.

@@ -6,8 +6,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
     batch_args::{ProgressArgs, SelectArgs},
+    compare::CompareArgs,
+    decode::DecodeArgs,
+    info::InfoArgs,
     inspect::InspectArgs,
     position_args::PositionArgs,
+    replay::ReplayArgs,
+    report::Verbosity,
+    shell::{CompletionsArgs, ManArgs},
     values,
 };
 use crate::{
@@ -38,6 +44,7 @@ const HELP_STYLES: clap::builder::Styles = clap::builder::Styles::plain();
     after_help = "Examples:\n  \
         dype --prompt \"a castle above a stormy sea\" --width 4096 --height 4096\n  \
         dype --prompt \"a castle above a stormy sea\" --method ntk --no-dype\n  \
+        dype --prompts list.txt --seeds 1-4 --resume\n  \
         dype --dry-run --memory 12GB\n\n\
         The path of each picture goes to stdout, everything else to stderr.\n\
         Exit codes: 0 done, 1 the run failed, 2 the request makes no sense, 130 interrupted.",
@@ -61,9 +68,22 @@ pub struct Cli {
 
 /// Everything but making a picture.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Command {
     /// Show t, kappa and each axis's frequencies, step by step, without a model
     Inspect(InspectArgs),
+    /// Make one picture by each of several methods, and a sheet of all
+    Compare(CompareArgs),
+    /// Make a picture again from what it says of itself
+    Replay(Box<ReplayArgs>),
+    /// Print how a picture was made
+    Info(InfoArgs),
+    /// Decode saved latents to a picture
+    Decode(DecodeArgs),
+    /// Print completions for bash, zsh or fish
+    Completions(CompletionsArgs),
+    /// Print a man page
+    Man(ManArgs),
 }
 
 /// Flags of picture making.
@@ -90,6 +110,18 @@ pub struct GenerateArgs {
     /// Output flags.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+impl Cli {
+    /// How much is told, as the command that was typed takes it.
+    pub fn verbosity(&self) -> Verbosity {
+        let output = match &self.command {
+            Some(Command::Compare(args)) => &args.output,
+            Some(Command::Replay(args)) => &args.flags.output,
+            _ => &self.generate.output,
+        };
+        Verbosity::of(output)
+    }
 }
 
 /// What picture.

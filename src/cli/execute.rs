@@ -43,11 +43,20 @@ pub struct Job<'a> {
     pub output: &'a OutputArgs,
 }
 
-/// Makes the pictures and tells each one's path on stdout; gives those that are there.
+/// Makes the pictures and tells each one's path on stdout.
 ///
 /// # Errors
 /// For one picture whatever failed; for several [`Error::Unfinished`] when some failed, and what kept all from being made.
-pub fn run(job: Job<'_>, report: &Report) -> anyhow::Result<Vec<Finished>> {
+pub fn run(job: Job<'_>, report: &Report) -> anyhow::Result<()> {
+    let (_, outcome) = run_all(job, report)?;
+    outcome
+}
+
+/// As [`run`], and gives the pictures that are there even when some failed.
+///
+/// # Errors
+/// What kept all from being made.
+pub fn run_all(job: Job<'_>, report: &Report) -> anyhow::Result<(Vec<Finished>, anyhow::Result<()>)> {
     let device = open_device(job.machine.device)?;
     let dtype = compute_dtype(job.machine.dtype.map(Into::into), &device);
     let (planned, repeated) = items::arrange(job.wishes, job.shard);
@@ -61,7 +70,7 @@ pub fn run(job: Job<'_>, report: &Report) -> anyhow::Result<Vec<Finished>> {
     }
     if planned.is_empty() {
         report.on(Event::Note(format!("--shard {} holds no picture of this batch: nothing is to be done", job.shard)));
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Ok(())));
     }
     let source = ModelSource::find(job.model, report)?;
     let machine = Machine {
@@ -72,7 +81,7 @@ pub fn run(job: Job<'_>, report: &Report) -> anyhow::Result<Vec<Finished>> {
     };
     if job.machine.dry_run {
         dry_run::run(&planned, source, &machine, job.output.json, report)?;
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Ok(())));
     }
     let files = source.open(report)?;
     let options = job.progress.options(job.output.overwrite);
@@ -87,7 +96,7 @@ pub fn run(job: Job<'_>, report: &Report) -> anyhow::Result<Vec<Finished>> {
     }
     let mut teller = Teller::new(report, &planned, job.output.json.then(|| json!(files.identity)));
     runner.run(&made, &mut teller)?;
-    teller.end()
+    Ok(teller.end())
 }
 
 /// What every picture needs, and whether it fits.

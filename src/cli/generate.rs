@@ -45,7 +45,7 @@ pub fn execute(args: &GenerateArgs, base: &Wish, report: &Report) -> anyhow::Res
         progress: &args.progress,
         output: &args.output,
     };
-    execute::run(job, report).map(|_| ())
+    execute::run(job, report)
 }
 
 /// The request that the flags make.
@@ -74,7 +74,7 @@ pub fn request(
 }
 
 /// The prompt: the flag's, stdin's for "-", else the default scene.
-fn prompt(flag: Option<&str>) -> Result<String> {
+pub fn prompt(flag: Option<&str>) -> Result<String> {
     match flag {
         None => Ok(DEFAULT_PROMPT.to_owned()),
         Some("-") => {

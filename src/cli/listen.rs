@@ -40,14 +40,17 @@ impl<'a> Teller<'a> {
         Self { report, planned, model, begun: 0, existed: 0, finished: Vec::new(), failures: Vec::new() }
     }
 
-    /// The pictures that are there.
-    ///
-    /// # Errors
-    /// For a single picture its own failure, for several [`Error::Unfinished`] when any failed.
-    pub fn end(mut self) -> anyhow::Result<Vec<Finished>> {
+    /// The pictures that are there, and what is to be told of the others: for a single picture its own failure, for
+    /// several [`Error::Unfinished`] when any failed.
+    pub fn end(mut self) -> (Vec<Finished>, anyhow::Result<()>) {
+        let outcome = self.outcome();
+        (self.finished, outcome)
+    }
+
+    fn outcome(&mut self) -> anyhow::Result<()> {
         let (failed, total) = (self.failures.len(), self.planned.len());
         match self.failures.pop() {
-            None => Ok(self.finished),
+            None => Ok(()),
             Some(error) if total == 1 => Err(error.into()),
             Some(_) => {
                 let what =

@@ -2,29 +2,35 @@
 
 mod args;
 mod batch_args;
+mod compare;
+mod decode;
 mod dry_run;
+mod environment;
 mod execute;
 mod generate;
+mod info;
 pub mod inspect;
 mod inspect_run;
 mod items;
 mod listen;
 mod model_source;
 mod notes;
+mod pictured;
 pub mod plot;
 pub mod position_args;
+mod replay;
 mod report;
+mod shell;
 mod target;
 mod usage;
 mod values;
 mod version;
 
-use std::process::ExitCode;
-
-use clap::Parser;
+use std::{collections::HashSet, process::ExitCode};
 
 use crate::{Error, output};
 use args::{Cli, Command};
+use environment::Parsed;
 use report::{Report, Verbosity};
 
 /// Exit code of a run that was interrupted: 128 + SIGINT.
@@ -34,16 +40,16 @@ const FAILED: u8 = 1;
 
 /// Parses the command line, runs it, and gives the exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let Parsed { cli, typed } = match environment::parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
         Err(error) => return usage::tell(&error, &Report::new(Verbosity::Normal)),
     };
-    let report = Report::new(Verbosity::of(&cli.generate.output));
+    let report = Report::new(cli.verbosity());
     if let Err(error) = handle_interrupts() {
         report.error(&error);
         return ExitCode::from(FAILED);
     }
-    match run(&cli, &report) {
+    match run(&cli, &typed, &report) {
         Ok(()) if report.has_lost_results() => ExitCode::from(FAILED),
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -54,10 +60,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli, report: &Report) -> anyhow::Result<()> {
+fn run(cli: &Cli, typed: &HashSet<String>, report: &Report) -> anyhow::Result<()> {
     match &cli.command {
         _ if cli.version => version::print(report, cli.generate.output.verbose > 0),
         Some(Command::Inspect(args)) => inspect_run::run(args, report),
+        Some(Command::Compare(args)) => compare::run(args, report),
+        Some(Command::Replay(args)) => replay::run(args, typed, report),
+        Some(Command::Info(args)) => info::run(args, report),
+        Some(Command::Decode(args)) => decode::run(args, report),
+        Some(Command::Completions(args)) => shell::completions(args, report),
+        Some(Command::Man(args)) => shell::man(args, report),
         None => generate::run(&cli.generate, report),
     }
 }

@@ -6,9 +6,10 @@ use super::args::ModelArgs;
 use crate::{
     error::Result,
     flux::FluxConfig,
-    model::{self, ModelFiles, ModelRequest},
+    model::{self, ModelFiles, ModelPart, ModelRequest},
     progress::Observer,
     sampling::SchedulerConfig,
+    vae::VaeConfig,
     weights::hub::{DownloadPlan, FileSet, FluxFiles, FluxPart, Hub, HubModel, HubSettings},
 };
 
@@ -109,6 +110,20 @@ pub fn dimensions(name: &str, observer: &dyn Observer) -> Result<(FluxConfig, Sc
     let hub = Hub::new(HubSettings::from_env());
     let plan = hub.plan(&name.parse()?, &ConfigFiles, observer)?;
     model::dimensions(&hub.fetch(&plan, observer)?)
+}
+
+/// The autoencoder of the model `name`, or the one at `vae`; of the Hub's models only that part is fetched.
+///
+/// # Errors
+/// What finding, fetching and opening may fail with.
+pub fn autoencoder(name: &str, vae: Option<&Path>, observer: &dyn Observer) -> Result<ModelPart<VaeConfig>> {
+    if let Some(path) = vae.or_else(|| Path::new(name).exists().then_some(Path::new(name))) {
+        return model::autoencoder(path);
+    }
+    let others: Vec<FluxPart> = FluxPart::ALL.into_iter().filter(|part| *part != FluxPart::Vae).collect();
+    let hub = Hub::new(HubSettings::from_env());
+    let plan = hub.plan(&name.parse()?, &FluxFiles::without(&others), observer)?;
+    model::autoencoder(&hub.fetch(&plan, observer)?)
 }
 
 /// Parts that come from elsewhere and need not be fetched.

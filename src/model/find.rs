@@ -251,6 +251,11 @@ fn given_exists(part: &PartName, path: &Path) -> Result<()> {
     exists(path)
 }
 
+/// Where the autoencoder is that `path` names: a file, its folder, or a whole model's folder.
+pub(super) fn autoencoder(path: &Path) -> Result<Place> {
+    given_weights(&VAE, path)
+}
+
 /// Where the weights are that a flag gave: a file, a part's folder, or a whole model's folder.
 fn given_weights(part: &PartName, path: &Path) -> Result<Place> {
     given_exists(part, path)?;

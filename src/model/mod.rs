@@ -154,6 +154,14 @@ pub fn dimensions(path: &Path) -> Result<(FluxConfig, SchedulerConfig)> {
     Ok((config, scheduler))
 }
 
+/// The autoencoder at `path`: its file or folder, or those of a model that holds it.
+///
+/// # Errors
+/// [`Error::Model`] when there is none; [`Error::Disk`] when a file cannot be read.
+pub fn autoencoder(path: &Path) -> Result<ModelPart<VaeConfig>> {
+    open::vae(&find::autoencoder(path)?)
+}
+
 /// The file's config, else FLUX.1's own.
 fn scheduler_config(path: Option<&Path>, takes_guidance: bool) -> Result<SchedulerConfig> {
     match path {

@@ -102,7 +102,9 @@ fn png(
     } else {
         encoder.add_itxt_chunk(keyword, parameters)?;
     }
-    encoder.add_itxt_chunk(provenance::SETTINGS_KEYWORD.to_owned(), provenance.json.to_string())?;
+    if !provenance.json.is_null() {
+        encoder.add_itxt_chunk(provenance::SETTINGS_KEYWORD.to_owned(), provenance.json.to_string())?;
+    }
     let mut writer = encoder.write_header()?;
     writer.write_image_data(&picture.rgb8)?;
     writer.finish()

@@ -12,7 +12,7 @@ use crate::{
     memory::Bytes,
     model::ModelFiles,
     text::T5Config,
-    vae::{self, DecodeOptions},
+    vae::{self, DecodeOptions, VaeConfig},
     weights::Weights,
 };
 
@@ -169,7 +169,7 @@ impl Plan {
             WeightsMode::Resident => resident_bytes(files, machine),
             WeightsMode::Stream => streamed_bytes(files, machine),
         };
-        let (decode, decode_peak) = decode_choice(files, grid, budget)?;
+        let (decode, decode_peak) = decode_choice(&files.vae.config, grid, budget)?;
         let config = &files.transformer.config;
         let step_flops = step_flops(config, grid.count(), task.text_tokens);
         let decode_flops = vae::decode_cost(&files.vae.config, grid.latents(), &decode)?.flops;
@@ -287,9 +287,11 @@ fn streamed_bytes(files: &ModelFiles, machine: &Machine) -> u64 {
     (outside + 2 * block) * held_dtype(&weights, &machine.device, machine.dtype).size_in_bytes() as u64
 }
 
-/// Decoding: the way with the least work that fits, and its peak with the picture's own bytes.
-fn decode_choice(files: &ModelFiles, grid: TokenGrid, budget: u64) -> Result<(DecodeOptions, u64)> {
-    let config = &files.vae.config;
+/// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the picture's own bytes.
+///
+/// # Errors
+/// [`Error::Memory`] when none fits.
+pub fn decode_choice(config: &VaeConfig, grid: TokenGrid, budget: u64) -> Result<(DecodeOptions, u64)> {
     let size = grid.image();
     let picture = PROCESS_BYTES + 3 * (size.height_px * size.width_px) as u64;
     let options =

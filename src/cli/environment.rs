@@ -1,0 +1,150 @@
+//! Every flag's environment variable: `--max-sequence-length` is `DYPE_MAX_SEQUENCE_LENGTH`.
+//!
+//! A flag on the command line comes before any variable, also before the variable of a flag that it excludes: with
+//! `DYPE_PROMPT` set, `--prompts FILE` reads the file.
+
+use std::{collections::HashSet, ffi::OsString};
+
+use clap::{
+    Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, builder::FalseyValueParser,
+    parser::ValueSource,
+};
+
+use super::args::Cli;
+
+/// Flags of pictures that `dype replay` takes from the picture: no variable may stand in their way.
+const REPLAYED: [&str; 15] = [
+    "prompt",
+    "height",
+    "width",
+    "steps",
+    "seed",
+    "guidance",
+    "max_sequence_length",
+    "rng",
+    "method",
+    "no_dype",
+    "dype_scale",
+    "dype_exponent",
+    "dype_thresholds",
+    "base_resolution",
+    "mu",
+];
+
+/// A command line as it was meant.
+pub struct Parsed {
+    /// Its values.
+    pub cli: Cli,
+    /// Ids of the flags that were typed, of the command that was typed.
+    pub typed: HashSet<String>,
+}
+
+/// Parses a command line with the variables that stand behind it.
+///
+/// # Errors
+/// clap's, help and version among them.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::Error> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    // Without variables first, to see what was typed; what is wrong then is told below, with the full help.
+    let typed = Cli::command().try_get_matches_from(&words).map(|matches| typed(&matches)).unwrap_or_default();
+    let matches = with_variables(Cli::command(), &typed).try_get_matches_from(&words)?;
+    Ok(Parsed { cli: Cli::from_arg_matches(&matches)?, typed })
+}
+
+/// The whole command with all its variables, for help, completions and man pages.
+pub fn command() -> Command {
+    with_variables(Cli::command(), &HashSet::new())
+}
+
+fn typed(matches: &ArgMatches) -> HashSet<String> {
+    if let Some((_, matches)) = matches.subcommand() {
+        return typed(matches);
+    }
+    let is_typed = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    matches.ids().map(clap::Id::as_str).filter(is_typed).map(str::to_owned).collect()
+}
+
+fn with_variables(command: Command, typed: &HashSet<String>) -> Command {
+    let excluded = excluded(&command, typed);
+    let is_replay = command.get_name() == "replay";
+    let has_variable = |arg: &Arg| {
+        let id = arg.get_id().as_str();
+        let is_flag = arg.get_long().is_some() && !["help", "version"].contains(&id);
+        is_flag && !excluded.contains(id) && !(is_replay && REPLAYED.contains(&id))
+    };
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    let command = command.mut_args(|arg| if has_variable(&arg) { with_variable(arg) } else { arg });
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, |sub| with_variables(sub, typed)))
+}
+
+/// Flags that a typed one excludes.
+fn excluded(command: &Command, typed: &HashSet<String>) -> HashSet<String> {
+    let mut excluded = HashSet::new();
+    for arg in command.get_arguments() {
+        let id = arg.get_id().as_str();
+        for other in command.get_arg_conflicts_with(arg).iter().map(|other| other.get_id().as_str()) {
+            // Each excludes the other, whichever says so.
+            for (typed_id, hidden) in [(id, other), (other, id)] {
+                if typed.contains(typed_id) && !typed.contains(hidden) {
+                    excluded.insert(hidden.to_owned());
+                }
+            }
+        }
+    }
+    excluded
+}
+
+fn with_variable(arg: Arg) -> Arg {
+    let Some(name) = arg.get_long().map(variable) else { return arg };
+    // An empty variable is one that is not set.
+    if std::env::var_os(&name).is_some_and(|value| value.is_empty()) {
+        return arg;
+    }
+    let arg =
+        if matches!(arg.get_action(), ArgAction::SetTrue) { arg.value_parser(FalseyValueParser::new()) } else { arg };
+    arg.env(name).hide_env_values(true)
+}
+
+/// The variable of a flag.
+fn variable(long: &str) -> String {
+    format!("DYPE_{}", long.replace('-', "_").to_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_has_a_variable_and_they_are_shown() {
+        let command = command();
+        for arg in command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str())) {
+            let env = arg.get_env().map(|name| name.to_string_lossy().into_owned());
+            assert_eq!(env, arg.get_long().map(variable), "{}", arg.get_id());
+        }
+    }
+
+    #[test]
+    fn clap_finds_no_fault_with_any_command() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_replayed_hears_no_variable() {
+        let command = command();
+        let replay = command.get_subcommands().find(|command| command.get_name() == "replay").expect("a command");
+        for id in REPLAYED {
+            let arg = replay.get_arguments().find(|arg| arg.get_id() == id).expect(id);
+            assert!(arg.get_env().is_none(), "{id}");
+        }
+        assert!(replay.get_arguments().any(|arg| arg.get_id() == "model" && arg.get_env().is_some()));
+    }
+
+    #[test]
+    fn a_typed_flag_silences_what_it_excludes() {
+        let typed = HashSet::from(["prompts".to_owned()]);
+        let command = with_variables(Cli::command(), &typed);
+        let env = |id: &str| command.get_arguments().find(|arg| arg.get_id() == id).expect(id).get_env().is_some();
+        assert!(!env("prompt"));
+        assert!(env("prompts") && env("seed"));
+    }
+}

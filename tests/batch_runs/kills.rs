@@ -1,0 +1,71 @@
+//! Killed at any moment, a batch loses nothing but the step it was at.
+
+use std::{
+    fs,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use crate::{arguments, batch, dype, files, name, pictures, place};
+
+const KILLS: usize = 50;
+
+/// A few random numbers; moments differ from run to run anyhow.
+struct Random(u64);
+
+impl Random {
+    /// A duration up to `most`. Source of the constants: Knuth's MMIX generator.
+    fn up_to(&mut self, most: Duration) -> Duration {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        most.mul_f64((self.0 >> 11) as f64 / (1u64 << 53) as f64)
+    }
+}
+
+/// No temporary file and no checkpoint is left anywhere.
+#[track_caller]
+fn assert_clean(folder: &Path) {
+    let hidden: Vec<_> = files(folder).iter().map(|path| name(path)).filter(|name| name.starts_with('.')).collect();
+    assert_eq!(hidden, [""; 0]);
+}
+
+#[test]
+fn fifty_kills_at_random_moments_lose_nothing() {
+    let undisturbed = place();
+    let started = Instant::now();
+    dype(&undisturbed, &batch(&["-o", "x/"])).succeeds();
+    let whole = started.elapsed();
+    let expected = pictures(&undisturbed.path("x"));
+    assert_eq!(expected.len(), 6);
+
+    let place = place();
+    let folder = place.path("x");
+    let mut random = Random(20_260_211);
+    let (mut kills, mut finished) = (0, 0);
+    while kills < KILLS {
+        let mut command = place.command(&arguments(&batch(&["-o", "x/", "--resume", "--checkpoint-every", "1"])));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+        std::thread::sleep(random.up_to(whole / 2));
+        if child.try_wait().expect("a state").is_some() {
+            // Every kill until here is made good for; the next ones begin with an empty folder.
+            assert_eq!(pictures(&folder), expected);
+            assert_clean(&folder);
+            fs::remove_dir_all(&folder).expect("removed");
+            finished += 1;
+            continue;
+        }
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        kills += 1;
+        // At no moment is there a picture that is not whole.
+        if folder.exists() {
+            for (name, picture) in pictures(&folder) {
+                assert_eq!(expected.get(&name), Some(&picture), "{name} after {kills} kills");
+            }
+        }
+    }
+    let last = dype(&place, &batch(&["-o", "x/", "--resume"]));
+    last.succeeds();
+    assert_eq!(pictures(&folder), expected, "after {kills} kills, {finished} whole batches and a last run");
+    assert_clean(&folder);
+}

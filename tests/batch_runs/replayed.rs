@@ -1,0 +1,146 @@
+//! What a picture says of itself, and the same picture made from it.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::{
+    dype, lines, names, provenance,
+    support::{
+        fixture,
+        program::{Place, rgb8},
+    },
+};
+
+/// A picture with many settings of its own.
+const OWN: [&str; 14] = [
+    "--prompt", "a lake, still", "--steps", "2", "--seed", "7", "--method", "ntk", "--dype-scale", "1.7", "--guidance",
+    "3.3", "--base-resolution", "32",
+];
+
+#[test]
+fn a_replay_is_the_same_picture_from_any_format() {
+    for ending in ["png", "jpg", "webp"] {
+        let place = Place::new();
+        let file = format!("x.{ending}");
+        dype(&place, &[&OWN[..], &["-o", &file]].concat()).succeeds();
+        let run = place.dype(&["replay", &file, "-o", &format!("again.{ending}")]);
+        run.succeeds();
+        assert_eq!(fs::read(place.path(&file)).expect("read"), fs::read(place.path(lines(&run)[0])).expect("read"));
+    }
+}
+
+#[test]
+fn flags_replace_what_the_picture_says() {
+    let place = Place::new();
+    dype(&place, &[&OWN[..], &["-o", "x.png"]].concat()).succeeds();
+    let settings = |args: &[&str]| {
+        let run = place.dype(&[&["replay", "x.png", "--overwrite", "-o", "y.png"], args].concat());
+        run.succeeds();
+        provenance(&place.path("y.png"))["settings"].clone()
+    };
+    let own = provenance(&place.path("x.png"))["settings"].clone();
+    assert_eq!(settings(&[]), own);
+    let with = |changes: &[(&str, serde_json::Value)]| {
+        let mut expected = own.clone();
+        for (key, value) in changes {
+            expected[*key] = value.clone();
+        }
+        expected
+    };
+    assert_eq!(settings(&["--seed", "42"]), with(&[("seed", json!(42))]), "a default that is typed counts");
+    assert_eq!(settings(&["--width", "80"]), with(&[("width", json!(80))]));
+    let yarn = [("method", json!("yarn")), ("dype_scale", json!(1.0)), ("dype_exponent", json!(2.0))];
+    assert_eq!(settings(&["--method", "yarn"]), with(&yarn), "the other method has its own lambdas");
+    let off = [("dype", json!(false)), ("dype_scale", json!(null)), ("dype_exponent", json!(null))];
+    assert_eq!(settings(&["--no-dype"]), with(&off));
+}
+
+#[test]
+fn a_replay_may_be_a_batch_of_variations() {
+    let place = Place::new();
+    dype(&place, &[&OWN[..], &["-o", "x.png"]].concat()).succeeds();
+    let run = place.dype(&["replay", "x.png", "--seeds", "1-3", "-o", "more/"]);
+    assert_eq!(lines(run.succeeds()).len(), 3);
+    assert_eq!(provenance(&place.path(lines(&run)[2]))["settings"]["guidance"], 3.3);
+}
+
+#[test]
+fn variables_do_not_stand_in_a_replays_way() {
+    let place = Place::new();
+    dype(&place, &[&OWN[..], &["-o", "x.png"]].concat()).succeeds();
+    let mut command = place.command(&["replay", "x.png"]);
+    command.env("DYPE_SEED", "9").env("DYPE_NO_DYPE", "1").env("DYPE_PROMPT", "x").env("DYPE_OUTPUT", "y.png");
+    let output = command.output().expect("starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(provenance(&place.path("y.png"))["settings"], provenance(&place.path("x.png"))["settings"]);
+}
+
+#[test]
+fn info_tells_people_and_programs() {
+    let place = Place::new();
+    dype(&place, &[&OWN[..], &["-o", "x.webp"]].concat()).succeeds();
+    let run = place.dype(&["info", "x.webp"]);
+    let text = &run.succeeds().stdout;
+    for words in ["a lake, still", "64 x 64 px", "7, noise of torch-cpu", "kappa(t) = 1.7 t^2", "tiny-flux", "on cpu in f32"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let run = place.dype(&["info", "--json", "x.webp"]);
+    let json: serde_json::Value = serde_json::from_str(&run.succeeds().stdout).expect("JSON");
+    assert_eq!(json, provenance(&place.path("x.webp")));
+}
+
+/// A picture that says this of itself.
+fn saying(place: &Place, name: &str, json: serde_json::Value) {
+    let picture = dype::output::Picture { height: 1, width: 1, rgb8: vec![0; 3] };
+    let provenance = dype::output::Provenance { parameters: String::new(), json };
+    dype::output::save(&place.path(name), &picture, &provenance, false).expect("saved");
+}
+
+#[test]
+fn pictures_that_cannot_be_replayed_say_why() {
+    let place = Place::new();
+    image::RgbImage::new(3, 3).save(place.path("plain.png")).expect("saved");
+    fs::write(place.path("text.png"), "no picture, but more than twelve bytes").expect("written");
+    saying(&place, "newer.png", json!({ "program": "dype", "program_version": "9.1.0", "provenance_version": 2 }));
+    saying(&place, "null.png", json!(null));
+    let odd = json!({ "program": "dype", "provenance_version": 1, "settings": { "prompt": 3 } });
+    saying(&place, "odd.png", odd);
+    for command in ["info", "replay"] {
+        for (file, words) in [
+            ("plain.png", &["plain.png does not say how it was made"][..]),
+            ("null.png", &["does not say how it was made"]),
+            ("text.png", &["neither PNG, JPEG nor WebP"]),
+            ("newer.png", &["made by dype 9.1.0", "newer", "update dype"]),
+            ("odd.png", &["settings make no sense"]),
+        ] {
+            place.dype(&[command, file]).fails(2, words);
+        }
+        let missing = place.dype(&[command, "missing.png"]);
+        assert_eq!(missing.code, Some(1));
+        missing.tells(&["missing.png"]);
+    }
+    assert!(place.dype(&["info", "--json", "newer.png"]).succeeds().stdout.contains("9.1.0"));
+    assert!(!names(&place.path("")).contains(&"outputs".to_owned()), "nothing was begun");
+}
+
+#[test]
+fn saved_latents_decode_to_the_same_picture() {
+    let place = Place::new();
+    let args = ["--prompt", "a lake", "--width", "80", "--height", "40", "--save-latents", "l.safetensors", "-o", "x.png"];
+    dype(&place, &args).succeeds();
+    let model = fixture("tiny-flux");
+    let model = model.to_str().expect("UTF-8");
+    let run = place.dype(&["decode", "l.safetensors", "-o", "y.png", "--model", model]);
+    assert_eq!(lines(run.succeeds()), ["y.png"]);
+    assert_eq!(fs::read(place.path("x.png")).expect("read"), fs::read(place.path("y.png")).expect("read"));
+    let vae = format!("{model}/vae");
+    place.dype(&["decode", "l.safetensors", "-o", "z.png", "--vae", &vae]).succeeds();
+    assert_eq!(rgb8(&place.path("x.png")), rgb8(&place.path("z.png")));
+    let wrong = ["decode", "l.safetensors", "-o", "w.png", "--model", model, "--width", "64", "--height", "64"];
+    place.dype(&wrong).fails(2, &["15 tokens", "--height"]);
+    let bytes = fs::read(place.path("l.safetensors")).expect("read");
+    fs::write(place.path("cut.safetensors"), &bytes[..bytes.len() - 1]).expect("written");
+    let run = place.dype(&["decode", "cut.safetensors", "-o", "w.png", "--model", model]);
+    run.fails(1, &["cut.safetensors"]);
+}

@@ -1,0 +1,220 @@
+//! What is there is not made again, and what was begun is gone on with.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use crate::{
+    arguments, batch, dype, files, lines, names, pictures, place, provenance,
+    support::program::{Place, rgb8},
+};
+
+const ONE: [&str; 4] = ["--prompt", "a lake", "--steps", "8"];
+
+/// Runs until some steps are done and kills it; gives the checkpoint.
+fn begun(place: &Place, step: usize) -> PathBuf {
+    begun_with(place, &ONE, step)
+}
+
+fn begun_with(place: &Place, args: &[&str], step: usize) -> PathBuf {
+    let mut command = place.command(&arguments(args));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+    let told = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let word = format!("step {step}/8");
+    assert!(told.map_while(Result::ok).any(|line| line.contains(&word)), "{word}");
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    files(&place.path("outputs/.dype")).into_iter().find(|path| is_checkpoint(path)).expect("a checkpoint")
+}
+
+fn is_checkpoint(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "safetensors")
+}
+
+fn resume(place: &Place) -> crate::support::program::Run {
+    dype(place, &[&ONE[..], &["--resume"]].concat())
+}
+
+/// The picture when nothing interrupts it.
+fn uninterrupted() -> Vec<u8> {
+    let place = Place::new();
+    let run = dype(&place, &ONE);
+    rgb8(&place.path(run.succeeds().stdout.trim_end()))
+}
+
+#[test]
+fn a_resumed_picture_equals_the_uninterrupted_one() {
+    let expected = uninterrupted();
+    let place = Place::new();
+    begun(&place, 3);
+    let run = resume(&place);
+    assert_eq!(lines(run.succeeds()), ["outputs/seed_42_method_dy_yarn_res_64x64.png"]);
+    run.tells(&["going on after step", "step 8/8"]);
+    assert!(!run.stderr.contains("step 1/8"), "{}", run.stderr);
+    assert_eq!(rgb8(&place.path(run.stdout.trim_end())), expected);
+    assert_eq!(names(&place.path("outputs")), ["seed_42_method_dy_yarn_res_64x64.png"], "no checkpoint stays");
+}
+
+#[test]
+fn without_resume_it_starts_anew_and_says_what_could_be() {
+    let place = Place::new();
+    begun(&place, 3);
+    let run = dype(&place, &ONE);
+    run.succeeds().tells(&["--resume goes on from its checkpoint", "step 1/8"]);
+    assert_eq!(names(&place.path("outputs")).len(), 1, "its own checkpoint took the place of the other");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_not_taken_for_good() {
+    let expected = uninterrupted();
+    let damage: [(&str, fn(&mut Vec<u8>)); 5] = [
+        ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("empty", Vec::clear),
+        ("one bit", |bytes| *bytes.last_mut().expect("bytes") ^= 1),
+        ("zeros at the end", |bytes| {
+            let half = bytes.len() / 2;
+            bytes[half..].fill(0);
+        }),
+        ("a header that lies", |bytes| bytes[0] ^= 0x55),
+    ];
+    for (what, break_it) in damage {
+        let place = Place::new();
+        let checkpoint = begun(&place, 3);
+        let mut bytes = fs::read(&checkpoint).expect("readable");
+        break_it(&mut bytes);
+        fs::write(&checkpoint, bytes).expect("written");
+        let run = resume(&place);
+        run.succeeds().tells(&["a checkpoint cannot be used", "step 1/8"]);
+        assert_eq!(rgb8(&place.path(run.stdout.trim_end())), expected, "{what}");
+        assert_eq!(names(&place.path("outputs")).len(), 1, "{what}");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_other_settings_is_never_used() {
+    let place = Place::new();
+    let checkpoint = begun(&place, 3);
+    let run = dype(&place, &["--prompt", "a lake", "--steps", "8", "--guidance", "2", "--resume"]);
+    run.succeeds().tells(&["step 1/8"]);
+    assert!(checkpoint.exists(), "it belongs to another picture");
+    // Nor under the name of another.
+    let other = Place::new();
+    let name = begun_with(&other, &["--prompt", "a hill", "--steps", "8"], 3);
+    fs::copy(&checkpoint, &name).expect("copied");
+    let run = dype(&other, &["--prompt", "a hill", "--steps", "8", "--resume"]);
+    run.succeeds().tells(&["no checkpoint of this picture", "step 1/8"]);
+}
+
+#[test]
+fn what_is_there_is_told_and_not_made_again() {
+    let place = place();
+    let first = dype(&place, &batch(&[]));
+    let before = pictures(&place.path("outputs"));
+    let times: Vec<_> = files(&place.path("outputs")).iter().map(|path| modified(path)).collect();
+    let again = dype(&place, &batch(&["--resume"]));
+    assert_eq!(again.succeeds().stdout, first.stdout);
+    assert!(!again.stderr.contains("denoise"), "{}", again.stderr);
+    assert_eq!(files(&place.path("outputs")).iter().map(|path| modified(path)).collect::<Vec<_>>(), times);
+    fs::remove_file(place.path("outputs/seed_5_method_dy_ntk_res_64x64.png")).expect("removed");
+    let third = dype(&place, &batch(&["--resume"]));
+    assert_eq!(lines(third.succeeds()).len(), 6);
+    third.tells(&["picture   1 of 1, prompts.txt line 4, seed 5"]);
+    assert_eq!(pictures(&place.path("outputs")), before);
+}
+
+fn modified(path: &Path) -> std::time::SystemTime {
+    fs::metadata(path).and_then(|data| data.modified()).expect("a time")
+}
+
+#[test]
+fn other_settings_are_another_picture() {
+    let place = Place::new();
+    dype(&place, &["--prompt", "a lake", "--resume"]).succeeds();
+    for args in [&["--prompt", "a hill"][..], &["--prompt", "a lake", "--guidance", "3"]] {
+        let run = dype(&place, &[args, &["--resume"]].concat());
+        assert!(run.succeeds().stderr.contains("denoise"));
+    }
+    assert_eq!(pictures(&place.path("outputs")).len(), 3);
+    for ending in ["jpg", "webp"] {
+        let file = format!("x.{ending}");
+        for is_made in [true, false] {
+            let run = dype(&place, &["--prompt", "a lake", "-o", &file, "--resume"]);
+            assert_eq!(lines(run.succeeds()), [file.as_str()]);
+            assert_eq!(run.stderr.contains("denoise"), is_made, "{ending}");
+        }
+    }
+}
+
+#[test]
+fn a_cut_picture_is_made_again_in_its_place() {
+    let place = Place::new();
+    for ending in ["png", "jpg", "webp"] {
+        let file = format!("x.{ending}");
+        let make = || dype(&place, &["--prompt", "a lake", "-o", &file, "--resume"]);
+        make().succeeds();
+        let whole = fs::read(place.path(&file)).expect("readable");
+        fs::write(place.path(&file), &whole[..whole.len() - 9]).expect("written");
+        make().succeeds().tells(&["is cut short"]);
+        assert_eq!(fs::read(place.path(&file)).expect("readable"), whole);
+    }
+    assert_eq!(names(&place.path("")), ["x.jpg", "x.png", "x.webp"]);
+}
+
+#[test]
+fn a_preview_is_not_taken_for_the_picture() {
+    let place = Place::new();
+    let file = "outputs/seed_42_method_dy_yarn_res_64x64_2.png";
+    dype(&place, &["--prompt", "a lake", "--preview", file]).succeeds();
+    fs::remove_file(place.path("outputs/seed_42_method_dy_yarn_res_64x64.png")).expect("removed");
+    let run = dype(&place, &["--prompt", "a lake", "--resume"]);
+    assert!(run.succeeds().stderr.contains("denoise"));
+    assert!(provenance(&place.path(run.stdout.trim_end())).get("preview").is_none());
+}
+
+#[test]
+fn checkpoints_come_every_k_steps_or_never() {
+    let place = Place::new();
+    let run = |every: &str| {
+        let args = [&ONE[..], &["--checkpoint-every", every]].concat();
+        let mut command = place.command(&arguments(&args));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+        let told = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        assert!(told.map_while(Result::ok).any(|line| line.contains("step 4/8")));
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+    };
+    run("0");
+    assert!(!place.path("outputs/.dype").exists());
+    run("3");
+    let run = resume(&place);
+    run.succeeds().tells(&["going on after step 3 of 8"]);
+}
+
+#[test]
+fn two_processes_in_one_folder_do_not_harm_each_other() {
+    let alone = place();
+    dype(&alone, &batch(&[])).succeeds();
+    let expected = pictures(&alone.path("outputs"));
+    let place = place();
+    let start = || {
+        let mut command = place.command(&arguments(&batch(&["--resume"])));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
+    };
+    let ends = [start(), start(), start()].map(|child| child.wait_with_output().expect("ends"));
+    for end in &ends {
+        assert!(end.status.success(), "{}", String::from_utf8_lossy(&end.stderr));
+        assert_eq!(end.stdout.iter().filter(|byte| **byte == b'\n').count(), 6);
+    }
+    // Each made what the others had not finished yet: nothing is missing, and each file is one of the six pictures.
+    let made = pictures(&place.path("outputs"));
+    for (name, picture) in &made {
+        assert!(expected.values().any(|expected| expected == picture), "{name}");
+    }
+    for (name, picture) in &expected {
+        assert!(made.values().any(|made| made == picture), "{name}");
+    }
+    assert!(names(&place.path("outputs")).iter().all(|name| !name.starts_with('.')), "{:?}", names(&place.path("outputs")));
+}
