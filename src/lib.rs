@@ -17,6 +17,8 @@
 //! | module | what |
 //! |---|---|
 //! | [`cli`] | flags, commands, and the only writer to the terminal |
+//! | [`run`] | pictures in a row: checkpoints, resuming, previews |
+//! | [`batch`], [`compare`], [`preview`] | files of prompts, contact sheets, latents seen without the autoencoder |
 //! | [`pipeline`] | encode, denoise, decode: the one place that knows the order |
 //! | [`plan`] | what a run will need, before it loads anything |
 //! | [`position`] | the method: base, NTK, YaRN, and the DyPE schedule; pure f64, no tensors |
@@ -36,7 +38,6 @@
 
 pub mod batch;
 pub mod cli;
-/// Comparisons.
 pub mod compare;
 pub mod draw;
 pub mod error;

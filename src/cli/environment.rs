@@ -12,8 +12,8 @@ use clap::{
 
 use super::args::Cli;
 
-/// Flags of pictures that `dype replay` takes from the picture: no variable may stand in their way.
-const REPLAYED: [&str; 15] = [
+/// Flags that `dype replay` takes from the picture: no variable may stand in their way.
+const REPLAYED: [&str; 21] = [
     "prompt",
     "height",
     "width",
@@ -29,6 +29,12 @@ const REPLAYED: [&str; 15] = [
     "dype_thresholds",
     "base_resolution",
     "mu",
+    "model",
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+    "tokenizer",
+    "tokenizer_2",
 ];
 
 /// A command line as it was meant.
@@ -136,7 +142,7 @@ mod tests {
             let arg = replay.get_arguments().find(|arg| arg.get_id() == id).expect(id);
             assert!(arg.get_env().is_none(), "{id}");
         }
-        assert!(replay.get_arguments().any(|arg| arg.get_id() == "model" && arg.get_env().is_some()));
+        assert!(replay.get_arguments().any(|arg| arg.get_id() == "memory" && arg.get_env().is_some()));
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub fn completions(args: &CompletionsArgs, report: &Report) -> anyhow::Result<()
 
 /// Prints the man page, in roff.
 pub fn man(args: &ManArgs, report: &Report) -> anyhow::Result<()> {
-    let mut command = environment::command();
+    let mut command = environment::command().version(env!("CARGO_PKG_VERSION"));
     command.build();
     let page = match &args.command {
         None => command,

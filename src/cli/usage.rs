@@ -14,8 +14,10 @@ pub fn tell(error: &clap::Error, report: &Report) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    let is_inspect = std::env::args_os().nth(1).is_some_and(|word| word == "inspect");
-    let error = as_request(&error.render().to_string(), if is_inspect { "dype inspect" } else { "dype" });
+    let word = std::env::args_os().nth(1).unwrap_or_default().to_string_lossy().into_owned();
+    let is_command = Cli::command().get_subcommands().any(|known| known.get_name() == word);
+    let command = if is_command { format!("dype {word}") } else { "dype".to_owned() };
+    let error = as_request(&error.render().to_string(), &command);
     let code = error.exit_code();
     report.error(&error.into());
     ExitCode::from(code)

@@ -79,9 +79,7 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// [`Error::Model`] when the model's files turn out to be damaged: no other picture could be made either.
     pub fn run(&mut self, items: &[Item], listener: &mut dyn Listener) -> Result<()> {
-        if self.options.resume {
-            self.clean(items);
-        }
+        self.clean(items);
         let rest = self.without_existing(items, listener);
         for (index, (item, replaced)) in rest.iter().enumerate() {
             listener.begin(item);
@@ -91,9 +89,7 @@ impl<'a> Runner<'a> {
                 Err(error) => listener.failed(item, error),
             }
         }
-        if self.options.resume {
-            self.clean(items);
-        }
+        self.clean(items);
         Ok(())
     }
 

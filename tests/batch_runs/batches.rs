@@ -18,7 +18,9 @@ fn all_combinations_are_made_and_told_in_order() {
     let asked: Vec<(String, u64)> = made
         .iter()
         .map(|path| provenance(&place.path(path))["settings"].clone())
-        .map(|settings| (settings["prompt"].as_str().expect("text").to_owned(), settings["seed"].as_u64().expect("seed")))
+        .map(|settings| {
+            (settings["prompt"].as_str().expect("text").to_owned(), settings["seed"].as_u64().expect("seed"))
+        })
         .collect();
     let expected = ["a lake", "a hill", "a small red boat"].map(|prompt| [1, 5].map(|seed| (prompt.to_owned(), seed)));
     assert_eq!(asked, expected.concat());
@@ -148,26 +150,9 @@ fn overwriting_never_replaces_a_picture_of_the_same_batch() {
         assert_eq!(lines(run.succeeds()).len(), 6);
         assert_eq!(names(&place.path("x")).len(), 6);
     }
-    let latents = files(&place.path("")).into_iter().filter(|path| path.extension().is_some_and(|e| e == "safetensors"));
+    let latents =
+        files(&place.path("")).into_iter().filter(|path| path.extension().is_some_and(|e| e == "safetensors"));
     assert_eq!(latents.count(), 6);
-}
-
-#[test]
-fn one_failing_picture_does_not_stop_the_others() {
-    let place = Place::new();
-    // A folder is where the second picture's file should be.
-    fs::create_dir_all(place.path("x/b.png/full")).expect("made");
-    let lines_of = |name: &str| format!("{{\"prompt\": \"a lake\", \"output\": \"x/{name}.png\"}}\n");
-    fs::write(place.path("p.jsonl"), ["a", "b", "c"].map(lines_of).concat()).expect("written");
-    let run = dype(&place, &["--prompts", "p.jsonl", "--overwrite"]);
-    assert_eq!(run.code, Some(1), "{}", run.stderr);
-    assert_eq!(lines(&run), ["x/a.png", "x/c.png"]);
-    run.tells(&["error: p.jsonl line 2", "1 of 3 pictures could not be made", "--resume"]);
-    fs::remove_dir_all(place.path("x/b.png")).expect("removed");
-    let again = dype(&place, &["--prompts", "p.jsonl", "--overwrite", "--resume"]);
-    assert_eq!(lines(again.succeeds()), ["x/a.png", "x/c.png", "x/b.png"]);
-    again.tells(&["after step 1 of 1"]);
-    assert_eq!(names(&place.path("x")), ["a.png", "b.png", "c.png"]);
 }
 
 #[test]
@@ -179,4 +164,19 @@ fn a_preview_is_there_and_says_what_it_is_of() {
     assert_eq!(rgb8(&preview).len(), 3 * 8 * 8, "an eighth of 64 x 64");
     assert_eq!(provenance(&preview)["preview"], serde_json::json!({ "step": 3, "steps": 3 }));
     dype(&place, &["--preview", "now.gif"]).fails(2, &[".gif"]);
+}
+
+#[test]
+fn a_tight_budget_loads_the_transformer_anew_and_changes_no_pixel() {
+    let place = place();
+    let objects = |args: &[&str]| -> Vec<Value> {
+        let run = dype(&place, &batch(&[args, &["--json"]].concat()));
+        lines(run.succeeds()).iter().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let peaks = &objects(&["--dry-run", "--weights", "resident"])[0]["plan"]["peak_bytes"];
+    let least = ["text", "denoise", "decode"].iter().filter_map(|stage| peaks[*stage].as_u64()).max().expect("a peak");
+    let tight = objects(&["-o", "tight/", "--weights", "resident", "--memory", &least.to_string()]);
+    assert!(tight.iter().all(|object| object["seconds"]["load"].as_f64() > Some(0.0)), "{tight:?}");
+    dype(&place, &batch(&["-o", "roomy/"])).succeeds();
+    assert_eq!(pictures(&place.path("tight")), pictures(&place.path("roomy")));
 }

@@ -5,7 +5,7 @@
 use std::{os::unix::process::CommandExt, process::Stdio};
 
 use crate::{
-    arguments, batch, dype, files, names, pictures, place,
+    arguments, batch, dype, files, lines, names, pictures, place,
     support::program::{Place, Run},
 };
 
@@ -57,4 +57,22 @@ fn a_checkpoint_that_finds_no_room_does_not_end_the_run() {
     run.tells(&["free some space", "step 3/3"]);
     dype(&place, &batch(&["-o", "x/", "--resume"])).succeeds();
     assert_eq!(names(&place.path("x")).len(), 6);
+}
+
+#[test]
+fn one_failing_picture_does_not_stop_the_others() {
+    let place = Place::new();
+    let line = |name: &str, side: usize| {
+        format!("{{\"prompt\": \"a lake\", \"width\": {side}, \"height\": {side}, \"output\": \"x/{name}.png\"}}\n")
+    };
+    let prompts = [line("a", 16), line("b", 96), line("c", 32)].concat();
+    std::fs::write(place.path("p.jsonl"), prompts).expect("written");
+    let run = limited(&place, &["--prompts", "p.jsonl"], 14_000);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert_eq!(lines(&run), ["x/a.png", "x/c.png"]);
+    run.tells(&["error: p.jsonl line 2, seed 42: a lake: cannot write x/b.png", "1 of 3 pictures could not be made"]);
+    let again = dype(&place, &["--prompts", "p.jsonl", "--resume"]);
+    assert_eq!(lines(again.succeeds()), ["x/a.png", "x/c.png", "x/b.png"]);
+    again.tells(&["after step 1 of 1"]);
+    assert_eq!(names(&place.path("x")), ["a.png", "b.png", "c.png"]);
 }

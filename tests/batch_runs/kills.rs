@@ -41,7 +41,7 @@ fn fifty_kills_at_random_moments_lose_nothing() {
     let place = place();
     let folder = place.path("x");
     let mut random = Random(20_260_211);
-    let (mut kills, mut finished) = (0, 0);
+    let (mut kills, mut finished, mut begun) = (0, 0, 0);
     while kills < KILLS {
         let mut command = place.command(&arguments(&batch(&["-o", "x/", "--resume", "--checkpoint-every", "1"])));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
@@ -57,6 +57,7 @@ fn fifty_kills_at_random_moments_lose_nothing() {
         child.kill().expect("killed");
         child.wait().expect("ended");
         kills += 1;
+        begun += usize::from(folder.join(".dype").exists());
         // At no moment is there a picture that is not whole.
         if folder.exists() {
             for (name, picture) in pictures(&folder) {
@@ -64,6 +65,7 @@ fn fifty_kills_at_random_moments_lose_nothing() {
             }
         }
     }
+    assert!(begun > 5, "only {begun} kills met a picture that was begun");
     let last = dype(&place, &batch(&["-o", "x/", "--resume"]));
     last.succeeds();
     assert_eq!(pictures(&folder), expected, "after {kills} kills, {finished} whole batches and a last run");

@@ -14,8 +14,20 @@ use crate::{
 
 /// A picture with many settings of its own.
 const OWN: [&str; 14] = [
-    "--prompt", "a lake, still", "--steps", "2", "--seed", "7", "--method", "ntk", "--dype-scale", "1.7", "--guidance",
-    "3.3", "--base-resolution", "32",
+    "--prompt",
+    "a lake, still",
+    "--steps",
+    "2",
+    "--seed",
+    "7",
+    "--method",
+    "ntk",
+    "--dype-scale",
+    "1.7",
+    "--guidance",
+    "3.3",
+    "--base-resolution",
+    "32",
 ];
 
 #[test]
@@ -70,7 +82,12 @@ fn variables_do_not_stand_in_a_replays_way() {
     let place = Place::new();
     dype(&place, &[&OWN[..], &["-o", "x.png"]].concat()).succeeds();
     let mut command = place.command(&["replay", "x.png"]);
-    command.env("DYPE_SEED", "9").env("DYPE_NO_DYPE", "1").env("DYPE_PROMPT", "x").env("DYPE_OUTPUT", "y.png");
+    command
+        .env("DYPE_SEED", "9")
+        .env("DYPE_NO_DYPE", "1")
+        .env("DYPE_PROMPT", "x")
+        .env("DYPE_MODEL", "no/such")
+        .env("DYPE_OUTPUT", "y.png");
     let output = command.output().expect("starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(provenance(&place.path("y.png"))["settings"], provenance(&place.path("x.png"))["settings"]);
@@ -82,7 +99,9 @@ fn info_tells_people_and_programs() {
     dype(&place, &[&OWN[..], &["-o", "x.webp"]].concat()).succeeds();
     let run = place.dype(&["info", "x.webp"]);
     let text = &run.succeeds().stdout;
-    for words in ["a lake, still", "64 x 64 px", "7, noise of torch-cpu", "kappa(t) = 1.7 t^2", "tiny-flux", "on cpu in f32"] {
+    for words in
+        ["a lake, still", "64 x 64 px", "7, noise of torch-cpu", "kappa(t) = 1.7 t^2", "tiny-flux", "on cpu in f32"]
+    {
         assert!(text.contains(words), "{words}: {text}");
     }
     let run = place.dype(&["info", "--json", "x.webp"]);
@@ -127,7 +146,8 @@ fn pictures_that_cannot_be_replayed_say_why() {
 #[test]
 fn saved_latents_decode_to_the_same_picture() {
     let place = Place::new();
-    let args = ["--prompt", "a lake", "--width", "80", "--height", "40", "--save-latents", "l.safetensors", "-o", "x.png"];
+    let args =
+        ["--prompt", "a lake", "--width", "80", "--height", "40", "--save-latents", "l.safetensors", "-o", "x.png"];
     dype(&place, &args).succeeds();
     let model = fixture("tiny-flux");
     let model = model.to_str().expect("UTF-8");

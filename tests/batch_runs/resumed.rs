@@ -216,5 +216,9 @@ fn two_processes_in_one_folder_do_not_harm_each_other() {
     for (name, picture) in &expected {
         assert!(made.values().any(|made| made == picture), "{name}");
     }
-    assert!(names(&place.path("outputs")).iter().all(|name| !name.starts_with('.')), "{:?}", names(&place.path("outputs")));
+    assert!(
+        names(&place.path("outputs")).iter().all(|name| !name.starts_with('.')),
+        "{:?}",
+        names(&place.path("outputs"))
+    );
 }

@@ -38,9 +38,10 @@ fn help_shows_the_variables_and_fits_80_columns() {
     let place = Place::new();
     for command in [&["--help"][..], &["compare", "--help"], &["replay", "--help"], &["decode", "--help"]] {
         let mut run = place.command(command);
-        let run: crate::support::program::Run = run.env("COLUMNS", "80").env("DYPE_STEPS", "77").output().expect("starts").into();
+        let run: crate::support::program::Run =
+            run.env("COLUMNS", "80").env("DYPE_STEPS", "77").output().expect("starts").into();
         let help = &run.succeeds().stdout;
-        assert!(help.contains("[env: DYPE_MODEL]"), "{help}");
+        assert!(help.contains("[env: DYPE_MEMORY]"), "{help}");
         assert!(!help.contains("77"), "values are not shown");
         for line in help.lines() {
             assert!(line.chars().count() <= 80, "{line}");
