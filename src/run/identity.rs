@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_number_is_the_same_after_a_trip_through_text() {
-        for number in [4.5, 0.1 + 0.2, 1.0 / 3.0, 1.15, 7e-9, 3.141_592_653_589_793] {
+        for number in [4.5, 0.1 + 0.2, 1.0 / 3.0, 1.15, 7e-9, 2.0_f64.sqrt()] {
             let value = json!({ "guidance": number });
             let read: Value = serde_json::from_str(&value.to_string()).expect("JSON");
             assert_eq!(digest(&value), digest(&read), "{number}");

@@ -120,7 +120,7 @@ impl Runner<'_> {
         let every = self.options.checkpoint_every;
         let done = step.index + 1;
         // After the last step there is one in any case: decoding may fail, or take long.
-        if every == 0 || (done % every != 0 && done != step.steps) {
+        if every == 0 || (!done.is_multiple_of(every) && done != step.steps) {
             return;
         }
         if let Err(error) = checkpoint.save(done, latents, &item.settings)

@@ -26,7 +26,7 @@ pub struct Preview {
 impl Preview {
     /// Whether there is a preview after this step.
     pub fn is_due(&self, step: &StepInfo) -> bool {
-        (step.index + 1) % self.every.max(1) == 0 || step.index + 1 == step.steps
+        (step.index + 1).is_multiple_of(self.every.max(1)) || step.index + 1 == step.steps
     }
 
     /// Writes the picture that a step was heading for, an eighth of its size: `before` and `after` are packed latents

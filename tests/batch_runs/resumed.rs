@@ -70,7 +70,8 @@ fn without_resume_it_starts_anew_and_says_what_could_be() {
 #[test]
 fn a_damaged_checkpoint_is_not_taken_for_good() {
     let expected = uninterrupted();
-    let damage: [(&str, fn(&mut Vec<u8>)); 5] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damage: [(&str, Damage); 5] = [
         ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
         ("empty", Vec::clear),
         ("one bit", |bytes| *bytes.last_mut().expect("bytes") ^= 1),
