@@ -1,6 +1,9 @@
 //! The library's one error type: what went wrong, what to do about it, and the exit code it deserves.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 /// A result with the library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -59,8 +62,16 @@ pub enum Error {
         /// What to try.
         hint: String,
     },
+    /// Some pictures of a run could not be made; each was told of as it failed.
+    #[error("{what}")]
+    Unfinished {
+        /// How many of how many.
+        what: String,
+        /// What to do about them.
+        hint: String,
+    },
     /// A tensor operation failed: a bug of ours, or a device that gave up.
-    #[error(transparent)]
+    #[error("{}", without_backtrace(.0))]
     Tensor(#[from] candle_core::Error),
 }
 
@@ -87,11 +98,14 @@ impl Error {
             | Self::Model { hint, .. }
             | Self::Memory { hint, .. }
             | Self::Network { hint, .. }
+            | Self::Unfinished { hint, .. }
             | Self::Numeric { hint, .. } => (!hint.is_empty()).then(|| hint.clone()),
-            Self::Disk { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                Some("free some space, or choose another folder with --output or HF_HOME".into())
-            }
-            Self::Disk { .. } | Self::Tensor(_) => None,
+            Self::Disk { source, .. } => disk_hint(source.kind()).map(str::to_owned),
+            Self::Tensor(_) => Some(
+                "either the device gave up (for want of memory?) or this is a bug in dype: please report it with the \
+                 command line"
+                    .into(),
+            ),
         }
     }
 
@@ -104,6 +118,29 @@ impl Error {
     }
 }
 
+/// What to do about a file or folder that the system refuses.
+fn disk_hint(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::StorageFull => Some("free some space, or choose another folder with --output or HF_HOME"),
+        ErrorKind::PermissionDenied => Some("choose another place, or change the permissions of this one"),
+        ErrorKind::ReadOnlyFilesystem => Some("this disk cannot be written to; choose a folder on another one"),
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            Some("a file is where a folder should be; choose another folder, or move that file away")
+        }
+        ErrorKind::IsADirectory => Some("this is a folder; name a file in it"),
+        ErrorKind::NotFound => Some("check the path"),
+        _ => None,
+    }
+}
+
+/// What went wrong without the call stack, which candle appends where RUST_BACKTRACE is set: it tells users nothing.
+fn without_backtrace(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(inner),
+        error => error.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,9 +149,16 @@ mod tests {
     fn only_senseless_requests_exit_with_2() {
         assert_eq!(Error::request("width 0", "at least 16").exit_code(), 2);
         assert_eq!(Error::model("no such folder", "").exit_code(), 1);
-        let full = Error::disk("cannot write", Path::new("x.png"), std::io::ErrorKind::StorageFull.into());
+        let full = Error::disk("cannot write", Path::new("x.png"), ErrorKind::StorageFull.into());
         assert_eq!(full.exit_code(), 1);
         assert!(full.hint().expect("a full disk has a hint").contains("space"));
+    }
+
+    #[test]
+    fn a_tensor_error_is_one_line_with_a_hint() {
+        let error = Error::from(candle_core::Error::msg("shapes do not fit").bt());
+        assert_eq!(error.to_string(), "shapes do not fit");
+        assert!(error.hint().expect("advice").contains("report"));
     }
 
     #[test]

@@ -36,6 +36,7 @@
 
 pub mod batch;
 pub mod cli;
+/// Comparisons.
 pub mod compare;
 pub mod draw;
 pub mod error;
@@ -49,6 +50,7 @@ pub mod plan;
 pub mod position;
 pub mod preview;
 pub mod progress;
+pub mod run;
 pub mod sampling;
 pub mod settings;
 pub mod text;

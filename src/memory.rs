@@ -31,7 +31,7 @@ impl FromStr for Bytes {
             .unwrap_or((&lower, 1.0));
         let number: f64 = number.trim().parse().map_err(|_| wanted())?;
         let bytes = number * size;
-        if !bytes.is_finite() || bytes < 1.0 || bytes > 1e18 {
+        if !(1.0..=1e18).contains(&bytes) {
             return Err(wanted());
         }
         Ok(Self(bytes as u64))

@@ -103,12 +103,16 @@ impl<'a> Pipeline<'a> {
         self.observer.on(Event::Begin { stage, total: request.steps as u64 });
         let (first, latents) = start;
         let observer = self.observer;
+        if first > 0 {
+            observer.on(Event::Resume { stage, done: first as u64 });
+        }
         let latents = sampling::denoise(&mut denoiser, &sigmas, first, &latents, &mut |step, latents| {
             let detail = moment(step.t, schedule);
             observer.on(Event::Advance { stage, done: step.index as u64 + 1, detail });
             after_step(step, latents)
         })?;
-        observer.on(Event::End { stage, detail: format!("{} steps", request.steps) });
+        let plural = if request.steps == 1 { "" } else { "s" };
+        observer.on(Event::End { stage, detail: format!("{} step{plural}", request.steps) });
         Ok(latents)
     }
 

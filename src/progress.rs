@@ -11,6 +11,13 @@ pub enum Event {
         /// Units of work: steps, rows of pixels, bytes.
         total: u64,
     },
+    /// A stage that has just begun goes on from where an earlier run left it.
+    Resume {
+        /// The stage.
+        stage: Stage,
+        /// Units of work the earlier run did.
+        done: u64,
+    },
     /// A stage has come further: `done` units in all; `detail` is shown behind the bar (t and kappa, a file's name).
     Advance {
         /// The stage.
@@ -27,6 +34,8 @@ pub enum Event {
         /// A few words for the line.
         detail: String,
     },
+    /// Something that only those want to know who ask for detail.
+    Detail(String),
     /// Something the user may want to know.
     Note(String),
     /// Something the user should know; it carries its own advice.

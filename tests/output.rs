@@ -34,6 +34,13 @@ fn picture(size: ImageSize) -> Picture {
     picture
 }
 
+/// A picture of decoded rows [H, W, 3].
+fn from_rows(size: ImageSize, rows: &[f32]) -> Result<Picture, Error> {
+    let mut picture = Picture::blank(size);
+    picture.set_rows(0, rows)?;
+    Ok(picture)
+}
+
 fn provenance() -> Provenance {
     let settings = [("Steps", "28".to_string()), ("Seed", "42".to_string()), ("Model", "a: b, c".to_string())];
     Provenance {
@@ -55,12 +62,8 @@ fn floats_become_bytes_as_the_image_processor_rounds_them() {
     // (x / 2 + 0.5).clamp(0, 1) · 255, halves to even: 0.5/255 -> 0, 1.5/255 -> 2, 2.5/255 -> 2.
     let at = |level: f32| level / 127.5 - 1.0;
     let cases = [(-1.0, 0), (1.0, 255), (-7.0, 0), (7.0, 255), (0.0, 128), (at(100.2), 100), (at(100.8), 101)];
-    let mut planes = vec![];
-    for _channel in 0..3 {
-        planes.extend(cases.iter().map(|(value, _)| *value));
-    }
-    let image = Tensor::from_vec(planes, (1, 3, 1, cases.len()), &Device::Cpu).expect("a tensor");
-    let picture = Picture::from_tensor(&image).expect("a picture");
+    let row: Vec<f32> = cases.iter().flat_map(|(value, _)| [*value; 3]).collect();
+    let picture = from_rows(size(1, cases.len()), &row).expect("a picture");
     assert_eq!((picture.height, picture.width), (1, cases.len()));
     for (pixel, (value, expected)) in picture.rgb8.chunks_exact(3).zip(cases) {
         assert_eq!(pixel, [expected; 3], "{value}");
@@ -74,34 +77,33 @@ fn the_golden_picture_is_made_from_the_golden_pixels() {
     let golden = image::open(path).expect("a picture").to_rgb8();
     let (height, width) = (golden.height() as usize, golden.width() as usize);
     let floats: Vec<f32> = golden.as_raw().iter().map(|byte| f32::from(*byte) / 255.0 * 2.0 - 1.0).collect();
-    let image = Tensor::from_vec(floats, (1, height, width, 3), &Device::Cpu)
-        .and_then(|image| image.permute((0, 3, 1, 2)))
-        .expect("a tensor");
-    let picture = Picture::from_tensor(&image).expect("a picture");
+    let picture = from_rows(size(height, width), &floats).expect("a picture");
     assert!(picture.rgb8 == *golden.as_raw());
 }
 
 #[test]
 fn bands_of_rows_make_the_whole_picture() {
-    let image = Tensor::rand(-1f32, 1.0, (1, 3, 10, 6), &Device::Cpu).expect("a tensor");
-    let whole = Picture::from_tensor(&image).expect("a picture");
+    const LINE: usize = 6 * 3;
+    // 10 rows of 6 pixels; the values of a fixed sequence, each within [-1, 1].
+    let image: Vec<f32> = (0..10 * LINE).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+    let whole = from_rows(size(10, 6), &image).expect("a picture");
     let mut banded = Picture::blank(size(10, 6));
     for (first, rows) in [(0, 4), (4, 5), (9, 1)] {
-        banded.set_rows(first, &image.narrow(2, first, rows).expect("a band")).expect("set");
+        banded.set_rows(first, &image[first * LINE..][..rows * LINE]).expect("set");
     }
     assert_eq!(banded, whole);
-    let error = banded.set_rows(8, &image.narrow(2, 0, 4).expect("a band")).expect_err("beyond the end");
-    assert!(error.to_string().contains("rows 8..12"), "{error}");
-    assert!(Picture::from_tensor(&Tensor::zeros((1, 4, 2, 2), DType::F32, &Device::Cpu).expect("zeros")).is_err());
+    let error = banded.set_rows(8, &image[..4 * LINE]).expect_err("beyond the end");
+    assert!(error.to_string().contains("from row 8"), "{error}");
+    assert!(banded.set_rows(0, &image[..LINE - 1]).is_err(), "not a whole row");
+    assert_eq!(banded, whole, "what does not fit changes nothing");
 }
 
 #[test]
 fn pixels_that_are_not_finite_are_an_error() {
     for bad in [f32::NAN, f32::INFINITY] {
-        let mut values = vec![0f32; 3 * 4 * 5];
-        values[20 + 2 * 5 + 3] = bad;
-        let image = Tensor::from_vec(values, (1, 3, 4, 5), &Device::Cpu).expect("a tensor");
-        let error = Picture::from_tensor(&image).expect_err("not finite");
+        let mut values = vec![0f32; 4 * 5 * 3];
+        values[(2 * 5 + 3) * 3 + 1] = bad;
+        let error = from_rows(size(4, 5), &values).expect_err("not finite");
         assert!(matches!(error, Error::Numeric { .. }));
         assert!(error.to_string().contains("row 2, column 3"), "{error}");
     }

@@ -1,7 +1,9 @@
 //! Tokenizers and text encoders against what transformers 5 computes in float32 (tests/fixtures/README.md).
 
+mod support;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -12,18 +14,15 @@ use dype::{
     Error, Result,
     progress::{Event, Observer, Silent, Stage},
     text::{CLIP_TOKENS, ClipConfig, ClipEncoder, PromptTokenizer, T5Config, T5Encoder, TextEncoders, Tokenizers},
-    weights::{SafetensorsStore, TensorSource, Weights},
+    weights::{SafetensorsStore, Weights},
 };
+use support::{fixture, manifest::ManifestSource, relative_error, values};
 
 const CLIP_ROWS: usize = 865;
 const T5_ROWS: usize = 295;
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
 fn tiny(part: &str) -> PathBuf {
-    fixtures().join("tiny-flux").join(part)
+    fixture("tiny-flux").join(part)
 }
 
 fn weights(part: &str) -> Weights {
@@ -46,12 +45,12 @@ fn encoders() -> TextEncoders {
 }
 
 fn prompts() -> Vec<String> {
-    let text = fs::read_to_string(fixtures().join("expected/text.json")).expect("fixture");
+    let text = fs::read_to_string(fixture("expected/text.json")).expect("fixture");
     serde_json::from_str(&text).expect("a list of prompts")
 }
 
 fn expected() -> HashMap<String, Tensor> {
-    let path = fixtures().join("expected/text.safetensors");
+    let path = fixture("expected/text.safetensors");
     candle_core::safetensors::load(path, &Device::Cpu).expect("fixture")
 }
 
@@ -63,12 +62,7 @@ fn ids(tensor: &Tensor) -> Vec<u32> {
 /// |found - wanted| / |wanted|, over the whole tensors.
 fn relative_difference(found: &Tensor, wanted: &Tensor) -> f64 {
     assert_eq!(found.dims(), wanted.dims());
-    let values = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32 values");
-    let (found, wanted) = (values(found), values(wanted));
-    let square = |x: f32| f64::from(x) * f64::from(x);
-    let off: f64 = found.iter().zip(&wanted).map(|(a, b)| square(a - b)).sum();
-    let norm: f64 = wanted.iter().map(|x| square(*x)).sum();
-    (off / norm).sqrt()
+    relative_error(&values(found), &values(wanted))
 }
 
 #[derive(Default)]
@@ -187,53 +181,17 @@ fn ids_beyond_the_embedding_table_are_an_error() {
     assert_names(PromptTokenizer::t5(&tiny("tokenizer_2"), 294).map(drop), "tokenizer.json");
 }
 
-/// Answers every question about the listed tensors, remembers what was loaded, and holds no memory.
-struct Listed {
-    shapes: BTreeMap<String, Vec<usize>>,
-    loaded: Mutex<BTreeMap<String, usize>>,
-}
-
-impl TensorSource for Listed {
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.shapes.get(name).cloned()
-    }
-
-    fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        *self.loaded.lock().expect("not poisoned").entry(name.to_owned()).or_default() += 1;
-        Ok(Tensor::zeros((), dtype, device)?.broadcast_as(self.shapes[name].as_slice())?)
-    }
-
-    fn describe(&self) -> String {
-        "the list of FLUX.1-dev's tensors".into()
-    }
-}
-
-fn listed(part: &str) -> Arc<Listed> {
-    let text = fs::read_to_string(fixtures().join("flux1_dev_tensors.json")).expect("fixture");
-    let mut parts: HashMap<String, BTreeMap<String, Vec<usize>>> =
-        serde_json::from_str(&text).expect("shapes by part and name");
-    Arc::new(Listed { shapes: parts.remove(part).expect("the part"), loaded: Mutex::default() })
-}
-
-/// Everything listed was asked for, and nothing else: [`Weights::get`] refuses what is not listed.
-fn assert_all_loaded(source: &Listed) {
-    let loaded: Vec<String> = source.loaded.lock().expect("not poisoned").keys().cloned().collect();
-    let listed: Vec<String> = source.shapes.keys().cloned().collect();
-    assert_eq!(loaded, listed);
-    assert!(source.loaded.lock().expect("not poisoned").values().all(|times| *times == 1), "each once");
-}
-
 #[test]
 fn the_real_model_is_asked_for_exactly_its_tensors() {
-    let source = listed("text_encoder");
+    let source = Arc::new(ManifestSource::diffusers("text_encoder"));
     let view = Weights::new(source.clone(), DType::BF16, Device::Cpu);
     ClipEncoder::open(ClipConfig::clip_l(), view).check_weights().expect("all there");
-    assert_all_loaded(&source);
+    source.assert_each_asked_once();
 
-    let source = listed("text_encoder_2");
+    let source = Arc::new(ManifestSource::diffusers("text_encoder_2"));
     let view = Weights::new(source.clone(), DType::BF16, Device::Cpu);
     T5Encoder::open(T5Config::t5_xxl(), view).check_weights().expect("all there");
-    assert_all_loaded(&source);
+    source.assert_each_asked_once();
 }
 
 /// One clear error of the right kind that names the file.

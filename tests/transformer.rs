@@ -1,22 +1,17 @@
 //! The transformer against the reference's forward pass, and against itself in other pieces.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-};
+mod support;
+
+use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use dype::{
     flux::{Block, BlockSource, Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode},
     geometry::TokenGrid,
     position::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
-    weights::{SafetensorsStore, TensorSource, Weights, read_json},
+    weights::{SafetensorsStore, Weights, read_json},
 };
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
+use support::{fixture, manifest::ManifestSource, values};
 
 fn tiny_config() -> FluxConfig {
     read_json(&fixture("tiny-flux/transformer/config.json")).expect("config")
@@ -105,8 +100,7 @@ fn scalar(tensor: &Tensor) -> f64 {
 
 /// ‖a - b‖ / ‖b‖
 fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
-    let norm = |x: &Tensor| x.sqr().and_then(|x| x.sum_all()).and_then(|x| x.to_scalar::<f32>()).expect("norm").sqrt();
-    f64::from(norm(&(a - b).expect("one shape")) / norm(b))
+    support::relative_error(&values(a), &values(b))
 }
 
 fn load(mode: WeightsMode, dtype: DType) -> Transformer {
@@ -148,7 +142,7 @@ fn streamed_and_half_width_weights_are_the_resident_ones_exactly() {
 }
 
 fn bits(tensor: &Tensor) -> Vec<u32> {
-    tensor.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32").iter().map(|x| x.to_bits()).collect()
+    values(tensor).iter().map(|x| x.to_bits()).collect()
 }
 
 #[test]
@@ -173,34 +167,10 @@ fn products_rounded_to_bf16_stay_near_the_reference() {
     assert!(error < 1e-2, "relative error {error:e}");
 }
 
-/// Answers every name with zeros that take no memory, and remembers what it was asked for.
-struct Recorder {
-    shapes: BTreeMap<String, Vec<usize>>,
-    asked: Mutex<Vec<String>>,
-}
-
-impl TensorSource for Recorder {
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.shapes.get(name).cloned()
-    }
-
-    fn load(&self, name: &str, dtype: DType, device: &Device) -> dype::Result<Tensor> {
-        self.asked.lock().expect("not poisoned").push(name.to_owned());
-        Ok(Tensor::zeros((), dtype, device)?.broadcast_as(self.shapes[name].as_slice())?)
-    }
-
-    fn describe(&self) -> String {
-        "a list of names".into()
-    }
-}
-
 #[test]
 fn flux1_dev_is_asked_for_exactly_its_tensors() {
-    let mut models: HashMap<String, BTreeMap<String, Vec<usize>>> =
-        read_json(&fixture("flux1_dev_tensors.json")).expect("names");
-    let shapes = models.remove("transformer").expect("transformer");
-    let recorder = Arc::new(Recorder { shapes, asked: Mutex::default() });
-    let weights = Weights::new(recorder.clone(), DType::BF16, Device::Cpu);
+    let manifest = Arc::new(ManifestSource::diffusers("transformer"));
+    let weights = Weights::new(manifest.clone(), DType::BF16, Device::Cpu);
     let config = FluxConfig::flux1_dev();
     Transformer::load(&config, &weights, WeightsMode::Stream, DType::F32).expect("all but the blocks");
     let blocks = BlockSource::new(&config, &weights, WeightsMode::Stream, Compute::EXACT_F32).expect("blocks");
@@ -213,10 +183,7 @@ fn flux1_dev_is_asked_for_exactly_its_tensors() {
         })
         .expect("every block");
     assert_eq!(doubles, 19);
-    let mut asked = recorder.asked.lock().expect("not poisoned").clone();
-    asked.sort_unstable();
-    let names: Vec<_> = recorder.shapes.keys().cloned().collect();
-    assert_eq!(asked, names, "each tensor once");
+    manifest.assert_each_asked_once();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use dype::{
@@ -10,10 +10,7 @@ use dype::{
     vae::{DecodeOptions, Decoder, VaeConfig},
     weights::{SafetensorsStore, Weights, read_json},
 };
-
-fn fixture(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
-}
+use support::fixture;
 
 fn tiny() -> (VaeConfig, Weights) {
     let folder = fixture("tiny-flux/vae");

@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{inspect::InspectArgs, position_args::PositionArgs, values};
+use super::{
+    batch_args::{ProgressArgs, SelectArgs},
+    inspect::InspectArgs,
+    position_args::PositionArgs,
+    values,
+};
 use crate::{
     flux::WeightsMode,
     memory::Bytes,
@@ -37,6 +42,7 @@ const HELP_STYLES: clap::builder::Styles = clap::builder::Styles::plain();
         The path of each picture goes to stdout, everything else to stderr.\n\
         Exit codes: 0 done, 1 the run failed, 2 the request makes no sense, 130 interrupted.",
     args_conflicts_with_subcommands = true,
+    args_override_self = true,
     disable_version_flag = true,
     max_term_width = 100,
     styles = HELP_STYLES
@@ -69,6 +75,12 @@ pub struct GenerateArgs {
     /// Position flags.
     #[command(flatten)]
     pub position: PositionArgs,
+    /// Batch flags.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// Flags of what is kept on the way.
+    #[command(flatten)]
+    pub progress: ProgressArgs,
     /// Model flags.
     #[command(flatten)]
     pub model: ModelArgs,
@@ -97,7 +109,7 @@ pub struct PictureArgs {
     #[arg(long, value_name = "N", default_value_t = 28, value_parser = values::steps, allow_negative_numbers = true)]
     pub steps: usize,
     /// Seed of the noise, 0 to 2^64 - 1; the same seed is the same noise on every device
-    #[arg(long, value_name = "N", default_value_t = 42, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 42, value_parser = values::seed, allow_negative_numbers = true)]
     pub seed: u64,
     /// How strongly the prompt is followed; ignored by models without guidance (schnell) [default: 4.5]
     #[arg(long, value_name = "SCALE", value_parser = values::finite, allow_negative_numbers = true)]
@@ -168,13 +180,13 @@ pub struct OutputArgs {
     /// Also save the final packed latents [1, N, 64] as safetensors
     #[arg(long, value_name = "FILE")]
     pub save_latents: Option<PathBuf>,
-    /// Print JSON instead of text (with --dry-run)
-    #[arg(long, requires = "dry_run")]
+    /// Print one JSON object a picture instead of its path
+    #[arg(long)]
     pub json: bool,
     /// Only errors
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// More detail; -vv for more still
+    /// More detail: the plan of the run, and where latents went
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }

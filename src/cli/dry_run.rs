@@ -1,20 +1,22 @@
 //! `--dry-run`: what a run would need, as a table or JSON.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use serde_json::json;
 
-use super::{generate, model_source::ModelSource, provenance::device_name, report};
+use super::{execute, items::Planned, model_source::ModelSource, report};
 use crate::{
     memory::Bytes,
+    output,
     plan::{Machine, Plan, SpeedBook},
-    settings::{ModelFacts, Request, Settings},
+    run::Item,
+    settings::Settings,
     weights::hub::DownloadPlan,
 };
 
-/// Prints the plan; loads nothing.
+/// Prints what the pictures need; loads nothing. JSON is one line a picture, text a table of the most demanding one.
 pub fn run(
-    request: &Request,
+    planned: &[Planned],
     source: ModelSource,
     machine: &Machine,
     as_json: bool,
@@ -30,27 +32,38 @@ pub fn run(
         return Ok(());
     }
     let files = source.open(&crate::progress::Silent)?;
-    let settings = request.resolve(&ModelFacts::of(&files.transformer.config));
-    let plan = Plan::new(&files, &generate::task(&settings), machine)?;
-    let seconds = SpeedBook::open()
-        .get(&machine_name(machine))
-        .map(|speed| speed.time(plan.step_flops.saturating_mul(settings.steps as u64), plan.decode_flops));
+    let items = execute::plan_items(planned, &files, machine, None)?;
+    let speed = SpeedBook::open().get(&machine.name());
+    let time = |item: &Item| {
+        let steps = item.plan.step_flops.saturating_mul(item.settings.steps as u64);
+        speed.map(|speed| speed.time(steps, item.plan.decode_flops))
+    };
     if as_json {
-        let estimate = seconds.map(|time| time.as_secs_f64());
-        report.result(&json!({ "settings": settings, "plan": plan, "seconds": estimate }).to_string());
-    } else {
-        report.result(&table(&plan, &settings, seconds));
+        for (item, planned) in items.iter().zip(planned) {
+            let path = output::numbered(&planned.path, planned.number);
+            let seconds = time(item).map(|time| time.as_secs_f64());
+            let line = json!({ "path": path, "settings": item.settings, "plan": *item.plan, "seconds": seconds });
+            report.result(&line.to_string());
+        }
+        return Ok(());
+    }
+    if let Some(most) = items.iter().max_by_key(|item| item.plan.total_flops) {
+        report.result(&table(&most.plan, &most.settings, time(most)));
+    }
+    if items.len() > 1 {
+        let all: Option<Duration> = items.iter().map(time).sum();
+        let all = all.map_or_else(|| "unknown".to_owned(), report::seconds);
+        report.result(&format!(
+            "{:<10} {} pictures, the above is the largest; time of all: {all}",
+            "batch",
+            items.len()
+        ));
     }
     Ok(())
 }
 
-/// The name speeds are kept under: device and number type.
-pub fn machine_name(machine: &Machine) -> String {
-    format!("{} {}", device_name(&machine.device), machine.dtype.as_str())
-}
-
 /// A plan as a table of at most 80 columns.
-pub fn table(plan: &Plan, settings: &Settings, estimate: Option<std::time::Duration>) -> String {
+pub fn table(plan: &Plan, settings: &Settings, estimate: Option<Duration>) -> String {
     let tera = |flops: u64| format!("{:.1} TFLOP", flops as f64 / 1e12);
     let weights = plan.weights_bytes;
     let peaks = plan.peak_bytes;
@@ -59,7 +72,7 @@ pub fn table(plan: &Plan, settings: &Settings, estimate: Option<std::time::Durat
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<10} {value}");
     };
-    line("picture", format!("{} x {} px, {} steps", settings.height, settings.width, settings.steps));
+    line("picture", format!("{} x {} px, {}", settings.height, settings.width, report::steps(settings.steps)));
     line("tokens", format!("{} image + {} text", plan.image_tokens, plan.text_tokens));
     line("work", format!("{} a step, {} in all", tera(plan.step_flops), tera(plan.total_flops)));
     line(

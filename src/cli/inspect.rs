@@ -57,10 +57,10 @@ impl InspectArgs {
     pub fn settings(&self, config: &FluxConfig, mu: Option<f64>, schedule: &[f64]) -> Result<InspectSettings> {
         let model = ModelFacts::of(config);
         Ok(InspectSettings {
-            method: self.position.method,
+            method: self.position.choice.method,
             dype: model.dype(self.position.dype()),
             size: ImageSize::new(self.height, self.width)?,
-            base_resolution_px: model.base_resolution_px(self.position.base_resolution),
+            base_resolution_px: model.base_resolution_px(self.position.tuning.base_resolution),
             axes_dim: config.axes_dims_rope,
             theta: config.rope_theta,
             mu,

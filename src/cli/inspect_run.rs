@@ -8,6 +8,7 @@ use super::{
 use crate::{
     flux::FluxConfig,
     geometry::ImageSize,
+    progress::{Event, Observer},
     sampling::{self, Mu, SchedulerConfig},
 };
 
@@ -18,12 +19,15 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
         None => (FluxConfig::flux1_dev(), SchedulerConfig::flux1_dev()),
     };
     let size = ImageSize::new(args.height, args.width).map_err(crate::Error::from)?;
-    let mu = args.position.mu.unwrap_or(Mu::Pinned);
+    let mu = args.position.tuning.mu.unwrap_or(Mu::Pinned);
     let tokens = size.tokens().count();
     let mut sigmas = sampling::sigmas(&scheduler, args.steps, tokens, mu)?;
     sigmas.pop();
     let settings = args.settings(&config, sampling::resolve_mu(&scheduler, tokens, mu), &sigmas)?;
     let inspection = inspect(&settings)?;
+    for note in args.position.without_effect() {
+        report.on(Event::Note(note.into()));
+    }
     if let Some(file) = &args.plot {
         plot::save(&inspection, file)?;
         report.result(&file.display().to_string());

@@ -1,16 +1,21 @@
 //! The command line: flags, commands, and what they tell.
 
 mod args;
+mod batch_args;
 mod dry_run;
+mod execute;
 mod generate;
 pub mod inspect;
 mod inspect_run;
+mod items;
+mod listen;
 mod model_source;
+mod notes;
 pub mod plot;
 pub mod position_args;
-mod provenance;
 mod report;
 mod target;
+mod usage;
 mod values;
 mod version;
 
@@ -29,13 +34,17 @@ const FAILED: u8 = 1;
 
 /// Parses the command line, runs it, and gives the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::tell(&error, &Report::new(Verbosity::Normal)),
+    };
     let report = Report::new(Verbosity::of(&cli.generate.output));
     if let Err(error) = handle_interrupts() {
         report.error(&error);
         return ExitCode::from(FAILED);
     }
     match run(&cli, &report) {
+        Ok(()) if report.has_lost_results() => ExitCode::from(FAILED),
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report.error(&error);

@@ -15,7 +15,7 @@ use crate::{
 /// Where the model comes from.
 pub enum ModelSource {
     /// A folder or file on this disk.
-    Local(ModelRequest),
+    Local(Box<ModelRequest>),
     /// The Hub, or its cache on this disk.
     Hub(Box<HubSource>),
 }
@@ -44,7 +44,7 @@ impl ModelSource {
             ..ModelRequest::default()
         };
         if Path::new(&args.model).exists() {
-            return Ok(Self::Local(request));
+            return Ok(Self::Local(Box::new(request)));
         }
         let model: HubModel = args.model.parse()?;
         let hub = Hub::new(HubSettings::from_env());

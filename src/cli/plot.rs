@@ -9,6 +9,7 @@ use super::inspect::{AxisInspection, Inspection, StepInspection};
 use crate::{
     draw::{Align, Canvas, Color, Point, TextStyle, font},
     error::{Error, Result},
+    output::write_atomically,
 };
 
 /// The most curves that still can be told apart.
@@ -50,7 +51,7 @@ pub fn draw(inspection: &Inspection) -> RgbImage {
     canvas.into_image()
 }
 
-/// Draws an inspection into a PNG file.
+/// Draws an inspection into a PNG file, in place of one that is there; a missing folder is made.
 ///
 /// # Errors
 /// [`Error::Disk`] when the file cannot be written.
@@ -58,7 +59,7 @@ pub fn save(inspection: &Inspection, path: &Path) -> Result<()> {
     let mut png = std::io::Cursor::new(Vec::new());
     let encoded = draw(inspection).write_to(&mut png, ImageFormat::Png);
     encoded.map_err(|error| Error::disk("cannot encode", path, std::io::Error::other(error)))?;
-    std::fs::write(path, png.into_inner()).map_err(|error| Error::disk("cannot write", path, error))
+    write_atomically(path, true, |file| file.write_all(png.get_ref())).map(drop)
 }
 
 /// The steps that are drawn, in the schedule's order: those nearest to t evenly spread over its range; one where t

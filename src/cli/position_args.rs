@@ -8,22 +8,38 @@ use crate::sampling::Mu;
 
 /// Flags of position extrapolation, as typed.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
-#[command(next_help_heading = "Position")]
 pub struct PositionArgs {
+    /// Which method.
+    #[command(flatten)]
+    pub choice: MethodArgs,
+    /// How it is tuned.
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}
+
+/// The method, and whether DyPE drives it.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+#[command(next_help_heading = "Position")]
+pub struct MethodArgs {
     /// How positions beyond the training resolution are made: yarn and ntk rescale the rotary frequencies, base keeps them
     #[arg(long, value_name = "METHOD", default_value_t = Method::Yarn, value_parser = methods(), hide_possible_values = true)]
     pub method: Method,
 
     /// Extrapolate the same at every step: no DyPE
-    #[arg(long, alias = "no_dype")]
+    #[arg(long, alias = "no_dype", conflicts_with_all = ["dype_scale", "dype_exponent"])]
     pub no_dype: bool,
+}
 
+/// What is the same for every method.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
+#[command(next_help_heading = "Position")]
+pub struct TuningArgs {
     /// DyPE's strength at the first step, lambda_s [default: the paper's, 1 for yarn and 2 for ntk]
-    #[arg(long, value_name = "NUMBER", value_parser = values::not_negative, allow_negative_numbers = true, conflicts_with = "no_dype")]
+    #[arg(long, value_name = "NUMBER", value_parser = values::not_negative, allow_negative_numbers = true)]
     pub dype_scale: Option<f64>,
 
     /// How soon DyPE fades, lambda_t in kappa = lambda_s * t^lambda_t [default: 2]
-    #[arg(long, value_name = "NUMBER", value_parser = values::not_negative, allow_negative_numbers = true, conflicts_with = "no_dype")]
+    #[arg(long, value_name = "NUMBER", value_parser = values::not_negative, allow_negative_numbers = true)]
     pub dype_exponent: Option<f64>,
 
     /// How DyPE moves yarn's thresholds: product multiplies by kappa, power is the method's 2025-10 revision
@@ -42,11 +58,30 @@ pub struct PositionArgs {
 impl PositionArgs {
     /// DyPE's settings as far as flags give them, or none with `--no-dype`.
     pub fn dype(&self) -> Option<DypeSettings> {
-        (!self.no_dype).then_some(DypeSettings {
-            scale: self.dype_scale,
-            exponent: self.dype_exponent,
-            thresholds: self.dype_thresholds,
-        })
+        (!self.choice.no_dype).then(|| self.tuning.dype())
+    }
+
+    /// Notes about flags that were given and change nothing.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let MethodArgs { method, no_dype } = self.choice;
+        let has_lambdas = self.tuning.dype_scale.is_some() || self.tuning.dype_exponent.is_some();
+        let has_thresholds = self.tuning.dype_thresholds == Thresholds::Power;
+        let mut notes = Vec::new();
+        if has_lambdas && method == Method::Base {
+            notes
+                .push("--dype-scale and --dype-exponent have no effect with --method base, which extrapolates nothing");
+        }
+        if has_thresholds && (method != Method::Yarn || no_dype) {
+            notes.push("--dype-thresholds has no effect here: it is about --method yarn with DyPE");
+        }
+        notes
+    }
+}
+
+impl TuningArgs {
+    /// DyPE's settings as far as flags give them.
+    pub fn dype(&self) -> DypeSettings {
+        DypeSettings { scale: self.dype_scale, exponent: self.dype_exponent, thresholds: self.dype_thresholds }
     }
 }
 
@@ -71,16 +106,16 @@ mod tests {
         position: PositionArgs,
     }
 
-    fn parse(words: &[&str]) -> std::result::Result<PositionArgs, clap::Error> {
+    fn parse(words: &[&str]) -> Result<PositionArgs, clap::Error> {
         Cli::try_parse_from([&["dype"], words].concat()).map(|cli| cli.position)
     }
 
     #[test]
     fn without_flags_it_is_the_papers_dy_yarn() {
         let args = parse(&[]).expect("no flags are needed");
-        assert_eq!(args.method, Method::Yarn);
+        assert_eq!(args.choice.method, Method::Yarn);
         assert_eq!(args.dype(), Some(DypeSettings::default()));
-        assert_eq!(args.mu, None);
+        assert_eq!(args.tuning.mu, None);
     }
 
     #[test]
@@ -95,8 +130,20 @@ mod tests {
         let args = parse(&["--dype-scale", "0.5", "--dype-thresholds", "power"]).expect("valid");
         let expected = DypeSettings { scale: Some(0.5), exponent: None, thresholds: Thresholds::Power };
         assert_eq!(args.dype(), Some(expected));
-        assert_eq!(parse(&["--base-resolution", "512"]).expect("valid").base_resolution, Some(512));
-        assert_eq!(parse(&["--mu", "stock"]).expect("valid").mu, Some(Mu::Stock));
+        assert_eq!(parse(&["--base-resolution", "512"]).expect("valid").tuning.base_resolution, Some(512));
+        assert_eq!(parse(&["--mu", "stock"]).expect("valid").tuning.mu, Some(Mu::Stock));
+    }
+
+    #[test]
+    fn flags_that_change_nothing_are_told() {
+        let notes = |words: &[&str]| parse(words).expect("valid").without_effect();
+        for words in [&[][..], &["--dype-scale", "2"], &["--dype-thresholds", "power"], &["--method", "base"]] {
+            assert!(notes(words).is_empty(), "{words:?}");
+        }
+        assert!(notes(&["--method", "base", "--dype-exponent", "1"])[0].contains("--method base"));
+        for words in [["--method", "ntk"], ["--no-dype", "--mu=1"]] {
+            assert!(notes(&[&words[..], &["--dype-thresholds", "power"]].concat())[0].contains("--dype-thresholds"));
+        }
     }
 
     #[test]

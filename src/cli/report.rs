@@ -1,8 +1,11 @@
 //! The only writer to the terminal: results to stdout, everything else to stderr.
 
 use std::{
-    io::{IsTerminal, Write},
-    sync::Mutex,
+    io::{ErrorKind, IsTerminal, Write},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -45,12 +48,16 @@ pub struct Report {
     is_terminal: bool,
     colors: bool,
     stage: Mutex<Option<Running>>,
+    /// A result did not reach stdout.
+    lost: AtomicBool,
 }
 
 /// The stage that is being worked on.
 struct Running {
     stage: Stage,
     total: u64,
+    /// Units that an earlier run did: they took this one no time.
+    before: u64,
     started: Instant,
     last_plain: Instant,
     bar: Option<ProgressBar>,
@@ -67,14 +74,25 @@ impl Report {
             is_terminal: is_terminal && !dumb,
             colors: is_terminal && !no_color && !dumb,
             stage: Mutex::default(),
+            lost: AtomicBool::new(false),
         }
     }
 
-    /// A result: one line on stdout. A closed pipe is no error.
+    /// A result: one line on stdout. A closed pipe is no error: its reader has seen enough.
     pub fn result(&self, line: &str) {
         let mut stdout = std::io::stdout().lock();
-        // The reader may have seen enough; what was asked for is on the disk.
-        let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+        match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                self.lost.store(true, Ordering::Relaxed);
+                self.error(&anyhow::Error::new(error).context("cannot write to stdout"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a result could not be written to stdout.
+    pub fn has_lost_results(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// A detail that is told with `--verbose` only.
@@ -86,9 +104,14 @@ impl Report {
 
     /// An error with its causes and its hint.
     pub fn error(&self, error: &anyhow::Error) {
-        self.raw(&format!("{} {error}", self.paint("1;31", "error:")));
-        for cause in error.chain().skip(1) {
-            self.raw(&format!("  {} {cause}", self.paint("1", "Caused by:")));
+        let mut told = error.to_string();
+        self.raw(&format!("{} {told}", self.paint("1;31", "error:")));
+        for cause in error.chain().skip(1).map(ToString::to_string) {
+            // Some messages end in their cause already.
+            if !told.ends_with(&cause) {
+                self.raw(&format!("  {} {cause}", self.paint("1", "Caused by:")));
+            }
+            told = cause;
         }
         let hint = error.chain().find_map(|cause| cause.downcast_ref::<crate::Error>()).and_then(crate::Error::hint);
         if let Some(hint) = hint {
@@ -96,13 +119,24 @@ impl Report {
         }
     }
 
+    /// That one picture of several failed; the run goes on.
+    pub fn failure(&self, which: &str, error: &crate::Error) {
+        self.raw(&format!("{} {which}: {error}", self.paint("1;31", "error:")));
+        if let Some(hint) = error.hint() {
+            self.raw(&format!("{} {hint}", self.paint("1;36", "hint:")));
+        }
+    }
+
     /// The last words of an interrupted run. The bar's line is left first.
     pub fn interrupted(&self) {
         let start = if self.is_terminal { "\r\x1b[K" } else { "" };
-        self.raw(&format!("{start}interrupted; no partial picture was left behind"));
+        self.raw(&format!(
+            "{start}interrupted; no partial picture was left behind, and --resume goes on from the last checkpoint"
+        ));
     }
 
-    fn line(&self, line: &str) {
+    /// A line that `--quiet` leaves out.
+    pub fn line(&self, line: &str) {
         if self.verbosity > Verbosity::Quiet {
             self.raw(line);
         }
@@ -131,7 +165,7 @@ impl Report {
     fn begin(&self, stage: Stage, total: u64) {
         let bar = (self.is_terminal && self.verbosity > Verbosity::Quiet).then(|| new_bar(stage, total));
         let now = Instant::now();
-        *self.lock() = Some(Running { stage, total, started: now, last_plain: now, bar });
+        *self.lock() = Some(Running { stage, total, before: 0, started: now, last_plain: now, bar });
     }
 
     fn advance(&self, stage: Stage, done: u64, detail: String) {
@@ -139,7 +173,9 @@ impl Report {
         let Some(running) = guard.as_mut().filter(|running| running.stage == stage) else { return };
         if let Some(bar) = &running.bar {
             bar.set_message(match stage {
-                Stage::Denoise => format!("{}  {detail}", pace(running.started.elapsed(), done)),
+                Stage::Denoise => {
+                    format!("{}  {detail}", pace(running.started.elapsed(), done.saturating_sub(running.before)))
+                }
                 _ => detail,
             });
             bar.set_position(done);
@@ -155,6 +191,16 @@ impl Report {
         self.line(&line);
     }
 
+    fn resume(&self, stage: Stage, done: u64) {
+        let mut guard = self.lock();
+        let Some(running) = guard.as_mut().filter(|running| running.stage == stage) else { return };
+        running.before = done;
+        if let Some(bar) = &running.bar {
+            bar.set_position(done);
+            bar.reset_eta();
+        }
+    }
+
     fn end(&self, stage: Stage, detail: &str) {
         let Some(running) = self.lock().take() else { return };
         if let Some(bar) = &running.bar {
@@ -168,8 +214,10 @@ impl Observer for Report {
     fn on(&self, event: Event) {
         match event {
             Event::Begin { stage, total } => self.begin(stage, total),
+            Event::Resume { stage, done } => self.resume(stage, done),
             Event::Advance { stage, done, detail } => self.advance(stage, done, detail),
             Event::End { stage, detail } => self.end(stage, &detail),
+            Event::Detail(text) => self.detail(&text),
             Event::Note(text) => self.line(&format!("{} {text}", self.paint("1", "note:"))),
             Event::Warning(text) => self.line(&format!("{} {text}", self.paint("1;33", "warning:"))),
         }
@@ -201,11 +249,12 @@ fn new_bar(stage: Stage, total: u64) -> ProgressBar {
 
 fn plain_line(running: &Running, done: u64, detail: &str) -> String {
     let elapsed = running.started.elapsed();
-    let left = eta(elapsed, done, running.total);
+    let now = done.saturating_sub(running.before);
+    let left = eta(elapsed, now, running.total.saturating_sub(running.before));
     let stage = name(running.stage);
     match running.stage {
         Stage::Denoise => {
-            format!("{stage:<9} step {done}/{}  {}  ETA {left}  {detail}", running.total, pace(elapsed, done))
+            format!("{stage:<9} step {done}/{}  {}  ETA {left}  {detail}", running.total, pace(elapsed, now))
         }
         Stage::Download => {
             let rate = Bytes((done as f64 / elapsed.as_secs_f64().max(1e-3)) as u64);
@@ -227,6 +276,11 @@ fn eta(elapsed: Duration, done: u64, total: u64) -> String {
         return "?".into();
     }
     seconds(elapsed.mul_f64(total.saturating_sub(done) as f64 / done as f64))
+}
+
+/// A number of steps.
+pub fn steps(count: usize) -> String {
+    if count == 1 { "1 step".into() } else { format!("{count} steps") }
 }
 
 /// A duration as people read it: `0.3 s`, `41 s`, `2 min 05 s`, `3 h 10 min`.

@@ -6,14 +6,14 @@ use crate::{
     error::Result,
     geometry::ImageSize,
     output::{self, Format},
-    settings::Settings,
+    settings::Request,
 };
 
 /// The folder of pictures that are given no place. Source: the reference's `run_dype.py`.
 const DEFAULT_FOLDER: &str = "outputs";
 
 /// Where pictures go, as asked with `--output`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Into this folder, under the reference's name.
     Folder(PathBuf),
@@ -31,16 +31,15 @@ impl Target {
         }
     }
 
-    /// Checks, before anything is loaded, that a picture of this size can be written here. Makes the folder.
+    /// Checks, before anything is loaded, that a picture of this size fits the format.
     ///
     /// # Errors
-    /// [`crate::Error::Request`] for a format that is unknown or too small for the size, [`crate::Error::Disk`] for a folder
-    /// that cannot be made or written.
+    /// [`crate::Error::Request`] for a format that is unknown or too small for the size.
     pub fn check(&self, size: ImageSize) -> Result<()> {
-        if let Self::File(file) = self {
-            Format::from_path(file)?.check_size(size)?;
+        match self {
+            Self::File(file) => Format::from_path(file)?.check_size(size),
+            Self::Folder(_) => Ok(()),
         }
-        output::check_writable(self.folder())
     }
 
     /// The folder pictures go into.
@@ -54,13 +53,13 @@ impl Target {
         }
     }
 
-    /// The file for a picture of these settings, before `_2`, `_3`, ... make it unique.
-    pub fn file(&self, settings: &Settings) -> PathBuf {
+    /// The file of a picture, before `_2`, `_3`, ... make it unique.
+    pub fn file(&self, request: &Request) -> PathBuf {
         match self {
             Self::File(file) => file.clone(),
             Self::Folder(folder) => {
-                let size = ImageSize { height_px: settings.height, width_px: settings.width };
-                folder.join(output::reference_name(settings.seed, &settings.method, settings.dype, size))
+                let method = request.method.to_string();
+                folder.join(output::reference_name(request.seed, &method, request.dype.is_some(), request.size))
             }
         }
     }

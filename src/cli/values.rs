@@ -1,6 +1,7 @@
 //! Parsers of flag values: each says what it wanted when it refuses.
 
 use crate::{
+    batch::{self, Shard},
     geometry::{MAX_SIDE_PX, PX_PER_TOKEN},
     memory::Bytes,
     sampling::{Mu, Rng},
@@ -22,11 +23,16 @@ pub fn steps(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A seed.
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("a seed is a whole number from 0 to {}", u64::MAX))
+}
+
 /// A number of T5 tokens.
 pub fn sequence_length(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(length @ 1..=512) => Ok(length),
-        _ => Err("FLUX.1 takes 1 to 512 T5 tokens".into()),
+        Ok(length @ 2..=512) => Ok(length),
+        _ => Err("FLUX.1 takes 2 to 512 T5 tokens".into()),
     }
 }
 
@@ -47,15 +53,43 @@ pub fn mu(text: &str) -> Result<Mu, String> {
 
 /// The source of noise.
 pub fn rng(text: &str) -> Result<Rng, String> {
-    text.parse().map_err(|e: crate::Error| match e.hint() {
-        Some(hint) => format!("{e}; {hint}"),
-        None => e.to_string(),
+    text.parse().map_err(|e: crate::Error| {
+        let what = e.to_string();
+        // clap says which flag and value it is.
+        let what = what.strip_prefix(&format!("--rng {text}: ")).unwrap_or(&what);
+        match e.hint() {
+            Some(hint) => format!("{what}; {hint}"),
+            None => what.to_owned(),
+        }
     })
 }
 
 /// The device.
 pub fn device(text: &str) -> Result<DeviceChoice, String> {
     text.parse()
+}
+
+/// A list of seeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seeds(pub Vec<u64>);
+
+/// A list of seeds, such as 1,2,5-8.
+pub fn seeds(text: &str) -> Result<Seeds, String> {
+    batch::parse_seeds(text).map(Seeds).map_err(|e| with_hint(&e))
+}
+
+/// One part of a batch.
+pub fn shard(text: &str) -> Result<Shard, String> {
+    text.parse().map_err(|e| with_hint(&e))
+}
+
+/// A whole number from 1 on.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number >= 1).ok_or_else(|| "a whole number of 1 or more is wanted".into())
+}
+
+fn with_hint(error: &crate::Error) -> String {
+    error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
 }
 
 /// An amount of memory.
@@ -92,6 +126,20 @@ mod tests {
         assert_eq!(mu("stock"), Ok(Mu::Stock));
         assert_eq!(mu("0.5"), Ok(Mu::Value(0.5)));
         assert!(mu("big").expect_err("no number").contains("stock"));
+    }
+
+    #[test]
+    fn seeds_are_64_bits() {
+        assert_eq!(seed("18446744073709551615"), Ok(u64::MAX));
+        for text in ["-1", "18446744073709551616", "x", "1.5"] {
+            assert!(seed(text).expect_err(text).contains("18446744073709551615"));
+        }
+    }
+
+    #[test]
+    fn an_unknown_noise_source_is_told_once() {
+        let message = rng("torch-cuda:h10").expect_err("no such card");
+        assert!(message.starts_with("unknown card") && message.contains("h100"), "{message}");
     }
 
     #[test]

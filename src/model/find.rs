@@ -242,9 +242,18 @@ impl<'a> Finder<'a> {
     }
 }
 
+/// What a flag gave is there. Parts do not come from the Hub, so no advice about it.
+fn given_exists(part: &PartName, path: &Path) -> Result<()> {
+    if matches!(path.try_exists(), Ok(false)) {
+        let what = format!("{}: there is no file or folder {}", part.flag, path.display());
+        return Err(Error::model(what, "check the path"));
+    }
+    exists(path)
+}
+
 /// Where the weights are that a flag gave: a file, a part's folder, or a whole model's folder.
 fn given_weights(part: &PartName, path: &Path) -> Result<Place> {
-    exists(path)?;
+    given_exists(part, path)?;
     if path.is_file() {
         return Ok(Place::File(path.to_path_buf()));
     }
@@ -260,7 +269,7 @@ fn given_weights(part: &PartName, path: &Path) -> Result<Place> {
 
 /// Where the tokenizer is that a flag gave.
 fn given_tokenizer(part: &PartName, path: &Path) -> Result<PathBuf> {
-    exists(path)?;
+    given_exists(part, path)?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let sets = || part.files.iter().copied();
     if path.is_file() {

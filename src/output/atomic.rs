@@ -2,13 +2,14 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use crate::error::{Error, Result};
@@ -31,6 +32,20 @@ pub fn write_atomically(
     overwrite: bool,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<PathBuf> {
+    write_numbered(path, 1, overwrite, write)
+}
+
+/// As [`write_atomically`] for the file that is number `number` of its name (1 is `path` itself, 2 is `path_2`, ...): with
+/// `overwrite` it gets that name, without it that name or, where it is taken, the first free one.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_numbered(
+    path: &Path,
+    number: u64,
+    overwrite: bool,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<PathBuf> {
     let Some(name) = path.file_name() else {
         return Err(Error::request(format!("{:?} names no file", path), "add a file name"));
     };
@@ -42,9 +57,11 @@ pub fn write_atomically(
     write(&mut file).map_err(failed)?;
     let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
     file.sync_all().map_err(failed)?;
-    drop(file);
-    let published = if overwrite { temporary.replace(path) } else { temporary.publish_beside(path) };
+    let published =
+        if overwrite { temporary.replace(&numbered(path, number)) } else { temporary.publish_beside(path, number) };
     let published = published.map_err(failed)?;
+    // Only now may another process take the temporary name for one that a dead process left.
+    drop(file);
     // So that the name survives a power cut as well. Not every system can do this, and the file itself is safe.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(published)
@@ -67,6 +84,39 @@ pub fn remove_temporary_files() {
         // What is gone already needs no removing, and there is nobody left to tell.
         let _ = fs::remove_file(path);
     }
+}
+
+/// Removes the temporary files in a folder whose processes are gone, and returns how many there were.
+///
+/// A process holds a lock on each temporary file until that file has its name or is gone; the system frees it however the
+/// process ends, on this machine or another that shares the folder. Where the file system knows no locks, a temporary file
+/// is taken for left behind when nobody has written to it for a day.
+pub fn remove_stale_files(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let temporary = entries.flatten().filter(|entry| is_temporary_name(&entry.file_name().to_string_lossy()));
+    temporary.filter(|entry| remove_if_stale(&entry.path())).count()
+}
+
+/// `.NAME.dype-PID-N.tmp`
+fn is_temporary_name(name: &str) -> bool {
+    let numbers =
+        name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")).and_then(|n| n.rsplit_once(".dype-"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.and_then(|(_, numbers)| numbers.split_once('-')).is_some_and(|(pid, n)| is_number(pid) && is_number(n))
+}
+
+fn remove_if_stale(path: &Path) -> bool {
+    const LONG_AGO: Duration = Duration::from_secs(24 * 3600);
+    let Ok(file) = OpenOptions::new().write(true).open(path) else { return false };
+    let is_stale = match file.try_lock() {
+        Ok(()) => true,
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(_)) => {
+            let age = file.metadata().and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
+            age.is_some_and(|age| age > LONG_AGO)
+        }
+    };
+    is_stale && fs::remove_file(path).is_ok()
 }
 
 fn registry() -> MutexGuard<'static, Option<Vec<PathBuf>>> {
@@ -96,6 +146,8 @@ impl Temporary {
             let count = COUNTER.fetch_add(1, Ordering::Relaxed);
             let path = folder.join(format!(".{name}.dype-{}-{count}.tmp", std::process::id()));
             match create_new(&path) {
+                // Another process looked for what dead ones left in the moment between creation and lock.
+                Ok(file) if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || !path.exists() => {}
                 Ok(file) => {
                     paths.push(path.clone());
                     return Ok((Self { path }, file));
@@ -113,16 +165,16 @@ impl Temporary {
         Ok(path.to_path_buf())
     }
 
-    /// Gives the file the first free name of `path`, `path_2`, ...
-    fn publish_beside(self, path: &Path) -> io::Result<PathBuf> {
-        let mut number = 1;
-        loop {
+    /// Gives the file the name with this number, else the first free one of `path`, `path_2`, ...
+    fn publish_beside(self, path: &Path, preferred: u64) -> io::Result<PathBuf> {
+        for number in std::iter::once(preferred).chain(1..) {
             let candidate = numbered(path, number);
             match self.claim(&candidate) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => return other.map(|()| candidate),
             }
         }
+        Err(io::ErrorKind::AlreadyExists.into())
     }
 
     /// Gives the file a name that must be free. A hard link does that in one step; rename would overwrite.
@@ -160,7 +212,7 @@ fn create_new(path: &Path) -> io::Result<File> {
 }
 
 /// `name.ending` for 1, `name_2.ending` for 2, and so on.
-fn numbered(path: &Path, number: u64) -> PathBuf {
+pub fn numbered(path: &Path, number: u64) -> PathBuf {
     if number == 1 {
         return path.to_path_buf();
     }
@@ -191,6 +243,41 @@ mod tests {
         fs::remove_file(&second.path).expect("removed");
         assert!(second.claim_without_links(&folder.path().join("y")).is_err());
         assert!(!folder.path().join("y").exists(), "a failed claim is taken back");
+    }
+
+    #[test]
+    fn only_what_a_dead_process_left_is_stale() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (alive, file) = Temporary::create(folder.path(), "a.png").expect("created");
+        let left = folder.path().join(".a.png.dype-4000000-0.tmp");
+        let others = [".a.png.dype-x-0.tmp", "a.png.dype-1-0.tmp", ".hidden.tmp", "a.png"];
+        for name in others.iter().map(|name| folder.path().join(name)).chain([left.clone()]) {
+            fs::write(name, "half a").expect("written");
+        }
+        assert_eq!(remove_stale_files(folder.path()), 1);
+        assert!(alive.path.exists() && !left.exists());
+        assert!(others.iter().all(|name| folder.path().join(name).exists()));
+        drop(file);
+        assert_eq!(remove_stale_files(folder.path()), 1, "the lock went with the handle");
+    }
+
+    #[test]
+    fn a_numbered_file_gets_its_name_or_the_first_free_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.png");
+        let write = |number, overwrite| {
+            let made = write_numbered(&path, number, overwrite, |file| file.write_all(&[0]));
+            made.expect("written").file_name().map(|name| name.to_string_lossy().into_owned())
+        };
+        for (number, overwrite, name) in [
+            (3, false, "a_3.png"),
+            (3, false, "a.png"),
+            (1, false, "a_2.png"),
+            (3, true, "a_3.png"),
+            (1, true, "a.png"),
+        ] {
+            assert_eq!(write(number, overwrite).as_deref(), Some(name));
+        }
     }
 
     #[test]

@@ -1,9 +1,14 @@
 //! Packed latents in a file of their own.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use sha2::{Digest, Sha256};
 
 use super::write_atomically;
 use crate::{
@@ -13,50 +18,100 @@ use crate::{
 
 /// The tensor's name in the file.
 const KEY: &str = "latents";
+/// The metadata that holds the sha256 of the tensor's bytes.
+const SHA256: &str = "sha256";
+/// No file of latents is longer: 65,536 px a side take 4.3 GB.
+const MAX_BYTES: u64 = 8 << 30;
 
-/// Writes packed latents [1, N, 64] as f32 under the key `latents` of a safetensors file, and returns the path it got:
-/// with `overwrite` off an existing file is kept, as for pictures.
-///
-/// # Errors
-/// [`Error::Request`] when the shape is another; [`Error::Disk`] when the file cannot be written.
-pub fn save_latents(path: &Path, latents: &Tensor, overwrite: bool) -> Result<PathBuf> {
-    let shape = latents.dims();
-    if !is_packed(shape) {
-        let what = format!("cannot save latents of shape {shape:?}, expected [1, N, {TOKEN_CHANNELS}]");
-        return Err(Error::request(what, "pack them first"));
-    }
-    let values: Vec<f32> = latents.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    write_atomically(path, overwrite, |file| {
-        let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).map_err(std::io::Error::other)?;
-        let whole = safetensors::serialize([(KEY, view)], None).map_err(std::io::Error::other)?;
-        file.write_all(&whole)
-    })
+/// A safetensors file of packed latents, with what is said about them.
+#[derive(Debug, Clone)]
+pub struct LatentsFile {
+    /// Packed latents [1, N, 64].
+    pub latents: Tensor,
+    /// The file's metadata: text by name. `sha256` is the writer's own: it is written and checked, and not kept here.
+    pub metadata: BTreeMap<String, String>,
 }
 
-/// Reads what [`save_latents`] wrote: packed latents [1, N, 64] in f32, on the CPU.
+impl LatentsFile {
+    /// Writes the latents as f32 under the key `latents` and returns the path they got: with `overwrite` off an existing
+    /// file is kept, as for pictures.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when the shape is another; [`Error::Disk`] when the file cannot be written.
+    pub fn write(&self, path: &Path, overwrite: bool) -> Result<PathBuf> {
+        let shape = self.latents.dims();
+        if !is_packed(shape) {
+            let what = format!("cannot save latents of shape {shape:?}, expected [1, N, {TOKEN_CHANNELS}]");
+            return Err(Error::request(what, "pack them first"));
+        }
+        let latents = self.latents.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        let values: Vec<f32> = latents.flatten_all()?.to_vec1()?;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut metadata: HashMap<_, _> = self.metadata.clone().into_iter().collect();
+        metadata.insert(SHA256.to_owned(), sha256(&bytes));
+        write_atomically(path, overwrite, |file| {
+            let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).map_err(std::io::Error::other)?;
+            let whole = safetensors::serialize([(KEY, view)], Some(metadata)).map_err(std::io::Error::other)?;
+            file.write_all(&whole)
+        })
+    }
+
+    /// Reads what [`LatentsFile::write`] wrote; the latents are on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] when the file cannot be read; [`Error::Model`] when it is not a safetensors file with finite f32
+    /// `latents` of that shape, or its bytes are no longer those that were written.
+    pub fn read(path: &Path) -> Result<Self> {
+        let unreadable = |e| Error::disk("cannot read", path, e);
+        let wrong =
+            |why: String| Error::model(format!("{}: {why}", path.display()), "give a file that --save-latents wrote");
+        if fs::metadata(path).map_err(unreadable)?.len() > MAX_BYTES {
+            return Err(wrong("longer than any file of latents".into()));
+        }
+        let bytes = fs::read(path).map_err(unreadable)?;
+        let not_safetensors = |e| wrong(format!("not a safetensors file ({e})"));
+        let file = SafeTensors::deserialize(&bytes).map_err(not_safetensors)?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(not_safetensors)?;
+        let mut metadata: BTreeMap<_, _> = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let view = file.tensor(KEY).map_err(|_| wrong(format!("has no tensor `{KEY}`")))?;
+        if view.dtype() != Dtype::F32 || !is_packed(view.shape()) {
+            let (dtype, shape) = (view.dtype(), view.shape());
+            return Err(wrong(format!("`{KEY}` is {dtype:?} {shape:?}, expected F32 [1, N, {TOKEN_CHANNELS}]")));
+        }
+        if metadata.remove(SHA256).is_some_and(|expected| expected != sha256(view.data())) {
+            return Err(wrong(format!("damaged: `{KEY}` is not what was written")));
+        }
+        let (words, _) = view.data().as_chunks();
+        let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(wrong(format!("`{KEY}` holds a number that is not finite")));
+        }
+        let latents = Tensor::from_vec(values, view.shape(), &Device::Cpu)?; // [1, N, 64]
+        Ok(Self { latents, metadata })
+    }
+}
+
+/// Writes packed latents [1, N, 64] without more words: see [`LatentsFile::write`].
 ///
 /// # Errors
-/// [`Error::Disk`] when the file cannot be read; [`Error::Model`] when it is not a safetensors file with finite f32 `latents`
-/// of that shape.
+/// As [`LatentsFile::write`].
+pub fn save_latents(path: &Path, latents: &Tensor, overwrite: bool) -> Result<PathBuf> {
+    LatentsFile { latents: latents.clone(), metadata: BTreeMap::new() }.write(path, overwrite)
+}
+
+/// Reads packed latents [1, N, 64] in f32, on the CPU: see [`LatentsFile::read`].
+///
+/// # Errors
+/// As [`LatentsFile::read`].
 pub fn load_latents(path: &Path) -> Result<Tensor> {
-    let bytes = std::fs::read(path).map_err(|e| Error::disk("cannot read", path, e))?;
-    let wrong =
-        |why: String| Error::model(format!("{}: {why}", path.display()), "give a file that --save-latents wrote");
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| wrong(format!("not a safetensors file ({e})")))?;
-    let view = file.tensor(KEY).map_err(|_| wrong(format!("has no tensor `{KEY}`")))?;
-    if view.dtype() != Dtype::F32 || !is_packed(view.shape()) {
-        let (dtype, shape) = (view.dtype(), view.shape());
-        return Err(wrong(format!("`{KEY}` is {dtype:?} {shape:?}, expected F32 [1, N, {TOKEN_CHANNELS}]")));
-    }
-    let (words, _) = view.data().as_chunks();
-    let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-    if !values.iter().all(|value| value.is_finite()) {
-        return Err(wrong(format!("`{KEY}` holds a number that is not finite")));
-    }
-    Ok(Tensor::from_vec(values, view.shape(), &Device::Cpu)?) // [1, N, 64]
+    Ok(LatentsFile::read(path)?.latents)
 }
 
 fn is_packed(shape: &[usize]) -> bool {
     matches!(*shape, [1, tokens, TOKEN_CHANNELS] if tokens > 0)
+}
+
+/// Lower-case hexadecimal digits.
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

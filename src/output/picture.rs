@@ -38,7 +38,7 @@ impl Picture {
     pub fn set_rows(&mut self, first: usize, rows: &[f32]) -> Result<()> {
         let line = self.width * CHANNELS;
         let start = first * line;
-        if rows.len() % line != 0 || start + rows.len() > self.rgb8.len() {
+        if !rows.len().is_multiple_of(line) || start + rows.len() > self.rgb8.len() {
             let what = format!(
                 "{} values from row {first} on do not fit a picture of {} x {}",
                 rows.len(),

@@ -56,6 +56,33 @@ pub fn read_provenance(path: &Path) -> Result<Option<Value>> {
         .transpose()
 }
 
+/// Whether a picture's file reaches its end: a cut one (a power cut, a copy that broke off) does not.
+///
+/// It looks at the last bytes: PNG's closing chunk, JPEG's closing marker, the length a WebP file says it has.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn is_whole(path: &Path) -> io::Result<bool> {
+    const PNG_END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x82];
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    if length < 24 {
+        return Ok(false);
+    }
+    let (mut head, mut tail) = ([0; 12], [0; 12]);
+    file.read_exact(&mut head)?;
+    file.seek(io::SeekFrom::End(-12))?;
+    file.read_exact(&mut tail)?;
+    Ok(match head {
+        [0x89, b'P', b'N', b'G', ..] => tail == PNG_END,
+        [0xff, 0xd8, ..] => tail.ends_with(&[0xff, 0xd9]),
+        [b'R', b'I', b'F', b'F', a, b, c, d, b'W', b'E', b'B', b'P'] => {
+            u64::from(u32::from_le_bytes([a, b, c, d])) + 8 == length
+        }
+        _ => false,
+    })
+}
+
 /// The JSON text in a picture.
 fn settings_text(mut file: BufReader<File>) -> io::Result<Option<String>> {
     let mut head = [0; 12];

@@ -35,7 +35,7 @@ pub struct Choices {
 }
 
 /// What is to be planned.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
     /// The picture.
     pub size: ImageSize,
@@ -65,12 +65,29 @@ impl Machine {
     pub fn budget(device: &Device, limit: Option<Bytes>) -> Option<Bytes> {
         limit.or_else(|| free_bytes(device).map(|free| Bytes((free as f64 * FREE_SHARE) as u64)))
     }
+
+    /// The device as `--device` takes it, without its number.
+    pub fn device_name(&self) -> &'static str {
+        match self.device {
+            Device::Cpu => "cpu",
+            Device::Cuda(_) => "cuda",
+            Device::Metal(_) => "metal",
+        }
+    }
+
+    /// Device and number type, such as "cpu f32": the name speeds are kept under.
+    pub fn name(&self) -> String {
+        format!("{} {}", self.device_name(), self.dtype.as_str())
+    }
 }
 
 /// What a run needs. All memory is what the program allocates; the memory-mapped files come on top only as cache, which
 /// the system takes back when it needs it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
+    /// What was planned.
+    #[serde(skip)]
+    pub task: Task,
     /// Image tokens, N.
     pub image_tokens: usize,
     /// T5 tokens.
@@ -87,6 +104,8 @@ pub struct Plan {
     pub peak_bytes: StagePeaks,
     /// The memory it was fitted into.
     pub budget_bytes: Option<u64>,
+    /// Memory that the transformer holds between steps: its resident weights, or what is not streamed of them.
+    pub transformer_bytes: u64,
     /// Whether weights are resident or streamed.
     pub weights: &'static str,
     /// Tokens that pass through a block at once.
@@ -146,11 +165,16 @@ impl Plan {
             return Err(too_small("encoding the prompt", text, budget));
         }
         let (weights, forward, denoise) = denoise_choice(files, task, machine, budget)?;
+        let transformer_bytes = match weights {
+            WeightsMode::Resident => resident_bytes(files, machine),
+            WeightsMode::Stream => streamed_bytes(files, machine),
+        };
         let (decode, decode_peak) = decode_choice(files, grid, budget)?;
         let config = &files.transformer.config;
         let step_flops = step_flops(config, grid.count(), task.text_tokens);
         let decode_flops = vae::decode_cost(&files.vae.config, grid.latents(), &decode)?.flops;
         Ok(Self {
+            task: task.clone(),
             image_tokens: grid.count(),
             text_tokens: task.text_tokens,
             step_flops,
@@ -159,6 +183,7 @@ impl Plan {
             weights_bytes: stored_bytes(files),
             peak_bytes: StagePeaks { text, denoise, decode: decode_peak },
             budget_bytes: machine.budget.map(|bytes| bytes.0),
+            transformer_bytes,
             weights: match weights {
                 WeightsMode::Resident => "resident",
                 WeightsMode::Stream => "stream",
@@ -169,6 +194,13 @@ impl Plan {
             largest_tensor_elements: largest_elements(files, task, &forward, &decode)?,
             choices: Choices { weights, forward, decode },
         })
+    }
+}
+
+impl Plan {
+    /// Whether the transformer can stay in memory while a stage with this peak (see [`Plan::peak_bytes`]) works.
+    pub fn holds_transformer_beside(&self, peak_bytes: u64) -> bool {
+        self.budget_bytes.is_none_or(|budget| self.transformer_bytes.saturating_add(peak_bytes) <= budget)
     }
 }
 
@@ -198,8 +230,12 @@ fn text_bytes(files: &ModelFiles, task: &Task, machine: &Machine) -> Result<u64>
     let tokens = task.text_tokens as u64;
     let scores = 3 * config.num_heads as u64 * tokens * tokens * 4;
     let activations = tokens * (4 * config.d_model + 3 * config.d_ff) as u64 * 4;
-    let kept = task.prompts as u64 * tokens * config.d_model as u64 * 4;
-    Ok(PROCESS_BYTES + 2 * block + scores + activations + kept)
+    Ok(PROCESS_BYTES + 2 * block + scores + activations + kept_bytes(config.d_model, task))
+}
+
+/// What T5 gives for all prompts that are encoded together.
+fn kept_bytes(width: usize, task: &Task) -> u64 {
+    (task.prompts * task.text_tokens * width * 4) as u64
 }
 
 /// Denoising: resident weights where they fit, streamed ones where not, and pieces that fit into the rest.
@@ -215,8 +251,9 @@ fn denoise_choice(
     let streamed = PROCESS_BYTES + streamed_bytes(files, machine);
     let need = |options: &ForwardOptions| {
         forward_memory_bytes(config, image_tokens, text_tokens, machine.dtype, options)
-            // The latents, their velocity and the next latents.
+            // The latents, their velocity and the next latents, and the prompts that wait for their pictures.
             + 3 * (image_tokens * TOKEN_CHANNELS * 4) as u64
+            + kept_bytes(config.joint_attention_dim, task)
     };
     let default = ForwardOptions::default();
     let fits = resident.saturating_add(need(&default)) <= budget;

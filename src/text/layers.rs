@@ -1,5 +1,7 @@
 //! What both text encoders are built of: linear layers, attention in f32 softmax, embedding rows, streamed blocks.
 
+use std::collections::{BTreeSet, HashMap};
+
 use candle_core::{D, DType, Tensor};
 use candle_nn::{Linear, Module, ops::softmax_last_dim};
 
@@ -40,7 +42,7 @@ pub(super) fn attention([q, k, v]: [&Tensor; 3], num_heads: usize, scale: f64, b
 
 /// The rows of an embedding table [rows, width] for each list of ids, in f32: one [N, width] per list.
 ///
-/// The table is read once for all lists and dropped before this returns.
+/// Each row is read once for all lists; the rest of the table (T5's has 32128 rows of 4096) is never converted.
 pub(super) fn embedding_rows(
     weights: &Weights,
     [rows, width]: [usize; 2],
@@ -50,10 +52,14 @@ pub(super) fn embedding_rows(
         let what = format!("token id {id} is beyond the embedding table of {rows} rows");
         return Err(Error::model(what, "the tokenizer belongs to another model than the text encoder"));
     }
-    let table = weights.get("weight", &[rows, width])?;
+    let wanted: BTreeSet<u32> = id_lists.iter().flatten().copied().collect();
+    let row = |id: &u32| weights.get_rows("weight", &[rows, width], *id as usize..*id as usize + 1); // [1, width]
+    let table = Tensor::cat(&wanted.iter().map(row).collect::<Result<Vec<_>>>()?, 0)?; // [wanted, width]
+    let places: HashMap<u32, u32> = wanted.into_iter().zip(0..).collect();
     let gather = |ids: &Vec<u32>| {
-        let ids = Tensor::new(ids.as_slice(), weights.device())?;
-        Ok(table.index_select(&ids, 0)?.to_dtype(DType::F32)?) // [N, width]
+        let places: Vec<u32> = ids.iter().map(|id| places[id]).collect();
+        let places = Tensor::new(places, weights.device())?;
+        Ok(table.index_select(&places, 0)?.to_dtype(DType::F32)?) // [N, width]
     };
     id_lists.iter().map(gather).collect()
 }

@@ -115,7 +115,6 @@ impl Decoder {
                 walk::decode(&kernels, &self.config, options, rows, |band| picture.give(kernels.download(band)?))?;
             }
         }
-        observer.on(Event::End { stage: Stage::Decode, detail: String::new() });
         Ok(())
     }
 

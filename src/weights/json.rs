@@ -14,6 +14,8 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::disk("cannot read", path, e))?;
     serde_json::from_str(&text).map_err(|e| {
         let hint = "the file is damaged or belongs to another kind of model; delete it and fetch it again";
-        Error::model(format!("{}: {e}", path.display()), hint)
+        // What serde says of a missing key stands for itself; of broken syntax it only says where.
+        let lead = if e.is_syntax() || e.is_eof() { "this is not JSON: " } else { "" };
+        Error::model(format!("{}: {lead}{e}", path.display()), hint)
     })
 }

@@ -1,5 +1,45 @@
 //! What several integration tests share.
 
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
+pub mod manifest;
+pub mod program;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A path below tests/fixtures.
+pub fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
+}
+
+/// Copies a folder with everything in it.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("folder");
+    for entry in fs::read_dir(from).expect("readable") {
+        let path = entry.expect("entry").path();
+        let target = to.join(path.file_name().expect("name"));
+        if path.is_dir() { copy_folder(&path, &target) } else { fs::copy(&path, &target).map(|_| ()).expect("copy") }
+    }
+}
+
+/// A copy of tiny-flux that may be broken.
+pub fn tiny_flux() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("folder");
+    copy_folder(&fixture("tiny-flux"), folder.path());
+    folder
+}
+
+/// A safetensors file of this header and this many zero bytes.
+pub fn safetensors(header: &str, data: usize) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    bytes
+}
+
 /// |a - b| / |b|, Euclidean norms.
 pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
@@ -12,4 +52,9 @@ pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
 pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// The numbers of an f32 tensor.
+pub fn values(tensor: &candle_core::Tensor) -> Vec<f32> {
+    tensor.flatten_all().and_then(|tensor| tensor.to_vec1()).expect("an f32 tensor")
 }

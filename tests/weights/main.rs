@@ -1,7 +1,7 @@
 //! Where weights come from: files, names, whole models, and everything that can be wrong with them.
 
-#[path = "../manifest/mod.rs"]
-mod manifest;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod bad_files;
 mod bad_models;
@@ -10,42 +10,8 @@ mod models;
 mod names;
 mod store;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
 use dype::{Error, Result};
-
-/// A path below tests/fixtures.
-fn fixture(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
-}
-
-/// A safetensors file of this header and this many zero bytes.
-fn file(header: &str, data: usize) -> Vec<u8> {
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(header.as_bytes());
-    bytes.resize(bytes.len() + data, 0);
-    bytes
-}
-
-/// Copies a folder with everything in it.
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("folder");
-    for entry in fs::read_dir(from).expect("readable") {
-        let path = entry.expect("entry").path();
-        let target = to.join(path.file_name().expect("name"));
-        if path.is_dir() { copy_folder(&path, &target) } else { fs::copy(&path, &target).map(|_| ()).expect("copy") }
-    }
-}
-
-/// A copy of tiny-flux that may be broken.
-fn tiny_flux() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("folder");
-    copy_folder(&fixture("tiny-flux"), folder.path());
-    folder
-}
+use support::{copy_folder, fixture, manifest, safetensors as file, tiny_flux};
 
 /// The message and the hint of an error about a model, with exit code 1.
 fn refused<T>(result: Result<T>) -> (String, String) {

@@ -124,14 +124,18 @@ fn defaults_are_flux1_at_4096() {
 
 #[test]
 fn flags_out_of_range_are_requests_that_make_no_sense() {
-    let wrong = [["--steps", "0"], ["--t", "-0.5"], ["--t", "1.5"], ["--t", "nan"], ["--plot", "x.jpg"]];
+    let wrong = [
+        ["--steps", "0"],
+        ["--t", "-0.5"],
+        ["--t", "1.5"],
+        ["--t", "nan"],
+        ["--plot", "x.jpg"],
+        ["--height", "15"],
+        ["--width", "0"],
+        ["--base-resolution", "8"],
+    ];
     for words in wrong {
         assert_eq!(parse(&words).expect_err("out of range").exit_code(), 2, "{words:?}");
-    }
-    for words in [["--height", "15"], ["--width", "0"], ["--base-resolution", "8"]] {
-        let args = parse(&words).expect("numbers");
-        let error = args.settings(&FluxConfig::flux1_dev(), None, &[1.0]).expect_err("out of range");
-        assert_eq!(error.exit_code(), 2, "{words:?}");
     }
 }
 

@@ -65,13 +65,13 @@ fn points_stay_inside_their_panel() {
 }
 
 #[test]
-fn a_picture_is_saved_as_png_and_a_missing_folder_is_an_error() {
+fn a_picture_is_saved_as_png_and_a_file_for_a_folder_is_an_error() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let inspection = flux(Method::Yarn, true, 4096, 2048);
     let path = folder.path().join("plot.png");
     save(&inspection, &path).expect("written");
     assert_eq!(image::open(&path).expect("a picture").to_rgb8(), draw(&inspection));
-    let error = save(&inspection, &folder.path().join("missing/plot.png")).expect_err("no such folder");
+    let error = save(&inspection, &path.join("plot.png")).expect_err("a file is no folder");
     assert_eq!(error.exit_code(), 1);
 }
 

@@ -268,6 +268,7 @@ impl<const N: usize, Q: Scheme<N>> WithSimd for Scatter<'_, N, Q> {
                     let row = std::array::from_fn(|c| points[((r * N + c) * self.count + tile) * lanes + lane]);
                     Q::output(simd, row)
                 });
+                #[expect(clippy::needless_range_loop, reason = "a column of rows: the index is the second one")]
                 for dx in 0..2 {
                     let column = Q::output(simd, std::array::from_fn(|r| rows[r][dx]));
                     for (dy, value) in column.into_iter().enumerate() {

@@ -1,9 +1,7 @@
 //! A source that knows the names and shapes of a real model and needs none of its memory.
 //!
 //! It answers with zeros stretched from a single number, and remembers what it was asked for: a test can show that a
-//! module asks for exactly the tensors of the real FLUX.1. Use it with `#[path = "manifest/mod.rs"] mod manifest;`.
-
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
+//! module asks for exactly the tensors of the real FLUX.1.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +18,7 @@ use dype::{
 /// Names and shapes without tensors.
 pub struct ManifestSource {
     shapes: BTreeMap<String, Vec<usize>>,
-    asked: Mutex<BTreeSet<String>>,
+    asked: Mutex<BTreeMap<String, usize>>,
 }
 
 impl ManifestSource {
@@ -52,7 +50,15 @@ impl ManifestSource {
 
     /// The names it was asked to load (also in rows).
     pub fn asked(&self) -> BTreeSet<String> {
-        self.asked.lock().expect("no panic while held").clone()
+        self.asked.lock().expect("no panic while held").keys().cloned().collect()
+    }
+
+    /// Each of its tensors was asked for, and none twice.
+    pub fn assert_each_asked_once(&self) {
+        assert_eq!(self.unasked(), Vec::<String>::new(), "never asked for");
+        let asked = self.asked.lock().expect("no panic while held");
+        let again: Vec<_> = asked.iter().filter(|(_, times)| **times > 1).collect();
+        assert!(again.is_empty(), "asked for again: {again:?}");
     }
 
     /// The names it was never asked to load.
@@ -69,7 +75,7 @@ impl TensorSource for ManifestSource {
 
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let shape = self.shape(name).ok_or_else(|| Error::model(format!("the manifest has no tensor {name}"), ""))?;
-        self.asked.lock().expect("no panic while held").insert(name.to_owned());
+        *self.asked.lock().expect("no panic while held").entry(name.to_owned()).or_default() += 1;
         Ok(Tensor::zeros((), dtype, device)?.broadcast_as(shape)?)
     }
 

@@ -1,6 +1,5 @@
 //! What a picture says about itself: its settings, the model, the program.
 
-use candle_core::Device;
 use serde_json::json;
 
 use crate::{
@@ -43,16 +42,7 @@ fn json(settings: &Settings, model: &Identity, machine: &Machine) -> serde_json:
         "provenance_version": VERSION,
         "settings": settings,
         "model": model,
-        "device": device_name(&machine.device),
+        "device": machine.device_name(),
         "dtype": machine.dtype.as_str(),
     })
-}
-
-/// The device as `--device` takes it, without its number.
-pub fn device_name(device: &Device) -> &'static str {
-    match device {
-        Device::Cpu => "cpu",
-        Device::Cuda(_) => "cuda",
-        Device::Metal(_) => "metal",
-    }
 }

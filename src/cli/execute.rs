@@ -1,0 +1,177 @@
+//! From wishes to pictures: what `dype`, `dype replay` and `dype compare` share.
+
+use std::{collections::HashSet, path::Path, rc::Rc};
+
+use anyhow::Context;
+use candle_core::{DType, Device};
+use serde_json::json;
+
+use super::{
+    args::{MachineArgs, ModelArgs, OutputArgs},
+    batch_args::ProgressArgs,
+    dry_run,
+    items::{self, Planned, Wish},
+    listen::{Finished, Teller},
+    model_source::ModelSource,
+    notes,
+    report::Report,
+};
+use crate::{
+    batch::Shard,
+    error::Error,
+    model::ModelFiles,
+    output::{self, Format},
+    plan::{Machine, Plan},
+    progress::{Event, Observer},
+    run::{Item, PROMPTS_AT_ONCE, Runner},
+    settings::{DeviceChoice, ModelDtype, ModelFacts},
+};
+
+/// What is to be made, and how.
+pub struct Job<'a> {
+    /// The pictures of the whole batch.
+    pub wishes: Vec<Wish>,
+    /// The part of it that this process makes.
+    pub shard: Shard,
+    /// Model flags.
+    pub model: &'a ModelArgs,
+    /// Machine flags.
+    pub machine: &'a MachineArgs,
+    /// Flags of what is kept on the way.
+    pub progress: &'a ProgressArgs,
+    /// Output flags.
+    pub output: &'a OutputArgs,
+}
+
+/// Makes the pictures and tells each one's path on stdout; gives those that are there.
+///
+/// # Errors
+/// For one picture whatever failed; for several [`Error::Unfinished`] when some failed, and what kept all from being made.
+pub fn run(job: Job<'_>, report: &Report) -> anyhow::Result<Vec<Finished>> {
+    let device = open_device(job.machine.device)?;
+    let dtype = compute_dtype(job.machine.dtype.map(Into::into), &device);
+    let (planned, repeated) = items::arrange(job.wishes, job.shard);
+    if repeated > 0 {
+        let what = if repeated == 1 { "1 picture is".into() } else { format!("{repeated} pictures are") };
+        report.on(Event::Note(format!("{what} asked for more than once with the same settings, and made once")));
+    }
+    if !job.machine.dry_run {
+        items::check(&planned)?;
+        check_other_files(job.output, job.progress)?;
+    }
+    if planned.is_empty() {
+        report.on(Event::Note(format!("--shard {} holds no picture of this batch: nothing is to be done", job.shard)));
+        return Ok(Vec::new());
+    }
+    let source = ModelSource::find(job.model, report)?;
+    let machine = Machine {
+        budget: Machine::budget(&device, job.machine.memory),
+        weights: job.machine.weights.into(),
+        device,
+        dtype,
+    };
+    if job.machine.dry_run {
+        dry_run::run(&planned, source, &machine, job.output.json, report)?;
+        return Ok(Vec::new());
+    }
+    let files = source.open(report)?;
+    let options = job.progress.options(job.output.overwrite);
+    let mut runner = Runner::new(&files, &machine, &options, report)?;
+    let made = plan_items(&planned, &files, &machine, job.output.save_latents.as_deref())?;
+    for (item, planned) in made.iter().zip(&planned) {
+        runner.check(item).map_err(|error| planned.wish.named(error))?;
+    }
+    notes::tell(&planned, &made, report);
+    if let Some(item) = made.first() {
+        report.detail(&dry_run::table(&item.plan, &item.settings, None));
+    }
+    let mut teller = Teller::new(report, &planned, job.output.json.then(|| json!(files.identity)));
+    runner.run(&made, &mut teller)?;
+    teller.end()
+}
+
+/// What every picture needs, and whether it fits.
+pub fn plan_items(
+    planned: &[Planned],
+    files: &ModelFiles,
+    machine: &Machine,
+    latents: Option<&Path>,
+) -> anyhow::Result<Vec<Item>> {
+    let facts = ModelFacts::of(&files.transformer.config);
+    let prompts: HashSet<&str> = planned.iter().map(|planned| planned.wish.request.prompt.as_str()).collect();
+    let prompts = prompts.len().min(PROMPTS_AT_ONCE);
+    let mut plans: Vec<Rc<Plan>> = Vec::new();
+    let mut made = Vec::with_capacity(planned.len());
+    for one in planned {
+        let settings = one.wish.request.resolve(&facts);
+        let task = Item::task(&settings, prompts);
+        let plan = match plans.iter().find(|plan| plan.task == task) {
+            Some(plan) => Rc::clone(plan),
+            None => {
+                let plan = Rc::new(Plan::new(files, &task, machine).map_err(|error| one.wish.named(error))?);
+                plans.push(Rc::clone(&plan));
+                plan
+            }
+        };
+        made.push(Item {
+            index: one.index,
+            request: one.wish.request.clone(),
+            settings,
+            path: one.path.clone(),
+            number: one.number,
+            latents: latents.map(Path::to_path_buf),
+            plan,
+        });
+    }
+    Ok(made)
+}
+
+/// Files beside the pictures can be written too.
+fn check_other_files(output: &OutputArgs, progress: &ProgressArgs) -> anyhow::Result<()> {
+    if let Some(preview) = &progress.preview {
+        Format::from_path(preview)?;
+    }
+    for (flag, file) in [("--save-latents", &output.save_latents), ("--preview", &progress.preview)] {
+        let Some(file) = file else { continue };
+        if file.is_dir() {
+            let what = format!("{flag} {} is a folder", file.display());
+            return Err(Error::request(what, "name a file in it").into());
+        }
+        output::check_writable(file.parent().unwrap_or(Path::new("")))?;
+    }
+    Ok(())
+}
+
+/// The device that was asked for.
+pub fn open_device(choice: DeviceChoice) -> anyhow::Result<Device> {
+    let absent = |name: &str, feature: &str| {
+        let what = format!("--device {name}: this dype was built without {feature}");
+        Error::request(
+            what,
+            format!("build it with `cargo install --path . --features {feature}`, or use --device cpu"),
+        )
+    };
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Auto if cfg!(feature = "cuda") => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
+        DeviceChoice::Auto if cfg!(feature = "metal") => Ok(Device::new_metal(0).unwrap_or(Device::Cpu)),
+        DeviceChoice::Auto => Ok(Device::Cpu),
+        DeviceChoice::Cuda(_) if !cfg!(feature = "cuda") => Err(absent("cuda", "cuda").into()),
+        DeviceChoice::Cuda(number) => {
+            Ok(Device::new_cuda(number).map_err(Error::from).context(format!("cannot open cuda:{number}"))?)
+        }
+        DeviceChoice::Metal if !cfg!(feature = "metal") => Err(absent("metal", "metal").into()),
+        DeviceChoice::Metal => Ok(Device::new_metal(0).map_err(Error::from).context("cannot open metal")?),
+    }
+}
+
+/// The number type of the computation: f32 on the CPU, bf16 on a GPU, unless asked otherwise.
+pub fn compute_dtype(asked: Option<ModelDtype>, device: &Device) -> DType {
+    match asked {
+        Some(ModelDtype::F32) => DType::F32,
+        Some(ModelDtype::Bf16) => DType::BF16,
+        Some(ModelDtype::F16) => DType::F16,
+        None if device.is_cpu() => DType::F32,
+        None => DType::BF16,
+    }
+}

@@ -1,0 +1,129 @@
+//! What a run tells of each picture: its path or JSON on stdout, its place in the batch and its failure on stderr.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::{items::Planned, report::Report};
+use crate::{
+    error::Error,
+    memory,
+    run::{Item, Listener, Made, Times},
+};
+
+/// A picture that is there.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Its place in the batch, from 0.
+    pub index: usize,
+    /// Its file.
+    pub path: PathBuf,
+    /// What is told of it with `--json`.
+    pub json: Value,
+}
+
+/// Tells of pictures as they come.
+pub struct Teller<'a> {
+    report: &'a Report,
+    planned: &'a [Planned],
+    /// The model, where JSON is wanted.
+    model: Option<Value>,
+    begun: usize,
+    existed: usize,
+    finished: Vec<Finished>,
+    failures: Vec<Error>,
+}
+
+impl<'a> Teller<'a> {
+    /// For these pictures; `model` where JSON is wanted on stdout.
+    pub fn new(report: &'a Report, planned: &'a [Planned], model: Option<Value>) -> Self {
+        Self { report, planned, model, begun: 0, existed: 0, finished: Vec::new(), failures: Vec::new() }
+    }
+
+    /// The pictures that are there.
+    ///
+    /// # Errors
+    /// For a single picture its own failure, for several [`Error::Unfinished`] when any failed.
+    pub fn end(mut self) -> anyhow::Result<Vec<Finished>> {
+        let (failed, total) = (self.failures.len(), self.planned.len());
+        match self.failures.pop() {
+            None => Ok(self.finished),
+            Some(error) if total == 1 => Err(error.into()),
+            Some(_) => {
+                let what =
+                    format!("{failed} of {total} pictures could not be made; the other {} are there", total - failed);
+                let hint = "run the same again with --resume once the reasons above are gone: only these are made";
+                Err(Error::Unfinished { what, hint: hint.into() }.into())
+            }
+        }
+    }
+
+    fn is_batch(&self) -> bool {
+        self.planned.len() > 1
+    }
+
+    fn headline(&self, item: &Item) -> String {
+        let planned = self.planned.binary_search_by_key(&item.index, |planned| planned.index);
+        let origin =
+            planned.ok().and_then(|at| self.planned[at].wish.origin.as_ref()).map(|origin| format!("{origin}, "));
+        format!("{}seed {}: {}", origin.unwrap_or_default(), item.settings.seed, shortened(&item.settings.prompt))
+    }
+}
+
+impl Listener for Teller<'_> {
+    fn begin(&mut self, item: &Item) {
+        self.begun += 1;
+        if self.is_batch() {
+            let total = self.planned.len() - self.existed;
+            self.report.line(&format!("picture   {} of {total}, {}", self.begun, self.headline(item)));
+        }
+    }
+
+    fn made(&mut self, item: &Item, made: Made) {
+        let json = json!({
+            "path": made.path,
+            "settings": item.settings,
+            "model": self.model,
+            "seconds": seconds(&made.times),
+            "peak_memory_bytes": memory::peak_resident_bytes(),
+            "resumed_from_step": made.resumed_from,
+            "existed": made.existed,
+        });
+        if made.existed {
+            self.existed += 1;
+            self.report.detail(&format!("{} is there already", made.path.display()));
+        }
+        self.report.result(&if self.model.is_some() { json.to_string() } else { made.path.display().to_string() });
+        self.finished.push(Finished { index: item.index, path: made.path, json });
+    }
+
+    fn failed(&mut self, item: &Item, error: Error) {
+        if self.is_batch() {
+            self.report.failure(&self.headline(item), &error);
+        }
+        self.failures.push(error);
+    }
+}
+
+fn seconds(times: &Times) -> Value {
+    let Times { text, load, denoise, decode, write } = times;
+    let total = *text + *load + *denoise + *decode + *write;
+    json!({
+        "text": text.as_secs_f64(),
+        "load": load.as_secs_f64(),
+        "denoise": denoise.as_secs_f64(),
+        "decode": decode.as_secs_f64(),
+        "write": write.as_secs_f64(),
+        "total": total.as_secs_f64(),
+    })
+}
+
+/// The start of a prompt, on one line.
+fn shortened(prompt: &str) -> String {
+    const SHOWN: usize = 48;
+    let line = prompt.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}

@@ -1,0 +1,96 @@
+//! Pictures that are there already: what `--resume` need not make.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::identity;
+use crate::output;
+
+/// A picture on the disk that has the settings and the model of one that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// It is whole.
+    Whole(PathBuf),
+    /// Its file is cut: it may be replaced.
+    Damaged(PathBuf),
+}
+
+/// The pictures of the folders that were asked about so far.
+#[derive(Debug, Default)]
+pub struct Existing {
+    /// Files of a folder by their names without the `_2` that made them unique.
+    folders: HashMap<PathBuf, HashMap<String, Vec<String>>>,
+    /// What files are, by [`identity::picture_key`]; `None` for those that are no picture of dype's.
+    keys: HashMap<PathBuf, Option<String>>,
+}
+
+impl Existing {
+    /// The picture with this key under the name `path`, or that name with `_2`, `_3`, ...
+    pub fn find(&mut self, path: &Path, key: &str) -> Option<Found> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let names = self.folders.entry(folder.to_path_buf()).or_insert_with(|| files_by_name(folder));
+        let candidates = names.get(&path.file_name()?.to_string_lossy().into_owned())?;
+        let mut damaged = None;
+        for file in candidates.iter().map(|name| path.with_file_name(name)) {
+            let found = self.keys.entry(file.clone()).or_insert_with(|| key_of(&file));
+            if found.as_deref() != Some(key) {
+                continue;
+            }
+            if output::is_whole(&file).unwrap_or(false) {
+                return Some(Found::Whole(file));
+            }
+            damaged.get_or_insert(Found::Damaged(file));
+        }
+        damaged
+    }
+}
+
+/// The key that a picture's provenance gives; a preview is no picture.
+fn key_of(file: &Path) -> Option<String> {
+    let json = output::read_provenance(file).ok().flatten()?;
+    if json.get("preview").is_some() {
+        return None;
+    }
+    Some(identity::picture_key(json.get("settings")?, json.get("model")?))
+}
+
+/// The files of a folder, each under its own name and under that name without a trailing `_N`.
+fn files_by_name(folder: &Path) -> HashMap<String, Vec<String>> {
+    let mut names: HashMap<String, Vec<String>> = HashMap::new();
+    let Ok(entries) = fs::read_dir(folder) else { return names };
+    // A name that is not UTF-8 is none that dype gave.
+    let mut files: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    files.sort();
+    for name in files {
+        if let Some(plain) = without_number(&name) {
+            names.entry(plain).or_default().push(name.clone());
+        }
+        names.entry(name.clone()).or_default().push(name);
+    }
+    names
+}
+
+/// `a_12.png` to `a.png`; `None` for a name without number.
+fn without_number(name: &str) -> Option<String> {
+    let (stem, ending) = name.rsplit_once('.').map_or((name, None), |(stem, ending)| (stem, Some(ending)));
+    let (plain, number) = stem.rsplit_once('_')?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| ending.map_or_else(|| plain.to_owned(), |ending| format!("{plain}.{ending}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_at_the_end_of_a_name_are_told_from_the_name() {
+        let cases =
+            [("a_12.png", Some("a.png")), ("a.png", None), ("a_b.png", None), ("a_2", Some("a")), ("_2", Some(""))];
+        for (name, plain) in cases {
+            assert_eq!(without_number(name).as_deref(), plain, "{name}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Pictures in a row: one path for one picture and for many.
+//!
+//! Prompts are encoded together, the transformer is loaded once, each picture is denoised, decoded and written before
+//! the next begins. Checkpoints keep what is half done; `--resume` finds them, and the pictures that are there already.
+
+mod checkpoint;
+mod existing;
+mod identity;
+mod make;
+mod preview;
+mod provenance;
+mod runner;
+
+use std::{path::PathBuf, rc::Rc, time::Duration};
+
+use crate::{
+    error::Error,
+    geometry::ImageSize,
+    plan::{Plan, Task},
+    settings::{Request, Settings},
+};
+
+pub use checkpoint::{FOLDER as CHECKPOINT_FOLDER, clean, sized};
+pub use preview::Preview;
+pub use provenance::VERSION as PROVENANCE_VERSION;
+pub use runner::Runner;
+
+/// The most prompts that are encoded together. T5's weights pass through memory once for all of them, and each keeps
+/// 8 MB (512 tokens of 4,096 f32) until its pictures are made.
+pub const PROMPTS_AT_ONCE: usize = 32;
+
+/// One picture that is to be made.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Its place in the whole batch, from 0.
+    pub index: usize,
+    /// As it was asked for.
+    pub request: Request,
+    /// As the model will make it.
+    pub settings: Settings,
+    /// Its file, before a number makes the name its own.
+    pub path: PathBuf,
+    /// Its number among all pictures of the run with that name, from 1.
+    pub number: u64,
+    /// Where its latents are kept, if they are.
+    pub latents: Option<PathBuf>,
+    /// What it needs.
+    pub plan: Rc<Plan>,
+}
+
+impl Item {
+    /// What a plan needs to know of a picture.
+    pub fn task(settings: &Settings, prompts: usize) -> Task {
+        Task {
+            size: ImageSize { height_px: settings.height, width_px: settings.width },
+            steps: settings.steps,
+            text_tokens: settings.max_sequence_length,
+            prompts,
+        }
+    }
+}
+
+/// How a run goes about its pictures. None of it changes a pixel.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Leave out pictures that are there, and go on from checkpoints.
+    pub resume: bool,
+    /// Steps between checkpoints; 0 for none.
+    pub checkpoint_every: usize,
+    /// Where and how often to show what is being made.
+    pub preview: Option<Preview>,
+    /// Whether existing files are replaced.
+    pub overwrite: bool,
+}
+
+/// Where a picture's time went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// Prompts to embeddings; 0 for a picture whose prompt was encoded with an earlier one's.
+    pub text: Duration,
+    /// Loading the transformer; 0 where it was there already.
+    pub load: Duration,
+    /// Noise to latents.
+    pub denoise: Duration,
+    /// Latents to pixels.
+    pub decode: Duration,
+    /// Pixels to a file that is on the disk.
+    pub write: Duration,
+}
+
+/// A picture that is on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Its file.
+    pub path: PathBuf,
+    /// Where the time went.
+    pub times: Times,
+    /// The steps that an earlier run had done, where this one went on from a checkpoint.
+    pub resumed_from: Option<usize>,
+    /// Whether it was there before and nothing had to be done.
+    pub existed: bool,
+}
+
+/// Who is told of each picture.
+pub trait Listener {
+    /// Work on the picture begins.
+    fn begin(&mut self, item: &Item);
+    /// The picture is on the disk.
+    fn made(&mut self, item: &Item, made: Made);
+    /// The picture could not be made; the run goes on with the next.
+    fn failed(&mut self, item: &Item, error: Error);
+}

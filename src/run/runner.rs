@@ -1,0 +1,215 @@
+//! The run: what is there already, and each picture that is not.
+
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use super::{
+    Item, Listener, Made, Options, PROMPTS_AT_ONCE, Times,
+    checkpoint::{self, Checkpoint},
+    existing::{Existing, Found},
+    identity,
+};
+use crate::{
+    error::{Error, Result},
+    flux::{Transformer, WeightsMode},
+    model::ModelFiles,
+    pipeline::Pipeline,
+    plan::{Machine, SpeedBook},
+    progress::{Event, Observer},
+    text::PromptEmbeddings,
+};
+
+/// A picture that must be made, with the damaged file it takes the place of.
+pub(super) type Waiting<'i> = (&'i Item, Option<PathBuf>);
+
+/// Makes pictures with one model on one machine.
+pub struct Runner<'a> {
+    pub(super) files: &'a ModelFiles,
+    pub(super) machine: &'a Machine,
+    pub(super) options: &'a Options,
+    pub(super) observer: &'a dyn Observer,
+    pub(super) pipeline: Pipeline<'a>,
+    pub(super) speeds: SpeedBook,
+    pub(super) told_of_lost_checkpoint: Cell<bool>,
+    pub(super) told_of_lost_preview: Cell<bool>,
+    transformer: Option<(WeightsMode, Transformer)>,
+    /// What is encoded, by prompt and number of tokens.
+    embeddings: Vec<((String, usize), PromptEmbeddings)>,
+}
+
+impl<'a> Runner<'a> {
+    /// A runner. Configs and tokenizers are read and checked; no weight is.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a config or tokenizer is broken.
+    pub fn new(
+        files: &'a ModelFiles,
+        machine: &'a Machine,
+        options: &'a Options,
+        observer: &'a dyn Observer,
+    ) -> Result<Self> {
+        Ok(Self {
+            files,
+            machine,
+            options,
+            observer,
+            pipeline: Pipeline::open(files, machine.device.clone(), machine.dtype, observer)?,
+            speeds: SpeedBook::open(),
+            told_of_lost_checkpoint: Cell::new(false),
+            told_of_lost_preview: Cell::new(false),
+            transformer: None,
+            embeddings: Vec::new(),
+        })
+    }
+
+    /// Checks what only the model can say of a picture: whether its steps and mu make a schedule.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when they do not.
+    pub fn check(&self, item: &Item) -> Result<()> {
+        self.pipeline.sigmas(&item.request).map(|_| ())
+    }
+
+    /// Makes the pictures in their order; `listener` is told of each. One that fails does not stop the others.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the model's files turn out to be damaged: no other picture could be made either.
+    pub fn run(&mut self, items: &[Item], listener: &mut dyn Listener) -> Result<()> {
+        if self.options.resume {
+            self.clean(items);
+        }
+        let rest = self.without_existing(items, listener);
+        for (index, (item, replaced)) in rest.iter().enumerate() {
+            listener.begin(item);
+            match self.make(item, replaced.as_deref(), &rest[index..]) {
+                Ok(made) => listener.made(item, made),
+                Err(error @ Error::Model { .. }) => return Err(error),
+                Err(error) => listener.failed(item, error),
+            }
+        }
+        if self.options.resume {
+            self.clean(items);
+        }
+        Ok(())
+    }
+
+    /// The pictures that must be made, each with the damaged file it takes the place of.
+    fn without_existing<'i>(&self, items: &'i [Item], listener: &mut dyn Listener) -> Vec<Waiting<'i>> {
+        let mut existing = Existing::default();
+        let mut rest = Vec::new();
+        for item in items {
+            match self.found(item, &mut existing) {
+                Some(Found::Whole(path)) => {
+                    self.checkpoint(item).remove();
+                    listener.made(item, Made { path, times: Times::default(), resumed_from: None, existed: true });
+                }
+                Some(Found::Damaged(path)) => {
+                    self.note(format!("{} is cut short: it is made again", path.display()));
+                    rest.push((item, Some(path)));
+                }
+                None => rest.push((item, None)),
+            }
+        }
+        rest
+    }
+
+    /// Removes what dead processes left in the folders of these pictures.
+    fn clean(&self, items: &[Item]) {
+        let folders: BTreeSet<&Path> = items.iter().map(|item| folder_of(&item.path)).collect();
+        folders.into_iter().for_each(checkpoint::clean);
+    }
+
+    /// The picture, if it is there already and that is asked about.
+    fn found(&self, item: &Item, existing: &mut Existing) -> Option<Found> {
+        if !self.options.resume {
+            return None;
+        }
+        let settings = serde_json::to_value(&item.settings).ok()?;
+        let model = serde_json::to_value(&self.files.identity).ok()?;
+        existing.find(&item.path, &identity::picture_key(&settings, &model))
+    }
+
+    /// The place of a picture's checkpoint.
+    pub(super) fn checkpoint(&self, item: &Item) -> Checkpoint {
+        let key = identity::checkpoint_key(&item.settings, &self.files.identity, self.machine);
+        Checkpoint::new(folder_of(&item.path), key)
+    }
+
+    /// What `coming`'s first picture is told of its prompt. If that is not encoded yet, the prompts of the pictures
+    /// behind it are encoded with it, and those before are forgotten.
+    pub(super) fn embeddings(&mut self, coming: &[Waiting<'_>], times: &mut Times) -> Result<PromptEmbeddings> {
+        let key = |item: &Item| (item.settings.prompt.clone(), item.settings.max_sequence_length);
+        let Some((item, _)) = coming.first() else {
+            return Err(Error::request("no picture to encode a prompt for", ""));
+        };
+        let wanted = key(item);
+        if let Some((_, found)) = self.embeddings.iter().find(|(known, _)| *known == wanted) {
+            return Ok(found.clone());
+        }
+        let started = Instant::now();
+        self.embeddings.clear();
+        if !item.plan.holds_transformer_beside(item.plan.peak_bytes.text) {
+            self.transformer = None;
+        }
+        let mut group: Vec<(String, usize)> = Vec::new();
+        for key in coming.iter().map(|(item, _)| key(item)) {
+            // One pass over T5 makes embeddings of one length.
+            if key.1 == wanted.1 && !group.contains(&key) {
+                group.push(key);
+            }
+            if group.len() == PROMPTS_AT_ONCE {
+                break;
+            }
+        }
+        let prompts: Vec<&str> = group.iter().map(|(prompt, _)| prompt.as_str()).collect();
+        let embeddings = self.pipeline.encode(&prompts, wanted.1)?;
+        self.embeddings = group.into_iter().zip(embeddings).collect();
+        times.text = started.elapsed();
+        let first = self.embeddings.first().map(|(_, embeddings)| embeddings.clone());
+        first.ok_or_else(|| Error::request("the text encoders gave nothing", "please report this"))
+    }
+
+    /// Takes the transformer as this picture needs it, loading it where that is not the one at hand.
+    pub(super) fn take_transformer(&mut self, item: &Item, times: &mut Times) -> Result<Transformer> {
+        let choices = &item.plan.choices;
+        match self.transformer.take() {
+            Some((mode, transformer)) if mode == choices.weights => Ok(transformer.with_options(choices.forward)),
+            other => {
+                // It leaves memory before the next comes.
+                drop(other);
+                let started = Instant::now();
+                let loaded = self.pipeline.load_transformer(choices)?;
+                times.load = started.elapsed();
+                Ok(loaded)
+            }
+        }
+    }
+
+    /// Keeps the transformer for the next picture.
+    pub(super) fn keep_transformer(&mut self, item: &Item, transformer: Transformer) {
+        self.transformer = Some((item.plan.choices.weights, transformer));
+    }
+
+    /// Lets go of the transformer when nothing needs it any more, or the decoder needs its room.
+    pub(super) fn make_room_for_decoder(&mut self, item: &Item, is_last: bool) {
+        if is_last || !item.plan.holds_transformer_beside(item.plan.peak_bytes.decode) {
+            self.transformer = None;
+        }
+    }
+
+    pub(super) fn warn(&self, text: String) {
+        self.observer.on(Event::Warning(text));
+    }
+
+    pub(super) fn note(&self, text: String) {
+        self.observer.on(Event::Note(text));
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

@@ -1,0 +1,81 @@
+//! A model of the Hub, played by a local server.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::{
+    hub_server::{HubServer, HubServerBuilder, REPO},
+    support::{
+        fixture,
+        program::{Place, Run, rgb8, small},
+    },
+};
+
+/// A server that holds tiny-flux.
+fn repository() -> HubServerBuilder {
+    fn add(server: HubServerBuilder, folder: &Path, prefix: &str) -> HubServerBuilder {
+        fs::read_dir(folder).expect("a folder").flatten().fold(server, |server, entry| {
+            let (path, name) = (entry.path(), format!("{prefix}{}", entry.file_name().to_string_lossy()));
+            if path.is_dir() {
+                return add(server, &path, &format!("{name}/"));
+            }
+            let bytes = fs::read(&path).expect("a file");
+            if name.ends_with(".safetensors") { server.large(&name, bytes) } else { server.small(&name, bytes) }
+        })
+    }
+    add(HubServerBuilder::default(), &fixture("tiny-flux"), "")
+}
+
+/// The program with a model of this server and a cache in the place.
+fn command(place: &Place, server: &HubServer, args: &[&str]) -> Command {
+    let mut command = place.command(&small(&[&["--model", REPO], args].concat()));
+    command.env("HF_ENDPOINT", &server.endpoint).env("HF_HOME", place.path("hf"));
+    command
+}
+
+fn run(mut command: Command) -> Run {
+    command.output().expect("the program starts").into()
+}
+
+#[test]
+fn a_model_is_fetched_once_and_then_works_offline() {
+    let (place, server) = (Place::new(), repository().start());
+    let first = run(command(&place, &server, &["-o", "x.png"]));
+    first.succeeds().tells(&["download"]);
+    assert_eq!(first.stdout, "x.png\n");
+    assert!(rgb8(&place.path("x.png")) == place.pixels(&[]), "the picture of the same files on this disk");
+    server.take_requests();
+    let mut again = command(&place, &server, &["-o", "y.png"]);
+    again.env("HF_HUB_OFFLINE", "1");
+    let again = run(again);
+    assert!(!again.succeeds().stderr.contains("download"), "{}", again.stderr);
+    assert_eq!(server.take_requests(), [""; 0]);
+}
+
+#[test]
+fn a_dry_run_lists_files_and_sizes_and_fetches_nothing() {
+    let (place, server) = (Place::new(), repository().start());
+    let plan = run(command(&place, &server, &["--dry-run"]));
+    assert_eq!(plan.succeeds().stderr, "");
+    for words in ["to fetch", "transformer/diffusion_pytorch_model-00001-of-00003.safetensors", " free on the disk of "]
+    {
+        assert!(plan.stdout.contains(words), "{words}: {}", plan.stdout);
+    }
+    assert_eq!(server.take_requests().len(), 1, "the listing alone");
+    assert_eq!(place.names(), [""; 0]);
+}
+
+#[test]
+fn a_gated_model_says_what_to_do() {
+    let (place, server) = (Place::new(), repository().gated("hf_right").start());
+    let gated = run(command(&place, &server, &["-o", "x.png"]));
+    gated.fails(1, &["HTTP 401", REPO, "accept the licence at https://huggingface.co/", "HF_TOKEN"]);
+    let mut command = command(&place, &server, &["-o", "x.png"]);
+    command.env("HF_TOKEN", "hf_right");
+    run(command).succeeds();
+}
+
+#[test]
+fn a_model_that_the_hub_does_not_have() {
+    let (place, server) = (Place::new(), repository().start());
+    run(command(&place, &server, &["--model", "owner/other", "-o", "x.png"])).fails(1, &["owner/other"]);
+}

@@ -1,0 +1,17 @@
+//! The program as a process: exit code, stdout and stderr.
+
+#[path = "../support/hub_server.rs"]
+#[allow(dead_code, reason = "tests/hub uses all of it")]
+mod hub_server;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_models;
+mod bad_requests;
+mod commands;
+mod hub;
+mod model;
+mod output;
+mod picture;
+mod position;
+mod telling;
