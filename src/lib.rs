@@ -2,12 +2,12 @@
 
 pub mod error;
 pub mod flux;
+pub mod vae;
+pub mod text;
+pub mod sampling;
 pub mod geometry;
 pub mod position;
 pub mod progress;
-pub mod sampling;
-pub mod text;
-pub mod vae;
 pub mod weights;
 
 pub use error::{Error, Result};

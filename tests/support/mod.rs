@@ -1,4 +1,7 @@
 //! What several integration tests share.
+#![allow(dead_code, reason = "each test uses some of it")]
+
+pub mod vae;
 
 /// |a - b| / |b|, Euclidean norms.
 pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {

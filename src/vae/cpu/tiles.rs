@@ -180,16 +180,15 @@ impl TileFilter {
 /// G w G^T of every filter, [N * N, I, O].
 fn transform<const N: usize, Q: Scheme<N>>(inputs: usize, weight: &[f32], outputs: usize) -> Vec<f32> {
     let mut points = vec![0.0; N * N * inputs * outputs];
-    for (at, taps) in weight.chunks_exact(9).enumerate() {
-        let (output, input) = (at / inputs, at % inputs);
-        let tap = |y: usize, x: usize| f64::from(taps[3 * y + x]);
-        let rows: [[f64; N]; 3] = std::array::from_fn(|y| Q::filter(std::array::from_fn(|x| tap(y, x))));
-        for x in 0..N {
-            for (y, value) in Q::filter([rows[0][x], rows[1][x], rows[2][x]]).into_iter().enumerate() {
-                points[((y * N + x) * inputs + input) * outputs + output] = value as f32;
-            }
+    let taps = |input: usize, output: usize| &weight[9 * (output * inputs + input)..][..9];
+    points.par_chunks_exact_mut(inputs * outputs).enumerate().for_each(|(point, matrix)| {
+        let (y, x) = (point / N, point % N);
+        for (at, value) in matrix.iter_mut().enumerate() {
+            let taps = taps(at / outputs, at % outputs);
+            let rows = [0, 3, 6].map(|row| Q::filter([0, 1, 2].map(|tap| f64::from(taps[row + tap])))[x]);
+            *value = Q::filter(rows)[y] as f32;
         }
-    }
+    });
     points
 }
 
@@ -224,13 +223,22 @@ impl<const N: usize, Q: Scheme<N>> WithSimd for Gather<'_, N, Q> {
             let (y, x) = ((self.first + tile) / self.grid.across, (self.first + tile) % self.grid.across);
             let corner = ((self.grid.first_row + y) * pitch + x) * Q::STEP * lanes;
             for lane in 0..lanes {
-                let rows: [[S::f32s; N]; N] = std::array::from_fn(|r| {
-                    Q::input(simd, std::array::from_fn(|c| pixels[corner + (r * pitch + c) * lanes + lane]))
-                });
+                // Loops, not closures: a closure that is not inlined loses the vector instructions.
+                let mut rows = [[simd.splat_f32s(0.0); N]; N];
+                for (r, row) in rows.iter_mut().enumerate() {
+                    for (c, value) in row.iter_mut().enumerate() {
+                        *value = pixels[corner + (r * pitch + c) * lanes + lane];
+                    }
+                    *row = Q::input(simd, *row);
+                }
                 for c in 0..N {
-                    let column = Q::input(simd, std::array::from_fn(|r| rows[r][c]));
-                    for (r, value) in column.into_iter().enumerate() {
-                        points[((r * N + c) * self.count + tile) * lanes + lane] = value;
+                    let mut column = [rows[0][c]; N];
+                    for r in 1..N {
+                        column[r] = rows[r][c];
+                    }
+                    let column = Q::input(simd, column);
+                    for r in 0..N {
+                        points[((r * N + c) * self.count + tile) * lanes + lane] = column[r];
                     }
                 }
             }
@@ -264,13 +272,22 @@ impl<const N: usize, Q: Scheme<N>> WithSimd for Scatter<'_, N, Q> {
             let at = self.first + tile;
             let (top, left) = (2 * (at / self.grid.across), 2 * (at % self.grid.across));
             for lane in 0..lanes {
-                let rows: [[S::f32s; 2]; N] = std::array::from_fn(|r| {
-                    let row = std::array::from_fn(|c| points[((r * N + c) * self.count + tile) * lanes + lane]);
-                    Q::output(simd, row)
-                });
+                let mut rows = [[bias[lane]; 2]; N];
+                for (r, pair) in rows.iter_mut().enumerate() {
+                    let mut row = [bias[lane]; N];
+                    for (c, value) in row.iter_mut().enumerate() {
+                        *value = points[((r * N + c) * self.count + tile) * lanes + lane];
+                    }
+                    *pair = Q::output(simd, row);
+                }
                 for dx in 0..2 {
-                    let column = Q::output(simd, std::array::from_fn(|r| rows[r][dx]));
-                    for (dy, value) in column.into_iter().enumerate() {
+                    let mut column = [rows[0][dx]; N];
+                    for r in 1..N {
+                        column[r] = rows[r][dx];
+                    }
+                    let column = Q::output(simd, column);
+                    for dy in 0..2 {
+                        let value = column[dy];
                         let (y, x) = (top + dy, left + dx);
                         let to = (y * self.width + x) * lanes + lane;
                         // Tiles hang over where the picture's sides, or a band's rows, are odd.
