@@ -161,6 +161,7 @@ impl Kernels for Dry<'_> {
         let kept = if above.is_some() { 2 } else { 1 };
         let height = kept + rows.map_or(1, Band::height);
         let (width, channels) = above.as_ref().or(rows).map_or((0, 0), |shape| (shape.width, shape.channels));
+        drop(above); // its buffer is used again
         let held = Held::new((height + 1) * cpu::pitch(width) * channels, &self.ledger);
         Ok(Rows { height, width, channels, held })
     }

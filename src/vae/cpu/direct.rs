@@ -23,13 +23,8 @@ pub(in crate::vae) struct DirectFilter {
 impl DirectFilter {
     /// From weights [O, I, 3, 3] and bias [O].
     pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>) -> Self {
-        let outputs = bias.len();
-        let mut taps = vec![0.0; weight.len()];
-        for (at, &value) in weight.iter().enumerate() {
-            let (output, input, tap) = (at / (9 * inputs), at / 9 % inputs, at % 9);
-            taps[(tap * inputs + input) * outputs + output] = value;
-        }
-        Self { reach, inputs, weight: taps, bias }
+        let weight = by_tap(inputs, bias.len(), weight);
+        Self { reach, inputs, weight, bias }
     }
 
     /// See [`Kernels::convolve`](crate::vae::kernels::Kernels::convolve).
@@ -70,6 +65,24 @@ impl DirectFilter {
             multiply([window.width, reach, outputs], a, b, row, outputs, true);
         }
     }
+}
+
+/// Weights [O, I, 3, 3] as [3 * 3, I, O].
+pub(in crate::vae) fn by_tap(inputs: usize, outputs: usize, weight: &[f32]) -> Vec<f32> {
+    /// Rows and columns moved together, so that neither side of the transposition leaves the cache.
+    const BLOCK: usize = 16;
+    let mut taps = vec![0.0; weight.len()];
+    taps.par_chunks_exact_mut(inputs * outputs).enumerate().for_each(|(tap, plane)| {
+        for (block, first) in (0..outputs).step_by(BLOCK).flat_map(|o| (0..inputs).step_by(BLOCK).map(move |i| (o, i)))
+        {
+            for input in first..inputs.min(first + BLOCK) {
+                for output in block..outputs.min(block + BLOCK) {
+                    plane[input * outputs + output] = weight[(output * inputs + input) * 9 + tap];
+                }
+            }
+        }
+    });
+    taps
 }
 
 /// The window of the doubled map: its first and last rows and columns are halves of the halo's.

@@ -97,13 +97,19 @@ pub(in crate::vae) fn window(above: Option<Window>, rows: Option<&Rows>, before:
         (None, None) => (0, 0),
     };
     let row = pitch(width) * channels;
-    let kept = if above.is_some() { 2 } else { 1 };
+    let (kept, mut data) = match above {
+        // The buffer is used again: its last two rows move to the top, its zero columns stay where they are.
+        Some(mut above) => {
+            let first = (above.height - 2) * row;
+            above.data.copy_within(first..first + 2 * row, 0);
+            (2, above.data)
+        }
+        None => (1, Vec::new()),
+    };
     let height = kept + rows.map_or(1, |rows| rows.height);
-    let mut data = vec![0.0; (height + 1) * row];
-    if let Some(above) = above {
-        let first = (above.height - 2) * row;
-        data[..2 * row].copy_from_slice(&above.data[first..first + 2 * row]);
-    }
+    data.resize((height + 1) * row, 0.0);
+    let written = kept + rows.map_or(0, |rows| rows.height);
+    data[written * row..].fill(0.0);
     if let Some(rows) = rows {
         let fresh = data[kept * row..height * row].par_chunks_exact_mut(row);
         fresh.zip(rows.data.par_chunks_exact(rows.row_len())).for_each(|(to, from)| {

@@ -14,7 +14,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
-    Rows, Window, elementwise,
+    Rows, Window, direct, elementwise,
     matmul::{View, multiply},
 };
 use crate::vae::kernels::{Fifo, Moments, Reach};
@@ -177,16 +177,18 @@ impl TileFilter {
     }
 }
 
-/// G w G^T of every filter, [N * N, I, O].
+/// G w G^T of every filter, [N * N, I, O], from weights [O, I, 3, 3].
 fn transform<const N: usize, Q: Scheme<N>>(inputs: usize, weight: &[f32], outputs: usize) -> Vec<f32> {
+    let taps = direct::by_tap(inputs, outputs, weight);
+    // G's columns: what each tap alone becomes.
+    let columns = [Q::filter([1.0, 0.0, 0.0]), Q::filter([0.0, 1.0, 0.0]), Q::filter([0.0, 0.0, 1.0])];
     let mut points = vec![0.0; N * N * inputs * outputs];
-    let taps = |input: usize, output: usize| &weight[9 * (output * inputs + input)..][..9];
     points.par_chunks_exact_mut(inputs * outputs).enumerate().for_each(|(point, matrix)| {
-        let (y, x) = (point / N, point % N);
-        for (at, value) in matrix.iter_mut().enumerate() {
-            let taps = taps(at / outputs, at % outputs);
-            let rows = [0, 3, 6].map(|row| Q::filter([0, 1, 2].map(|tap| f64::from(taps[row + tap])))[x]);
-            *value = Q::filter(rows)[y] as f32;
+        for (tap, weights) in taps.chunks_exact(inputs * outputs).enumerate() {
+            let factor = (columns[tap / 3][point / N] * columns[tap % 3][point % N]) as f32;
+            if factor != 0.0 {
+                matrix.iter_mut().zip(weights).for_each(|(point, weight)| *point += factor * weight);
+            }
         }
     });
     points
