@@ -3,10 +3,14 @@
 //! In a padded row the three pixels a tap row looks at lie side by side, so each tap row is one product with overlapping
 //! rows of 3 I numbers: no patches are copied.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::{
-    Rows, Window, elementwise,
+    Rows, Window,
+    buffer::Pool,
+    elementwise,
     matmul::{View, multiply},
     pitch, tiles,
 };
@@ -28,7 +32,13 @@ impl DirectFilter {
     }
 
     /// See [`Kernels::convolve`](crate::vae::kernels::Kernels::convolve).
-    pub fn convolve(&self, window: &Window, residual: Option<&Fifo<Rows>>, moments: Option<&mut Moments>) -> Rows {
+    pub fn convolve(
+        &self,
+        window: &Window,
+        residual: Option<&Fifo<Rows>>,
+        moments: Option<&mut Moments>,
+        pool: &Arc<Pool>,
+    ) -> Rows {
         let doubled;
         let window = match self.reach {
             Reach::Same => window,
@@ -38,7 +48,7 @@ impl DirectFilter {
             }
         };
         let (width, outputs) = (window.width, self.bias.len());
-        let mut output = Rows::zeros(window.height - 2, width, outputs);
+        let mut output = Rows::blank(pool, window.height - 2, width, outputs);
         let residual = tiles::residual_rows(residual, output.height);
         let rows = output.data.par_chunks_mut(width * outputs).enumerate();
         let parts: Vec<_> = rows

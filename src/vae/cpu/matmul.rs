@@ -1,8 +1,10 @@
 //! Matrix products on slices, by the `gemm` crate, and the 1 x 1 projections made of them.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
-use super::{Rows, elementwise};
+use super::{Rows, buffer::Pool, elementwise};
 use crate::vae::kernels::Before;
 
 /// A matrix inside a slice: the distance from row to row, the columns lying side by side.
@@ -86,9 +88,9 @@ impl Matrix {
     }
 
     /// before(x) W^T + bias (+ residual), for every pixel.
-    pub fn project(&self, rows: &Rows, before: Before<'_>, residual: Option<&Rows>) -> Rows {
+    pub fn project(&self, rows: &Rows, before: Before<'_>, residual: Option<&Rows>, pool: &Arc<Pool>) -> Rows {
         let (inputs, outputs) = (self.inputs, self.bias.len());
-        let mut output = Rows::zeros(rows.height, rows.width, outputs);
+        let mut output = Rows::blank(pool, rows.height, rows.width, outputs);
         let tasks = output.data.par_chunks_mut(PIXELS * outputs).zip(rows.data.par_chunks(PIXELS * inputs));
         tasks.enumerate().for_each(|(task, (out, input))| {
             let add = residual.map(|r| &r.data[task * PIXELS * outputs..][..out.len()]);

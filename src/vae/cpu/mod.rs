@@ -1,10 +1,14 @@
 //! The decoder's kernels on the CPU: f32, channels last, every thread on its own rows.
 
+mod buffer;
 mod direct;
 pub(super) mod elementwise;
 mod matmul;
 mod tiles;
 
+use std::sync::Arc;
+
+use buffer::{Buffer, Pool};
 use candle_core::DType;
 use rayon::prelude::*;
 
@@ -18,6 +22,7 @@ pub(super) use matmul::{View, multiply, transpose};
 pub(super) struct Cpu<'a> {
     weights: Weights,
     meter: Meter<'a>,
+    bands: Arc<Pool>,
     scratch: tiles::ScratchPool,
     /// Only plain matrix products, no transformed tiles: what the fast path is tested against.
     plain: bool,
@@ -29,7 +34,7 @@ pub(super) struct Rows {
     height: usize,
     width: usize,
     channels: usize,
-    data: Vec<f32>, // [height, width, channels]
+    data: Buffer, // [height, width, channels]
 }
 
 impl Band for Rows {
@@ -39,14 +44,9 @@ impl Band for Rows {
 }
 
 impl Rows {
-    /// A band from its numbers, [height, width, channels].
-    pub fn new(height: usize, width: usize, channels: usize, data: Vec<f32>) -> Self {
-        debug_assert_eq!(data.len(), height * width * channels);
-        Self { height, width, channels, data }
-    }
-
-    fn zeros(height: usize, width: usize, channels: usize) -> Self {
-        Self { height, width, channels, data: vec![0.0; height * width * channels] }
+    /// A band whose numbers are of any value.
+    fn blank(pool: &Arc<Pool>, height: usize, width: usize, channels: usize) -> Self {
+        Self { height, width, channels, data: pool.take(height * width * channels) }
     }
 
     fn row_len(&self) -> usize {
@@ -102,7 +102,19 @@ pub(super) enum Filter {
 impl<'a> Cpu<'a> {
     /// Kernels that take their weights from here.
     pub fn new(weights: &Weights, meter: Meter<'a>, plain: bool) -> Self {
-        Self { weights: weights.with_dtype(DType::F32), meter, scratch: tiles::ScratchPool::default(), plain }
+        Self {
+            weights: weights.with_dtype(DType::F32),
+            meter,
+            bands: Arc::default(),
+            scratch: tiles::ScratchPool::default(),
+            plain,
+        }
+    }
+
+    /// A band from its numbers, [height, width, channels].
+    pub fn rows(&self, height: usize, width: usize, channels: usize, numbers: Vec<f32>) -> Rows {
+        debug_assert_eq!(numbers.len(), height * width * channels);
+        Rows { height, width, channels, data: self.bands.adopt(numbers) }
     }
 
     fn load(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
@@ -141,14 +153,16 @@ impl Kernels for Cpu<'_> {
     }
 
     fn slice(&self, rows: &Rows, first: usize, count: usize) -> Result<Rows> {
-        let data = rows.data[first * rows.row_len()..(first + count) * rows.row_len()].to_vec();
-        Ok(Rows { height: count, data, ..*rows })
+        let data = self.bands.copy(&rows.data[first * rows.row_len()..(first + count) * rows.row_len()]);
+        Ok(Rows { height: count, width: rows.width, channels: rows.channels, data })
     }
 
-    fn join(&self, mut a: Rows, b: Rows) -> Result<Rows> {
-        a.data.extend_from_slice(&b.data);
-        a.height += b.height;
-        Ok(a)
+    fn join(&self, a: Rows, b: Rows) -> Result<Rows> {
+        let mut joined = Rows::blank(&self.bands, a.height + b.height, a.width, a.channels);
+        let (upper, lower) = joined.data.split_at_mut(a.data.len());
+        upper.copy_from_slice(&a.data);
+        lower.copy_from_slice(&b.data);
+        Ok(joined)
     }
 
     fn window(&self, above: Option<Window>, rows: Option<&Rows>, before: Before<'_>) -> Result<Window> {
@@ -167,8 +181,10 @@ impl Kernels for Cpu<'_> {
         moments: Option<&mut Moments>,
     ) -> Result<Rows> {
         let (output, inputs) = match filter {
-            Filter::Tiles(filter) => (filter.convolve(window, residual, moments, &self.scratch), window.channels),
-            Filter::Direct(filter) => (filter.convolve(window, residual, moments), window.channels),
+            Filter::Tiles(filter) => {
+                (filter.convolve(window, residual, moments, &self.bands, &self.scratch), window.channels)
+            }
+            Filter::Direct(filter) => (filter.convolve(window, residual, moments, &self.bands), window.channels),
             Filter::Matrix(_) => return Err(candle_core::Error::Msg("a projection is no convolution".into()).into()),
         };
         self.meter.convolved(inputs, output.channels, output.height * output.width);
@@ -179,7 +195,7 @@ impl Kernels for Cpu<'_> {
         let Filter::Matrix(matrix) = filter else {
             return Err(candle_core::Error::Msg("a convolution is no projection".into()).into());
         };
-        let output = matrix.project(rows, before, residual);
+        let output = matrix.project(rows, before, residual, &self.bands);
         self.meter.projected(rows.channels, output.channels, rows.height * rows.width);
         Ok(output)
     }
@@ -194,18 +210,18 @@ impl Kernels for Cpu<'_> {
     fn keys(&self, keys: Vec<Rows>, values: Vec<Rows>) -> Result<attention::Keys> {
         let bands = keys.into_iter().zip(values);
         let mut all = attention::Keys::default();
-        bands.for_each(|(keys, values)| all.push(keys.channels, &keys.data, values.data));
+        bands.for_each(|(keys, values)| all.push(keys.channels, &keys.data, values.data.into_vec()));
         Ok(all)
     }
 
     fn attend(&self, queries: &Rows, keys: &attention::Keys) -> Result<Rows> {
         self.meter.attended(queries.height * queries.width, keys.count(), queries.channels);
-        let mut output = Rows::zeros(queries.height, queries.width, queries.channels);
+        let mut output = Rows::blank(&self.bands, queries.height, queries.width, queries.channels);
         keys.attend(queries.channels, &queries.data, &mut output.data);
         Ok(output)
     }
 
     fn download(&self, rows: Rows) -> Result<Vec<f32>> {
-        Ok(rows.data)
+        Ok(rows.data.into_vec())
     }
 }
