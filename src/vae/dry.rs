@@ -125,8 +125,8 @@ impl Kernels for Dry<'_> {
         let Layer { name, inputs, outputs } = layer;
         self.check(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
         self.check(&format!("{name}.bias"), &[outputs])?;
-        // The file's order is held twice until the kernel's layout is made of it.
-        let _file = Held::new(2 * 9 * inputs * outputs, &self.ledger);
+        // The file's order is held three times until the kernel's layout is made of it: read, copied, and tap by tap.
+        let _file = Held::new(3 * 9 * inputs * outputs, &self.ledger);
         let elements = cpu::filter_elements(inputs, outputs, reach);
         let scratch = 4 * (self.threads * cpu::scratch_elements(inputs, outputs, reach)) as u64;
         self.ledger.scratch.set(self.ledger.scratch.get().max(scratch));

@@ -1,4 +1,8 @@
-//! Buffers that are used again: a band that is freed becomes the next one, and the system need not clear new pages.
+//! Buffers of feature maps: used again where they fit, and given back to the system at once where they do not.
+//!
+//! Maps are most of a decode's memory and are freed band by band while others grow, so what an allocator keeps for later
+//! would double the peak. Large buffers are therefore mapped one by one; a few wait idle, so that the system need not
+//! clear new pages for every band.
 
 use std::{
     collections::VecDeque,
@@ -6,40 +10,79 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use memmap2::MmapMut;
+
 /// Idle buffers that are kept: a drained band, and those two that differ from it in height.
 const IDLE: usize = 3;
+/// From this many numbers on a buffer is mapped: 1 MiB, which is where a map costs nothing beside its pages.
+const MAPPED: usize = 1 << 18;
 
 /// Buffers waiting for their next use.
-#[derive(Default)]
-pub(in crate::vae) struct Pool(Mutex<VecDeque<Vec<f32>>>);
+pub(in crate::vae) struct Pool {
+    idle: Mutex<VecDeque<Storage>>,
+    limit: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { idle: Mutex::default(), limit: IDLE }
+    }
+}
 
 /// f32 numbers that return to their pool.
 pub(in crate::vae) struct Buffer {
-    data: Vec<f32>,
+    storage: Storage,
+    len: usize,
     pool: Arc<Pool>,
 }
 
-impl Pool {
-    /// A buffer of `len` numbers, of any value.
-    pub fn take(self: &Arc<Self>, len: usize) -> Buffer {
-        let fits = |buffer: &Vec<f32>| (len..=len + len / 4).contains(&buffer.capacity());
-        let idle = self.0.lock().ok().and_then(|mut idle| {
-            let at = idle.iter().position(fits)?;
-            idle.remove(at)
-        });
-        let data = match idle {
-            Some(mut data) => {
-                data.resize(len, 0.0);
-                data
-            }
-            None => vec![0.0; len],
-        };
-        Buffer { data, pool: self.clone() }
+enum Storage {
+    Heap(Vec<f32>),
+    Mapped(MmapMut),
+}
+
+impl Storage {
+    fn new(len: usize) -> Self {
+        // Where the system refuses a map, the allocator decides what happens.
+        let map = (len >= MAPPED).then(|| MmapMut::map_anon(len * size_of::<f32>()).ok()).flatten();
+        map.map_or_else(|| Self::Heap(vec![0.0; len]), Self::Mapped)
     }
 
-    /// These numbers.
-    pub fn adopt(self: &Arc<Self>, data: Vec<f32>) -> Buffer {
-        Buffer { data, pool: self.clone() }
+    fn numbers(&self) -> &[f32] {
+        match self {
+            Self::Heap(numbers) => numbers,
+            // SAFETY: a map starts on a page border, so it is aligned for f32, of which every bit pattern is one; its
+            // length is rounded down to whole numbers.
+            Self::Mapped(map) => unsafe {
+                std::slice::from_raw_parts(map.as_ptr().cast(), map.len() / size_of::<f32>())
+            },
+        }
+    }
+
+    fn numbers_mut(&mut self) -> &mut [f32] {
+        match self {
+            Self::Heap(numbers) => numbers,
+            // SAFETY: as above, and the map is borrowed mutably.
+            Self::Mapped(map) => unsafe {
+                std::slice::from_raw_parts_mut(map.as_mut_ptr().cast(), map.len() / size_of::<f32>())
+            },
+        }
+    }
+}
+
+impl Pool {
+    /// A pool where nothing waits: what is freed is given back.
+    pub fn without_reuse() -> Self {
+        Self { limit: 0, ..Self::default() }
+    }
+
+    /// A buffer of `len` numbers, of any value.
+    pub fn take(self: &Arc<Self>, len: usize) -> Buffer {
+        let idle = self.idle.lock().ok().and_then(|mut idle| {
+            let at = idle.iter().position(|storage| (len..=len + len / 4).contains(&storage.numbers().len()))?;
+            idle.remove(at)
+        });
+        Buffer { storage: idle.unwrap_or_else(|| Storage::new(len)), len, pool: self.clone() }
     }
 
     /// A copy of these numbers.
@@ -51,28 +94,35 @@ impl Pool {
 }
 
 impl Buffer {
-    /// The numbers, which do not return to the pool.
-    pub fn into_vec(mut self) -> Vec<f32> {
-        std::mem::take(&mut self.data)
+    /// Makes the buffer `len` numbers long: in place where they fit, else in one of zeros after the first `kept`.
+    pub fn resize(&mut self, len: usize, kept: usize) {
+        if len > self.storage.numbers().len() {
+            let mut larger = self.pool.take(len);
+            larger[..kept].copy_from_slice(&self[..kept]);
+            larger[kept..].fill(0.0);
+            *self = larger;
+        }
+        self.len = len;
     }
 }
 
 impl Clone for Buffer {
     fn clone(&self) -> Self {
-        self.pool.copy(&self.data)
+        self.pool.copy(self)
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.data.capacity() == 0 {
+        let storage = std::mem::replace(&mut self.storage, Storage::Heap(Vec::new()));
+        if storage.numbers().is_empty() {
             return;
         }
-        if let Ok(mut idle) = self.pool.0.lock() {
-            if idle.len() == IDLE {
+        if let Ok(mut idle) = self.pool.idle.lock() {
+            idle.push_back(storage);
+            if idle.len() > self.pool.limit {
                 idle.pop_front();
             }
-            idle.push_back(std::mem::take(&mut self.data));
         }
     }
 }
@@ -81,13 +131,13 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.data
+        &self.storage.numbers()[..self.len]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.data
+        &mut self.storage.numbers_mut()[..self.len]
     }
 }
 
@@ -109,10 +159,21 @@ mod tests {
     }
 
     #[test]
+    fn a_large_buffer_is_like_a_small_one() {
+        let pool = Arc::new(Pool::default());
+        let mut large = pool.take(MAPPED + 3);
+        large.fill(2.0);
+        let copy = large.clone();
+        large.resize(MAPPED + 9, 5);
+        assert_eq!((copy.len(), copy.iter().sum::<f32>()), (MAPPED + 3, 2.0 * (MAPPED + 3) as f32));
+        assert_eq!((large.len(), large.iter().sum::<f32>()), (MAPPED + 9, 10.0));
+    }
+
+    #[test]
     fn few_buffers_wait() {
         let pool = Arc::new(Pool::default());
         let many: Vec<Buffer> = (0..10).map(|_| pool.take(8)).collect();
         drop(many);
-        assert_eq!(pool.0.lock().expect("lock").len(), IDLE);
+        assert_eq!(pool.idle.lock().expect("lock").len(), IDLE);
     }
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::{
     Rows, Window,
-    buffer::Pool,
+    buffer::{Buffer, Pool},
     elementwise,
     matmul::{View, multiply},
     pitch, tiles,
@@ -20,14 +20,14 @@ use crate::vae::kernels::{Fifo, Moments, Reach};
 pub(in crate::vae) struct DirectFilter {
     reach: Reach,
     inputs: usize,
-    weight: Vec<f32>, // [3, 3 * I, O]
-    bias: Vec<f32>,   // [O]
+    weight: Buffer, // [3, 3 * I, O]
+    bias: Vec<f32>, // [O]
 }
 
 impl DirectFilter {
     /// From weights [O, I, 3, 3] and bias [O].
-    pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>) -> Self {
-        let weight = by_tap(inputs, bias.len(), weight);
+    pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>, pool: &Arc<Pool>) -> Self {
+        let weight = by_tap(inputs, bias.len(), weight, pool);
         Self { reach, inputs, weight, bias }
     }
 
@@ -43,7 +43,7 @@ impl DirectFilter {
         let window = match self.reach {
             Reach::Same => window,
             Reach::Doubled => {
-                doubled = double(window);
+                doubled = double(window, pool);
                 &doubled
             }
         };
@@ -78,10 +78,10 @@ impl DirectFilter {
 }
 
 /// Weights [O, I, 3, 3] as [3 * 3, I, O].
-pub(in crate::vae) fn by_tap(inputs: usize, outputs: usize, weight: &[f32]) -> Vec<f32> {
+pub(in crate::vae) fn by_tap(inputs: usize, outputs: usize, weight: &[f32], pool: &Arc<Pool>) -> Buffer {
     /// Rows and columns moved together, so that neither side of the transposition leaves the cache.
     const BLOCK: usize = 16;
-    let mut taps = vec![0.0; weight.len()];
+    let mut taps = pool.take(weight.len());
     taps.par_chunks_exact_mut(inputs * outputs).enumerate().for_each(|(tap, plane)| {
         for (block, first) in (0..outputs).step_by(BLOCK).flat_map(|o| (0..inputs).step_by(BLOCK).map(move |i| (o, i)))
         {
@@ -96,10 +96,11 @@ pub(in crate::vae) fn by_tap(inputs: usize, outputs: usize, weight: &[f32]) -> V
 }
 
 /// The window of the doubled map: its first and last rows and columns are halves of the halo's.
-fn double(window: &Window) -> Window {
+fn double(window: &Window, pool: &Arc<Pool>) -> Window {
     let (height, width, channels) = (2 * (window.height - 2) + 2, 2 * window.width, window.channels);
     let row = pitch(width) * channels;
-    let mut data = vec![0.0; (height + 1) * row];
+    let mut data = pool.take((height + 1) * row);
+    data.fill(0.0);
     for (y, to) in data.chunks_exact_mut(row).take(height).enumerate() {
         let from = &window.data[y.div_ceil(2) * window.pitch() * channels..];
         for (x, pixel) in to.chunks_exact_mut(channels).take(width + 2).enumerate() {

@@ -2,10 +2,12 @@
 //!
 //! The loops are plain; `pulp` compiles each for AVX-512, AVX2 and the baseline, and picks at run time.
 
+use std::sync::Arc;
+
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{Rows, Window, pitch};
+use super::{Rows, Window, buffer::Pool, pitch};
 use crate::vae::kernels::{Before, Moments};
 
 /// e^x for finite x, to 2 units in the last place; 0 below -87, 2^126 or so above 87.
@@ -90,24 +92,35 @@ pub(in crate::vae) fn merge_all(moments: &mut Moments, parts: Vec<Sums>) {
 }
 
 /// See [`Kernels::window`](crate::vae::kernels::Kernels::window).
-pub(in crate::vae) fn window(above: Option<Window>, rows: Option<&Rows>, before: Before<'_>) -> Window {
+pub(in crate::vae) fn window(
+    above: Option<Window>,
+    rows: Option<&Rows>,
+    before: Before<'_>,
+    pool: &Arc<Pool>,
+) -> Window {
     let (width, channels) = match (rows, &above) {
         (Some(rows), _) => (rows.width, rows.channels),
         (None, Some(above)) => (above.width, above.channels),
         (None, None) => (0, 0),
     };
     let row = pitch(width) * channels;
-    let (kept, mut data) = match above {
+    let kept = if above.is_some() { 2 } else { 1 };
+    let height = kept + rows.map_or(1, |rows| rows.height);
+    let len = (height + 1) * row;
+    let mut data = match above {
         // The buffer is used again: its last two rows move to the top, its zero columns stay where they are.
         Some(mut above) => {
             let first = (above.height - 2) * row;
             above.data.copy_within(first..first + 2 * row, 0);
-            (2, above.data)
+            above.data.resize(len, 2 * row);
+            above.data
         }
-        None => (1, Vec::new()),
+        None => {
+            let mut data = pool.take(len);
+            data.fill(0.0);
+            data
+        }
     };
-    let height = kept + rows.map_or(1, |rows| rows.height);
-    data.resize((height + 1) * row, 0.0);
     let written = kept + rows.map_or(0, |rows| rows.height);
     data[written * row..].fill(0.0);
     if let Some(rows) = rows {

@@ -59,16 +59,20 @@ pub(in crate::vae) fn multiply(
     }
 }
 
-/// Rows of a row-major [rows, cols] matrix as columns: [cols, rows].
-pub(in crate::vae) fn transpose(matrix: &[f32], cols: usize) -> Vec<f32> {
+/// The columns of a [rows, cols] matrix as rows: `out` is [cols, rows].
+pub(in crate::vae) fn transpose(matrix: &[f32], cols: usize, out: &mut [f32]) {
+    /// Rows and columns moved together, so that neither side leaves the cache.
+    const BLOCK: usize = 16;
     let rows = matrix.len() / cols;
-    let mut out = vec![0.0; matrix.len()];
-    for (r, row) in matrix.chunks_exact(cols).enumerate() {
-        for (c, &value) in row.iter().enumerate() {
-            out[c * rows + r] = value;
+    out.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(block, out)| {
+        for first in (0..rows).step_by(BLOCK) {
+            for (c, out) in out.chunks_exact_mut(rows).enumerate() {
+                for r in first..rows.min(first + BLOCK) {
+                    out[r] = matrix[r * cols + block * BLOCK + c];
+                }
+            }
         }
-    }
-    out
+    });
 }
 
 /// A projection's weights.
@@ -84,7 +88,9 @@ const PIXELS: usize = 512;
 impl Matrix {
     /// From weights [O, I] and bias [O].
     pub fn new(inputs: usize, weight: &[f32], bias: Vec<f32>) -> Self {
-        Self { inputs, weight: transpose(weight, inputs), bias }
+        let mut transposed = vec![0.0; weight.len()];
+        transpose(weight, inputs, &mut transposed);
+        Self { inputs, weight: transposed, bias }
     }
 
     /// before(x) W^T + bias (+ residual), for every pixel.

@@ -8,7 +8,6 @@ mod tiles;
 
 use std::sync::Arc;
 
-use buffer::{Buffer, Pool};
 use candle_core::DType;
 use rayon::prelude::*;
 
@@ -16,6 +15,7 @@ use super::attention;
 use super::kernels::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach};
 use crate::{error::Result, weights::Weights};
 
+pub(super) use buffer::{Buffer, Pool};
 pub(super) use matmul::{View, multiply, transpose};
 
 /// Feature maps as plain f32 slices.
@@ -23,6 +23,7 @@ pub(super) struct Cpu<'a> {
     weights: Weights,
     meter: Meter<'a>,
     bands: Arc<Pool>,
+    filters: Arc<Pool>,
     scratch: tiles::ScratchPool,
     /// Only plain matrix products, no transformed tiles: what the fast path is tested against.
     plain: bool,
@@ -60,7 +61,7 @@ pub(super) struct Window {
     height: usize,
     width: usize,
     channels: usize,
-    data: Vec<f32>, // [height + 1, pitch, channels]
+    data: Buffer, // [height + 1, pitch, channels]
 }
 
 impl Window {
@@ -106,15 +107,16 @@ impl<'a> Cpu<'a> {
             weights: weights.with_dtype(DType::F32),
             meter,
             bands: Arc::default(),
+            filters: Arc::new(Pool::without_reuse()),
             scratch: tiles::ScratchPool::default(),
             plain,
         }
     }
 
     /// A band from its numbers, [height, width, channels].
-    pub fn rows(&self, height: usize, width: usize, channels: usize, numbers: Vec<f32>) -> Rows {
+    pub fn rows(&self, height: usize, width: usize, channels: usize, numbers: &[f32]) -> Rows {
         debug_assert_eq!(numbers.len(), height * width * channels);
-        Rows { height, width, channels, data: self.bands.adopt(numbers) }
+        Rows { height, width, channels, data: self.bands.copy(numbers) }
     }
 
     fn load(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
@@ -133,9 +135,9 @@ impl Kernels for Cpu<'_> {
         let weight = self.load(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
         let bias = self.load(&format!("{name}.bias"), &[outputs])?;
         Ok(if tiled(inputs, outputs) && !self.plain {
-            Filter::Tiles(tiles::TileFilter::new(reach, inputs, &weight, bias))
+            Filter::Tiles(tiles::TileFilter::new(reach, inputs, &weight, bias, &self.filters))
         } else {
-            Filter::Direct(direct::DirectFilter::new(reach, inputs, &weight, bias))
+            Filter::Direct(direct::DirectFilter::new(reach, inputs, &weight, bias, &self.filters))
         })
     }
 
@@ -166,7 +168,7 @@ impl Kernels for Cpu<'_> {
     }
 
     fn window(&self, above: Option<Window>, rows: Option<&Rows>, before: Before<'_>) -> Result<Window> {
-        Ok(elementwise::window(above, rows, before))
+        Ok(elementwise::window(above, rows, before, &self.bands))
     }
 
     fn ready(&self, window: &Window) -> usize {
@@ -210,7 +212,7 @@ impl Kernels for Cpu<'_> {
     fn keys(&self, keys: Vec<Rows>, values: Vec<Rows>) -> Result<attention::Keys> {
         let bands = keys.into_iter().zip(values);
         let mut all = attention::Keys::default();
-        bands.for_each(|(keys, values)| all.push(keys.channels, &keys.data, values.data.into_vec()));
+        bands.for_each(|(keys, values)| all.push(keys.channels, &keys.data, values.data, &self.bands));
         Ok(all)
     }
 
@@ -222,6 +224,6 @@ impl Kernels for Cpu<'_> {
     }
 
     fn download(&self, rows: Rows) -> Result<Vec<f32>> {
-        Ok(rows.data.into_vec())
+        Ok(rows.data.to_vec())
     }
 }

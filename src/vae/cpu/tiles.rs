@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::{
     Rows, Window,
-    buffer::Pool,
+    buffer::{Buffer, Pool},
     direct, elementwise,
     matmul::{View, multiply},
 };
@@ -90,16 +90,16 @@ impl Scheme<3> for Doubled {
 pub(in crate::vae) struct TileFilter {
     reach: Reach,
     inputs: usize,
-    points: Vec<f32>, // [N * N, I, O]
-    bias: Vec<f32>,   // [O]
+    points: Buffer, // [N * N, I, O]
+    bias: Vec<f32>, // [O]
 }
 
 impl TileFilter {
     /// From weights [O, I, 3, 3] and bias [O].
-    pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>) -> Self {
+    pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>, pool: &Arc<Pool>) -> Self {
         let points = match reach {
-            Reach::Same => transform::<4, Winograd>(inputs, weight, bias.len()),
-            Reach::Doubled => transform::<3, Doubled>(inputs, weight, bias.len()),
+            Reach::Same => transform::<4, Winograd>(inputs, weight, bias.len(), pool),
+            Reach::Doubled => transform::<3, Doubled>(inputs, weight, bias.len(), pool),
         };
         Self { reach, inputs, points, bias }
     }
@@ -182,11 +182,12 @@ impl TileFilter {
 }
 
 /// G w G^T of every filter, [N * N, I, O], from weights [O, I, 3, 3].
-fn transform<const N: usize, Q: Scheme<N>>(inputs: usize, weight: &[f32], outputs: usize) -> Vec<f32> {
-    let taps = direct::by_tap(inputs, outputs, weight);
+fn transform<const N: usize, Q: Scheme<N>>(inputs: usize, weight: &[f32], outputs: usize, pool: &Arc<Pool>) -> Buffer {
+    let taps = direct::by_tap(inputs, outputs, weight, pool);
     // G's columns: what each tap alone becomes.
     let columns = [Q::filter([1.0, 0.0, 0.0]), Q::filter([0.0, 1.0, 0.0]), Q::filter([0.0, 0.0, 1.0])];
-    let mut points = vec![0.0; N * N * inputs * outputs];
+    let mut points = pool.take(N * N * inputs * outputs);
+    points.fill(0.0);
     points.par_chunks_exact_mut(inputs * outputs).enumerate().for_each(|(point, matrix)| {
         for (tap, weights) in taps.chunks_exact(inputs * outputs).enumerate() {
             let factor = (columns[tap / 3][point / N] * columns[tap % 3][point % N]) as f32;
