@@ -1,7 +1,7 @@
 //! The autoencoder's decoder: exact, in bands of rows, in bounded memory.
 //!
 //! A convolution needs a neighbouring row, a group norm the statistics of the whole map. So the picture is walked in passes
-//! over bands ([`walk`]), each layer a stream of rows ([`stream`]); what is kept between passes is a choice between
+//! over bands (`walk`), each layer a stream of rows (`stream`); what is kept between passes is a choice between
 //! memory and time ([`Keep`]) that never changes the picture. No tile is blended with another, because none overlaps.
 
 mod attention;

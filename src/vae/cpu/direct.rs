@@ -25,7 +25,7 @@ pub(in crate::vae) struct DirectFilter {
 }
 
 impl DirectFilter {
-    /// From weights [O, I, 3, 3] and bias [O].
+    /// From weights [O, I, 3, 3] and bias (O numbers).
     pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>, pool: &Arc<Pool>) -> Self {
         let weight = by_tap(inputs, bias.len(), weight, pool);
         Self { reach, inputs, weight, bias }

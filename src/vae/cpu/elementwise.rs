@@ -16,7 +16,8 @@ use crate::vae::kernels::{Before, Moments};
 #[inline(always)]
 pub(in crate::vae) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-    const LN2_HIGH: f32 = 0.693_359_375;
+    // The high part has few bits, so that n times it is exact; both together are ln 2.
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 87.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;

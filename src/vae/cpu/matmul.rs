@@ -86,7 +86,7 @@ pub(in crate::vae) struct Matrix {
 const PIXELS: usize = 512;
 
 impl Matrix {
-    /// From weights [O, I] and bias [O].
+    /// From weights [O, I] and bias (O numbers).
     pub fn new(inputs: usize, weight: &[f32], bias: Vec<f32>) -> Self {
         let mut transposed = vec![0.0; weight.len()];
         transpose(weight, inputs, &mut transposed);

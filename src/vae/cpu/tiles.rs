@@ -95,7 +95,7 @@ pub(in crate::vae) struct TileFilter {
 }
 
 impl TileFilter {
-    /// From weights [O, I, 3, 3] and bias [O].
+    /// From weights [O, I, 3, 3] and bias (O numbers).
     pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>, pool: &Arc<Pool>) -> Self {
         let points = match reach {
             Reach::Same => transform::<4, Winograd>(inputs, weight, bias.len(), pool),
@@ -287,15 +287,13 @@ impl<const N: usize, Q: Scheme<N>> WithSimd for Scatter<'_, N, Q> {
                     }
                     *pair = Q::output(simd, row);
                 }
-                for dx in 0..2 {
+                for (dx, x) in [left, left + 1].into_iter().enumerate() {
                     let mut column = [rows[0][dx]; N];
                     for r in 1..N {
                         column[r] = rows[r][dx];
                     }
                     let column = Q::output(simd, column);
-                    for dy in 0..2 {
-                        let value = column[dy];
-                        let (y, x) = (top + dy, left + dx);
+                    for (value, y) in column.into_iter().zip([top, top + 1]) {
                         let to = (y * self.width + x) * lanes + lane;
                         // Tiles hang over where the picture's sides, or a band's rows, are odd.
                         if x >= self.width || to >= out.len() {
