@@ -87,7 +87,7 @@ pub(super) fn filter_elements(inputs: usize, outputs: usize, reach: Reach) -> us
 
 /// Numbers a convolution's scratch buffers take on each thread.
 pub(super) fn scratch_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
-    if tiled(inputs, outputs) { (inputs + outputs) * tiles::points(reach) * tiles::TILES } else { 0 }
+    if tiled(inputs, outputs) { (inputs + outputs) * tiles::points(reach) * tiles::batch(inputs, outputs) } else { 0 }
 }
 
 /// Weights in the layout of the kernel that uses them.

@@ -23,8 +23,10 @@ use crate::vae::kernels::{Fifo, Moments, Reach};
 
 /// Channels must be a multiple of this: the widest vector of f32.
 pub(in crate::vae) const LANES: usize = 16;
-/// Tiles of one matrix product.
-pub(in crate::vae) const TILES: usize = 128;
+/// Tiles of one matrix product: with few channels more of them, or calls would cost more than products.
+pub(in crate::vae) fn batch(inputs: usize, outputs: usize) -> usize {
+    (16_384 / inputs.max(outputs)).clamp(128, 512)
+}
 
 /// Points of a tile, N * N.
 pub(in crate::vae) fn points(reach: Reach) -> usize {
@@ -131,16 +133,17 @@ impl TileFilter {
         let mut output = Rows::blank(pool, doubling * (window.height - 2), doubling * window.width, outputs);
         let (row, across) = (output.row_len(), output.width.div_ceil(2));
         let residual = residual_rows(residual, output.height);
-        let tile_rows = (TILES / across).max(1);
+        let batch = batch(self.inputs, outputs);
+        let tile_rows = (batch / across).max(1);
         let strips = output.data.par_chunks_mut(2 * tile_rows * row).enumerate();
         let parts: Vec<_> = strips
             .map(|(strip, out)| {
-                let mut buffers = scratch.take(N * N * TILES * self.inputs, N * N * TILES * outputs);
+                let mut buffers = scratch.take(N * N * batch * self.inputs, N * N * batch * outputs);
                 let residual = residual.as_ref().map(|rows| &rows[2 * tile_rows * strip..]);
                 let grid = Grid { first_row: strip * tile_rows, across };
                 let tiles = out.len().div_ceil(2 * row) * across;
-                for first in (0..tiles).step_by(TILES) {
-                    let count = TILES.min(tiles - first);
+                for first in (0..tiles).step_by(batch) {
+                    let count = batch.min(tiles - first);
                     self.tiles::<N, Q>(window, grid, first, count, residual, &mut buffers, out);
                 }
                 scratch.give(buffers);
@@ -323,8 +326,8 @@ pub(in crate::vae) fn residual_rows(residual: Option<&Fifo<Rows>>, rows: usize) 
 /// Points of one task's tiles.
 #[derive(Default)]
 pub(in crate::vae) struct Scratch {
-    input: Vec<f32>,  // [N * N, TILES, I]
-    output: Vec<f32>, // [N * N, TILES, O]
+    input: Vec<f32>,  // [N * N, batch, I]
+    output: Vec<f32>, // [N * N, batch, O]
 }
 
 /// Scratch buffers that are not in use.
