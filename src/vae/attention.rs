@@ -3,10 +3,12 @@
 //! softmax(q k^T / sqrt(C)) v is gathered block of keys by block of keys with a running maximum and a running sum
 //! (Milakov and Gimelshein 2018, arXiv 1805.02867): when the maximum rises, what was gathered is scaled down.
 
+use std::sync::Arc;
+
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::cpu::{View, elementwise::exp, multiply, transpose};
+use super::cpu::{Buffer, Pool, View, elementwise::exp, multiply, transpose};
 
 /// Queries of one task.
 const QUERIES: usize = 256;
@@ -24,16 +26,18 @@ pub(super) struct Keys {
 
 struct Block {
     count: usize,
-    keys: Vec<f32>,   // [C, count]
-    values: Vec<f32>, // [count, C]
+    keys: Buffer,   // [C, count]
+    values: Buffer, // [count, C]
 }
 
 impl Keys {
     /// Adds keys [n, C] and values [n, C].
-    pub fn push(&mut self, channels: usize, keys: &[f32], values: Vec<f32>) {
+    pub fn push(&mut self, channels: usize, keys: &[f32], values: Buffer, pool: &Arc<Pool>) {
         let count = keys.len() / channels;
         self.count += count;
-        self.blocks.push(Block { count, keys: transpose(keys, channels), values });
+        let mut transposed = pool.take(keys.len());
+        transpose(keys, channels, &mut transposed);
+        self.blocks.push(Block { count, keys: transposed, values });
     }
 
     /// Number of keys.
@@ -149,10 +153,10 @@ mod tests {
         // Large scores, so that the running maximum rises many times.
         let (q, k) = (wave(queries * channels, 0.1, 4.0), wave(keys * channels, 1.3, 4.0));
         let v = wave(keys * channels, 2.2, 1.0);
-        let mut all = Keys::default();
+        let (mut all, pool) = (Keys::default(), Arc::new(Pool::default()));
         for (from, to) in [(0, 700), (700, 733), (733, keys)] {
             let part = from * channels..to * channels;
-            all.push(channels, &k[part.clone()], v[part].to_vec());
+            all.push(channels, &k[part.clone()], pool.copy(&v[part]), &pool);
         }
         let mut output = vec![f32::NAN; queries * channels];
         all.attend(channels, &q, &mut output);

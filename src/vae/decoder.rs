@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{
     DecodeCost, DecodeOptions, VaeConfig,
-    cpu::{self, Cpu},
+    cpu::Cpu,
     device::{self, OnDevice},
     kernels::{Kernels, Meter},
     plan, walk,
@@ -104,8 +104,8 @@ impl Decoder {
         match path {
             Path::Cpu { plain } => {
                 let kernels = Cpu::new(&self.weights, meter, plain);
-                let rows = rows.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;
-                let rows = cpu::Rows::new(size.height, size.width, channels, rows);
+                let rows = rows.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+                let rows = kernels.rows(size.height, size.width, channels, &rows);
                 walk::decode(&kernels, &self.config, options, rows, |band| picture.give(kernels.download(band)?))?;
             }
             Path::Device => {

@@ -25,7 +25,7 @@ impl Band for Rows {
     }
 }
 
-/// Weights [K, O] and bias [O]; K is 9 I for a convolution, tap by tap.
+/// Weights [K, O] and O biases; K is 9 I for a convolution, tap by tap.
 pub(super) struct Filter {
     reach: Reach,
     weight: Tensor,

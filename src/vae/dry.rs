@@ -125,8 +125,8 @@ impl Kernels for Dry<'_> {
         let Layer { name, inputs, outputs } = layer;
         self.check(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
         self.check(&format!("{name}.bias"), &[outputs])?;
-        // The file's order is held twice until the kernel's layout is made of it.
-        let _file = Held::new(2 * 9 * inputs * outputs, &self.ledger);
+        // The file's order is held three times until the kernel's layout is made of it: read, copied, and tap by tap.
+        let _file = Held::new(3 * 9 * inputs * outputs, &self.ledger);
         let elements = cpu::filter_elements(inputs, outputs, reach);
         let scratch = 4 * (self.threads * cpu::scratch_elements(inputs, outputs, reach)) as u64;
         self.ledger.scratch.set(self.ledger.scratch.get().max(scratch));
@@ -161,6 +161,7 @@ impl Kernels for Dry<'_> {
         let kept = if above.is_some() { 2 } else { 1 };
         let height = kept + rows.map_or(1, Band::height);
         let (width, channels) = above.as_ref().or(rows).map_or((0, 0), |shape| (shape.width, shape.channels));
+        drop(above); // its buffer is used again
         let held = Held::new((height + 1) * cpu::pitch(width) * channels, &self.ledger);
         Ok(Rows { height, width, channels, held })
     }

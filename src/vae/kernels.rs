@@ -81,9 +81,9 @@ pub(super) struct Layer<'a> {
 /// Scale and shift of every channel: what a group norm is once its statistics are known.
 #[derive(Debug, Clone)]
 pub(super) struct Affine {
-    /// gamma / sqrt(var + eps), [C].
+    /// gamma / sqrt(var + eps), C numbers.
     pub scale: Vec<f32>,
-    /// beta - mean * scale, [C].
+    /// beta - mean * scale, C numbers.
     pub shift: Vec<f32>,
 }
 
@@ -109,11 +109,11 @@ pub(super) trait Kernels {
     /// Keys and values of the whole map.
     type Keys;
 
-    /// Loads a 3 x 3 convolution `{name}.weight` [O, I, 3, 3], `{name}.bias` [O].
+    /// Loads a 3 x 3 convolution `{name}.weight` [O, I, 3, 3], `{name}.bias`, O numbers.
     fn filter(&self, layer: Layer<'_>, reach: Reach) -> Result<Self::Filter>;
     /// Loads a projection: weights [O, I], or [O, I, 1, 1] where `convolution` says so.
     fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Self::Filter>;
-    /// Loads gamma and beta of a norm, both [C].
+    /// Loads gamma and beta of a norm, both C numbers.
     fn norm(&self, name: &str, channels: usize) -> Result<(Vec<f32>, Vec<f32>)>;
 
     /// The `count` rows from `first`.

@@ -1,9 +1,9 @@
 //! What several integration tests share.
-
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub mod manifest;
 pub mod program;
+pub mod vae;
 
 use std::{
     fs,

@@ -3,10 +3,14 @@
 //! In a padded row the three pixels a tap row looks at lie side by side, so each tap row is one product with overlapping
 //! rows of 3 I numbers: no patches are copied.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::{
-    Rows, Window, elementwise,
+    Rows, Window,
+    buffer::{Buffer, Pool},
+    elementwise,
     matmul::{View, multiply},
     pitch, tiles,
 };
@@ -16,34 +20,35 @@ use crate::vae::kernels::{Fifo, Moments, Reach};
 pub(in crate::vae) struct DirectFilter {
     reach: Reach,
     inputs: usize,
-    weight: Vec<f32>, // [3, 3 * I, O]
-    bias: Vec<f32>,   // [O]
+    weight: Buffer, // [3, 3 * I, O]
+    bias: Vec<f32>, // [O]
 }
 
 impl DirectFilter {
-    /// From weights [O, I, 3, 3] and bias [O].
-    pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>) -> Self {
-        let outputs = bias.len();
-        let mut taps = vec![0.0; weight.len()];
-        for (at, &value) in weight.iter().enumerate() {
-            let (output, input, tap) = (at / (9 * inputs), at / 9 % inputs, at % 9);
-            taps[(tap * inputs + input) * outputs + output] = value;
-        }
-        Self { reach, inputs, weight: taps, bias }
+    /// From weights [O, I, 3, 3] and bias (O numbers).
+    pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>, pool: &Arc<Pool>) -> Self {
+        let weight = by_tap(inputs, bias.len(), weight, pool);
+        Self { reach, inputs, weight, bias }
     }
 
     /// See [`Kernels::convolve`](crate::vae::kernels::Kernels::convolve).
-    pub fn convolve(&self, window: &Window, residual: Option<&Fifo<Rows>>, moments: Option<&mut Moments>) -> Rows {
+    pub fn convolve(
+        &self,
+        window: &Window,
+        residual: Option<&Fifo<Rows>>,
+        moments: Option<&mut Moments>,
+        pool: &Arc<Pool>,
+    ) -> Rows {
         let doubled;
         let window = match self.reach {
             Reach::Same => window,
             Reach::Doubled => {
-                doubled = double(window);
+                doubled = double(window, pool);
                 &doubled
             }
         };
         let (width, outputs) = (window.width, self.bias.len());
-        let mut output = Rows::zeros(window.height - 2, width, outputs);
+        let mut output = Rows::blank(pool, window.height - 2, width, outputs);
         let residual = tiles::residual_rows(residual, output.height);
         let rows = output.data.par_chunks_mut(width * outputs).enumerate();
         let parts: Vec<_> = rows
@@ -72,11 +77,30 @@ impl DirectFilter {
     }
 }
 
+/// Weights [O, I, 3, 3] as [3 * 3, I, O].
+pub(in crate::vae) fn by_tap(inputs: usize, outputs: usize, weight: &[f32], pool: &Arc<Pool>) -> Buffer {
+    /// Rows and columns moved together, so that neither side of the transposition leaves the cache.
+    const BLOCK: usize = 16;
+    let mut taps = pool.take(weight.len());
+    taps.par_chunks_exact_mut(inputs * outputs).enumerate().for_each(|(tap, plane)| {
+        for (block, first) in (0..outputs).step_by(BLOCK).flat_map(|o| (0..inputs).step_by(BLOCK).map(move |i| (o, i)))
+        {
+            for input in first..inputs.min(first + BLOCK) {
+                for output in block..outputs.min(block + BLOCK) {
+                    plane[input * outputs + output] = weight[(output * inputs + input) * 9 + tap];
+                }
+            }
+        }
+    });
+    taps
+}
+
 /// The window of the doubled map: its first and last rows and columns are halves of the halo's.
-fn double(window: &Window) -> Window {
+fn double(window: &Window, pool: &Arc<Pool>) -> Window {
     let (height, width, channels) = (2 * (window.height - 2) + 2, 2 * window.width, window.channels);
     let row = pitch(width) * channels;
-    let mut data = vec![0.0; (height + 1) * row];
+    let mut data = pool.take((height + 1) * row);
+    data.fill(0.0);
     for (y, to) in data.chunks_exact_mut(row).take(height).enumerate() {
         let from = &window.data[y.div_ceil(2) * window.pitch() * channels..];
         for (x, pixel) in to.chunks_exact_mut(channels).take(width + 2).enumerate() {

@@ -2,10 +2,12 @@
 //!
 //! The loops are plain; `pulp` compiles each for AVX-512, AVX2 and the baseline, and picks at run time.
 
+use std::sync::Arc;
+
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{Rows, Window, pitch};
+use super::{Rows, Window, buffer::Pool, pitch};
 use crate::vae::kernels::{Before, Moments};
 
 /// e^x for finite x, to 2 units in the last place; 0 below -87, 2^126 or so above 87.
@@ -14,8 +16,8 @@ use crate::vae::kernels::{Before, Moments};
 #[inline(always)]
 pub(in crate::vae) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-    #[expect(clippy::excessive_precision, reason = "this very number is an f32; few digits hide that")]
-    const LN2_HIGH: f32 = 0.693_359_375;
+    // The high part has few bits, so that n times it is exact; both together are ln 2.
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 87.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
@@ -91,7 +93,12 @@ pub(in crate::vae) fn merge_all(moments: &mut Moments, parts: Vec<Sums>) {
 }
 
 /// See [`Kernels::window`](crate::vae::kernels::Kernels::window).
-pub(in crate::vae) fn window(above: Option<Window>, rows: Option<&Rows>, before: Before<'_>) -> Window {
+pub(in crate::vae) fn window(
+    above: Option<Window>,
+    rows: Option<&Rows>,
+    before: Before<'_>,
+    pool: &Arc<Pool>,
+) -> Window {
     let (width, channels) = match (rows, &above) {
         (Some(rows), _) => (rows.width, rows.channels),
         (None, Some(above)) => (above.width, above.channels),
@@ -100,11 +107,23 @@ pub(in crate::vae) fn window(above: Option<Window>, rows: Option<&Rows>, before:
     let row = pitch(width) * channels;
     let kept = if above.is_some() { 2 } else { 1 };
     let height = kept + rows.map_or(1, |rows| rows.height);
-    let mut data = vec![0.0; (height + 1) * row];
-    if let Some(above) = above {
-        let first = (above.height - 2) * row;
-        data[..2 * row].copy_from_slice(&above.data[first..first + 2 * row]);
-    }
+    let len = (height + 1) * row;
+    let mut data = match above {
+        // The buffer is used again: its last two rows move to the top, its zero columns stay where they are.
+        Some(mut above) => {
+            let first = (above.height - 2) * row;
+            above.data.copy_within(first..first + 2 * row, 0);
+            above.data.resize(len, 2 * row);
+            above.data
+        }
+        None => {
+            let mut data = pool.take(len);
+            data.fill(0.0);
+            data
+        }
+    };
+    let written = kept + rows.map_or(0, |rows| rows.height);
+    data[written * row..].fill(0.0);
     if let Some(rows) = rows {
         let fresh = data[kept * row..height * row].par_chunks_exact_mut(row);
         fresh.zip(rows.data.par_chunks_exact(rows.row_len())).for_each(|(to, from)| {

@@ -1,8 +1,10 @@
 //! Matrix products on slices, by the `gemm` crate, and the 1 x 1 projections made of them.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
-use super::{Rows, elementwise};
+use super::{Rows, buffer::Pool, elementwise};
 use crate::vae::kernels::Before;
 
 /// A matrix inside a slice: the distance from row to row, the columns lying side by side.
@@ -57,16 +59,20 @@ pub(in crate::vae) fn multiply(
     }
 }
 
-/// Rows of a row-major [rows, cols] matrix as columns: [cols, rows].
-pub(in crate::vae) fn transpose(matrix: &[f32], cols: usize) -> Vec<f32> {
+/// The columns of a [rows, cols] matrix as rows: `out` is [cols, rows].
+pub(in crate::vae) fn transpose(matrix: &[f32], cols: usize, out: &mut [f32]) {
+    /// Rows and columns moved together, so that neither side leaves the cache.
+    const BLOCK: usize = 16;
     let rows = matrix.len() / cols;
-    let mut out = vec![0.0; matrix.len()];
-    for (r, row) in matrix.chunks_exact(cols).enumerate() {
-        for (c, &value) in row.iter().enumerate() {
-            out[c * rows + r] = value;
+    out.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(block, out)| {
+        for first in (0..rows).step_by(BLOCK) {
+            for (c, out) in out.chunks_exact_mut(rows).enumerate() {
+                for r in first..rows.min(first + BLOCK) {
+                    out[r] = matrix[r * cols + block * BLOCK + c];
+                }
+            }
         }
-    }
-    out
+    });
 }
 
 /// A projection's weights.
@@ -80,15 +86,17 @@ pub(in crate::vae) struct Matrix {
 const PIXELS: usize = 512;
 
 impl Matrix {
-    /// From weights [O, I] and bias [O].
+    /// From weights [O, I] and bias (O numbers).
     pub fn new(inputs: usize, weight: &[f32], bias: Vec<f32>) -> Self {
-        Self { inputs, weight: transpose(weight, inputs), bias }
+        let mut transposed = vec![0.0; weight.len()];
+        transpose(weight, inputs, &mut transposed);
+        Self { inputs, weight: transposed, bias }
     }
 
     /// before(x) W^T + bias (+ residual), for every pixel.
-    pub fn project(&self, rows: &Rows, before: Before<'_>, residual: Option<&Rows>) -> Rows {
+    pub fn project(&self, rows: &Rows, before: Before<'_>, residual: Option<&Rows>, pool: &Arc<Pool>) -> Rows {
         let (inputs, outputs) = (self.inputs, self.bias.len());
-        let mut output = Rows::zeros(rows.height, rows.width, outputs);
+        let mut output = Rows::blank(pool, rows.height, rows.width, outputs);
         let tasks = output.data.par_chunks_mut(PIXELS * outputs).zip(rows.data.par_chunks(PIXELS * inputs));
         tasks.enumerate().for_each(|(task, (out, input))| {
             let add = residual.map(|r| &r.data[task * PIXELS * outputs..][..out.len()]);

@@ -1,9 +1,12 @@
 //! The decoder's kernels on the CPU: f32, channels last, every thread on its own rows.
 
+mod buffer;
 mod direct;
 pub(super) mod elementwise;
 mod matmul;
 mod tiles;
+
+use std::sync::Arc;
 
 use candle_core::DType;
 use rayon::prelude::*;
@@ -12,12 +15,15 @@ use super::attention;
 use super::kernels::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach};
 use crate::{error::Result, weights::Weights};
 
+pub(super) use buffer::{Buffer, Pool};
 pub(super) use matmul::{View, multiply, transpose};
 
 /// Feature maps as plain f32 slices.
 pub(super) struct Cpu<'a> {
     weights: Weights,
     meter: Meter<'a>,
+    bands: Arc<Pool>,
+    filters: Arc<Pool>,
     scratch: tiles::ScratchPool,
     /// Only plain matrix products, no transformed tiles: what the fast path is tested against.
     plain: bool,
@@ -29,7 +35,7 @@ pub(super) struct Rows {
     height: usize,
     width: usize,
     channels: usize,
-    data: Vec<f32>, // [height, width, channels]
+    data: Buffer, // [height, width, channels]
 }
 
 impl Band for Rows {
@@ -39,14 +45,9 @@ impl Band for Rows {
 }
 
 impl Rows {
-    /// A band from its numbers, [height, width, channels].
-    pub fn new(height: usize, width: usize, channels: usize, data: Vec<f32>) -> Self {
-        debug_assert_eq!(data.len(), height * width * channels);
-        Self { height, width, channels, data }
-    }
-
-    fn zeros(height: usize, width: usize, channels: usize) -> Self {
-        Self { height, width, channels, data: vec![0.0; height * width * channels] }
+    /// A band whose numbers are of any value.
+    fn blank(pool: &Arc<Pool>, height: usize, width: usize, channels: usize) -> Self {
+        Self { height, width, channels, data: pool.take(height * width * channels) }
     }
 
     fn row_len(&self) -> usize {
@@ -60,7 +61,7 @@ pub(super) struct Window {
     height: usize,
     width: usize,
     channels: usize,
-    data: Vec<f32>, // [height + 1, pitch, channels]
+    data: Buffer, // [height + 1, pitch, channels]
 }
 
 impl Window {
@@ -86,7 +87,7 @@ pub(super) fn filter_elements(inputs: usize, outputs: usize, reach: Reach) -> us
 
 /// Numbers a convolution's scratch buffers take on each thread.
 pub(super) fn scratch_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
-    if tiled(inputs, outputs) { (inputs + outputs) * tiles::points(reach) * tiles::TILES } else { 0 }
+    if tiled(inputs, outputs) { (inputs + outputs) * tiles::points(reach) * tiles::batch(inputs, outputs) } else { 0 }
 }
 
 /// Weights in the layout of the kernel that uses them.
@@ -102,7 +103,20 @@ pub(super) enum Filter {
 impl<'a> Cpu<'a> {
     /// Kernels that take their weights from here.
     pub fn new(weights: &Weights, meter: Meter<'a>, plain: bool) -> Self {
-        Self { weights: weights.with_dtype(DType::F32), meter, scratch: tiles::ScratchPool::default(), plain }
+        Self {
+            weights: weights.with_dtype(DType::F32),
+            meter,
+            bands: Arc::default(),
+            filters: Arc::new(Pool::without_reuse()),
+            scratch: tiles::ScratchPool::default(),
+            plain,
+        }
+    }
+
+    /// A band from its numbers, [height, width, channels].
+    pub fn rows(&self, height: usize, width: usize, channels: usize, numbers: &[f32]) -> Rows {
+        debug_assert_eq!(numbers.len(), height * width * channels);
+        Rows { height, width, channels, data: self.bands.copy(numbers) }
     }
 
     fn load(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
@@ -121,9 +135,9 @@ impl Kernels for Cpu<'_> {
         let weight = self.load(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
         let bias = self.load(&format!("{name}.bias"), &[outputs])?;
         Ok(if tiled(inputs, outputs) && !self.plain {
-            Filter::Tiles(tiles::TileFilter::new(reach, inputs, &weight, bias))
+            Filter::Tiles(tiles::TileFilter::new(reach, inputs, &weight, bias, &self.filters))
         } else {
-            Filter::Direct(direct::DirectFilter::new(reach, inputs, &weight, bias))
+            Filter::Direct(direct::DirectFilter::new(reach, inputs, &weight, bias, &self.filters))
         })
     }
 
@@ -141,18 +155,20 @@ impl Kernels for Cpu<'_> {
     }
 
     fn slice(&self, rows: &Rows, first: usize, count: usize) -> Result<Rows> {
-        let data = rows.data[first * rows.row_len()..(first + count) * rows.row_len()].to_vec();
-        Ok(Rows { height: count, data, ..*rows })
+        let data = self.bands.copy(&rows.data[first * rows.row_len()..(first + count) * rows.row_len()]);
+        Ok(Rows { height: count, width: rows.width, channels: rows.channels, data })
     }
 
-    fn join(&self, mut a: Rows, b: Rows) -> Result<Rows> {
-        a.data.extend_from_slice(&b.data);
-        a.height += b.height;
-        Ok(a)
+    fn join(&self, a: Rows, b: Rows) -> Result<Rows> {
+        let mut joined = Rows::blank(&self.bands, a.height + b.height, a.width, a.channels);
+        let (upper, lower) = joined.data.split_at_mut(a.data.len());
+        upper.copy_from_slice(&a.data);
+        lower.copy_from_slice(&b.data);
+        Ok(joined)
     }
 
     fn window(&self, above: Option<Window>, rows: Option<&Rows>, before: Before<'_>) -> Result<Window> {
-        Ok(elementwise::window(above, rows, before))
+        Ok(elementwise::window(above, rows, before, &self.bands))
     }
 
     fn ready(&self, window: &Window) -> usize {
@@ -167,8 +183,10 @@ impl Kernels for Cpu<'_> {
         moments: Option<&mut Moments>,
     ) -> Result<Rows> {
         let (output, inputs) = match filter {
-            Filter::Tiles(filter) => (filter.convolve(window, residual, moments, &self.scratch), window.channels),
-            Filter::Direct(filter) => (filter.convolve(window, residual, moments), window.channels),
+            Filter::Tiles(filter) => {
+                (filter.convolve(window, residual, moments, &self.bands, &self.scratch), window.channels)
+            }
+            Filter::Direct(filter) => (filter.convolve(window, residual, moments, &self.bands), window.channels),
             Filter::Matrix(_) => return Err(candle_core::Error::Msg("a projection is no convolution".into()).into()),
         };
         self.meter.convolved(inputs, output.channels, output.height * output.width);
@@ -179,7 +197,7 @@ impl Kernels for Cpu<'_> {
         let Filter::Matrix(matrix) = filter else {
             return Err(candle_core::Error::Msg("a convolution is no projection".into()).into());
         };
-        let output = matrix.project(rows, before, residual);
+        let output = matrix.project(rows, before, residual, &self.bands);
         self.meter.projected(rows.channels, output.channels, rows.height * rows.width);
         Ok(output)
     }
@@ -194,18 +212,18 @@ impl Kernels for Cpu<'_> {
     fn keys(&self, keys: Vec<Rows>, values: Vec<Rows>) -> Result<attention::Keys> {
         let bands = keys.into_iter().zip(values);
         let mut all = attention::Keys::default();
-        bands.for_each(|(keys, values)| all.push(keys.channels, &keys.data, values.data));
+        bands.for_each(|(keys, values)| all.push(keys.channels, &keys.data, values.data, &self.bands));
         Ok(all)
     }
 
     fn attend(&self, queries: &Rows, keys: &attention::Keys) -> Result<Rows> {
         self.meter.attended(queries.height * queries.width, keys.count(), queries.channels);
-        let mut output = Rows::zeros(queries.height, queries.width, queries.channels);
+        let mut output = Rows::blank(&self.bands, queries.height, queries.width, queries.channels);
         keys.attend(queries.channels, &queries.data, &mut output.data);
         Ok(output)
     }
 
     fn download(&self, rows: Rows) -> Result<Vec<f32>> {
-        Ok(rows.data)
+        Ok(rows.data.to_vec())
     }
 }

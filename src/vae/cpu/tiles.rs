@@ -8,21 +8,25 @@
 //!   y0 = w0 a + (w1 + w2) b, y1 = (w0 + w1) b + w2 c take three products: w0 (a - b), (w0 + w1 + w2) b, w2 (b - c).
 //!   9 points for 36 multiplications, on the small map.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
-    Rows, Window, elementwise,
+    Rows, Window,
+    buffer::{Buffer, Pool},
+    direct, elementwise,
     matmul::{View, multiply},
 };
 use crate::vae::kernels::{Fifo, Moments, Reach};
 
 /// Channels must be a multiple of this: the widest vector of f32.
 pub(in crate::vae) const LANES: usize = 16;
-/// Tiles of one matrix product.
-pub(in crate::vae) const TILES: usize = 128;
+/// Tiles of one matrix product: with few channels more of them, or calls would cost more than products.
+pub(in crate::vae) fn batch(inputs: usize, outputs: usize) -> usize {
+    (16_384 / inputs.max(outputs)).clamp(128, 512)
+}
 
 /// Points of a tile, N * N.
 pub(in crate::vae) fn points(reach: Reach) -> usize {
@@ -88,16 +92,16 @@ impl Scheme<3> for Doubled {
 pub(in crate::vae) struct TileFilter {
     reach: Reach,
     inputs: usize,
-    points: Vec<f32>, // [N * N, I, O]
-    bias: Vec<f32>,   // [O]
+    points: Buffer, // [N * N, I, O]
+    bias: Vec<f32>, // [O]
 }
 
 impl TileFilter {
-    /// From weights [O, I, 3, 3] and bias [O].
-    pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>) -> Self {
+    /// From weights [O, I, 3, 3] and bias (O numbers).
+    pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>, pool: &Arc<Pool>) -> Self {
         let points = match reach {
-            Reach::Same => transform::<4, Winograd>(inputs, weight, bias.len()),
-            Reach::Doubled => transform::<3, Doubled>(inputs, weight, bias.len()),
+            Reach::Same => transform::<4, Winograd>(inputs, weight, bias.len(), pool),
+            Reach::Doubled => transform::<3, Doubled>(inputs, weight, bias.len(), pool),
         };
         Self { reach, inputs, points, bias }
     }
@@ -108,11 +112,12 @@ impl TileFilter {
         window: &Window,
         residual: Option<&Fifo<Rows>>,
         moments: Option<&mut Moments>,
+        pool: &Arc<Pool>,
         scratch: &ScratchPool,
     ) -> Rows {
         match self.reach {
-            Reach::Same => self.run::<4, Winograd>(window, residual, moments, scratch),
-            Reach::Doubled => self.run::<3, Doubled>(window, residual, moments, scratch),
+            Reach::Same => self.run::<4, Winograd>(window, residual, moments, pool, scratch),
+            Reach::Doubled => self.run::<3, Doubled>(window, residual, moments, pool, scratch),
         }
     }
 
@@ -121,22 +126,24 @@ impl TileFilter {
         window: &Window,
         residual: Option<&Fifo<Rows>>,
         moments: Option<&mut Moments>,
+        pool: &Arc<Pool>,
         scratch: &ScratchPool,
     ) -> Rows {
         let (outputs, doubling) = (self.bias.len(), 2 / Q::STEP);
-        let mut output = Rows::zeros(doubling * (window.height - 2), doubling * window.width, outputs);
+        let mut output = Rows::blank(pool, doubling * (window.height - 2), doubling * window.width, outputs);
         let (row, across) = (output.row_len(), output.width.div_ceil(2));
         let residual = residual_rows(residual, output.height);
-        let tile_rows = (TILES / across).max(1);
+        let batch = batch(self.inputs, outputs);
+        let tile_rows = (batch / across).max(1);
         let strips = output.data.par_chunks_mut(2 * tile_rows * row).enumerate();
         let parts: Vec<_> = strips
             .map(|(strip, out)| {
-                let mut buffers = scratch.take(N * N * TILES * self.inputs, N * N * TILES * outputs);
+                let mut buffers = scratch.take(N * N * batch * self.inputs, N * N * batch * outputs);
                 let residual = residual.as_ref().map(|rows| &rows[2 * tile_rows * strip..]);
                 let grid = Grid { first_row: strip * tile_rows, across };
                 let tiles = out.len().div_ceil(2 * row) * across;
-                for first in (0..tiles).step_by(TILES) {
-                    let count = TILES.min(tiles - first);
+                for first in (0..tiles).step_by(batch) {
+                    let count = batch.min(tiles - first);
                     self.tiles::<N, Q>(window, grid, first, count, residual, &mut buffers, out);
                 }
                 scratch.give(buffers);
@@ -177,19 +184,21 @@ impl TileFilter {
     }
 }
 
-/// G w G^T of every filter, [N * N, I, O].
-fn transform<const N: usize, Q: Scheme<N>>(inputs: usize, weight: &[f32], outputs: usize) -> Vec<f32> {
-    let mut points = vec![0.0; N * N * inputs * outputs];
-    for (at, taps) in weight.chunks_exact(9).enumerate() {
-        let (output, input) = (at / inputs, at % inputs);
-        let tap = |y: usize, x: usize| f64::from(taps[3 * y + x]);
-        let rows: [[f64; N]; 3] = std::array::from_fn(|y| Q::filter(std::array::from_fn(|x| tap(y, x))));
-        for x in 0..N {
-            for (y, value) in Q::filter([rows[0][x], rows[1][x], rows[2][x]]).into_iter().enumerate() {
-                points[((y * N + x) * inputs + input) * outputs + output] = value as f32;
+/// G w G^T of every filter, [N * N, I, O], from weights [O, I, 3, 3].
+fn transform<const N: usize, Q: Scheme<N>>(inputs: usize, weight: &[f32], outputs: usize, pool: &Arc<Pool>) -> Buffer {
+    let taps = direct::by_tap(inputs, outputs, weight, pool);
+    // G's columns: what each tap alone becomes.
+    let columns = [Q::filter([1.0, 0.0, 0.0]), Q::filter([0.0, 1.0, 0.0]), Q::filter([0.0, 0.0, 1.0])];
+    let mut points = pool.take(N * N * inputs * outputs);
+    points.fill(0.0);
+    points.par_chunks_exact_mut(inputs * outputs).enumerate().for_each(|(point, matrix)| {
+        for (tap, weights) in taps.chunks_exact(inputs * outputs).enumerate() {
+            let factor = (columns[tap / 3][point / N] * columns[tap % 3][point % N]) as f32;
+            if factor != 0.0 {
+                matrix.iter_mut().zip(weights).for_each(|(point, weight)| *point += factor * weight);
             }
         }
-    }
+    });
     points
 }
 
@@ -224,13 +233,22 @@ impl<const N: usize, Q: Scheme<N>> WithSimd for Gather<'_, N, Q> {
             let (y, x) = ((self.first + tile) / self.grid.across, (self.first + tile) % self.grid.across);
             let corner = ((self.grid.first_row + y) * pitch + x) * Q::STEP * lanes;
             for lane in 0..lanes {
-                let rows: [[S::f32s; N]; N] = std::array::from_fn(|r| {
-                    Q::input(simd, std::array::from_fn(|c| pixels[corner + (r * pitch + c) * lanes + lane]))
-                });
+                // Loops, not closures: a closure that is not inlined loses the vector instructions.
+                let mut rows = [[simd.splat_f32s(0.0); N]; N];
+                for (r, row) in rows.iter_mut().enumerate() {
+                    for (c, value) in row.iter_mut().enumerate() {
+                        *value = pixels[corner + (r * pitch + c) * lanes + lane];
+                    }
+                    *row = Q::input(simd, *row);
+                }
                 for c in 0..N {
-                    let column = Q::input(simd, std::array::from_fn(|r| rows[r][c]));
-                    for (r, value) in column.into_iter().enumerate() {
-                        points[((r * N + c) * self.count + tile) * lanes + lane] = value;
+                    let mut column = [rows[0][c]; N];
+                    for r in 1..N {
+                        column[r] = rows[r][c];
+                    }
+                    let column = Q::input(simd, column);
+                    for r in 0..N {
+                        points[((r * N + c) * self.count + tile) * lanes + lane] = column[r];
                     }
                 }
             }
@@ -264,15 +282,21 @@ impl<const N: usize, Q: Scheme<N>> WithSimd for Scatter<'_, N, Q> {
             let at = self.first + tile;
             let (top, left) = (2 * (at / self.grid.across), 2 * (at % self.grid.across));
             for lane in 0..lanes {
-                let rows: [[S::f32s; 2]; N] = std::array::from_fn(|r| {
-                    let row = std::array::from_fn(|c| points[((r * N + c) * self.count + tile) * lanes + lane]);
-                    Q::output(simd, row)
-                });
-                #[expect(clippy::needless_range_loop, reason = "a column of rows: the index is the second one")]
-                for dx in 0..2 {
-                    let column = Q::output(simd, std::array::from_fn(|r| rows[r][dx]));
-                    for (dy, value) in column.into_iter().enumerate() {
-                        let (y, x) = (top + dy, left + dx);
+                let mut rows = [[bias[lane]; 2]; N];
+                for (r, pair) in rows.iter_mut().enumerate() {
+                    let mut row = [bias[lane]; N];
+                    for (c, value) in row.iter_mut().enumerate() {
+                        *value = points[((r * N + c) * self.count + tile) * lanes + lane];
+                    }
+                    *pair = Q::output(simd, row);
+                }
+                for (dx, x) in [left, left + 1].into_iter().enumerate() {
+                    let mut column = [rows[0][dx]; N];
+                    for r in 1..N {
+                        column[r] = rows[r][dx];
+                    }
+                    let column = Q::output(simd, column);
+                    for (value, y) in column.into_iter().zip([top, top + 1]) {
                         let to = (y * self.width + x) * lanes + lane;
                         // Tiles hang over where the picture's sides, or a band's rows, are odd.
                         if x >= self.width || to >= out.len() {
@@ -302,8 +326,8 @@ pub(in crate::vae) fn residual_rows(residual: Option<&Fifo<Rows>>, rows: usize) 
 /// Points of one task's tiles.
 #[derive(Default)]
 pub(in crate::vae) struct Scratch {
-    input: Vec<f32>,  // [N * N, TILES, I]
-    output: Vec<f32>, // [N * N, TILES, O]
+    input: Vec<f32>,  // [N * N, batch, I]
+    output: Vec<f32>, // [N * N, batch, O]
 }
 
 /// Scratch buffers that are not in use.

@@ -1,0 +1,83 @@
+//! A plain decoder: whole maps, candle's own convolution and group norm, one layer after another.
+
+use candle_core::{D, Result, Tensor};
+use candle_nn::ops::softmax_last_dim;
+use dype::{vae::VaeConfig, weights::Weights};
+
+/// The plain decoder.
+pub struct Plain<'a> {
+    /// Its dimensions.
+    pub config: &'a VaeConfig,
+    /// Its weights, diffusers' names.
+    pub weights: &'a Weights,
+}
+
+impl Plain<'_> {
+    fn get(&self, name: &str, shape: &[usize]) -> Tensor {
+        self.weights.get(name, shape).expect("the weights hold it")
+    }
+
+    fn conv(&self, name: &str, x: &Tensor, outputs: usize, kernel: usize) -> Result<Tensor> {
+        let inputs = x.dim(1)?;
+        let weight = self.get(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel]);
+        let bias = self.get(&format!("{name}.bias"), &[outputs]).reshape((1, outputs, 1, 1))?;
+        x.conv2d(&weight, kernel / 2, 1, 1, 1)?.broadcast_add(&bias)
+    }
+
+    fn norm(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        let (batch, channels, height, width) = x.dims4()?;
+        let groups = x.reshape((batch, self.config.norm_num_groups, ()))?;
+        let centred = groups.broadcast_sub(&groups.mean_keepdim(D::Minus1)?)?;
+        let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + 1e-6)?.sqrt()?;
+        let x = centred.broadcast_div(&deviation)?.reshape((batch, channels, height, width))?;
+        let vector = |part: &str| self.get(&format!("{name}.{part}"), &[channels]).reshape((1, channels, 1, 1));
+        x.broadcast_mul(&vector("weight")?)?.broadcast_add(&vector("bias")?)
+    }
+
+    fn residual(&self, name: &str, x: &Tensor, outputs: usize) -> Result<Tensor> {
+        let h = self.conv(&format!("{name}.conv1"), &self.norm(&format!("{name}.norm1"), x)?.silu()?, outputs, 3)?;
+        let h = self.conv(&format!("{name}.conv2"), &self.norm(&format!("{name}.norm2"), &h)?.silu()?, outputs, 3)?;
+        if x.dim(1)? == outputs { x + h } else { self.conv(&format!("{name}.conv_shortcut"), x, outputs, 1)? + h }
+    }
+
+    fn attention(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        let (_, channels, height, width) = x.dims4()?;
+        let tokens = self.norm(&format!("{name}.group_norm"), x)?.flatten_from(2)?.squeeze(0)?.t()?.contiguous()?;
+        let linear = |part: &str, x: &Tensor| -> Result<Tensor> {
+            let weight = self.get(&format!("{name}.{part}.weight"), &[channels, channels]);
+            x.matmul(&weight.t()?)?.broadcast_add(&self.get(&format!("{name}.{part}.bias"), &[channels]))
+        };
+        let (q, k, v) = (linear("to_q", &tokens)?, linear("to_k", &tokens)?, linear("to_v", &tokens)?);
+        let scores = (q.matmul(&k.t()?)? / (channels as f64).sqrt())?;
+        let out = linear("to_out.0", &softmax_last_dim(&scores)?.matmul(&v)?)?;
+        x + out.t()?.contiguous()?.reshape((1, channels, height, width))?
+    }
+
+    /// The picture [H, W, 3] of latents [1, C, h, w].
+    pub fn decode(&self, latents: &Tensor) -> Result<Vec<f32>> {
+        let config = self.config;
+        let last = *config.block_out_channels.last().expect("stages");
+        let mut x = latents.affine(1.0 / config.scaling_factor, config.shift_factor.unwrap_or(0.0))?;
+        if config.use_post_quant_conv {
+            x = self.conv("post_quant_conv", &x, config.latent_channels, 1)?;
+        }
+        x = self.conv("decoder.conv_in", &x, last, 3)?;
+        x = self.residual("decoder.mid_block.resnets.0", &x, last)?;
+        if config.mid_block_add_attention {
+            x = self.attention("decoder.mid_block.attentions.0", &x)?;
+        }
+        x = self.residual("decoder.mid_block.resnets.1", &x, last)?;
+        for (stage, &outputs) in config.block_out_channels.iter().rev().enumerate() {
+            for resnet in 0..=config.layers_per_block {
+                x = self.residual(&format!("decoder.up_blocks.{stage}.resnets.{resnet}"), &x, outputs)?;
+            }
+            if stage + 1 < config.block_out_channels.len() {
+                let (height, width) = (x.dim(2)?, x.dim(3)?);
+                x = x.upsample_nearest2d(2 * height, 2 * width)?;
+                x = self.conv(&format!("decoder.up_blocks.{stage}.upsamplers.0.conv"), &x, outputs, 3)?;
+            }
+        }
+        x = self.norm("decoder.conv_norm_out", &x)?.silu()?;
+        self.conv("decoder.conv_out", &x, 3, 3)?.squeeze(0)?.permute((1, 2, 0))?.flatten_all()?.to_vec1()
+    }
+}
