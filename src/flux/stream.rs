@@ -64,16 +64,18 @@ impl Loader {
     /// Block `index` in the order of the forward pass: the double blocks, then the single ones.
     fn load(&self, index: usize) -> Result<Arc<Block>> {
         let (config, compute) = (&self.config, self.compute);
-        let block = match index.checked_sub(config.num_layers) {
+        let (block, weights) = match index.checked_sub(config.num_layers) {
             None => {
                 let weights = self.weights.pp("transformer_blocks").pp(index);
-                Block::Double(DoubleBlock::load(&weights, config, compute)?)
+                (Block::Double(DoubleBlock::load(&weights, config, compute)?), weights)
             }
             Some(single) => {
                 let weights = self.weights.pp("single_transformer_blocks").pp(single);
-                Block::Single(SingleBlock::load(&weights, config, compute)?)
+                (Block::Single(SingleBlock::load(&weights, config, compute)?), weights)
             }
         };
+        // What was read is copied: its mapped pages would only make the process look, and be, larger than it is.
+        weights.release();
         Ok(Arc::new(block))
     }
 }

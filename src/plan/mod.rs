@@ -10,10 +10,10 @@ use crate::{
     flux::{ForwardOptions, WeightsMode, forward_memory_bytes, step_flops},
     geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
     memory::Bytes,
-    model::ModelFiles,
+    model::{ModelFiles, manifest},
     text::T5Config,
     vae::{self, DecodeOptions, VaeConfig},
-    weights::Weights,
+    weights::{TensorSource, Weights},
 };
 
 pub use speed::{Speed, SpeedBook};
@@ -180,7 +180,7 @@ impl Plan {
             step_flops,
             decode_flops,
             total_flops: step_flops.saturating_mul(task.steps as u64).saturating_add(decode_flops),
-            weights_bytes: stored_bytes(files),
+            weights_bytes: stored_bytes(files)?,
             peak_bytes: StagePeaks { text, denoise, decode: decode_peak },
             budget_bytes: machine.budget.map(|bytes| bytes.0),
             transformer_bytes,
@@ -212,14 +212,18 @@ pub fn held_dtype(weights: &Weights, device: &Device, dtype: DType) -> DType {
     }
 }
 
-fn stored_bytes(files: &ModelFiles) -> WeightsBytes {
-    let cpu = &Device::Cpu;
-    WeightsBytes {
-        text_encoder: files.text_encoder_weights(DType::F32, cpu).bytes(),
-        text_encoder_2: files.text_encoder_2_weights(DType::F32, cpu).bytes(),
-        transformer: files.transformer_weights(DType::F32, cpu).bytes(),
-        vae: files.vae_weights(DType::F32, cpu).bytes(),
-    }
+/// What a run reads of each part: every tensor once, whatever other names or tensors its file holds.
+fn stored_bytes(files: &ModelFiles) -> Result<WeightsBytes> {
+    let sum = |source: &dyn TensorSource, tensors: Vec<manifest::Expected>| {
+        tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum()
+    };
+    let (clip, t5) = (&files.text_encoder, &files.text_encoder_2);
+    Ok(WeightsBytes {
+        text_encoder: sum(&*clip.source, manifest::clip(&clip.config()?)),
+        text_encoder_2: sum(&*t5.source, manifest::t5(&t5.config()?)),
+        transformer: sum(&*files.transformer.source, manifest::transformer(&files.transformer.config)),
+        vae: sum(&*files.vae.source, manifest::decoder(&files.vae.config)),
+    })
 }
 
 /// Text: two blocks of T5 (the one at work and the next), and the activations of every prompt.

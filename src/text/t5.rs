@@ -195,7 +195,11 @@ impl T5Encoder {
     }
 
     fn load_block(&self, index: usize) -> Result<T5Block> {
-        T5Block::load(&self.config, &self.weights.pp("encoder.block").pp(index).pp("layer"))
+        let weights = self.weights.pp("encoder.block").pp(index).pp("layer");
+        let block = T5Block::load(&self.config, &weights)?;
+        // What was read is copied: its mapped pages need not stay.
+        weights.release();
+        Ok(block)
     }
 
     /// The bias per bucket and head, [buckets, H] f32.
