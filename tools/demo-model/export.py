@@ -29,6 +29,13 @@ def load_flow(folder, name="guided.pt"):
     return m, text
 
 
+def classic_names(path):
+    """CLIP's keys with the prefix that every published FLUX folder has; newer versions of transformers save without it."""
+    from safetensors.torch import load_file, save_file
+    tensors = {k if k.startswith("text_model.") else "text_model." + k: v.clone() for k, v in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
 def edit(path, **values):
     config = json.loads(path.read_text())
     config.update(values)
@@ -51,6 +58,7 @@ def main():
     m.to(torch.bfloat16).save_pretrained(out / "transformer")
     load_autoencoder(folder).to(torch.bfloat16, memory_format=torch.contiguous_format).save_pretrained(out / "vae")
     text.clip.to(torch.bfloat16).save_pretrained(out / "text_encoder")
+    classic_names(out / "text_encoder" / "model.safetensors")
     text.t5.to(torch.bfloat16).save_pretrained(out / "text_encoder_2")
     # mu is the same at every size: base and max shift agree, so diffusers' formula gives what pinning gives
     FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0, use_dynamic_shifting=True, base_shift=1.15, max_shift=1.15, base_image_seq_len=256, max_image_seq_len=4096).save_pretrained(out / "scheduler")

@@ -1,9 +1,9 @@
 """Trains text encoders and transformer together by rectified flow on cached latents, then distils guidance into it.
 
-    python train_flow.py DIR --seconds 3000 [--half 0.45] [--compile] [--device cpu]
+    python train_flow.py DIR --seconds 3000 [--half 1350] [--compile] [--device cpu]
     python train_flow.py DIR --distil --seconds 700
 
-First phase, of `--half` of the time: half-size pictures (latents averaged 2 x 2) whose tokens sit on every second position
+First phase, `--half` seconds: half-size pictures (latents averaged 2 x 2) whose tokens sit on every second position
 of the full grid; four times cheaper, it settles the layout. Second phase: full pictures. Time is logit-normal, a tenth of the
 captions is left empty, Muon trains the matrices of the blocks and AdamW the rest; the guidance input is 1 (no guidance).
 Distillation: the student with guidance g in [1, 8] learns v(empty) + g (v(caption) - v(empty)) of the averaged teacher
@@ -98,7 +98,7 @@ def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("dir")
     a.add_argument("--seconds", type=float, default=3000)
-    a.add_argument("--half", type=float, default=.45, help="share of the time for half-size pictures")
+    a.add_argument("--half", type=float, default=1350, help="seconds for half-size pictures")
     a.add_argument("--batch", type=int, default=32)
     a.add_argument("--half-batch", type=int, default=64)
     a.add_argument("--decay", type=float, default=.995)
@@ -153,9 +153,9 @@ def main():
     start, base, last, total, seen = time.time(), spent, time.time(), 0.0, 0
     while spent < a.seconds:
         part = spent / a.seconds
-        half = not a.distil and part < a.half
+        half = not a.distil and spent < a.half
         n = a.half_batch if half else a.batch
-        rate = min(1, (step + 1) / 60) * min(1, (1.02 - part) / (.7 if not a.distil else 1))     # constant, then straight down
+        rate = min(1, (step + 1) / 60) * min(1, (1.02 - part) / (.4 if not a.distil else 1))     # constant, then straight down
         for o in opts:
             for g in o.param_groups:
                 g["lr"] = g["top"] * g["scale"] * rate * (.4 if a.distil else 1)
