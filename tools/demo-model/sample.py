@@ -1,0 +1,54 @@
+"""A contact sheet from a checkpoint, at the training size, without the export: a quick look while it trains.
+
+    python sample.py DIR sheet.png [--weights flow.pt] [--guidance 2.5] [--steps 16]
+"""
+import argparse
+
+import numpy as np
+import torch
+
+from cache import load_autoencoder
+from export import load_flow
+from model import sigmas, unpack
+from train_flow import rope, velocity
+
+PROMPTS = ["snowy mountains at noon", "snowy peaks at sunset", "a mountain landscape at night", "a calm lake below snowy mountains at sunset", "a lake at dawn, a few clouds", "a city skyline at night",
+           "skyscrapers at sunset", "a desert at noon", "sand dunes at dawn", "the sea at sunset, the sun in the middle", "the ocean at night, the moon on the left", "a pine forest in the morning"]
+
+
+@torch.no_grad()
+def pictures(m, text, vae, mean, std, prompts, rows=16, cols=16, guidance=2.5, steps=16, seed=0, distilled=False):
+    x = torch.randn(len(prompts), rows * cols, 64, generator=torch.Generator().manual_seed(seed))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pooled, embeds = text(list(prompts) + [""])
+        none = pooled[-1:].expand(len(prompts), -1), embeds[-1:].expand(len(prompts), -1, -1)
+        table, s = rope(m, rows, cols, 24), sigmas(steps)
+        for a, b in zip(s, s[1:]):
+            t, g = a.expand(len(prompts)), torch.full((len(prompts),), guidance if distilled else 1.0)
+            v = velocity(m, x, t, g, pooled[:-1], embeds[:-1], table)
+            if not distilled and guidance != 1:
+                u = velocity(m, x, t, g, *none, table)
+                v = u + guidance * (v - u)
+            x = x + (b - a) * v
+        y = vae.decode(unpack(x, rows * 2, cols * 2) * std + mean).sample.float()
+    return ((y.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def main():
+    from PIL import Image
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("dir")
+    a.add_argument("out")
+    a.add_argument("--weights", default="flow.pt")
+    a.add_argument("--guidance", type=float, default=2.5)
+    a.add_argument("--steps", type=int, default=16)
+    a.add_argument("--seed", type=int, default=0)
+    a = a.parse_args()
+    m, text = load_flow(a.dir, a.weights)
+    stats = torch.load(f"{a.dir}/latents.pt", mmap=True)
+    p = pictures(m, text, load_autoencoder(a.dir), stats["mean"], stats["std"], PROMPTS, guidance=a.guidance, steps=a.steps, seed=a.seed, distilled=a.weights.startswith("guided"))
+    Image.fromarray(np.concatenate([np.concatenate(list(p[i:i + 4]), 1) for i in range(0, len(p), 4)])).save(a.out)
+
+
+if __name__ == "__main__":
+    main()
