@@ -103,7 +103,8 @@ pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
         progress: &args.progress,
         output: &args.output,
     };
-    let (finished, outcome) = execute::run_all(job, report)?;
+    let mut finished = Vec::new();
+    let outcome = execute::run(job, report, Some(&mut finished));
     if !finished.is_empty() {
         let made = put_together(&finished, &base, folder, args.output.overwrite)?;
         for line in made.lines(args.output.json) {

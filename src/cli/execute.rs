@@ -43,20 +43,11 @@ pub struct Job<'a> {
     pub output: &'a OutputArgs,
 }
 
-/// Makes the pictures and tells each one's path on stdout.
+/// Makes the pictures and tells each one's path on stdout; `kept` gets those that are there, even when some fail.
 ///
 /// # Errors
 /// For one picture whatever failed; for several [`Error::Unfinished`] when some failed, and what kept all from being made.
-pub fn run(job: Job<'_>, report: &Report) -> anyhow::Result<()> {
-    let (_, outcome) = run_all(job, report)?;
-    outcome
-}
-
-/// As [`run`], and gives the pictures that are there even when some failed.
-///
-/// # Errors
-/// What kept all from being made.
-pub fn run_all(job: Job<'_>, report: &Report) -> anyhow::Result<(Vec<Finished>, anyhow::Result<()>)> {
+pub fn run(job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) -> anyhow::Result<()> {
     let device = open_device(job.machine.device)?;
     let dtype = compute_dtype(job.machine.dtype.map(Into::into), &device);
     let (planned, repeated) = items::arrange(job.wishes, job.shard);
@@ -70,7 +61,7 @@ pub fn run_all(job: Job<'_>, report: &Report) -> anyhow::Result<(Vec<Finished>, 
     }
     if planned.is_empty() {
         report.on(Event::Note(format!("--shard {} holds no picture of this batch: nothing is to be done", job.shard)));
-        return Ok((Vec::new(), Ok(())));
+        return Ok(());
     }
     let source = ModelSource::find(job.model, report)?;
     let machine = Machine {
@@ -80,8 +71,7 @@ pub fn run_all(job: Job<'_>, report: &Report) -> anyhow::Result<(Vec<Finished>, 
         dtype,
     };
     if job.machine.dry_run {
-        dry_run::run(&planned, source, &machine, job.output.json, report)?;
-        return Ok((Vec::new(), Ok(())));
+        return dry_run::run(&planned, source, &machine, job.output.json, report);
     }
     let files = source.open(report)?;
     let options = job.progress.options(job.output.overwrite);
@@ -94,9 +84,9 @@ pub fn run_all(job: Job<'_>, report: &Report) -> anyhow::Result<(Vec<Finished>, 
     if let Some(item) = made.first() {
         report.detail(&dry_run::table(&item.plan, &item.settings, None));
     }
-    let mut teller = Teller::new(report, &planned, job.output.json.then(|| json!(files.identity)));
+    let mut teller = Teller::new(report, &planned, json!(files.identity), job.output.json, kept);
     runner.run(&made, &mut teller)?;
-    Ok(teller.end())
+    teller.end()
 }
 
 /// What every picture needs, and whether it fits.

@@ -45,7 +45,7 @@ pub fn execute(args: &GenerateArgs, base: &Wish, report: &Report) -> anyhow::Res
         progress: &args.progress,
         output: &args.output,
     };
-    execute::run(job, report)
+    execute::run(job, report, None)
 }
 
 /// The request that the flags make.

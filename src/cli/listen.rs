@@ -26,28 +26,32 @@ pub struct Finished {
 pub struct Teller<'a> {
     report: &'a Report,
     planned: &'a [Planned],
-    /// The model, where JSON is wanted.
-    model: Option<Value>,
+    model: Value,
+    as_json: bool,
     begun: usize,
     existed: usize,
-    finished: Vec<Finished>,
+    /// Where to keep what is told of each picture, if anybody needs it later.
+    kept: Option<&'a mut Vec<Finished>>,
     failures: Vec<Error>,
 }
 
 impl<'a> Teller<'a> {
-    /// For these pictures; `model` where JSON is wanted on stdout.
-    pub fn new(report: &'a Report, planned: &'a [Planned], model: Option<Value>) -> Self {
-        Self { report, planned, model, begun: 0, existed: 0, finished: Vec::new(), failures: Vec::new() }
+    /// For these pictures by this model, told on stdout as JSON or as paths, and to `kept`.
+    pub fn new(
+        report: &'a Report,
+        planned: &'a [Planned],
+        model: Value,
+        as_json: bool,
+        kept: Option<&'a mut Vec<Finished>>,
+    ) -> Self {
+        Self { report, planned, model, as_json, begun: 0, existed: 0, kept, failures: Vec::new() }
     }
 
-    /// The pictures that are there, and what is to be told of the others: for a single picture its own failure, for
-    /// several [`Error::Unfinished`] when any failed.
-    pub fn end(mut self) -> (Vec<Finished>, anyhow::Result<()>) {
-        let outcome = self.outcome();
-        (self.finished, outcome)
-    }
-
-    fn outcome(&mut self) -> anyhow::Result<()> {
+    /// How it ended.
+    ///
+    /// # Errors
+    /// For a single picture its own failure, for several [`Error::Unfinished`] when any failed.
+    pub fn end(mut self) -> anyhow::Result<()> {
         let (failed, total) = (self.failures.len(), self.planned.len());
         match self.failures.pop() {
             None => Ok(()),
@@ -96,8 +100,10 @@ impl Listener for Teller<'_> {
             self.existed += 1;
             self.report.detail(&format!("{} is there already", made.path.display()));
         }
-        self.report.result(&if self.model.is_some() { json.to_string() } else { made.path.display().to_string() });
-        self.finished.push(Finished { index: item.index, path: made.path, json });
+        self.report.result(&if self.as_json { json.to_string() } else { made.path.display().to_string() });
+        if let Some(kept) = &mut self.kept {
+            kept.push(Finished { index: item.index, path: made.path, json });
+        }
     }
 
     fn failed(&mut self, item: &Item, error: Error) {

@@ -30,6 +30,7 @@ fn one_picture_each_a_sheet_and_its_numbers() {
         let one = &json["pictures"][index];
         assert_eq!((&one["method"], &one["path"]), (&(*label).into(), &made[index].into()));
         assert_eq!(one["settings"], provenance(&place.path(made[index]))["settings"]);
+        assert_eq!(one["model"]["layout"], "diffusers");
         assert!(one["seconds"]["total"].as_f64() > Some(0.0));
         for measure in ["sharpness", "self_similarity", "spectrum_slope"] {
             assert!(one["measures"].get(measure).is_some(), "{measure}");
