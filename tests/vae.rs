@@ -188,6 +188,27 @@ fn every_band_height_and_memory_mode_gives_the_picture_of_the_plain_decoder() {
     }
 }
 
+/// Wide enough that a band holds several strips of tiles, and tall enough for many bands.
+#[test]
+fn large_pictures_are_the_same_at_every_band_height() {
+    let (config, weights) = tiny();
+    let decoder = Decoder::open(config, weights).expect("opens");
+    let latents = latents(16, 160, 32);
+    let mut expected = Vec::new();
+    let options = DecodeOptions { band_rows: 1280, keep: vec![] };
+    decoder
+        .decode_plain(&latents, &options, &mut |_, rows| {
+            expected.extend_from_slice(rows);
+            Ok(())
+        })
+        .expect("decodes");
+    for band_rows in [4, 8, 16, 24, 32, 48, 64] {
+        let found = decode(&decoder, &latents, &DecodeOptions { band_rows, keep: vec![] });
+        let error = relative_error(&found, &expected);
+        assert!(error < 1e-5, "bands of {band_rows} rows: {error:e}");
+    }
+}
+
 #[test]
 fn plain_products_and_device_operations_give_the_same_picture() {
     for config in small_configs() {

@@ -95,6 +95,7 @@ impl Pool {
 
 impl Buffer {
     /// Makes the buffer `len` numbers long: in place where they fit, else in one of zeros after the first `kept`.
+    /// Numbers beyond the old length are zeros either way.
     pub fn resize(&mut self, len: usize, kept: usize) {
         if len > self.storage.numbers().len() {
             let mut larger = self.pool.take(len);
@@ -102,7 +103,11 @@ impl Buffer {
             larger[kept..].fill(0.0);
             *self = larger;
         }
-        self.len = len;
+        let old = std::mem::replace(&mut self.len, len);
+        if old < len {
+            // What the storage held before it was taken from the pool.
+            self[old..].fill(0.0);
+        }
     }
 }
 
