@@ -42,6 +42,9 @@ impl Verbosity {
 /// Without a terminal, a long stage is told about at most this often.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Whether the last words of an interrupted run were said; nothing may follow them. Read and set under stderr's lock.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
 /// Writes to the terminal for the whole program.
 pub struct Report {
     verbosity: Verbosity,
@@ -130,9 +133,13 @@ impl Report {
     /// The last words of an interrupted run. The bar's line is left first.
     pub fn interrupted(&self) {
         let start = if self.is_terminal { "\r\x1b[K" } else { "" };
-        self.raw(&format!(
+        let mut stderr = std::io::stderr().lock();
+        INTERRUPTED.store(true, Ordering::SeqCst);
+        // A closed stderr leaves nobody to tell.
+        let _ = writeln!(
+            stderr,
             "{start}interrupted; no partial picture was left behind, and --resume goes on from the last checkpoint"
-        ));
+        );
     }
 
     /// A line that `--quiet` leaves out.
@@ -145,8 +152,12 @@ impl Report {
     fn raw(&self, line: &str) {
         let running = self.lock();
         let print = || {
-            // A closed stderr leaves nobody to tell.
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
+            let mut stderr = std::io::stderr().lock();
+            // The work goes on for a moment after an interrupt, and what then fails is not worth telling.
+            if !INTERRUPTED.load(Ordering::SeqCst) {
+                // A closed stderr leaves nobody to tell.
+                let _ = writeln!(stderr, "{line}");
+            }
         };
         match running.as_ref().and_then(|running| running.bar.as_ref()) {
             Some(bar) => bar.suspend(print),
