@@ -247,7 +247,7 @@ fn name(stage: Stage) -> &'static str {
 fn new_bar(stage: Stage, total: u64) -> ProgressBar {
     let template = match stage {
         Stage::Download => "download  {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}  {wide_msg}",
-        Stage::Denoise => "denoise   {bar:24} {pos}/{len}  ETA {eta}  {wide_msg}",
+        Stage::Denoise => "denoise   {bar:18} {pos}/{len}  ETA {eta}  {wide_msg}",
         Stage::Decode => "decode    {bar:24} {percent}%  ETA {eta}  {wide_msg}",
         Stage::Text => "text      {bar:24} {percent}%  {wide_msg}",
     };
