@@ -1,6 +1,7 @@
 """Measures position methods with the demo model: makes pictures with the `dype` binary, judges them, writes a table and a grid.
 
-    python evaluate.py DIR --binary ../../target/release/dype --model demo --out results [--prompts 216] [--sizes 256 512 1024]
+    python evaluate.py DIR --binary ../../target/release/dype --model demo --out results [--sizes 256 512 1024] [--prompts 216 216 216]
+    python evaluate.py DIR ... --sizes 1024 --variants yarn dy_yarn dy_yarn:1:1 dy_yarn:1:2:power      (a sweep of lambda_s, lambda_t, thresholds)
 
 Pictures that exist are kept, so an interrupted run goes on where it stopped and a larger one reuses a smaller one's.
 DIR is the training folder (judge.pt; `python judge.py DIR` makes it). Columns: Frechet distance of the classifier's features
@@ -11,7 +12,6 @@ difference of the mean radial power spectra (root mean square over log-spaced ba
 import argparse
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,19 @@ import judge as J
 import scenes
 from scenes import KINDS, TIMES, Scene
 
-METHODS = [("base", False), ("ntk", False), ("ntk", True), ("yarn", False), ("yarn", True)]
+VARIANTS = ["base", "ntk", "yarn", "dy_ntk", "dy_yarn"]
 GRID_PROMPTS = 6
 
 
-def label(method, dype):
-    return ("dy_" if dype else "") + method
+def flags(variant):
+    """The keys of a picture's method: "dy_yarn:1:0.5:power" is DY-YaRN with lambda_s = 1, lambda_t = 0.5 and thresholds raised."""
+    name, *rest = variant.split(":")
+    keys = {"method": name.removeprefix("dy_"), "dype": name.startswith("dy_")}
+    return keys | dict(zip(("dype_scale", "dype_exponent"), map(float, rest[:2]))) | ({"dype_thresholds": rest[2]} if len(rest) > 2 else {})
+
+
+def folder(variant):
+    return variant.replace(":", "_")
 
 
 def prompts(n):
@@ -43,30 +50,24 @@ def prompts(n):
     return out
 
 
-def jobs(a, size):
-    for method, dype in METHODS:
-        if size == 256 and method != "base":
+def picture(a, size, variant, i):
+    return a.out / "pictures" / str(size) / folder(variant) / f"{i:04d}.png"
+
+
+def make(a, size, asked):
+    """One batch of all pictures that are not there."""
+    todo = []
+    for variant in a.variants:
+        if size == 256 and variant != "base":
             continue                                 # at the training size every method is base
-        for i, (text, _) in enumerate(prompts(a.prompts)):
-            yield {"prompt": text, "seed": i, "method": method, "dype": dype, "width": size, "height": size, "output": str(a.out / "pictures" / str(size) / label(method, dype) / f"{i:04d}.png")}
-
-
-def make(a, todo):
-    common = [a.binary, "--model", a.model, "--steps", str(a.steps), "--guidance", str(a.guidance)]
-    if a.dype_scale is not None:
-        common += ["--dype-scale", str(a.dype_scale), "--dype-exponent", str(a.dype_exponent)]
-    for j in todo:
-        Path(j["output"]).parent.mkdir(parents=True, exist_ok=True)
-    if a.batch:
-        path = a.out / "todo.jsonl"
+        for i, (text, _) in enumerate(asked):
+            path = picture(a, size, variant, i).resolve()
+            if not path.exists():
+                todo.append({"prompt": text, "seed": i, "width": size, "height": size, "output": str(path)} | flags(variant))
+    if todo:
+        path = a.out / f"todo-{size}.jsonl"
         path.write_text("".join(json.dumps(j) + "\n" for j in todo))
-        subprocess.run(common + ["--prompts", str(path)], check=True)
-        return
-    for n, j in enumerate(todo):
-        command = common + ["--prompt", j["prompt"], "--height", str(j["height"]), "--width", str(j["width"]), "--seed", str(j["seed"]), "--method", j["method"], "-o", j["output"]]
-        subprocess.run(command + ([] if j["dype"] else ["--no-dype"]), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        if n % 20 == 19:
-            print(f"{n + 1} of {len(todo)}", file=sys.stderr, flush=True)
+        subprocess.run([a.binary, "--model", a.model, "--steps", str(a.steps), "--guidance", str(a.guidance), "--prompts", str(path), "--checkpoint-every", "0"], check=True, stdout=subprocess.DEVNULL)
 
 
 def spectrum(picture):
@@ -109,21 +110,20 @@ def frechet(a, b):
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca) + np.trace(cb) - 2 * cross)
 
 
-def reference(a, size, judge, finder):
+def reference(a, size, asked, judge, finder):
     """The same measures of rendered scenes (kept in the output folder), other seeds than the prompts'."""
-    path = a.out / f"reference-{size}-{a.prompts}.npz"
+    path = a.out / f"reference-{size}-{len(asked)}.npz"
     if not path.exists():
-        wanted = [Scene.of(10_000 + i, s.kind, s.time) for i, (_, s) in enumerate(prompts(a.prompts))]
+        wanted = [Scene.of(10_000 + i, s.kind, s.time) for i, (_, s) in enumerate(asked)]
         np.savez(path, **look((scenes.render(s, size, size) for s in wanted), judge, finder))
     return dict(np.load(path))
 
 
 def grid(a, size):
-    columns = [label(m, d) for m, d in METHODS]
     shown = [0 + 6, 1 + 6, 2 + 18, 3, 4 + 6, 5 + 12][:GRID_PROMPTS]
     rows = []
     for i in shown:
-        paths = [a.out / "pictures" / str(size) / c / f"{i:04d}.png" for c in columns]
+        paths = [picture(a, size, variant, i) for variant in a.variants]
         if all(p.exists() for p in paths):
             rows.append(np.concatenate([np.asarray(Image.open(p).convert("RGB").resize((320, 320), Image.LANCZOS)) for p in paths], 1))
     if rows:
@@ -136,31 +136,29 @@ def main():
     a.add_argument("--binary", default="dype")
     a.add_argument("--model", default="demo")
     a.add_argument("--out", type=Path, default=Path("results"))
-    a.add_argument("--prompts", type=int, default=216)
     a.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])
+    a.add_argument("--prompts", type=int, nargs="+", default=[216], help="for each size, or one number for all")
+    a.add_argument("--variants", nargs="+", default=VARIANTS, help="METHOD or dy_METHOD[:lambda_s:lambda_t[:product|power]]")
     a.add_argument("--steps", type=int, default=28)
     a.add_argument("--guidance", type=float, default=3.5)
-    a.add_argument("--dype-scale", type=float)
-    a.add_argument("--dype-exponent", type=float)
-    a.add_argument("--batch", action="store_true", help="the binary takes --prompts FILE.jsonl")
+    a.add_argument("--table", default="results.md", help="the table's name in the output folder")
     a.add_argument("--judge-only", action="store_true", help="judge what is there, make nothing")
     a = a.parse_args()
     torch.set_num_threads(2)
     a.out.mkdir(parents=True, exist_ok=True)
     judge, finder = J.load(a.dir)
-    lines = ["| px | method | Frechet, whole | Frechet, patches | kind | time | one sun | suns | spectrum, dB |", "|---|---|---|---|---|---|---|---|---|"]
-    asked = prompts(a.prompts)
-    for size in a.sizes:
+    lines = ["| px | pictures | method | Frechet, whole | Frechet, patches | kind | time | one sun | suns | spectrum, dB |", "|---|---|---|---|---|---|---|---|---|---|"]
+    for size, count in zip(a.sizes, a.prompts * len(a.sizes) if len(a.prompts) == 1 else a.prompts):
+        asked = prompts(count)
         if not a.judge_only:
-            make(a, [j for j in jobs(a, size) if not Path(j["output"]).exists()])
-        real = reference(a, size, judge, finder)
-        sets = [("scenes", None)] + [(label(m, d), (m, d)) for m, d in METHODS]
-        for name, method in sets:
-            if method is None:
+            make(a, size, asked)
+        real = reference(a, size, asked, judge, finder)
+        for name in ["scenes", *a.variants]:
+            if name == "scenes":
                 wanted = asked
                 other = look((scenes.render(Scene.of(20_000 + i, s.kind, s.time), size, size) for i, (_, s) in enumerate(asked)), judge, finder) if size <= 512 else real
             else:
-                paths = [(a.out / "pictures" / str(size) / name / f"{i:04d}.png", p) for i, p in enumerate(asked)]
+                paths = [(picture(a, size, name, i), p) for i, p in enumerate(asked)]
                 there = [(p, q) for p, q in paths if p.exists()]
                 if len(there) < 8:
                     continue
@@ -169,10 +167,10 @@ def main():
             kind = np.mean([KINDS[k] == s.kind for k, (_, s) in zip(other["kinds"], wanted)])
             time = np.mean([TIMES[t] == s.time for t, (_, s) in zip(other["times"], wanted)])
             power = 10 * np.sqrt(np.mean((other["spectrum"] - real["spectrum"]) ** 2))
-            lines.append(f"| {size} | {name} | {frechet(other['whole'], real['whole']):.2f} | {frechet(other['patches'], real['patches']):.2f} | {kind:.0%} | {time:.0%} | {(other['suns'] == 1).mean():.0%} | {other['suns'].mean():.2f} | {power:.1f} |")
+            lines.append(f"| {size} | {len(wanted)} | {name} | {frechet(other['whole'], real['whole']):.2f} | {frechet(other['patches'], real['patches']):.2f} | {kind:.0%} | {time:.0%} | {(other['suns'] == 1).mean():.0%} | {other['suns'].mean():.2f} | {power:.1f} |")
             print(lines[-1], flush=True)
         grid(a, size)
-    (a.out / "results.md").write_text("\n".join(lines) + "\n")
+    (a.out / a.table).write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
