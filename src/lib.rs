@@ -28,8 +28,9 @@
 //! | [`sampling`] | sigmas, noise, the Euler loop |
 //! | [`model`] | which files make up a model |
 //! | [`weights`] | tensors by name behind a memory map; the Hub |
+//! | [`demo`] | the model inside the binary, as a folder |
 //! | [`output`] | pictures with their provenance |
-//! | [`settings`], [`geometry`], [`memory`], [`progress`], [`error`] | what everybody speaks of |
+//! | [`settings`], [`geometry`], [`memory`], [`cache`], [`progress`], [`error`] | what everybody speaks of |
 //!
 //! # Shapes
 //!
@@ -37,8 +38,10 @@
 //! Height comes before width.
 
 pub mod batch;
+pub mod cache;
 pub mod cli;
 pub mod compare;
+pub mod demo;
 pub mod draw;
 pub mod error;
 pub mod flux;

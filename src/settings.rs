@@ -57,6 +57,8 @@ pub struct ModelFacts {
     pub dype_exponent: Option<f64>,
     /// Whether it takes a guidance scale; schnell does not.
     pub takes_guidance: bool,
+    /// The most T5 tokens it reads, where its tokenizer says so.
+    pub text_tokens: Option<usize>,
 }
 
 /// Everything that decides a picture, next to the model itself. It is what a picture's provenance holds.
@@ -98,7 +100,6 @@ impl Request {
     /// The settings of this request for a model.
     pub fn resolve(&self, model: &ModelFacts) -> Settings {
         let schedule = self.schedule(model);
-        let sequence_length = if model.takes_guidance { DEV_SEQUENCE_LENGTH } else { SCHNELL_SEQUENCE_LENGTH };
         Settings {
             prompt: self.prompt.clone(),
             height: self.size.height_px,
@@ -106,7 +107,7 @@ impl Request {
             steps: self.steps,
             seed: self.seed,
             guidance: model.takes_guidance.then_some(self.guidance),
-            max_sequence_length: self.max_sequence_length.unwrap_or(sequence_length),
+            max_sequence_length: self.max_sequence_length.unwrap_or_else(|| model.sequence_length()),
             rng: self.rng.to_string(),
             method: self.method.to_string(),
             dype: schedule.is_some(),
@@ -137,7 +138,14 @@ impl ModelFacts {
             dype_scale: config.dype_scale,
             dype_exponent: config.dype_exponent,
             takes_guidance: config.guidance_embeds,
+            text_tokens: None,
         }
+    }
+
+    /// T5 tokens of a prompt when nobody says how many: its kind's, or as many as it reads where that is fewer.
+    pub fn sequence_length(&self) -> usize {
+        let usual = if self.takes_guidance { DEV_SEQUENCE_LENGTH } else { SCHNELL_SEQUENCE_LENGTH };
+        self.text_tokens.map_or(usual, |most| usual.min(most))
     }
 
     /// The training resolution in pixels: what was asked, else the model's own, else [`FLUX_BASE_RESOLUTION_PX`].

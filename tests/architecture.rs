@@ -14,7 +14,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("position", &[]),
     ("progress", &[]),
     ("memory", &[]),
+    ("cache", &[]),
     ("draw", &[]),
+    // The model inside the binary: files, as a folder.
+    ("demo", &["cache", "error"]),
     ("batch", &["error", "geometry", "position", "sampling"]),
     ("preview", &["error", "geometry"]),
     ("compare", &["draw", "error", "geometry"]),
@@ -29,7 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // The parts together.
     ("model", &["error", "flux", "sampling", "vae", "weights"]),
     ("settings", &["error", "flux", "geometry", "position", "sampling"]),
-    ("plan", &["error", "flux", "geometry", "memory", "model", "text", "vae", "weights"]),
+    ("plan", &["cache", "error", "flux", "geometry", "memory", "model", "text", "vae", "weights"]),
     (
         "pipeline",
         &[

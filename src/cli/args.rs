@@ -8,6 +8,7 @@ use super::{
     batch_args::{ProgressArgs, SelectArgs},
     compare::CompareArgs,
     decode::DecodeArgs,
+    export_demo::ExportDemoArgs,
     info::InfoArgs,
     inspect::InspectArgs,
     position_args::PositionArgs,
@@ -80,6 +81,8 @@ pub enum Command {
     Info(InfoArgs),
     /// Decode saved latents to a picture
     Decode(DecodeArgs),
+    /// Write the model inside this program to a folder, for other programs
+    ExportDemo(ExportDemoArgs),
     /// Print completions for bash, zsh or fish
     Completions(CompletionsArgs),
     /// Print a man page
@@ -146,7 +149,7 @@ pub struct PictureArgs {
     /// How strongly the prompt is followed; ignored by models without guidance (schnell) [default: 4.5]
     #[arg(long, value_name = "SCALE", value_parser = values::finite, allow_negative_numbers = true)]
     pub guidance: Option<f64>,
-    /// T5 tokens the prompt may take [default: 512; schnell: 256]
+    /// T5 tokens the prompt may take [default: 512; schnell: 256; fewer where the model reads fewer]
     #[arg(long, value_name = "N", value_parser = values::sequence_length)]
     pub max_sequence_length: Option<usize>,
     /// Where the noise comes from: torch-cpu, or torch-cuda:CARD (h100, rtx4090, ...)
@@ -158,7 +161,8 @@ pub struct PictureArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Hub id (owner/name[@revision]), folder in diffusers layout, or single-file transformer
+    /// Hub id (owner/name[@revision]), folder in diffusers layout, single-file transformer, or demo: a small model of
+    /// landscapes inside this program
     #[arg(long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
     pub model: String,
     /// Autoencoder: a file or a folder

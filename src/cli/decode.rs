@@ -38,7 +38,7 @@ pub struct DecodeArgs {
     /// Width in pixels [default: what the file says, else a square's]
     #[arg(long, value_name = "PX", value_parser = values::side_px, requires = "height", allow_negative_numbers = true)]
     width: Option<usize>,
-    /// Hub id, folder or file of the model whose autoencoder decodes
+    /// Hub id, folder or file of the model (or demo) whose autoencoder decodes
     #[arg(long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
     model: String,
     /// The autoencoder itself: a file or a folder

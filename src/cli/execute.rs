@@ -96,7 +96,7 @@ pub fn plan_items(
     machine: &Machine,
     latents: Option<&Path>,
 ) -> anyhow::Result<Vec<Item>> {
-    let facts = ModelFacts::of(&files.transformer.config);
+    let facts = ModelFacts { text_tokens: files.text_tokens()?, ..ModelFacts::of(&files.transformer.config) };
     let prompts: HashSet<&str> = planned.iter().map(|planned| planned.wish.request.prompt.as_str()).collect();
     let prompts = prompts.len().min(PROMPTS_AT_ONCE);
     let mut plans: Vec<Rc<Plan>> = Vec::new();

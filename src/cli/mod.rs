@@ -7,6 +7,7 @@ mod decode;
 mod dry_run;
 mod environment;
 mod execute;
+mod export_demo;
 mod generate;
 mod info;
 pub mod inspect;
@@ -68,6 +69,7 @@ fn run(cli: &Cli, typed: &HashSet<String>, report: &Report) -> anyhow::Result<()
         Some(Command::Replay(args)) => replay::run(args, typed, report),
         Some(Command::Info(args)) => info::run(args, report),
         Some(Command::Decode(args)) => decode::run(args, report),
+        Some(Command::ExportDemo(args)) => export_demo::run(args, report),
         Some(Command::Completions(args)) => shell::completions(args, report),
         Some(Command::Man(args)) => shell::man(args, report),
         None => generate::run(&cli.generate, report),

@@ -1,10 +1,11 @@
 //! From `--model` and its companions to files on this disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::args::ModelArgs;
+use super::args::{DEFAULT_MODEL, ModelArgs};
 use crate::{
-    error::Result,
+    demo,
+    error::{Error, Result},
     flux::FluxConfig,
     model::{self, ModelFiles, ModelPart, ModelRequest},
     progress::Observer,
@@ -15,7 +16,7 @@ use crate::{
 
 /// Where the model comes from.
 pub enum ModelSource {
-    /// A folder or file on this disk.
+    /// A folder or file on this disk, which the model inside this program becomes as well.
     Local(Box<ModelRequest>),
     /// The Hub, or its cache on this disk.
     Hub(Box<HubSource>),
@@ -35,8 +36,14 @@ impl ModelSource {
     /// # Errors
     /// [`crate::Error::Request`] for what names neither a path nor a Hub id, [`crate::Error::Network`] when the Hub does not answer.
     pub fn find(args: &ModelArgs, observer: &dyn Observer) -> Result<Self> {
+        let named = demo_folder(&args.model)?;
+        let (model, name) = match named {
+            Some(folder) => (folder, Some((demo::NAME.to_owned(), demo::revision().to_owned()))),
+            None => (args.model.clone().into(), None),
+        };
         let request = ModelRequest {
-            model: args.model.clone().into(),
+            model,
+            name,
             vae: args.vae.clone(),
             text_encoder: args.text_encoder.clone(),
             text_encoder_2: args.text_encoder_2.clone(),
@@ -44,12 +51,13 @@ impl ModelSource {
             tokenizer_2: args.tokenizer_2.clone(),
             ..ModelRequest::default()
         };
-        if Path::new(&args.model).exists() {
+        if request.model.exists() {
             return Ok(Self::Local(Box::new(request)));
         }
         let model: HubModel = args.model.parse()?;
         let hub = Hub::new(HubSettings::from_env());
-        let plan = hub.plan(&model, &FluxFiles::without(&replaced(&request)), observer)?;
+        let plan = hub.plan(&model, &FluxFiles::without(&replaced(&request)), observer);
+        let plan = plan.map_err(|error| or_the_demo(&args.model, error))?;
         Ok(Self::Hub(Box::new(HubSource { hub, request, plan })))
     }
 
@@ -70,11 +78,34 @@ impl ModelSource {
             Self::Local(request) => ModelFiles::resolve(&request),
             Self::Hub(source) => {
                 let HubSource { hub, request, plan } = *source;
-                let folder = hub.fetch(&plan, observer)?;
+                let name = request.model.display().to_string();
+                let folder = hub.fetch(&plan, observer).map_err(|error| or_the_demo(&name, error))?;
                 let identity = Some((plan.model.repo(), plan.commit.clone()));
-                ModelFiles::resolve(&ModelRequest { model: folder, hub: identity, ..request })
+                ModelFiles::resolve(&ModelRequest { model: folder, name: identity, ..request })
             }
         }
+    }
+}
+
+/// The folder of the model inside this program, when `model` names it. The name wins over a folder `demo` of the user's,
+/// which is `./demo`: what the README says works in any folder.
+fn demo_folder(model: &str) -> Result<Option<PathBuf>> {
+    demo::is_named_by(model)?.then(demo::folder).transpose()
+}
+
+/// What is on this disk under that name: the model inside this program, or a path.
+fn on_disk(model: &str) -> Result<Option<PathBuf>> {
+    Ok(demo_folder(model)?.or_else(|| Path::new(model).exists().then(|| model.into())))
+}
+
+/// When the default model cannot be had, there is one that needs no network.
+fn or_the_demo(model: &str, error: Error) -> Error {
+    match error {
+        Error::Network { what, hint } if demo::is_built_in() && model == DEFAULT_MODEL => {
+            let demo = "try the model inside this program meanwhile: --model demo --width 1024 --height 1024";
+            Error::Network { what, hint: if hint.is_empty() { demo.into() } else { format!("{hint}; or {demo}") } }
+        }
+        other => other,
     }
 }
 
@@ -104,8 +135,8 @@ impl FileSet for ConfigFiles {
 /// # Errors
 /// What finding, fetching and reading may fail with.
 pub fn dimensions(name: &str, observer: &dyn Observer) -> Result<(FluxConfig, SchedulerConfig)> {
-    if Path::new(name).exists() {
-        return model::dimensions(Path::new(name));
+    if let Some(path) = on_disk(name)? {
+        return model::dimensions(&path);
     }
     let hub = Hub::new(HubSettings::from_env());
     let plan = hub.plan(&name.parse()?, &ConfigFiles, observer)?;
@@ -117,8 +148,8 @@ pub fn dimensions(name: &str, observer: &dyn Observer) -> Result<(FluxConfig, Sc
 /// # Errors
 /// What finding, fetching and opening may fail with.
 pub fn autoencoder(name: &str, vae: Option<&Path>, observer: &dyn Observer) -> Result<ModelPart<VaeConfig>> {
-    if let Some(path) = vae.or_else(|| Path::new(name).exists().then_some(Path::new(name))) {
-        return model::autoencoder(path);
+    if let Some(path) = vae.map(Path::to_path_buf).map_or_else(|| on_disk(name), |path| Ok(Some(path)))? {
+        return model::autoencoder(&path);
     }
     let others: Vec<FluxPart> = FluxPart::ALL.into_iter().filter(|part| *part != FluxPart::Vae).collect();
     let hub = Hub::new(HubSettings::from_env());

@@ -233,7 +233,7 @@ impl<'a> Finder<'a> {
             (TOKENIZER_2.folder, &request.tokenizer_2),
         ];
         let parts = given.into_iter().filter_map(|(part, path)| Some((part, path.as_ref()?.display().to_string())));
-        let (model, revision) = match &request.hub {
+        let (model, revision) = match &request.name {
             Some((id, revision)) => (id.clone(), Some(revision.clone())),
             None => (request.model.display().to_string(), None),
         };

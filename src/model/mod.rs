@@ -30,8 +30,8 @@ use find::Finder;
 pub struct ModelRequest {
     /// A folder in diffusers layout, or a single-file transformer.
     pub model: PathBuf,
-    /// What to call it in the picture's provenance, when it came from the Hub: id and revision.
-    pub hub: Option<(String, String)>,
+    /// What to call it in the picture's provenance, when it is no path of the user's: the Hub's id, or `demo`; and its revision.
+    pub name: Option<(String, String)>,
     /// A folder in diffusers layout that completes `model` where it lacks a part.
     pub companion: Option<PathBuf>,
     /// `--vae`: a file or folder.
@@ -99,9 +99,9 @@ impl TextPart {
 /// Which model it is: what a picture says about its origin.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Identity {
-    /// The Hub's id, or the path as it was given.
+    /// The Hub's id, `demo`, or the path as it was given.
     pub model: String,
-    /// The Hub's revision.
+    /// The Hub's revision, or the demo model's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// "diffusers" or "single-file".
@@ -206,6 +206,19 @@ impl ModelFiles {
     /// As [`SchedulerConfig::read`].
     pub fn scheduler_config(&self) -> Result<SchedulerConfig> {
         scheduler_config(self.scheduler.as_deref(), !self.is_schnell())
+    }
+
+    /// The most T5 tokens the model reads, where its tokenizer's config says so (`model_max_length`).
+    ///
+    /// # Errors
+    /// As [`read_json`].
+    pub fn text_tokens(&self) -> Result<Option<usize>> {
+        let folder = if self.tokenizer_2.is_dir() { Some(&*self.tokenizer_2) } else { self.tokenizer_2.parent() };
+        let config = folder.map(|folder| folder.join("tokenizer_config.json")).filter(|config| config.is_file());
+        let Some(config) = config else { return Ok(None) };
+        // transformers writes 1e30 for "no limit", which is no u64.
+        let most = read_json::<Value>(&config)?.get("model_max_length").and_then(Value::as_u64);
+        Ok(most.and_then(|most| usize::try_from(most).ok()).filter(|most| *most > 0))
     }
 
     /// The transformer's tensors as `dtype` on `device`.

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cache;
+
 /// Operations a second of one device and number type.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
@@ -30,13 +32,9 @@ pub struct SpeedBook {
 }
 
 impl SpeedBook {
-    /// The book in `DYPE_CACHE`, else in the user's cache folder.
+    /// The book in [`cache::folder`].
     pub fn open() -> Self {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let folder = variable("DYPE_CACHE")
-            .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("dype")))
-            .or_else(|| variable("HOME").map(|home| home.join(".cache/dype")));
-        Self::at(folder.map(|folder| folder.join("speed.json")))
+        Self::at(cache::folder().map(|folder| folder.join("speed.json")))
     }
 
     /// The book in this file.

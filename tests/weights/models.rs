@@ -132,7 +132,7 @@ fn an_all_in_one_file_needs_only_tokenizers() {
 fn an_override_replaces_a_part_of_a_folder() {
     let mut request = ModelRequest::new(fixture("tiny-flux"));
     request.vae = Some(fixture("tiny-bfl/ae.safetensors"));
-    request.hub = Some(("tiny/flux".into(), "abc123".into()));
+    request.name = Some(("tiny/flux".into(), "abc123".into()));
     let model = ModelFiles::resolve(&request).expect("resolves");
     assert!(model.vae.source.describe().ends_with("ae.safetensors"));
     assert_eq!(model.vae.config, tiny_vae());

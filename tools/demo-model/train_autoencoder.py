@@ -4,8 +4,7 @@ Loss: L1 + L1 of differences to the neighbours at three scales (edges) + a small
 averaged latents, so that the latents are a picture at any scale (Skorokhodov et al. 2025, "Improving the diffusability
 of autoencoders"), which is what makes them easy to learn for a small flow model.
 
-    python train_autoencoder.py DIR --seconds 900 [--device cpu]
-    python train_autoencoder.py DIR --seconds 300 --decoder-only      (latents stay as they are)
+    python train_autoencoder.py DIR --seconds 840 [--device cpu]
 """
 import argparse
 import math
@@ -52,7 +51,6 @@ def main():
     a.add_argument("--batch", type=int, default=8)
     a.add_argument("--rate", type=float, default=1.0, help="scale of the learning rates")
     a.add_argument("--device", default="cpu")
-    a.add_argument("--decoder-only", action="store_true")
     a.add_argument("--compile", action="store_true")
     a.add_argument("--seed", type=int, default=0)
     a = a.parse_args()
@@ -61,7 +59,7 @@ def main():
     model = autoencoder().to(a.device, memory_format=torch.channels_last)
     average = Average([model], .99 if a.device == "cpu" else .999)
     path, step, spent = folder / "autoencoder.pt", 0, 0.0
-    trained = list((model.decoder if a.decoder_only else model).parameters())
+    trained = list(model.parameters())
     muon = Muon([p for p in trained if p.ndim > 1], MUON_RATE)
     adam = torch.optim.AdamW([p for p in trained if p.ndim == 1], lr=ADAM_RATE, betas=(.9, .99), weight_decay=0)
     opts = [(muon, MUON_RATE), (adam, ADAM_RATE)]
@@ -69,23 +67,14 @@ def main():
         saved = torch.load(path, map_location=a.device)
         model.load_state_dict(saved["model"])
         average.load(saved["average"])
-        if a.decoder_only:
-            average.swap()                           # the latents are those of the average
-            average = Average([model], .995)
-            step = saved["step"]
-        else:
-            for (o, _), state in zip(opts, saved["optimizers"]):
-                o.load_state_dict(state)
-            step, spent = saved["step"], saved["spent"]
+        for (o, _), state in zip(opts, saved["optimizers"]):
+            o.load_state_dict(state)
+        step, spent = saved["step"], saved["spent"]
     r = np.random.default_rng([a.seed, step])
 
     def save():
         torch.save({"model": model.state_dict(), "average": average.state(), "optimizers": [o.state_dict() for o, _ in opts], "step": step, "spent": spent}, str(path) + ".part")
         Path(str(path) + ".part").rename(path)
-
-    @torch.no_grad()
-    def encode_only(x):
-        return model.encode(x).latent_dist.mode()
 
     def full(x, noise):
         d = model.encode(x).latent_dist
@@ -102,18 +91,14 @@ def main():
     start, last, total, base = time.time(), time.time(), [0.0, 0.0, 0.0, 0.0], spent
     first = step
     while spent < a.seconds or step == first:
-        rate = a.rate * min(1, (step - first * a.decoder_only + 1) / 40) * (.03 + .97 * .5 * (1 + math.cos(math.pi * min(1, spent / a.seconds))))
+        rate = a.rate * min(1, (step + 1) / 40) * (.03 + .97 * .5 * (1 + math.cos(math.pi * min(1, spent / a.seconds))))
         for o, top in opts:
             o.param_groups[0]["lr"] = top * rate
         parts = shards(folder) if step % 200 == 0 or step == first else parts
         x = crops(parts, r, a.batch).to(a.device, memory_format=torch.channels_last)
         with torch.autocast(a.device, dtype=torch.bfloat16):
-            if a.decoder_only:
-                z, kl = encode_only(x), torch.zeros(())
-                y = model.decode(z + .1 * torch.randn_like(z)).sample
-            else:
-                y, z, kl = full(x, torch.randn(a.batch, 16, CROP // 8, CROP // 8, device=a.device))
-            small = half(z) if step % 2 and not a.decoder_only else None
+            y, z, kl = full(x, torch.randn(a.batch, 16, CROP // 8, CROP // 8, device=a.device))
+            small = half(z) if step % 2 else None
         loss = picture_loss(y.float(), x)
         total[0] += F.mse_loss(y.detach().float(), x).item()
         total[1] += kl.item()
@@ -130,7 +115,7 @@ def main():
             o.step()
         average.update()
         step += 1
-        spent = (0 if a.decoder_only else base) + time.time() - start
+        spent = base + time.time() - start
         if step % 50 == 0:
             mse, kl, extra, n = total
             print(f"step {step} {spent:.0f} s psnr {10 * math.log10(4 * n / mse):.2f} dB kl {kl / n:.3f} half {extra / n:.4f} rate {rate:.2f}", flush=True)

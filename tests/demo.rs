@@ -1,0 +1,98 @@
+//! The model inside the program: its picture against the reference's, and its folder for others.
+
+#![cfg(feature = "demo")]
+
+mod support;
+
+use serde_json::Value;
+use support::{
+    fixture,
+    program::{Place, Run, rgb8},
+};
+
+/// What diffusers' FluxPipeline was asked for (`tools/demo-model/check.py`), as `tests/fixtures/expected/demo.png` shows.
+const PICTURE: [&str; 18] = [
+    "--model",
+    "demo",
+    "--prompt",
+    "a calm lake below snowy mountains at sunset",
+    "--height",
+    "256",
+    "--width",
+    "256",
+    "--steps",
+    "8",
+    "--seed",
+    "0",
+    "--guidance",
+    "3.5",
+    "--device",
+    "cpu",
+    "-o",
+    "x.png",
+];
+/// What README.md of the fixtures asks of float32 on a CPU.
+const MEAN_TOLERANCE: f64 = 0.02;
+const CHANNEL_TOLERANCE: u8 = 2;
+
+#[test]
+fn it_makes_the_references_picture() {
+    let place = Place::new();
+    place.dype(&PICTURE).succeeds();
+    let (found, expected) = (rgb8(&place.path("x.png")), rgb8(&fixture("expected/demo.png")));
+    assert_eq!(found.len(), expected.len());
+    let differences = || found.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b));
+    let mean = differences().map(f64::from).sum::<f64>() / found.len() as f64;
+    assert!(mean < MEAN_TOLERANCE, "mean difference {mean}");
+    let most = differences().max();
+    assert!(most <= Some(CHANNEL_TOLERANCE), "a channel is off by {most:?}");
+}
+
+/// A picture of one step, as JSON of what made it.
+fn one_step(place: &Place, model: &str, output: &str) -> Value {
+    let run = place.dype(&[
+        "--model", model, "--height", "64", "--width", "64", "--steps", "1", "--device", "cpu", "--json", "-o", output,
+    ]);
+    serde_json::from_str(&run.succeeds().stdout).expect("JSON")
+}
+
+#[test]
+fn its_exported_folder_is_the_same_model() {
+    let place = Place::new();
+    let run = place.dype(&["export-demo", "folder/demo"]);
+    assert_eq!(run.succeeds().stdout, "folder/demo\n");
+    let (inside, outside) = (one_step(&place, "demo", "a.png"), one_step(&place, "folder/demo", "b.png"));
+    assert_eq!(rgb8(&place.path("a.png")), rgb8(&place.path("b.png")));
+    assert_eq!(inside["settings"], outside["settings"]);
+    assert_eq!(inside["settings"]["base_resolution"], 256);
+    assert_eq!(inside["settings"]["max_sequence_length"], 24, "as many tokens as its tokenizer says it reads");
+    assert_eq!((&inside["model"]["model"], &outside["model"]["model"]), (&"demo".into(), &"folder/demo".into()));
+    place.dype(&["export-demo", "folder/demo"]).fails(2, &["folder/demo is there already", "new folder"]);
+}
+
+#[test]
+fn a_folder_of_its_name_does_not_hide_it() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("demo")).expect("a folder");
+    assert_eq!(one_step(&place, "demo", "a.png")["model"]["model"], "demo");
+}
+
+#[test]
+fn a_picture_says_which_it_was_made_by_and_is_replayed_by_no_other() {
+    let place = Place::new();
+    let made = one_step(&place, "demo", "a.png");
+    place.dype(&["replay", "a.png", "-o", "b.png"]).succeeds();
+    assert_eq!(rgb8(&place.path("a.png")), rgb8(&place.path("b.png")));
+    let revision = made["model"]["revision"].as_str().expect("a revision");
+    let run = place.dype(&["replay", "a.png", "--model", "demo@000000000000", "-o", "c.png"]);
+    run.fails(1, &["demo@000000000000", revision, "--model demo"]);
+}
+
+#[test]
+fn the_default_model_out_of_reach_names_it() {
+    let place = Place::new();
+    let mut command = place.command(&["--height", "64", "--width", "64", "-o", "x.png"]);
+    let home = place.path("hf");
+    let run = Run::from(command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", &home).output().expect("the program starts"));
+    run.fails(1, &["black-forest-labs/FLUX.1-Krea-dev", "--model demo"]);
+}
