@@ -10,6 +10,7 @@ use std::{
 const ALLOWED: &[(&str, &[&str])] = &[
     // Leaves.
     ("error", &[]),
+    ("flash", &["error"]),
     ("geometry", &[]),
     ("position", &[]),
     ("progress", &[]),
@@ -24,8 +25,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sampling", &["error", "geometry", "weights"]),
     ("output", &["error", "geometry"]),
     ("text", &["error", "progress", "weights"]),
-    ("flux", &["error", "geometry", "position", "weights"]),
-    ("vae", &["error", "geometry", "progress", "weights"]),
+    ("flux", &["error", "flash", "geometry", "position", "weights"]),
+    ("vae", &["error", "flash", "geometry", "progress", "weights"]),
     // The parts together.
     ("model", &["error", "flux", "sampling", "vae", "weights"]),
     ("settings", &["error", "flux", "geometry", "position", "sampling"]),
@@ -33,7 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "pipeline",
         &[
-            "error", "geometry", "position", "progress", "sampling", "output", "text", "flux", "vae", "model",
+            "error", "flash", "geometry", "position", "progress", "sampling", "output", "text", "flux", "vae", "model",
             "settings", "plan",
         ],
     ),
