@@ -46,7 +46,6 @@ fn cards_of_8_to_24_gb_take_4096_px_with_streamed_weights() {
         assert!(plan.largest_tensor_elements < 1 << 32);
         // Whole panels of tokens, or matrix products would starve.
         assert!(plan.token_chunk >= 2048, "{gib} GiB: {}", plan.token_chunk);
-        println!("{gib} GiB: {:?}, {:?}, decode {}", plan.peak_bytes, plan.choices, plan.decode_flops);
     }
 }
 
