@@ -119,7 +119,7 @@ fn decode(arguments: &Arguments) -> anyhow::Result<()> {
     let weights = Weights::new(Arc::new(open_folder(&folder)?), DType::F32, Device::Cpu);
     let size = arguments.size()?.tokens().latents();
     let budget = arguments.number("--memory", usize::MAX)? as u64;
-    let options = vae::best_options(&config, size, budget)?;
+    let options = vae::best_options(&config, vae::DecodeKernels::Cpu, size, budget)?;
     let decoder = Decoder::open(config.clone(), weights)?;
     let latents = Tensor::randn(0f32, 1.0, &size.shape(), &Device::Cpu)?;
     let seconds = timed(arguments.number("--runs", 1)?, || {

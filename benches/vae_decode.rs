@@ -11,7 +11,7 @@ use dype::{
     Result,
     geometry::{ImageSize, LatentSize},
     progress::Silent,
-    vae::{DecodeOptions, Decoder, Keep, VaeConfig, decode_cost, decode_flops},
+    vae::{DecodeKernels, DecodeOptions, Decoder, Keep, VaeConfig, decode_cost, decode_flops},
     weights::{TensorSource, Weights},
 };
 
@@ -103,7 +103,7 @@ fn measure(side_px: usize, keep: Keep, band_rows: usize, tiny: bool) {
     let (config, weights) = weights(tiny);
     let size: LatentSize = ImageSize::new(side_px, side_px).expect("a size").tokens().latents();
     let options = DecodeOptions { band_rows, keep: vec![Keep::All, Keep::All, keep.max(Keep::Maps), keep] };
-    let cost = decode_cost(&config, size, &options).expect("a decoder");
+    let cost = decode_cost(&config, DecodeKernels::Cpu, size, &options).expect("a decoder");
     let plain = decode_flops(&config, size);
     let decoder = Decoder::open(config, weights).expect("the decoder opens");
     let count = 16 * size.height * size.width;

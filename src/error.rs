@@ -101,6 +101,11 @@ impl Error {
             | Self::Unfinished { hint, .. }
             | Self::Numeric { hint, .. } => (!hint.is_empty()).then(|| hint.clone()),
             Self::Disk { source, .. } => disk_hint(source.kind()).map(str::to_owned),
+            Self::Tensor(error) if is_out_of_memory(error) => Some(
+                "the device had less room than the run was planned for: close what else uses it, set --memory to less \
+                 than --dry-run plans, add --weights stream, or ask for a smaller picture"
+                    .into(),
+            ),
             Self::Tensor(_) => Some(
                 "either the device gave up (for want of memory?) or this is a bug in dype: please report it with the \
                  command line"
@@ -133,6 +138,12 @@ fn disk_hint(kind: ErrorKind) -> Option<&'static str> {
     }
 }
 
+/// Whether a device had no room for a tensor: the names the CUDA driver and cuBLAS have for it, and Metal's message.
+fn is_out_of_memory(error: &candle_core::Error) -> bool {
+    let text = error.to_string();
+    ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory"].iter().any(|name| text.contains(name))
+}
+
 /// What went wrong without the call stack, which candle appends where RUST_BACKTRACE is set: it tells users nothing.
 fn without_backtrace(error: &candle_core::Error) -> String {
     match error {
@@ -159,6 +170,14 @@ mod tests {
         let error = Error::from(candle_core::Error::msg("shapes do not fit").bt());
         assert_eq!(error.to_string(), "shapes do not fit");
         assert!(error.hint().expect("advice").contains("report"));
+    }
+
+    #[test]
+    fn a_full_device_is_told_what_would_fit() {
+        let error =
+            Error::from(candle_core::Error::msg("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")").bt());
+        let hint = error.hint().expect("advice");
+        assert!(hint.contains("--memory") && hint.contains("--weights stream") && !hint.contains("report"), "{hint}");
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! | [`plan`] | what a run will need, before it loads anything |
 //! | [`position`] | the method: base, NTK, YaRN, and the DyPE schedule; pure f64, no tensors |
 //! | [`flux`] | the transformer |
+//! | [`flash`] | attention by FlashAttention-2, where built in |
 //! | [`vae`] | the autoencoder's decoder, in exact bands of rows |
 //! | [`text`] | CLIP and T5 |
 //! | [`sampling`] | sigmas, noise, the Euler loop |
@@ -44,6 +45,7 @@ pub mod compare;
 pub mod demo;
 pub mod draw;
 pub mod error;
+pub mod flash;
 pub mod flux;
 pub mod geometry;
 pub mod memory;

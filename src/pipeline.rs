@@ -5,7 +5,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{
     error::Result,
-    flux::{FluxConfig, RopeTables, Transformer},
+    flash,
+    flux::{self, FluxConfig, RopeTables, Transformer},
     geometry::{ImageSize, TokenGrid},
     model::{ModelFiles, ModelPart},
     output::Picture,
@@ -68,9 +69,22 @@ impl<'a> Pipeline<'a> {
     /// What reading weights may fail with.
     pub fn load_transformer(&self, choices: &Choices) -> Result<Transformer> {
         let weights = self.files.transformer_weights(self.dtype, &self.device);
-        let weights = weights.with_dtype(plan::held_dtype(&weights, &self.device, self.dtype));
+        let weights = weights.with_dtype(plan::held_dtype(&weights, self.device.is_cpu(), self.dtype));
         let config = &self.files.transformer.config;
+        self.check_attention(config)?;
         Ok(Transformer::load(config, &weights, choices.weights, self.dtype)?.with_options(choices.forward))
+    }
+
+    /// Tells in detail how far this device's attention is from the plain one; the CPU's is held against it in the tests.
+    fn check_attention(&self, config: &FluxConfig) -> Result<()> {
+        if self.device.is_cpu() {
+            return Ok(());
+        }
+        let (heads, dim) = (config.num_attention_heads, config.attention_head_dim);
+        let error = flux::ops::attention_error(heads, dim, self.dtype, &self.device)?;
+        let by = if flash::takes(self.dtype, dim) { "flash-attn" } else { "pieces of scores" };
+        self.observer.on(Event::Detail(format!("attention {by}, {error:.1e} from the plain one")));
+        Ok(())
     }
 
     /// The noise a request starts from: packed latents [1, N, 64], f32.

@@ -10,6 +10,7 @@ use std::{
 const ALLOWED: &[(&str, &[&str])] = &[
     // Leaves.
     ("error", &[]),
+    ("flash", &["error"]),
     ("geometry", &[]),
     ("position", &[]),
     ("progress", &[]),
@@ -27,8 +28,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sampling", &["error", "geometry", "weights"]),
     ("output", &["error", "geometry"]),
     ("text", &["error", "progress", "weights"]),
-    ("flux", &["error", "geometry", "position", "weights"]),
-    ("vae", &["error", "geometry", "progress", "weights"]),
+    ("flux", &["error", "flash", "geometry", "position", "weights"]),
+    ("vae", &["error", "flash", "geometry", "progress", "weights"]),
     // The parts together.
     ("model", &["error", "flux", "sampling", "vae", "weights"]),
     ("settings", &["error", "flux", "geometry", "position", "sampling"]),
@@ -36,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "pipeline",
         &[
-            "error", "geometry", "position", "progress", "sampling", "output", "text", "flux", "vae", "model",
+            "error", "flash", "geometry", "position", "progress", "sampling", "output", "text", "flux", "vae", "model",
             "settings", "plan",
         ],
     ),

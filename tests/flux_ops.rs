@@ -263,3 +263,9 @@ fn tensors_that_devices_cannot_count_are_refused() {
     assert!(error.to_string().contains("4294967296"), "{error}");
     assert!(ops::check_elements(&[usize::MAX, usize::MAX]).is_err());
 }
+
+#[test]
+fn the_check_of_a_device_s_attention_passes_here() {
+    let error = ops::attention_error(3, 32, DType::F32, &Device::Cpu).expect("attention");
+    assert!(error < 1e-6, "{error:e}");
+}

@@ -13,8 +13,8 @@ use dype::{
     geometry::{ImageSize, LatentSize},
     progress::{Event, Observer, Silent, Stage},
     vae::{
-        DecodeOptions, Decoder, Keep, VaeConfig, best_options, decode_cost, decode_flops, decode_memory_bytes,
-        least_options,
+        DecodeKernels, DecodeOptions, Decoder, Keep, VaeConfig, best_options, decode_cost, decode_flops,
+        decode_memory_bytes, least_options,
     },
     weights::{SafetensorsStore, TensorSource, Weights, read_json},
 };
@@ -346,7 +346,8 @@ fn no_buffer_reaches_what_a_device_can_count() {
         for side_px in [4096, 8192] {
             for keep in every_keep(4) {
                 let cost =
-                    decode_cost(&config, size(side_px), &DecodeOptions { band_rows: 32, keep }).expect("a decoder");
+                    decode_cost(&config, DecodeKernels::Cpu, size(side_px), &DecodeOptions { band_rows: 32, keep })
+                        .expect("a decoder");
                 assert!(cost.largest_elements < 1 << 32, "{side_px} px: {}", cost.largest_elements);
             }
         }
@@ -356,27 +357,32 @@ fn no_buffer_reaches_what_a_device_can_count() {
 #[test]
 fn the_real_decoder_fits_a_machine_of_24_gb_at_4096_px() {
     let config = VaeConfig::flux1();
-    let all = decode_memory_bytes(&config, size(4096), &DecodeOptions::default());
+    let all = decode_memory_bytes(&config, DecodeKernels::Cpu, size(4096), &DecodeOptions::default());
     assert!(all > 16 * GB, "keeping all takes two maps of 8.6 GB: {all}");
-    let options = best_options(&config, size(4096), 12 * GB).expect("fits");
-    let cost = decode_cost(&config, size(4096), &options).expect("a decoder");
+    let options = best_options(&config, DecodeKernels::Cpu, size(4096), 12 * GB).expect("fits");
+    let cost = decode_cost(&config, DecodeKernels::Cpu, size(4096), &options).expect("a decoder");
     assert!(cost.memory_bytes <= 12 * GB);
     let once = decode_flops(&config, size(4096));
     assert!((cost.flops as f64) < 1.3 * once as f64, "{} of {once}", cost.flops);
-    let least = decode_cost(&config, size(4096), &least_options(&config, size(4096)).expect("a decoder"));
+    let least = decode_cost(
+        &config,
+        DecodeKernels::Cpu,
+        size(4096),
+        &least_options(&config, DecodeKernels::Cpu, size(4096)).expect("a decoder"),
+    );
     assert!(least.expect("a decoder").memory_bytes < 5 * GB);
 }
 
 #[test]
 fn the_tiny_decoder_needs_little_more_than_a_gigabyte_at_4096_px() {
     let config = VaeConfig { block_out_channels: vec![32, 32, 64, 64], ..VaeConfig::flux1() };
-    let options = best_options(&config, size(4096), GB).expect("fits");
-    assert!(decode_memory_bytes(&config, size(4096), &options) <= GB);
+    let options = best_options(&config, DecodeKernels::Cpu, size(4096), GB).expect("fits");
+    assert!(decode_memory_bytes(&config, DecodeKernels::Cpu, size(4096), &options) <= GB);
 }
 
 #[test]
 fn too_small_a_budget_is_an_error_that_says_the_least() {
-    let error = best_options(&VaeConfig::flux1(), size(4096), GB / 10).expect_err("100 MB");
+    let error = best_options(&VaeConfig::flux1(), DecodeKernels::Cpu, size(4096), GB / 10).expect_err("100 MB");
     assert!(matches!(error, Error::Memory { .. }));
     assert!(error.to_string().contains("at least"), "{error}");
 }

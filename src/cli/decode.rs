@@ -18,6 +18,7 @@ use crate::{
     pipeline,
     plan::{self, Machine},
     settings::DeviceChoice,
+    vae::DecodeKernels,
 };
 
 /// Which latents, and how they are decoded.
@@ -65,7 +66,8 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let dtype = execute::compute_dtype(args.dtype.map(Into::into), &device);
     let budget = Machine::budget(&device, args.memory);
     let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
-    let (options, _) = plan::decode_choice(&vae.config, size.tokens(), budget.map_or(u64::MAX, |bytes| bytes.0))?;
+    let (kernels, budget) = (DecodeKernels::on(&device, dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
+    let (options, _) = plan::decode_choice(&vae.config, kernels, size.tokens(), budget)?;
     let picture = pipeline::decode(&vae, &latents.to_device(&device)?, size, &options, dtype, report)?;
     let path = output::save(&args.output, &picture, &provenance(&metadata), args.overwrite)?;
     report.result(&path.display().to_string());

@@ -3,7 +3,10 @@
 use candle_core::DType;
 
 use super::{FluxConfig, blocks::FEED_FORWARD_RATIO};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    flash,
+};
 
 /// The smallest chunk that still keeps matrix products busy.
 const MIN_TOKEN_CHUNK: usize = 128;
@@ -101,10 +104,20 @@ fn chunk_bytes(config: &FluxConfig, chunk: u64, tokens: u64, dtype: DType, optio
         return (attention + tiles).max(2 * chunk * width + feed_forward);
     }
     // Tensors are not changed in place there: a bias or an activation holds its input and its output.
-    // Scores in f32 before and after the softmax, and once more in the stream's number type.
-    let scores = (options.heads.min(config.num_attention_heads) * options.query_rows.min(options.token_chunk)) as u64;
-    let scores = scores * tokens * (2 * 4 + width);
-    (attention + scores).max(2 * chunk * width + 2 * feed_forward)
+    let attention = attention + score_bytes(config, tokens, dtype, options);
+    // A projection on its way to heads: its input, itself, the heads, and f32 before the norm, after it, and turned.
+    let rotation = chunk * (4 * width + 3 * 4);
+    attention.max(rotation).max(2 * chunk * width + 2 * feed_forward)
+}
+
+/// Scores of one piece: in f32 before and after the softmax, and once more in the stream's number type; none where they
+/// stay on the chip.
+fn score_bytes(config: &FluxConfig, tokens: u64, dtype: DType, options: &ForwardOptions) -> u64 {
+    if flash::takes(dtype, config.attention_head_dim) {
+        return 0;
+    }
+    let rows = (options.heads.min(config.num_attention_heads) * options.query_rows.min(options.token_chunk)) as u64;
+    rows * tokens * (2 * 4 + dtype.size_in_bytes() as u64)
 }
 
 /// One task of the CPU's kernel: a tile of scores, its queries and outputs.

@@ -94,7 +94,11 @@ impl BlockSource {
     /// [`Error::Model`] when a tensor is missing or has another shape (resident blocks only: streamed ones say so in
     /// the forward pass).
     pub fn new(config: &FluxConfig, weights: &Weights, mode: WeightsMode, compute: Compute) -> Result<Self> {
-        let loader = Loader { config: config.clone(), weights: weights.clone(), compute };
+        let weights = match mode {
+            WeightsMode::Resident => weights.clone(),
+            WeightsMode::Stream => weights.beside_computation()?,
+        };
+        let loader = Loader { config: config.clone(), weights, compute };
         let resident = match mode {
             WeightsMode::Resident => Some((0..loader.count()).map(|i| loader.load(i)).collect::<Result<_>>()?),
             WeightsMode::Stream => None,

@@ -12,7 +12,7 @@ use crate::{
     memory::Bytes,
     model::{ModelFiles, manifest},
     text::T5Config,
-    vae::{self, DecodeOptions, VaeConfig},
+    vae::{self, DecodeKernels, DecodeOptions, VaeConfig},
     weights::{TensorSource, Weights},
 };
 
@@ -158,21 +158,31 @@ impl Plan {
     /// # Errors
     /// [`Error::Memory`] when the budget is below the least that would do.
     pub fn new(files: &ModelFiles, task: &Task, machine: &Machine) -> Result<Self> {
+        Self::on(files, task, machine, machine.device.is_cpu())
+    }
+
+    /// The same for the machine with another kind of device: all of it is arithmetic, so that a GPU's plan can be made,
+    /// and tested, without one.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn on(files: &ModelFiles, task: &Task, machine: &Machine, is_cpu: bool) -> Result<Self> {
         let budget = machine.budget.map_or(u64::MAX, |bytes| bytes.0);
         let grid = task.size.tokens();
         let text = text_bytes(files, task, machine)?;
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
         }
-        let (weights, forward, denoise) = denoise_choice(files, task, machine, budget)?;
+        let (weights, forward, denoise) = denoise_choice(files, task, machine, is_cpu, budget)?;
         let transformer_bytes = match weights {
-            WeightsMode::Resident => resident_bytes(files, machine),
-            WeightsMode::Stream => streamed_bytes(files, machine),
+            WeightsMode::Resident => resident_bytes(files, machine, is_cpu),
+            WeightsMode::Stream => streamed_bytes(files, machine, is_cpu),
         };
-        let (decode, decode_peak) = decode_choice(&files.vae.config, grid, budget)?;
+        let kernels = if is_cpu { DecodeKernels::Cpu } else { DecodeKernels::Tensors(machine.dtype) };
+        let (decode, decode_peak) = decode_choice(&files.vae.config, kernels, grid, budget)?;
         let config = &files.transformer.config;
         let step_flops = step_flops(config, grid.count(), task.text_tokens);
-        let decode_flops = vae::decode_cost(&files.vae.config, grid.latents(), &decode)?.flops;
+        let decode_flops = vae::decode_cost(&files.vae.config, kernels, grid.latents(), &decode)?.flops;
         Ok(Self {
             task: task.clone(),
             image_tokens: grid.count(),
@@ -191,7 +201,7 @@ impl Plan {
             token_chunk: forward.token_chunk,
             query_rows: forward.query_rows,
             band_rows: decode.band_rows,
-            largest_tensor_elements: largest_elements(files, task, &forward, &decode)?,
+            largest_tensor_elements: largest_elements(files, task, &forward, kernels, &decode)?,
             choices: Choices { weights, forward, decode },
         })
     }
@@ -205,9 +215,9 @@ impl Plan {
 }
 
 /// The number type weights are held in: on the CPU their file's own where that is narrower, so that they take half.
-pub fn held_dtype(weights: &Weights, device: &Device, dtype: DType) -> DType {
+pub fn held_dtype(weights: &Weights, is_cpu: bool, dtype: DType) -> DType {
     match weights.file_dtype("proj_out.weight") {
-        Some(DType::BF16) if device.is_cpu() && dtype == DType::F32 => DType::BF16,
+        Some(DType::BF16) if is_cpu && dtype == DType::F32 => DType::BF16,
         _ => dtype,
     }
 }
@@ -247,12 +257,13 @@ fn denoise_choice(
     files: &ModelFiles,
     task: &Task,
     machine: &Machine,
+    is_cpu: bool,
     budget: u64,
 ) -> Result<(WeightsMode, ForwardOptions, u64)> {
     let config = &files.transformer.config;
     let (image_tokens, text_tokens) = (task.size.tokens().count(), task.text_tokens);
-    let resident = PROCESS_BYTES + resident_bytes(files, machine);
-    let streamed = PROCESS_BYTES + streamed_bytes(files, machine);
+    let resident = PROCESS_BYTES + resident_bytes(files, machine, is_cpu);
+    let streamed = PROCESS_BYTES + streamed_bytes(files, machine, is_cpu);
     let need = |options: &ForwardOptions| {
         forward_memory_bytes(config, image_tokens, text_tokens, machine.dtype, options)
             // The latents, their velocity and the next latents, and the prompts that wait for their pictures.
@@ -277,48 +288,61 @@ fn least_forward() -> ForwardOptions {
     ForwardOptions { token_chunk: 128, query_rows: 128, heads: 1 }
 }
 
-fn resident_bytes(files: &ModelFiles, machine: &Machine) -> u64 {
+fn resident_bytes(files: &ModelFiles, machine: &Machine, is_cpu: bool) -> u64 {
     let weights = files.transformer_weights(machine.dtype, &machine.device);
-    weights.elements() * held_dtype(&weights, &machine.device, machine.dtype).size_in_bytes() as u64
+    weights.elements() * held_dtype(&weights, is_cpu, machine.dtype).size_in_bytes() as u64
 }
 
 /// Everything outside the blocks, and two of the largest blocks.
-fn streamed_bytes(files: &ModelFiles, machine: &Machine) -> u64 {
+fn streamed_bytes(files: &ModelFiles, machine: &Machine, is_cpu: bool) -> u64 {
     let weights = files.transformer_weights(machine.dtype, &machine.device);
     let (double, single) = (weights.pp("transformer_blocks"), weights.pp("single_transformer_blocks"));
     let outside = weights.elements() - double.elements() - single.elements();
     let block = double.pp(0).elements().max(single.pp(0).elements());
-    (outside + 2 * block) * held_dtype(&weights, &machine.device, machine.dtype).size_in_bytes() as u64
+    (outside + 2 * block) * held_dtype(&weights, is_cpu, machine.dtype).size_in_bytes() as u64
 }
 
 /// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the picture's own bytes.
 ///
 /// # Errors
 /// [`Error::Memory`] when none fits.
-pub fn decode_choice(config: &VaeConfig, grid: TokenGrid, budget: u64) -> Result<(DecodeOptions, u64)> {
+pub fn decode_choice(
+    config: &VaeConfig,
+    kernels: DecodeKernels,
+    grid: TokenGrid,
+    budget: u64,
+) -> Result<(DecodeOptions, u64)> {
     let size = grid.image();
     let picture = PROCESS_BYTES + 3 * (size.height_px * size.width_px) as u64;
     let options =
-        vae::best_options(config, grid.latents(), budget.saturating_sub(picture)).map_err(|error| {
-            match (error, vae::least_options(config, grid.latents())) {
-                (Error::Memory { .. }, Ok(least)) => {
-                    too_small("decoding", picture + vae::decode_memory_bytes(config, grid.latents(), &least), budget)
-                }
+        vae::best_options(config, kernels, grid.latents(), budget.saturating_sub(picture)).map_err(|error| {
+            match (error, vae::least_options(config, kernels, grid.latents())) {
+                (Error::Memory { .. }, Ok(least)) => too_small(
+                    "decoding",
+                    picture + vae::decode_memory_bytes(config, kernels, grid.latents(), &least),
+                    budget,
+                ),
                 (error, _) => error,
             }
         })?;
-    let peak = picture + vae::decode_memory_bytes(config, grid.latents(), &options);
+    let peak = picture + vae::decode_memory_bytes(config, kernels, grid.latents(), &options);
     Ok((options, peak))
 }
 
-fn largest_elements(files: &ModelFiles, task: &Task, forward: &ForwardOptions, decode: &DecodeOptions) -> Result<u64> {
+fn largest_elements(
+    files: &ModelFiles,
+    task: &Task,
+    forward: &ForwardOptions,
+    kernels: DecodeKernels,
+    decode: &DecodeOptions,
+) -> Result<u64> {
     let (config, grid) = (&files.transformer.config, task.size.tokens());
     let hidden = config.hidden_size() as u64;
     let tokens = (grid.count() + task.text_tokens) as u64;
     let stream = tokens * hidden;
     // The widest projection: a single block's feed-forward half, four times the stream's width.
     let chunk = forward.token_chunk as u64 * 4 * hidden;
-    let decode = vae::decode_cost(&files.vae.config, grid.latents(), decode)?.largest_elements;
+    let decode = vae::decode_cost(&files.vae.config, kernels, grid.latents(), decode)?.largest_elements;
     Ok(stream.max(chunk).max(decode))
 }
 

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    DecodeCost, DecodeOptions, VaeConfig,
+    DecodeCost, DecodeKernels, DecodeOptions, VaeConfig,
     cpu::Cpu,
     device::{self, OnDevice},
     kernels::{Kernels, Meter},
@@ -39,7 +39,7 @@ impl Decoder {
     /// [`Error::Model`] when the configuration is not a decoder's, or a tensor is missing or of another shape.
     pub fn open(config: VaeConfig, weights: Weights) -> Result<Self> {
         let smallest = LatentSize { height: 2, width: 2 };
-        plan::dry_run(&config, smallest, &DecodeOptions::default(), Some(&weights))?;
+        plan::dry_run(&config, DecodeKernels::Cpu, smallest, &DecodeOptions::default(), Some(&weights))?;
         Ok(Self { config, weights })
     }
 
@@ -48,12 +48,13 @@ impl Decoder {
         &self.config
     }
 
-    /// What decoding latents of this size takes on the CPU.
+    /// What decoding latents of this size takes on the device of the weights.
     ///
     /// # Errors
     /// As [`plan::decode_cost`](super::decode_cost).
     pub fn cost(&self, size: LatentSize, options: &DecodeOptions) -> Result<DecodeCost> {
-        plan::decode_cost(&self.config, size, options)
+        let kernels = DecodeKernels::on(self.weights.device(), self.weights.dtype());
+        plan::decode_cost(&self.config, kernels, size, options)
     }
 
     /// Decodes latents [1, C, h, w] as the pipeline holds them: z / scaling_factor + shift_factor is decoded.
@@ -97,7 +98,7 @@ impl Decoder {
         let options = &DecodeOptions { band_rows: options.band_rows.max(1), ..options.clone() };
         let (rows, size) = self.unscaled(latents)?;
         let channels = self.config.latent_channels;
-        let cost = plan::dry_run(&self.config, size, options, None)?;
+        let cost = plan::dry_run(&self.config, DecodeKernels::Cpu, size, options, None)?;
         observer.on(Event::Begin { stage: Stage::Decode, total: cost.flops / 1_000_000 });
         let meter = Meter::new(observer);
         let mut picture = Picture { next_row: 0, width: size.width * self.config.scale(), sink };

@@ -4,10 +4,20 @@ use candle_core::{D, DType, Tensor};
 use candle_nn::ops;
 
 use super::kernels::{Affine, Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach};
-use crate::{error::Result, weights::Weights};
+use crate::{error::Result, flash, weights::Weights};
 
-/// Attention scores held at once: 256 MiB of f32.
-pub(super) const SCORES: usize = 1 << 26;
+/// Attention scores held at once: 64 MiB of f32. At 4096 px that is 64 queries of 262,144 keys.
+const SCORES: usize = 1 << 24;
+
+/// Scores of one piece of attention of so many queries.
+pub(super) fn scores_at_once(queries: usize, keys: usize) -> usize {
+    keys * queries_at_once(queries, keys)
+}
+
+/// Queries of one piece.
+fn queries_at_once(queries: usize, keys: usize) -> usize {
+    (SCORES / keys.max(1)).clamp(1, queries.max(1))
+}
 
 /// Feature maps as tensors of the weights' number type, on the weights' device.
 pub(super) struct OnDevice<'a> {
@@ -50,6 +60,21 @@ impl<'a> OnDevice<'a> {
             Before::NormSilu(affine) => norm(affine)?.silu()?.to_dtype(rows.dtype())?,
         })
     }
+}
+
+/// The nine pixels around each, side by side: a window [rows + 2, W + 2, I] as [rows, W, 9 I], tap by tap.
+///
+/// Each tap is copied once to lie in one piece and once to its place: a cat of strided views along the last dimension
+/// would write them transposed, and copy all of it again.
+fn taps(window: &Tensor) -> Result<Tensor> {
+    let (height, width, inputs) = window.dims3()?;
+    let (height, width) = (height - 2, width - 2);
+    let taps = Tensor::zeros((height, width, 9 * inputs), window.dtype(), window.device())?;
+    for tap in 0..9 {
+        let shifted = window.narrow(0, tap / 3, height)?.narrow(1, tap % 3, width)?.contiguous()?; // [rows, W, I]
+        taps.slice_set(&shifted, D::Minus1, tap * inputs)?;
+    }
+    Ok(taps)
 }
 
 /// Rows and columns doubled by nearest neighbour, without the outer half of the border.
@@ -135,10 +160,9 @@ impl Kernels for OnDevice<'_> {
         };
         let (height, width, inputs) = window.dims3()?;
         let (height, width, outputs) = (height - 2, width - 2, filter.bias.dim(0)?);
-        let taps = (0..9).map(|tap| window.narrow(0, tap / 3, height)?.narrow(1, tap % 3, width));
-        let taps = Tensor::cat(&taps.collect::<candle_core::Result<Vec<_>>>()?, D::Minus1)?; // [rows, W, 9 I]
-        let output = taps.reshape((height * width, 9 * inputs))?.matmul(&filter.weight)?.broadcast_add(&filter.bias)?;
-        let mut output = output.reshape((height, width, outputs))?;
+        let output = taps(&window)?.reshape((height * width, 9 * inputs))?.matmul(&filter.weight)?; // [rows W, O]
+        drop(window);
+        let mut output = output.broadcast_add(&filter.bias)?.reshape((height, width, outputs))?;
         if let Some(queue) = residual {
             let pieces = queue.first(height).into_iter().map(|(band, first, rows)| band.0.narrow(0, first, rows));
             output = (output + Tensor::cat(&pieces.collect::<candle_core::Result<Vec<_>>>()?, 0)?)?;
@@ -184,16 +208,21 @@ impl Kernels for OnDevice<'_> {
     fn attend(&self, queries: &Rows, (keys, values): &(Tensor, Tensor)) -> Result<Rows> {
         let (height, width, channels) = queries.0.dims3()?;
         let (count, pixels) = (values.dim(0)?, height * width);
+        self.meter.attended(pixels, count, channels);
+        let one_head = |x: &Tensor| x.unsqueeze(0); // [1, n, C]
+        let (q, k) = (one_head(&queries.0.flatten(0, 1)?)?, one_head(&keys.t()?)?);
+        if let Some(output) = flash::attention(&q, &k, &one_head(values)?)? {
+            return Ok(Rows(output.reshape((height, width, channels))?));
+        }
         let scale = 1.0 / (channels as f64).sqrt();
         let queries = (queries.0.flatten(0, 1)? * scale)?; // [n, C]
-        let chunk = (SCORES / count).clamp(1, pixels);
+        let chunk = queries_at_once(pixels, count);
         let mut parts = Vec::new();
         for first in (0..pixels).step_by(chunk) {
             let scores = queries.narrow(0, first, chunk.min(pixels - first))?.matmul(keys)?; // [chunk, N]
             let weights = ops::softmax_last_dim(&scores.to_dtype(DType::F32)?)?.to_dtype(values.dtype())?;
             parts.push(weights.matmul(values)?);
         }
-        self.meter.attended(pixels, count, channels);
         Ok(Rows(Tensor::cat(&parts, 0)?.reshape((height, width, channels))?))
     }
 

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use candle_core::{DType, Device};
+
 use super::{
     VaeConfig,
     dry::{Dry, Ledger},
@@ -49,7 +51,23 @@ impl DecodeOptions {
     }
 }
 
-/// What a decode on the CPU needs.
+/// Whose memory a decode is planned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecodeKernels {
+    /// The CPU's own.
+    Cpu,
+    /// Those made of tensors of this number type, on any other device.
+    Tensors(DType),
+}
+
+impl DecodeKernels {
+    /// What decodes on a device, with weights of this number type.
+    pub fn on(device: &Device, dtype: DType) -> Self {
+        if device.is_cpu() { Self::Cpu } else { Self::Tensors(dtype) }
+    }
+}
+
+/// What a decode needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeCost {
     /// The most bytes held at once: maps, bands, weights of the layers at work, scratch.
@@ -64,31 +82,47 @@ pub struct DecodeCost {
 ///
 /// # Errors
 /// [`Error::Model`] when the configuration is not one of a decoder.
-pub fn decode_cost(config: &VaeConfig, size: LatentSize, options: &DecodeOptions) -> Result<DecodeCost> {
-    dry_run(config, size, options, None)
+pub fn decode_cost(
+    config: &VaeConfig,
+    kernels: DecodeKernels,
+    size: LatentSize,
+    options: &DecodeOptions,
+) -> Result<DecodeCost> {
+    dry_run(config, kernels, size, options, None)
 }
 
-/// The most bytes a decode on the CPU holds at once; 0 for a configuration that is not one of a decoder.
-pub fn decode_memory_bytes(config: &VaeConfig, size: LatentSize, options: &DecodeOptions) -> u64 {
-    decode_cost(config, size, options).map_or(0, |cost| cost.memory_bytes)
+/// The most bytes a decode holds at once; 0 for a configuration that is not one of a decoder.
+pub fn decode_memory_bytes(
+    config: &VaeConfig,
+    kernels: DecodeKernels,
+    size: LatentSize,
+    options: &DecodeOptions,
+) -> u64 {
+    decode_cost(config, kernels, size, options).map_or(0, |cost| cost.memory_bytes)
 }
 
 /// Floating point operations of a decode that repeats nothing; 0 for a configuration that is not one of a decoder.
 pub fn decode_flops(config: &VaeConfig, size: LatentSize) -> u64 {
-    decode_cost(config, size, &DecodeOptions::default()).map_or(0, |cost| cost.flops)
+    decode_cost(config, DecodeKernels::Cpu, size, &DecodeOptions::default()).map_or(0, |cost| cost.flops)
 }
 
-/// The way with the least work that fits into `budget_bytes`; among equals the one with the higher bands.
+/// The way with the least work that fits into `budget_bytes` and keeps every buffer below 2^32 elements; among equals the
+/// one with the higher bands.
 ///
 /// # Errors
 /// [`Error::Memory`] when none fits; its hint says what the least is.
-pub fn best_options(config: &VaeConfig, size: LatentSize, budget_bytes: u64) -> Result<DecodeOptions> {
+pub fn best_options(
+    config: &VaeConfig,
+    kernels: DecodeKernels,
+    size: LatentSize,
+    budget_bytes: u64,
+) -> Result<DecodeOptions> {
     let mut best: Option<(u64, DecodeOptions)> = None;
     let mut least = u64::MAX;
     for options in ways(config.block_out_channels.len()) {
-        let cost = decode_cost(config, size, &options)?;
+        let cost = decode_cost(config, kernels, size, &options)?;
         least = least.min(cost.memory_bytes);
-        let fits = cost.memory_bytes <= budget_bytes;
+        let fits = cost.memory_bytes <= budget_bytes && cost.largest_elements < 1 << 32;
         if fits && best.as_ref().is_none_or(|(flops, _)| cost.flops < *flops) {
             best = Some((cost.flops, options));
         }
@@ -109,10 +143,10 @@ pub fn best_options(config: &VaeConfig, size: LatentSize, budget_bytes: u64) -> 
 ///
 /// # Errors
 /// [`Error::Model`] when the configuration is not one of a decoder.
-pub fn least_options(config: &VaeConfig, size: LatentSize) -> Result<DecodeOptions> {
+pub fn least_options(config: &VaeConfig, kernels: DecodeKernels, size: LatentSize) -> Result<DecodeOptions> {
     let mut least: Option<(DecodeCost, DecodeOptions)> = None;
     for options in ways(config.block_out_channels.len()) {
-        let cost = decode_cost(config, size, &options)?;
+        let cost = decode_cost(config, kernels, size, &options)?;
         let rank = |cost: &DecodeCost| (cost.memory_bytes, cost.flops);
         if least.as_ref().is_none_or(|(best, _)| rank(&cost) < rank(best)) {
             least = Some((cost, options));
@@ -140,12 +174,13 @@ fn ways(stages: usize) -> impl Iterator<Item = DecodeOptions> {
 /// Walks the decoder over shapes; where there are weights, checks every tensor's name and shape.
 pub(super) fn dry_run(
     config: &VaeConfig,
+    kernels: DecodeKernels,
     size: LatentSize,
     options: &DecodeOptions,
     weights: Option<&Weights>,
 ) -> Result<DecodeCost> {
     config.check()?;
-    let ledger = Rc::new(Ledger::default());
+    let ledger = Rc::new(Ledger::new(kernels));
     let dry = Dry::new(ledger.clone(), Meter::new(&Silent), rayon::current_num_threads(), weights);
     let latents = dry.rows(size.height, size.width, config.latent_channels);
     walk::decode(&dry, config, options, latents, |_| Ok(()))?;

@@ -10,12 +10,14 @@ pub(crate) mod recognise;
 mod renamed;
 mod store;
 pub mod text_names;
+mod upload;
 
 use std::{fmt::Display, ops::Range, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
+use upload::Upload;
 
 pub use index::{STEMS, ShardIndex, open_folder, weight_files};
 pub use json::read_json;
@@ -79,12 +81,13 @@ pub struct Weights {
     prefix: String,
     dtype: DType,
     device: Device,
+    upload: Option<Upload>,
 }
 
 impl Weights {
     /// The whole of a source.
     pub fn new(source: Arc<dyn TensorSource>, dtype: DType, device: Device) -> Self {
-        Self { source, prefix: String::new(), dtype, device }
+        Self { source, prefix: String::new(), dtype, device, upload: None }
     }
 
     /// The view one name segment further down: `weights.pp("transformer_blocks").pp(3)`.
@@ -95,6 +98,14 @@ impl Weights {
     /// The same view with tensors of another number type.
     pub fn with_dtype(&self, dtype: DType) -> Self {
         Self { dtype, ..self.clone() }
+    }
+
+    /// The same view whose tensors travel to the device while it computes, where the device can do that.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn beside_computation(&self) -> Result<Self> {
+        Ok(Self { upload: Upload::to(&self.device)?, ..self.clone() })
     }
 
     /// The number type tensors arrive in.
@@ -118,7 +129,11 @@ impl Weights {
     /// [`Error::Model`] when it is missing, has another shape, or cannot be read.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.check(name, shape)?;
-        self.source.load(&self.full_name(name), self.dtype, &self.device)
+        let load = |device: &Device| self.source.load(&self.full_name(name), self.dtype, device);
+        match &self.upload {
+            Some(upload) => upload.send(&load(&Device::Cpu)?),
+            None => load(&self.device),
+        }
     }
 
     /// Checks, without reading it, that the tensor `name` is there and of exactly this shape.

@@ -11,7 +11,10 @@ use candle_core::{DType, Device, Tensor};
 
 pub use cpu::linear::Activation;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    flash,
+};
 use cpu::{attention::Shape, rows};
 use view::{View, in_place, view};
 
@@ -166,6 +169,29 @@ pub fn split_heads(x: &Tensor, rotation: Option<Rotation<'_>>, out: &Tensor, sta
     in_place(out, |out| rows::split_heads(x, Some(rotation), at, out))
 }
 
+/// How far the attention of this device is from the plain one made of tensors: ‖a - b‖ / ‖b‖ on a small slice of random
+/// numbers, `heads` of `dim` channels in `dtype`.
+///
+/// # Errors
+/// When the device fails.
+pub fn attention_error(heads: usize, dim: usize, dtype: DType, device: &Device) -> Result<f64> {
+    /// Neither is a multiple of a kernel's tile: its edges are part of what is compared.
+    const SLICE: (usize, usize) = (100, 300);
+    let (queries, keys) = SLICE;
+    // Not random, but without any order that a kernel could profit from: the fractional parts of multiples.
+    let numbers = |rows: usize, step: f32| -> Result<Tensor> {
+        let values = (0..heads * rows * dim).map(|i| 4.0 * (i as f32 * step).fract() - 2.0).collect();
+        Ok(Tensor::from_vec::<_, f32>(values, (heads, rows, dim), device)?.to_dtype(dtype)?) // [H, N, D]
+    };
+    let (q, k, v) = (numbers(queries, 0.618_034)?, numbers(keys, 0.414_214)?, numbers(keys, 0.732_051)?);
+    let tiles = AttentionTiles { query_rows: 64, heads };
+    let wide = |x: Tensor| x.to_dtype(DType::F32);
+    let plain = wide(generic::attention(&q, &k, &v, tiles)?)?;
+    let found = wide(attention(&q, &k, &v, tiles)?)?;
+    let squares = |x: &Tensor| -> Result<f64> { Ok(f64::from(x.sqr()?.sum_all()?.to_scalar::<f32>()?)) };
+    Ok((squares(&(found - &plain)?)? / squares(&plain)?).sqrt())
+}
+
 /// How attention is cut into pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionTiles {
@@ -183,6 +209,9 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, tiles: AttentionTiles) -> R
     let ((heads, queries, dim), (_, keys, _)) = (q.dims3()?, k.dims3()?);
     if (k.dims(), v.dims()) != (&[heads, keys, dim][..], &[heads, keys, dim][..]) {
         return Err(mismatch(format!("attention: q {:?}, k {:?}, v {:?}", q.dims(), k.dims(), v.dims())));
+    }
+    if let Some(out) = flash::attention(q, k, v)? {
+        return Ok(out); // [C, H·D]
     }
     if !is_fast(q) {
         return generic::attention(q, k, v, tiles);

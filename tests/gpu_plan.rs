@@ -1,0 +1,73 @@
+//! What a GPU would be asked for: plans of the real FLUX.1 in bf16, which are arithmetic and need no GPU.
+
+mod support;
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+use dype::{
+    Error,
+    flux::{FluxConfig, WeightsMode},
+    geometry::ImageSize,
+    memory::Bytes,
+    model::{ModelFiles, ModelPart, ModelRequest},
+    plan::{Machine, Plan, Task},
+    vae::VaeConfig,
+};
+use support::{fixture, manifest::ManifestSource};
+
+/// What a desktop and the CUDA context leave free of a card: about 0.7 GB are gone before a run starts.
+const TAKEN: u64 = 700_000_000;
+
+/// FLUX.1-dev's transformer and autoencoder by shape; the text encoders are small ones.
+fn flux1() -> ModelFiles {
+    let mut files = ModelFiles::resolve(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let source = |part| Arc::new(ManifestSource::diffusers(part));
+    files.transformer = ModelPart { config: FluxConfig::flux1_dev(), source: source("transformer") };
+    files.vae = ModelPart { config: VaeConfig::flux1(), source: source("vae") };
+    files
+}
+
+fn plan(card_gib: u64, side_px: usize) -> Result<Plan, Error> {
+    let size = ImageSize::new(side_px, side_px).expect("a size");
+    let task = Task { size, steps: 28, text_tokens: 512, prompts: 1 };
+    let budget = Some(Bytes((card_gib << 30) - TAKEN));
+    // The device stands for where the files are read; what is planned is a GPU.
+    let machine = Machine { device: Device::Cpu, dtype: DType::BF16, budget, weights: None };
+    Plan::on(&flux1(), &task, &machine, false)
+}
+
+#[test]
+fn cards_of_8_to_24_gb_take_4096_px_with_streamed_weights() {
+    for gib in [8, 12, 24] {
+        let plan = plan(gib, 4096).expect("fits");
+        assert!(plan.peak_bytes.most() <= (gib << 30) - TAKEN, "{gib} GiB: {:?}", plan.peak_bytes);
+        assert_eq!(plan.choices.weights, WeightsMode::Stream, "{gib} GiB: 23.8 GB of weights");
+        assert!(plan.largest_tensor_elements < 1 << 32);
+        // Whole panels of tokens, or matrix products would starve.
+        assert!(plan.token_chunk >= 2048, "{gib} GiB: {}", plan.token_chunk);
+    }
+}
+
+#[test]
+fn a_card_of_80_gb_keeps_the_weights() {
+    let plan = plan(80, 4096).expect("fits");
+    assert_eq!(plan.choices.weights, WeightsMode::Resident);
+    assert!(plan.peak_bytes.denoise > 23_800_000_000);
+}
+
+#[test]
+fn a_card_of_1_gb_is_told_what_the_least_is() {
+    let error = plan(1, 4096).expect_err("too small");
+    assert!(matches!(error, Error::Memory { .. }), "{error}");
+    assert!(error.hint().expect("advice").contains("--memory"), "{error}");
+}
+
+/// A picture as wide as they come: bands are chosen so that nine shifted copies of one stay countable.
+#[test]
+fn no_launch_reaches_what_a_device_can_count() {
+    for side_px in [1024, 4096, 8192] {
+        let plan = plan(80, side_px).expect("fits");
+        assert!(plan.largest_tensor_elements < 1 << 32, "{side_px} px: {}", plan.largest_tensor_elements);
+    }
+}
