@@ -24,6 +24,7 @@ from scenes import KINDS, TIMES, Scene
 
 VARIANTS = ["base", "ntk", "yarn", "dy_ntk", "dy_yarn"]
 GRID_PROMPTS = 6
+REFERENCES = 216          # rendered scenes that a distance is measured from, however few pictures there are
 
 
 def flags(variant):
@@ -110,11 +111,11 @@ def frechet(a, b):
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca) + np.trace(cb) - 2 * cross)
 
 
-def reference(a, size, asked, judge, finder):
+def reference(a, size, judge, finder):
     """The same measures of rendered scenes (kept in the output folder), other seeds than the prompts'."""
-    path = a.out / f"reference-{size}-{len(asked)}.npz"
+    path = a.out / f"reference-{size}-{REFERENCES}.npz"
     if not path.exists():
-        wanted = [Scene.of(10_000 + i, s.kind, s.time) for i, (_, s) in enumerate(asked)]
+        wanted = [Scene.of(10_000 + i, s.kind, s.time) for i, (_, s) in enumerate(prompts(REFERENCES))]
         np.savez(path, **look((scenes.render(s, size, size) for s in wanted), judge, finder))
     return dict(np.load(path))
 
@@ -152,11 +153,11 @@ def main():
         asked = prompts(count)
         if not a.judge_only:
             make(a, size, asked)
-        real = reference(a, size, asked, judge, finder)
-        for name in ["scenes", *a.variants]:
+        real = reference(a, size, judge, finder)
+        for name in ["scenes", *(a.variants if size > 256 else ["base"])]:
             if name == "scenes":
                 wanted = asked
-                other = look((scenes.render(Scene.of(20_000 + i, s.kind, s.time), size, size) for i, (_, s) in enumerate(asked)), judge, finder) if size <= 512 else real
+                other = look((scenes.render(Scene.of(20_000 + i, s.kind, s.time), size, size) for i, (_, s) in enumerate(asked)), judge, finder)
             else:
                 paths = [(picture(a, size, name, i), p) for i, p in enumerate(asked)]
                 there = [(p, q) for p, q in paths if p.exists()]
