@@ -2,19 +2,12 @@
 
     python train_flow.py DIR --seconds 3000 [--half 1350] [--compile] [--device cpu]
     python train_flow.py DIR --distil --seconds 700
-    python train_flow.py DIR --distil --anchor --seconds 600      (goes on from the distilled model)
 
 First phase, `--half` seconds: half-size pictures (latents averaged 2 x 2) whose tokens sit on every second position
 of the full grid; four times cheaper, it settles the layout. Second phase: full pictures. Time is logit-normal, a tenth of the
 captions is left empty, Muon trains the matrices of the blocks and AdamW the rest; the guidance input is 1 (no guidance).
 Distillation: the student with guidance g in [1, 8] learns v(empty) + g (v(caption) - v(empty)) of the averaged teacher
-(Meng et al. 2023, "On distillation of guided diffusion models").
-
-Anchoring: on a grid of 16 the two fastest pairs of each axis turn only 2.5 and 1.3 times, so the model may read a token's place
-from its angle to the text, which stands at position 0; beyond the grid that place comes again and again. On FLUX's grid of 64 they
-turn 10 times and tell nothing of the kind. So the student sees these pairs of the image's tokens turned by a random angle, the same
-for all of them: relations within the image stay, and the place has to be read from the slower pairs. No larger picture is shown.
-Resumes from DIR/flow.pt, DIR/guided.pt and DIR/anchored.pt.
+(Meng et al. 2023, "On distillation of guided diffusion models"). Resumes from DIR/flow.pt and DIR/guided.pt.
 """
 import argparse
 import copy
@@ -33,9 +26,6 @@ from model import BASE_PX, Average, Muon, image_ids, pack, transformer
 from text import Text
 
 DROP = .10
-AXES = (8, 28, 28)        # RoPE channels: text, rows, columns
-ANCHORED_PAIRS = 2        # those that turn more than once on the training grid
-PLAIN_SHARE = .25         # of the steps of anchoring see the table as it is
 MUON_RATE, ADAM_RATE = 2.5e-3, 1.2e-3
 
 
@@ -54,17 +44,6 @@ def initialise(m):
 def rope(m, rows, cols, tokens, stride=1.0, device="cpu"):
     ids = torch.cat([torch.zeros(tokens, 3), image_ids(rows, cols, stride)]).to(device)
     return tuple(x.float() for x in m.pos_embed(ids))
-
-
-def turned(table, tokens, pairs, r):
-    """The position table with the fastest `pairs` of both spatial axes turned by random angles for all image tokens."""
-    cos, sin = (a.clone() for a in table)
-    for start in (AXES[0], AXES[0] + AXES[1]):
-        for pair in range(pairs):
-            at, phi = slice(start + 2 * pair, start + 2 * pair + 2), r.uniform(0, 2 * math.pi)
-            c, s = cos[tokens:, at].clone(), sin[tokens:, at].clone()
-            cos[tokens:, at], sin[tokens:, at] = c * math.cos(phi) - s * math.sin(phi), s * math.cos(phi) + c * math.sin(phi)
-    return cos, sin
 
 
 def velocity(m, x, t, guidance, pooled, prompt_embeds, rotary):
@@ -126,7 +105,6 @@ def main():
     a.add_argument("--device", default="cpu")
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--distil", action="store_true")
-    a.add_argument("--anchor", action="store_true")
     a.add_argument("--compile", action="store_true")
     a = a.parse_args()
     folder, device = Path(a.dir), a.device
@@ -138,7 +116,7 @@ def main():
     text.t5.load_state_dict(words["t5"])
     everything = [m, *text.modules()]
     average, opts = Average(everything, a.decay), optimizers(m, text)
-    path, step, spent, teacher = folder / ("anchored.pt" if a.anchor else "guided.pt" if a.distil else "flow.pt"), 0, 0.0, None
+    path, step, spent, teacher = folder / ("guided.pt" if a.distil else "flow.pt"), 0, 0.0, None
 
     def load(p, with_optimizer=True):
         s = torch.load(p, map_location=device)
@@ -156,9 +134,6 @@ def main():
         teacher = copy.deepcopy(m).requires_grad_(False)
         for e in text.modules():
             e.requires_grad_(False)
-        if a.anchor:
-            load(folder / "guided.pt", False)
-            average.swap()
         average = Average(everything, a.decay)
     if path.exists():
         step, spent = load(path)
@@ -172,7 +147,7 @@ def main():
         torch.save({"modules": [x.state_dict() for x in everything], "average": average.state(), "optimizers": [o.state_dict() for o in opts], "step": step, "spent": spent}, str(path) + ".part")
         Path(str(path) + ".part").rename(path)
 
-    data = Batches(folder, [a.seed, step, int(a.distil) + int(a.anchor)], device)
+    data = Batches(folder, [a.seed, step, int(a.distil)], device)
     side = BASE_PX // 16
     tables = {h: rope(m, side // (2 if h else 1), side // (2 if h else 1), 24, 2.0 if h else 1.0, device) for h in (False, True)}
     start, base, last, total, seen = time.time(), spent, time.time(), 0.0, 0
@@ -203,8 +178,7 @@ def main():
                     target = no + guidance[:, None, None] * (yes - no)
             else:
                 pooled, embeds = text(texts)
-            table = tables[half] if not a.anchor or data.r.random() < PLAIN_SHARE else turned(tables[half], 24, ANCHORED_PAIRS, data.r)
-            loss = F.mse_loss(velocity(m, xt, t, guidance, pooled, embeds, table), target)
+            loss = F.mse_loss(velocity(m, xt, t, guidance, pooled, embeds, tables[half]), target)
         for o in opts:
             o.zero_grad()
         loss.backward()
