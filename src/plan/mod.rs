@@ -12,7 +12,7 @@ use crate::{
     memory::Bytes,
     model::{ModelFiles, manifest},
     text::T5Config,
-    vae::{self, DecodeOptions, VaeConfig},
+    vae::{DecodeOptions, DecodeWay, DecodeWays, VaeConfig},
     weights::{TensorSource, Weights},
 };
 
@@ -172,7 +172,7 @@ impl Plan {
         let (decode, decode_peak) = decode_choice(&files.vae.config, grid, budget)?;
         let config = &files.transformer.config;
         let step_flops = step_flops(config, grid.count(), task.text_tokens);
-        let decode_flops = vae::decode_cost(&files.vae.config, grid.latents(), &decode)?.flops;
+        let decode_flops = decode.cost.flops;
         Ok(Self {
             task: task.clone(),
             image_tokens: grid.count(),
@@ -190,9 +190,9 @@ impl Plan {
             },
             token_chunk: forward.token_chunk,
             query_rows: forward.query_rows,
-            band_rows: decode.band_rows,
-            largest_tensor_elements: largest_elements(files, task, &forward, &decode)?,
-            choices: Choices { weights, forward, decode },
+            band_rows: decode.options.band_rows,
+            largest_tensor_elements: largest_elements(files, task, &forward).max(decode.cost.largest_elements),
+            choices: Choices { weights, forward, decode: decode.options },
         })
     }
 }
@@ -295,31 +295,22 @@ fn streamed_bytes(files: &ModelFiles, machine: &Machine) -> u64 {
 ///
 /// # Errors
 /// [`Error::Memory`] when none fits.
-pub fn decode_choice(config: &VaeConfig, grid: TokenGrid, budget: u64) -> Result<(DecodeOptions, u64)> {
+pub fn decode_choice(config: &VaeConfig, grid: TokenGrid, budget: u64) -> Result<(DecodeWay, u64)> {
     let size = grid.image();
     let picture = PROCESS_BYTES + 3 * (size.height_px * size.width_px) as u64;
-    let options =
-        vae::best_options(config, grid.latents(), budget.saturating_sub(picture)).map_err(|error| {
-            match (error, vae::least_options(config, grid.latents())) {
-                (Error::Memory { .. }, Ok(least)) => {
-                    too_small("decoding", picture + vae::decode_memory_bytes(config, grid.latents(), &least), budget)
-                }
-                (error, _) => error,
-            }
-        })?;
-    let peak = picture + vae::decode_memory_bytes(config, grid.latents(), &options);
-    Ok((options, peak))
+    let ways = DecodeWays::new(config, grid.latents())?;
+    let peak = |way: &DecodeWay| picture + way.cost.memory_bytes;
+    let best = ways.best(budget.saturating_sub(picture));
+    let least = || too_small("decoding", ways.least().map_or(picture, peak), budget);
+    best.map(|way| (way.clone(), peak(way))).ok_or_else(least)
 }
 
-fn largest_elements(files: &ModelFiles, task: &Task, forward: &ForwardOptions, decode: &DecodeOptions) -> Result<u64> {
-    let (config, grid) = (&files.transformer.config, task.size.tokens());
-    let hidden = config.hidden_size() as u64;
-    let tokens = (grid.count() + task.text_tokens) as u64;
-    let stream = tokens * hidden;
+/// Numbers in the transformer's largest tensor.
+fn largest_elements(files: &ModelFiles, task: &Task, forward: &ForwardOptions) -> u64 {
+    let hidden = files.transformer.config.hidden_size() as u64;
+    let tokens = (task.size.tokens().count() + task.text_tokens) as u64;
     // The widest projection: a single block's feed-forward half, four times the stream's width.
-    let chunk = forward.token_chunk as u64 * 4 * hidden;
-    let decode = vae::decode_cost(&files.vae.config, grid.latents(), decode)?.largest_elements;
-    Ok(stream.max(chunk).max(decode))
+    (tokens * hidden).max(forward.token_chunk as u64 * 4 * hidden)
 }
 
 fn too_small(what: &str, least: u64, budget: u64) -> Error {

@@ -18,5 +18,6 @@ mod walk;
 pub use config::VaeConfig;
 pub use decoder::{Decoder, RowSink};
 pub use plan::{
-    DecodeCost, DecodeOptions, Keep, best_options, decode_cost, decode_flops, decode_memory_bytes, least_options,
+    DecodeCost, DecodeOptions, DecodeWay, DecodeWays, Keep, best_options, decode_cost, decode_flops,
+    decode_memory_bytes, least_options,
 };
