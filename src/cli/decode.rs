@@ -65,7 +65,7 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let dtype = execute::compute_dtype(args.dtype.map(Into::into), &device);
     let budget = Machine::budget(&device, args.memory);
     let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
-    let (way, _) = plan::decode_choice(&vae.config, size.tokens(), budget.map_or(u64::MAX, |bytes| bytes.0))?;
+    let (way, _) = plan::decode_choice(&vae.config, size.tokens(), 0, budget.map_or(u64::MAX, |bytes| bytes.0))?;
     let picture = pipeline::decode(&vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
     let path = output::save(&args.output, &picture, &provenance(&metadata), args.overwrite)?;
     report.result(&path.display().to_string());

@@ -40,7 +40,8 @@ impl ForwardOptions {
     ) -> Result<Self> {
         let mut options = if dtype == DType::F32 { Self::default() } else { Self::LARGEST };
         let need = |options: &Self| forward_memory_bytes(config, image_tokens, text_tokens, dtype, options);
-        while need(&options) > budget_bytes {
+        let tokens = (image_tokens + text_tokens) as u64;
+        while need(&options) > budget_bytes || options.scores_elements(config, tokens) > u64::from(u32::MAX) {
             if options.token_chunk <= MIN_TOKEN_CHUNK {
                 let (least, had) = (need(&options).div_ceil(1 << 20), budget_bytes >> 20);
                 let what = format!("the transformer needs {least} MiB for this picture and may take {had} MiB");
@@ -52,6 +53,12 @@ impl ForwardOptions {
             options = options.smaller();
         }
         Ok(options)
+    }
+
+    /// Numbers in one piece's scores, on devices where they are a tensor: it must stay below 2^32
+    /// ([`super::ops::check_elements`]) however much memory there is.
+    pub fn scores_elements(&self, config: &FluxConfig, tokens: u64) -> u64 {
+        (self.heads.min(config.num_attention_heads) * self.query_rows.min(self.token_chunk)) as u64 * tokens
     }
 
     /// Where to start from on devices that hold scores as a tensor: pieces as large as a large card wants them.
@@ -102,8 +109,7 @@ fn chunk_bytes(config: &FluxConfig, chunk: u64, tokens: u64, dtype: DType, optio
     }
     // Tensors are not changed in place there: a bias or an activation holds its input and its output.
     // Scores in f32 before and after the softmax, and once more in the stream's number type.
-    let scores = (options.heads.min(config.num_attention_heads) * options.query_rows.min(options.token_chunk)) as u64;
-    let scores = scores * tokens * (2 * 4 + width);
+    let scores = options.scores_elements(config, tokens) * (2 * 4 + width);
     (attention + scores).max(2 * chunk * width + 2 * feed_forward)
 }
 

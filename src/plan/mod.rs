@@ -18,8 +18,11 @@ use crate::{
 
 pub use speed::{Speed, SpeedBook};
 
-/// What the process itself takes before any model: code, threads, tokenizers. Measured: 30 to 45 MB.
-const PROCESS_BYTES: u64 = 40_000_000;
+/// What the process itself takes before any weight is read: threads, configs, tokenizers. Measured with two threads: 52 MB.
+const PROCESS_BYTES: u64 = 52_000_000;
+/// The most that the allocator keeps for later of what a stage freed; what is larger goes back to the system at once.
+/// Measured as what a stage takes beyond its own need: 14 to 25 MB.
+const ALLOCATOR_KEEPS_BYTES: u64 = 20_000_000;
 /// Share of free memory a run takes when it is not told how much.
 const FREE_SHARE: f64 = 0.9;
 
@@ -164,12 +167,14 @@ impl Plan {
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
         }
-        let (weights, forward, denoise) = denoise_choice(files, task, machine, budget)?;
+        let kept = kept_bytes(&[text]);
+        let (weights, forward, denoise) = denoise_choice(files, task, machine, kept, budget)?;
         let transformer_bytes = match weights {
             WeightsMode::Resident => resident_bytes(files, machine),
             WeightsMode::Stream => streamed_bytes(files, machine),
         };
-        let (decode, decode_peak) = decode_choice(&files.vae.config, grid, budget)?;
+        let (decode, decode_peak) =
+            decode_choice(&files.vae.config, grid, kept_bytes(&[text, denoise - kept]), budget)?;
         let config = &files.transformer.config;
         let step_flops = step_flops(config, grid.count(), task.text_tokens);
         let decode_flops = decode.cost.flops;
@@ -234,11 +239,17 @@ fn text_bytes(files: &ModelFiles, task: &Task, machine: &Machine) -> Result<u64>
     let tokens = task.text_tokens as u64;
     let scores = 3 * config.num_heads as u64 * tokens * tokens * 4;
     let activations = tokens * (4 * config.d_model + 3 * config.d_ff) as u64 * 4;
-    Ok(PROCESS_BYTES + 2 * block + scores + activations + kept_bytes(config.d_model, task))
+    Ok(PROCESS_BYTES + 2 * block + scores + activations + embeddings_bytes(config.d_model, task))
+}
+
+/// What the allocator still holds of stages that are over, by their peaks.
+fn kept_bytes(stages: &[u64]) -> u64 {
+    let freed = stages.iter().map(|peak| peak.saturating_sub(PROCESS_BYTES)).sum::<u64>();
+    freed.min(ALLOCATOR_KEEPS_BYTES)
 }
 
 /// What T5 gives for all prompts that are encoded together.
-fn kept_bytes(width: usize, task: &Task) -> u64 {
+fn embeddings_bytes(width: usize, task: &Task) -> u64 {
     (task.prompts * task.text_tokens * width * 4) as u64
 }
 
@@ -247,17 +258,18 @@ fn denoise_choice(
     files: &ModelFiles,
     task: &Task,
     machine: &Machine,
+    kept: u64,
     budget: u64,
 ) -> Result<(WeightsMode, ForwardOptions, u64)> {
     let config = &files.transformer.config;
     let (image_tokens, text_tokens) = (task.size.tokens().count(), task.text_tokens);
-    let resident = PROCESS_BYTES + resident_bytes(files, machine);
-    let streamed = PROCESS_BYTES + streamed_bytes(files, machine);
+    let resident = PROCESS_BYTES + kept + resident_bytes(files, machine);
+    let streamed = PROCESS_BYTES + kept + streamed_bytes(files, machine);
     let need = |options: &ForwardOptions| {
         forward_memory_bytes(config, image_tokens, text_tokens, machine.dtype, options)
             // The latents, their velocity and the next latents, and the prompts that wait for their pictures.
             + 3 * (image_tokens * TOKEN_CHANNELS * 4) as u64
-            + kept_bytes(config.joint_attention_dim, task)
+            + embeddings_bytes(config.joint_attention_dim, task)
     };
     let default = ForwardOptions::default();
     let fits = resident.saturating_add(need(&default)) <= budget;
@@ -291,13 +303,14 @@ fn streamed_bytes(files: &ModelFiles, machine: &Machine) -> u64 {
     (outside + 2 * block) * held_dtype(&weights, &machine.device, machine.dtype).size_in_bytes() as u64
 }
 
-/// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the picture's own bytes.
+/// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the picture's own bytes
+/// and the `kept` ones that earlier stages left with the allocator.
 ///
 /// # Errors
 /// [`Error::Memory`] when none fits.
-pub fn decode_choice(config: &VaeConfig, grid: TokenGrid, budget: u64) -> Result<(DecodeWay, u64)> {
+pub fn decode_choice(config: &VaeConfig, grid: TokenGrid, kept: u64, budget: u64) -> Result<(DecodeWay, u64)> {
     let size = grid.image();
-    let picture = PROCESS_BYTES + 3 * (size.height_px * size.width_px) as u64;
+    let picture = PROCESS_BYTES + kept + 3 * (size.height_px * size.width_px) as u64;
     let ways = DecodeWays::new(config, grid.latents())?;
     let peak = |way: &DecodeWay| picture + way.cost.memory_bytes;
     let best = ways.best(budget.saturating_sub(picture));
@@ -310,7 +323,8 @@ fn largest_elements(files: &ModelFiles, task: &Task, forward: &ForwardOptions) -
     let hidden = files.transformer.config.hidden_size() as u64;
     let tokens = (task.size.tokens().count() + task.text_tokens) as u64;
     // The widest projection: a single block's feed-forward half, four times the stream's width.
-    (tokens * hidden).max(forward.token_chunk as u64 * 4 * hidden)
+    let widest = forward.token_chunk as u64 * 4 * hidden;
+    (tokens * hidden).max(widest).max(forward.scores_elements(&files.transformer.config, tokens))
 }
 
 fn too_small(what: &str, least: u64, budget: u64) -> Error {

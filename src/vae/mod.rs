@@ -16,6 +16,8 @@ mod stream;
 mod walk;
 
 pub use config::VaeConfig;
+#[doc(hidden)]
+pub use cpu::ConvBand;
 pub use decoder::{Decoder, RowSink};
 pub use plan::{
     DecodeCost, DecodeOptions, DecodeWay, DecodeWays, Keep, best_options, decode_cost, decode_flops,
