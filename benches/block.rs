@@ -1,4 +1,5 @@
-//! The parts of a forward pass at true FLUX.1 widths: position tables, rotation, attention, a whole double block.
+//! The parts at true FLUX.1 widths: position tables, rotation, attention and a whole double block of the transformer, and
+//! one convolution of the decoder over a band of rows.
 
 #[path = "random_weights.rs"]
 mod random_weights;
@@ -14,14 +15,28 @@ use dype::{
         ops::{self, AttentionTiles, Rotation},
     },
     geometry::{ImageSize, TokenGrid},
-    position::Step,
+    position::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
+    vae::ConvBand,
 };
-use random_weights::Native;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const TEXT_TOKENS: usize = 512;
+
+/// The model's own frequencies.
+struct Native;
+
+impl PositionScaler for Native {
+    fn frequencies(&self, axis: &RotaryAxis, _step: &Step) -> AxisFrequencies {
+        let power = |i: usize| axis.theta.powf(-2.0 * i as f64 / axis.dim as f64);
+        AxisFrequencies { inv_freq: (0..axis.dim / 2).map(power).collect(), amplitude: vec![1.0; axis.dim / 2] }
+    }
+
+    fn is_dynamic(&self) -> bool {
+        false
+    }
+}
 
 fn grid(side_px: usize) -> TokenGrid {
     ImageSize::new(side_px, side_px).expect("a size").tokens()
@@ -70,8 +85,12 @@ fn attention(criterion: &mut Criterion) {
 fn double_block(criterion: &mut Criterion) {
     let config = random_weights::config(1, 0);
     let rope = tables_of(512);
-    let blocks =
-        BlockSource::new(&config, &random_weights::weights(DType::F32), WeightsMode::Resident, Compute::EXACT_F32);
+    let blocks = BlockSource::new(
+        &config,
+        &random_weights::weights("transformer", DType::F32),
+        WeightsMode::Resident,
+        Compute::EXACT_F32,
+    );
     let blocks = blocks.expect("one double block");
     let x = random(&[rope.tokens(), config.hidden_size()]);
     let room = || Tensor::zeros((24, rope.tokens(), 128), DType::F32, &Device::Cpu).expect("zeros");
@@ -90,5 +109,25 @@ fn double_block(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, tables, rotation, attention, double_block);
+/// 32 rows of a convolution of the second stage at 1024 px, 512 channels to 512: by tiles, by plain products, and by the
+/// tensor library.
+fn conv_band(criterion: &mut Criterion) {
+    let (name, channels, rows, width) = ("decoder.up_blocks.1.resnets.1.conv1", 512, 32, 256);
+    let weights = random_weights::weights("vae", DType::F32);
+    let mut group = criterion.benchmark_group("conv band");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    // In floating-point operations, as the textbook's algorithm has them.
+    group.throughput(Throughput::Elements((18 * channels * channels * rows * width) as u64));
+    for (label, plain) in [("tiles", false), ("plain products", true)] {
+        let band = ConvBand::new(&weights, name, [channels, channels], [rows, width], plain).expect("a convolution");
+        group.bench_function(label, |bencher| bencher.iter(|| black_box(band.convolve().expect("rows"))));
+    }
+    let kernel = weights.get(&format!("{name}.weight"), &[channels, channels, 3, 3]).expect("weights");
+    let input = random(&[1, channels, rows, width]);
+    group.bench_function("candle conv2d", |bencher| {
+        bencher.iter(|| black_box(input.conv2d(&kernel, 1, 1, 1, 1).expect("rows")));
+    });
+}
+
+criterion_group!(benches, tables, rotation, attention, double_block, conv_band);
 criterion_main!(benches);

@@ -1,12 +1,16 @@
 //! Our side of `benches/compare.py`: one transformer step or one decode, in a process of its own, as one JSON line.
 //!
 //! `peer step DIR --px 1024 [--dtype f32|bf16] [--weights resident|stream] [--runs N]`
+//! `peer step --blocks DOUBLE,SINGLE --px 4096 [...]` (ours alone, on random weights of FLUX.1's widths)
 //! `peer decode DIR --px 1024 [--memory BYTES] [--runs N]`
 //! `peer tables --px 4096 [--runs N]`
 //!
 //! DIR holds `transformer/` or `vae/`, as `reference.py make-step` and `make-vae` write them.
 
 #![expect(clippy::print_stdout, reason = "a program whose result is what it prints")]
+
+#[path = "random_weights.rs"]
+mod random_weights;
 
 use std::{path::Path, sync::Arc, time::Instant};
 
@@ -76,15 +80,13 @@ fn report(seconds: &[f64], flops: u64) {
 }
 
 fn step(arguments: &Arguments) -> anyhow::Result<()> {
-    let folder = arguments.folder()?.join("transformer");
-    let config: FluxConfig = read_json(&folder.join("config.json"))?;
     let mode = match arguments.value("--weights") {
         Some("stream") => WeightsMode::Stream,
         _ => WeightsMode::Resident,
     };
     let dtype = if arguments.value("--dtype") == Some("bf16") { DType::BF16 } else { DType::F32 };
     let held = if arguments.value("--hold") == Some("f32") { DType::F32 } else { DType::BF16 };
-    let weights = Weights::new(Arc::new(open_folder(&folder)?), held, Device::Cpu);
+    let (config, weights) = transformer(arguments, held)?;
     let model = Transformer::load(&config, &weights, mode, dtype)?;
     let grid = arguments.size()?.tokens();
     let random = |shape: (usize, usize, usize)| Tensor::randn(0f32, 1.0, shape, &Device::Cpu);
@@ -98,6 +100,20 @@ fn step(arguments: &Arguments) -> anyhow::Result<()> {
     })?;
     report(&seconds, step_flops(&config, grid.count(), TEXT_TOKENS));
     Ok(())
+}
+
+/// The folder's transformer, or one of so many random blocks.
+fn transformer(arguments: &Arguments, held: DType) -> anyhow::Result<(FluxConfig, Weights)> {
+    if let Some(blocks) = arguments.value("--blocks") {
+        let (double, single) = blocks.split_once(',').ok_or_else(|| anyhow!("--blocks {blocks}: write it like 1,2"))?;
+        return Ok((
+            random_weights::config(double.parse()?, single.parse()?),
+            random_weights::weights("transformer", held),
+        ));
+    }
+    let folder = arguments.folder()?.join("transformer");
+    let config = read_json(&folder.join("config.json"))?;
+    Ok((config, Weights::new(Arc::new(open_folder(&folder)?), held, Device::Cpu)))
 }
 
 /// DY-YaRN's tables of one step.

@@ -1,11 +1,10 @@
-//! Random weights of true FLUX.1 shapes, made when they are asked for. Shared by the benches and the examples.
+//! Random weights of true FLUX.1 shapes, made when they are asked for. Shared by the benches.
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use dype::{
     flux::FluxConfig,
-    position::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
     weights::{TensorSource, Weights, read_json},
 };
 
@@ -41,29 +40,15 @@ impl TensorSource for RandomWeights {
     }
 }
 
-/// FLUX.1-dev's weights, random, on the CPU.
-pub fn weights(dtype: DType) -> Weights {
+/// The weights of a part of FLUX.1-dev ("transformer" or "vae"), random, on the CPU.
+pub fn weights(part: &str, dtype: DType) -> Weights {
     let names = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/flux1_dev_tensors.json");
     let mut models: HashMap<String, HashMap<String, Vec<usize>>> = read_json(&names).expect("names and shapes");
-    let shapes = models.remove("transformer").expect("transformer");
+    let shapes = models.remove(part).expect("a part");
     Weights::new(Arc::new(RandomWeights(shapes)), dtype, Device::Cpu)
 }
 
 /// FLUX.1-dev with fewer blocks.
 pub fn config(num_layers: usize, num_single_layers: usize) -> FluxConfig {
     FluxConfig { num_layers, num_single_layers, ..FluxConfig::flux1_dev() }
-}
-
-/// The model's own frequencies.
-pub struct Native;
-
-impl PositionScaler for Native {
-    fn frequencies(&self, axis: &RotaryAxis, _step: &Step) -> AxisFrequencies {
-        let power = |i: usize| axis.theta.powf(-2.0 * i as f64 / axis.dim as f64);
-        AxisFrequencies { inv_freq: (0..axis.dim / 2).map(power).collect(), amplitude: vec![1.0; axis.dim / 2] }
-    }
-
-    fn is_dynamic(&self) -> bool {
-        false
-    }
 }

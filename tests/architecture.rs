@@ -30,8 +30,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("text", &["error", "progress", "weights"]),
     ("flux", &["error", "flash", "geometry", "position", "weights"]),
     ("vae", &["error", "flash", "geometry", "progress", "weights"]),
-    // The parts together.
-    ("model", &["error", "flux", "sampling", "vae", "weights"]),
+    // The parts together. `model` asks each part for its dimensions, whose names and shapes it checks.
+    ("model", &["error", "flux", "sampling", "text", "vae", "weights"]),
     ("settings", &["error", "flux", "geometry", "position", "sampling"]),
     ("plan", &["cache", "error", "flux", "geometry", "memory", "model", "text", "vae", "weights"]),
     (

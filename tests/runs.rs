@@ -202,7 +202,7 @@ fn memory_does_not_change_the_picture() {
     let pixels = |more: &[&str]| place.pixels(&[&size, more].concat());
     let resident = pixels(&["--weights", "resident"]);
     assert!(pixels(&["--weights", "stream"]) == resident);
-    let small = place.small(&[&size[..], &["--memory", "50MB", "-v"]].concat());
+    let small = place.small(&[&size[..], &["--memory", "70MB", "-v"]].concat());
     small.succeeds().tells(&["bands of 8 rows"]);
     let pieces = rgb8(&place.path(small.stdout.trim_end()));
     let furthest = pieces.iter().zip(&resident).map(|(a, b)| a.abs_diff(*b)).max();

@@ -18,7 +18,9 @@ use super::{
     values,
 };
 use crate::{
+    error::Result,
     flux::WeightsMode,
+    geometry::ImageSize,
     memory::Bytes,
     sampling::Rng,
     settings::{DeviceChoice, ModelDtype},
@@ -134,15 +136,9 @@ pub struct PictureArgs {
     /// What to draw; "-" reads it from stdin [default: a dark-fantasy scene]
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: Option<String>,
-    /// Height in pixels, 16 or more
-    #[arg(long, value_name = "PX", default_value_t = 4096, value_parser = values::side_px, allow_negative_numbers = true)]
-    pub height: usize,
-    /// Width in pixels, 16 or more
-    #[arg(long, value_name = "PX", default_value_t = 4096, value_parser = values::side_px, allow_negative_numbers = true)]
-    pub width: usize,
-    /// Denoising steps
-    #[arg(long, value_name = "N", default_value_t = 28, value_parser = values::steps, allow_negative_numbers = true)]
-    pub steps: usize,
+    /// Size and steps.
+    #[command(flatten)]
+    pub extent: ExtentArgs,
     /// Seed of the noise, 0 to 2^64 - 1; the same seed is the same noise on every device
     #[arg(long, value_name = "N", default_value_t = 42, value_parser = values::seed, allow_negative_numbers = true)]
     pub seed: u64,
@@ -155,6 +151,30 @@ pub struct PictureArgs {
     /// Where the noise comes from: torch-cpu, or torch-cuda:CARD (h100, rtx4090, ...)
     #[arg(long, value_name = "SOURCE", default_value = "torch-cpu", value_parser = values::rng)]
     pub rng: Rng,
+}
+
+/// How large a picture is and how many steps it takes: what its positions depend on, with or without a model.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct ExtentArgs {
+    /// Height in pixels, 16 or more
+    #[arg(long, value_name = "PX", default_value_t = 4096, value_parser = values::side_px, allow_negative_numbers = true)]
+    pub height: usize,
+    /// Width in pixels, 16 or more
+    #[arg(long, value_name = "PX", default_value_t = 4096, value_parser = values::side_px, allow_negative_numbers = true)]
+    pub width: usize,
+    /// Denoising steps
+    #[arg(long, value_name = "N", default_value_t = 28, value_parser = values::steps, allow_negative_numbers = true)]
+    pub steps: usize,
+}
+
+impl ExtentArgs {
+    /// The picture's size.
+    ///
+    /// # Errors
+    /// [`crate::Error::Request`] for an impossible size.
+    pub fn size(&self) -> Result<ImageSize> {
+        Ok(ImageSize::new(self.height, self.width)?)
+    }
 }
 
 /// Which model.

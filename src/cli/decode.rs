@@ -67,8 +67,8 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let budget = Machine::budget(&device, args.memory);
     let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
     let (kernels, budget) = (DecodeKernels::on(&device, dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
-    let (options, _) = plan::decode_choice(&vae.config, kernels, size.tokens(), budget)?;
-    let picture = pipeline::decode(&vae, &latents.to_device(&device)?, size, &options, dtype, report)?;
+    let (way, _) = plan::decode_choice(&vae.config, kernels, size.tokens(), 0, budget)?;
+    let picture = pipeline::decode(&vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
     let path = output::save(&args.output, &picture, &provenance(&metadata), args.overwrite)?;
     report.result(&path.display().to_string());
     Ok(())

@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    geometry::ImageSize,
     position::{DypeSettings, Method},
     progress::{Event, Observer},
     sampling::Mu,
@@ -60,8 +59,8 @@ pub fn request(
 ) -> Result<Request> {
     Ok(Request {
         prompt: prompt(picture.prompt.as_deref())?,
-        size: ImageSize::new(picture.height, picture.width)?,
-        steps: picture.steps,
+        size: picture.extent.size()?,
+        steps: picture.extent.steps,
         seed: picture.seed,
         guidance: picture.guidance.unwrap_or(DEFAULT_GUIDANCE),
         max_sequence_length: picture.max_sequence_length,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{position_args::PositionArgs, values};
+use super::{args::ExtentArgs, position_args::PositionArgs};
 use crate::error::{Error, Result};
 use crate::flux::FluxConfig;
 use crate::geometry::{ImageSize, PX_PER_TOKEN};
@@ -15,17 +15,9 @@ use crate::settings::ModelFacts;
 /// Show the position frequencies of each step: kappa, and each axis's scale and frequencies
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct InspectArgs {
-    /// Height of the picture in pixels
-    #[arg(long, value_name = "PX", default_value_t = 4096, value_parser = values::side_px, allow_negative_numbers = true)]
-    pub height: usize,
-
-    /// Width of the picture in pixels
-    #[arg(long, value_name = "PX", default_value_t = 4096, value_parser = values::side_px, allow_negative_numbers = true)]
-    pub width: usize,
-
-    /// Steps of the schedule
-    #[arg(long, value_name = "N", default_value_t = 28, value_parser = values::steps, allow_negative_numbers = true)]
-    pub steps: usize,
+    /// Size and steps.
+    #[command(flatten)]
+    pub extent: ExtentArgs,
 
     /// One moment t, from 1 (noise) to 0 (picture), instead of a schedule
     #[arg(long, value_name = "T", value_parser = moment, allow_negative_numbers = true)]
@@ -59,7 +51,7 @@ impl InspectArgs {
         Ok(InspectSettings {
             method: self.position.choice.method,
             dype: model.dype(self.position.dype()),
-            size: ImageSize::new(self.height, self.width)?,
+            size: self.extent.size()?,
             base_resolution_px: model.base_resolution_px(self.position.tuning.base_resolution),
             axes_dim: config.axes_dims_rope,
             theta: config.rope_theta,

@@ -7,7 +7,6 @@ use super::{
 };
 use crate::{
     flux::FluxConfig,
-    geometry::ImageSize,
     progress::{Event, Observer},
     sampling::{self, Mu, SchedulerConfig},
 };
@@ -18,10 +17,10 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
         Some(model) => model_source::dimensions(model, report)?,
         None => (FluxConfig::flux1_dev(), SchedulerConfig::flux1_dev()),
     };
-    let size = ImageSize::new(args.height, args.width).map_err(crate::Error::from)?;
+    let size = args.extent.size()?;
     let mu = args.position.tuning.mu.unwrap_or(Mu::Pinned);
     let tokens = size.tokens().count();
-    let mut sigmas = sampling::sigmas(&scheduler, args.steps, tokens, mu)?;
+    let mut sigmas = sampling::sigmas(&scheduler, args.extent.steps, tokens, mu)?;
     sigmas.pop();
     let settings = args.settings(&config, sampling::resolve_mu(&scheduler, tokens, mu), &sigmas)?;
     let inspection = inspect(&settings)?;

@@ -43,7 +43,8 @@ impl ForwardOptions {
     ) -> Result<Self> {
         let mut options = if dtype == DType::F32 { Self::default() } else { Self::LARGEST };
         let need = |options: &Self| forward_memory_bytes(config, image_tokens, text_tokens, dtype, options);
-        while need(&options) > budget_bytes {
+        let tokens = (image_tokens + text_tokens) as u64;
+        while need(&options) > budget_bytes || options.scores_elements(config, tokens) > u64::from(u32::MAX) {
             if options.token_chunk <= MIN_TOKEN_CHUNK {
                 let (least, had) = (need(&options).div_ceil(1 << 20), budget_bytes >> 20);
                 let what = format!("the transformer needs {least} MiB for this picture and may take {had} MiB");
@@ -55,6 +56,12 @@ impl ForwardOptions {
             options = options.smaller();
         }
         Ok(options)
+    }
+
+    /// Numbers in one piece's scores, on devices where they are a tensor: it must stay below 2^32
+    /// ([`super::ops::check_elements`]) however much memory there is.
+    pub fn scores_elements(&self, config: &FluxConfig, tokens: u64) -> u64 {
+        (self.heads.min(config.num_attention_heads) * self.query_rows.min(self.token_chunk)) as u64 * tokens
     }
 
     /// Where to start from on devices that hold scores as a tensor: pieces as large as a large card wants them.
@@ -116,8 +123,7 @@ fn score_bytes(config: &FluxConfig, tokens: u64, dtype: DType, options: &Forward
     if flash::takes(dtype, config.attention_head_dim) {
         return 0;
     }
-    let rows = (options.heads.min(config.num_attention_heads) * options.query_rows.min(options.token_chunk)) as u64;
-    rows * tokens * (2 * 4 + dtype.size_in_bytes() as u64)
+    options.scores_elements(config, tokens) * (2 * 4 + dtype.size_in_bytes() as u64)
 }
 
 /// One task of the CPU's kernel: a tile of scores, its queries and outputs.

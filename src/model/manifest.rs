@@ -1,11 +1,10 @@
 //! Every tensor a model of given dimensions has, by diffusers' (and transformers') names: what to check for before
 //! anything is loaded, and what a plan sums up.
 
-use serde::Deserialize;
-
 use crate::{
     error::{Error, Result},
     flux::FluxConfig,
+    text::{ClipConfig, T5Config},
     vae::VaeConfig,
     weights::{DO_NOT_FIT, TensorSource, check_shape},
 };
@@ -142,88 +141,46 @@ fn resnet(list: &mut List, name: &str, into: usize, out: usize) {
     }
 }
 
-/// A CLIP text encoder's dimensions, the part of its `config.json` that decides its tensors.
-#[derive(Debug, Clone, Deserialize)]
-pub struct ClipDims {
-    /// Tokens it knows.
-    pub vocab_size: usize,
-    /// Width; also that of the pooled embedding.
-    pub hidden_size: usize,
-    /// Width of the feed-forward part.
-    pub intermediate_size: usize,
-    /// Layers.
-    pub num_hidden_layers: usize,
-    /// Attention heads.
-    pub num_attention_heads: usize,
-    /// Longest prompt in tokens; 77.
-    pub max_position_embeddings: usize,
-}
-
 /// A CLIP text encoder's tensors.
-pub fn clip(dims: &ClipDims) -> Vec<Expected> {
-    let c = dims.hidden_size;
+pub fn clip(config: &ClipConfig) -> Vec<Expected> {
+    let c = config.hidden_size;
     let mut list = List::default();
-    list.add("text_model.embeddings.token_embedding.weight".into(), &[dims.vocab_size, c]);
-    list.add("text_model.embeddings.position_embedding.weight".into(), &[dims.max_position_embeddings, c]);
-    for i in 0..dims.num_hidden_layers {
+    list.add("text_model.embeddings.token_embedding.weight".into(), &[config.vocab_size, c]);
+    list.add("text_model.embeddings.position_embedding.weight".into(), &[config.max_position_embeddings, c]);
+    for i in 0..config.num_hidden_layers {
         let layer = format!("text_model.encoder.layers.{i}");
         for projection in ["q_proj", "k_proj", "v_proj", "out_proj"] {
             list.linear(&format!("{layer}.self_attn.{projection}"), [c, c]);
         }
         list.norm(&format!("{layer}.layer_norm1"), c);
-        list.linear(&format!("{layer}.mlp.fc1"), [dims.intermediate_size, c]);
-        list.linear(&format!("{layer}.mlp.fc2"), [c, dims.intermediate_size]);
+        list.linear(&format!("{layer}.mlp.fc1"), [config.intermediate_size, c]);
+        list.linear(&format!("{layer}.mlp.fc2"), [c, config.intermediate_size]);
         list.norm(&format!("{layer}.layer_norm2"), c);
     }
     list.norm("text_model.final_layer_norm", c);
     list.0
 }
 
-/// A T5 encoder's dimensions, the part of its `config.json` that decides its tensors.
-#[derive(Debug, Clone, Deserialize)]
-pub struct T5Dims {
-    /// Tokens it knows.
-    pub vocab_size: usize,
-    /// Width of its embeddings.
-    pub d_model: usize,
-    /// Width of the feed-forward part.
-    pub d_ff: usize,
-    /// Channels of one attention head.
-    pub d_kv: usize,
-    /// Layers.
-    pub num_layers: usize,
-    /// Attention heads.
-    pub num_heads: usize,
-    /// Buckets of relative distance; 32.
-    #[serde(default = "t5_buckets")]
-    pub relative_attention_num_buckets: usize,
-}
-
-/// Source: huggingface/transformers, `T5Config`.
-fn t5_buckets() -> usize {
-    32
-}
-
 /// A T5 encoder's tensors.
-pub fn t5(dims: &T5Dims) -> Vec<Expected> {
-    let (c, inner) = (dims.d_model, dims.num_heads * dims.d_kv);
+pub fn t5(config: &T5Config) -> Vec<Expected> {
+    let (c, inner) = (config.d_model, config.num_heads * config.d_kv);
     let mut list = List::default();
-    list.add("shared.weight".into(), &[dims.vocab_size, c]);
-    for i in 0..dims.num_layers {
+    list.add("shared.weight".into(), &[config.vocab_size, c]);
+    for i in 0..config.num_layers {
         let (attention, ff) = (format!("encoder.block.{i}.layer.0"), format!("encoder.block.{i}.layer.1"));
         for projection in ["q", "k", "v"] {
             list.add(format!("{attention}.SelfAttention.{projection}.weight"), &[inner, c]);
         }
         list.add(format!("{attention}.SelfAttention.o.weight"), &[c, inner]);
         if i == 0 {
-            let shape = [dims.relative_attention_num_buckets, dims.num_heads];
+            let shape = [config.relative_attention_num_buckets, config.num_heads];
             list.add(format!("{attention}.SelfAttention.relative_attention_bias.weight"), &shape);
         }
         list.add(format!("{attention}.layer_norm.weight"), &[c]);
         for wi in ["wi_0", "wi_1"] {
-            list.add(format!("{ff}.DenseReluDense.{wi}.weight"), &[dims.d_ff, c]);
+            list.add(format!("{ff}.DenseReluDense.{wi}.weight"), &[config.d_ff, c]);
         }
-        list.add(format!("{ff}.DenseReluDense.wo.weight"), &[c, dims.d_ff]);
+        list.add(format!("{ff}.DenseReluDense.wo.weight"), &[c, config.d_ff]);
         list.add(format!("{ff}.layer_norm.weight"), &[c]);
     }
     list.add("encoder.final_layer_norm.weight".into(), &[c]);

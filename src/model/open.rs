@@ -12,6 +12,7 @@ use super::{ModelPart, TextPart, find::Place, infer, manifest};
 use crate::{
     error::{Error, Result},
     flux::FluxConfig,
+    text::{ClipConfig, T5Config},
     vae::VaeConfig,
     weights::{
         Renamed, STEMS, SafetensorsStore, TensorSource, bfl, open_folder, read_json,
@@ -166,7 +167,7 @@ const CLIP: Encoder = Encoder {
     names: text_names::clip,
     infer: infer::clip,
     expected: |part| {
-        let c: manifest::ClipDims = part.config()?;
+        let c: ClipConfig = part.config()?;
         let sizes =
             [c.vocab_size, c.hidden_size, c.intermediate_size, c.num_attention_heads, c.max_position_embeddings];
         Ok(in_range(&sizes, c.num_hidden_layers).then(|| manifest::clip(&c)))
@@ -180,7 +181,7 @@ const T5: Encoder = Encoder {
     names: text_names::t5,
     infer: infer::t5,
     expected: |part| {
-        let c: manifest::T5Dims = part.config()?;
+        let c: T5Config = part.config()?;
         let sizes = [c.vocab_size, c.d_model, c.d_ff, c.d_kv, c.num_heads, c.relative_attention_num_buckets];
         Ok(in_range(&sizes, c.num_layers).then(|| manifest::t5(&c)))
     },

@@ -12,14 +12,17 @@ use crate::{
     memory::Bytes,
     model::{ModelFiles, manifest},
     text::T5Config,
-    vae::{self, DecodeKernels, DecodeOptions, VaeConfig},
+    vae::{DecodeKernels, DecodeOptions, DecodeWay, DecodeWays, VaeConfig},
     weights::{TensorSource, Weights},
 };
 
 pub use speed::{Speed, SpeedBook};
 
-/// What the process itself takes before any model: code, threads, tokenizers. Measured: 30 to 45 MB.
-const PROCESS_BYTES: u64 = 40_000_000;
+/// What the process itself takes before any weight is read: threads, configs, tokenizers. Measured with two threads: 52 MB.
+const PROCESS_BYTES: u64 = 52_000_000;
+/// The most that the allocator keeps for later of what a stage freed; what is larger goes back to the system at once.
+/// Measured as what a stage takes beyond its own need: 14 to 25 MB.
+const ALLOCATOR_KEEPS_BYTES: u64 = 20_000_000;
 /// Share of free memory a run takes when it is not told how much.
 const FREE_SHARE: f64 = 0.9;
 
@@ -173,16 +176,18 @@ impl Plan {
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
         }
-        let (weights, forward, denoise) = denoise_choice(files, task, machine, is_cpu, budget)?;
+        let kept = if is_cpu { kept_bytes(&[text]) } else { 0 };
+        let (weights, forward, denoise) = denoise_choice(files, task, machine, (is_cpu, kept), budget)?;
         let transformer_bytes = match weights {
             WeightsMode::Resident => resident_bytes(files, machine, is_cpu),
             WeightsMode::Stream => streamed_bytes(files, machine, is_cpu),
         };
         let kernels = if is_cpu { DecodeKernels::Cpu } else { DecodeKernels::Tensors(machine.dtype) };
-        let (decode, decode_peak) = decode_choice(&files.vae.config, kernels, grid, budget)?;
+        let kept = if is_cpu { kept_bytes(&[text, denoise - kept]) } else { 0 };
+        let (decode, decode_peak) = decode_choice(&files.vae.config, kernels, grid, kept, budget)?;
         let config = &files.transformer.config;
         let step_flops = step_flops(config, grid.count(), task.text_tokens);
-        let decode_flops = vae::decode_cost(&files.vae.config, kernels, grid.latents(), &decode)?.flops;
+        let decode_flops = decode.cost.flops;
         Ok(Self {
             task: task.clone(),
             image_tokens: grid.count(),
@@ -200,9 +205,9 @@ impl Plan {
             },
             token_chunk: forward.token_chunk,
             query_rows: forward.query_rows,
-            band_rows: decode.band_rows,
-            largest_tensor_elements: largest_elements(files, task, &forward, kernels, &decode)?,
-            choices: Choices { weights, forward, decode },
+            band_rows: decode.options.band_rows,
+            largest_tensor_elements: largest_elements(files, task, &forward).max(decode.cost.largest_elements),
+            choices: Choices { weights, forward, decode: decode.options },
         })
     }
 }
@@ -244,11 +249,17 @@ fn text_bytes(files: &ModelFiles, task: &Task, machine: &Machine) -> Result<u64>
     let tokens = task.text_tokens as u64;
     let scores = 3 * config.num_heads as u64 * tokens * tokens * 4;
     let activations = tokens * (4 * config.d_model + 3 * config.d_ff) as u64 * 4;
-    Ok(PROCESS_BYTES + 2 * block + scores + activations + kept_bytes(config.d_model, task))
+    Ok(PROCESS_BYTES + 2 * block + scores + activations + embeddings_bytes(config.d_model, task))
+}
+
+/// What the allocator still holds of stages that are over, by their peaks.
+fn kept_bytes(stages: &[u64]) -> u64 {
+    let freed = stages.iter().map(|peak| peak.saturating_sub(PROCESS_BYTES)).sum::<u64>();
+    freed.min(ALLOCATOR_KEEPS_BYTES)
 }
 
 /// What T5 gives for all prompts that are encoded together.
-fn kept_bytes(width: usize, task: &Task) -> u64 {
+fn embeddings_bytes(width: usize, task: &Task) -> u64 {
     (task.prompts * task.text_tokens * width * 4) as u64
 }
 
@@ -257,18 +268,18 @@ fn denoise_choice(
     files: &ModelFiles,
     task: &Task,
     machine: &Machine,
-    is_cpu: bool,
+    (is_cpu, kept): (bool, u64),
     budget: u64,
 ) -> Result<(WeightsMode, ForwardOptions, u64)> {
     let config = &files.transformer.config;
     let (image_tokens, text_tokens) = (task.size.tokens().count(), task.text_tokens);
-    let resident = PROCESS_BYTES + resident_bytes(files, machine, is_cpu);
-    let streamed = PROCESS_BYTES + streamed_bytes(files, machine, is_cpu);
+    let resident = PROCESS_BYTES + kept + resident_bytes(files, machine, is_cpu);
+    let streamed = PROCESS_BYTES + kept + streamed_bytes(files, machine, is_cpu);
     let need = |options: &ForwardOptions| {
         forward_memory_bytes(config, image_tokens, text_tokens, machine.dtype, options)
             // The latents, their velocity and the next latents, and the prompts that wait for their pictures.
             + 3 * (image_tokens * TOKEN_CHANNELS * 4) as u64
-            + kept_bytes(config.joint_attention_dim, task)
+            + embeddings_bytes(config.joint_attention_dim, task)
     };
     let default = ForwardOptions::default();
     let fits = resident.saturating_add(need(&default)) <= budget;
@@ -302,7 +313,8 @@ fn streamed_bytes(files: &ModelFiles, machine: &Machine, is_cpu: bool) -> u64 {
     (outside + 2 * block) * held_dtype(&weights, is_cpu, machine.dtype).size_in_bytes() as u64
 }
 
-/// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the picture's own bytes.
+/// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the picture's own bytes
+/// and the `kept` ones that earlier stages left with the allocator.
 ///
 /// # Errors
 /// [`Error::Memory`] when none fits.
@@ -310,40 +322,25 @@ pub fn decode_choice(
     config: &VaeConfig,
     kernels: DecodeKernels,
     grid: TokenGrid,
+    kept: u64,
     budget: u64,
-) -> Result<(DecodeOptions, u64)> {
+) -> Result<(DecodeWay, u64)> {
     let size = grid.image();
-    let picture = PROCESS_BYTES + 3 * (size.height_px * size.width_px) as u64;
-    let options =
-        vae::best_options(config, kernels, grid.latents(), budget.saturating_sub(picture)).map_err(|error| {
-            match (error, vae::least_options(config, kernels, grid.latents())) {
-                (Error::Memory { .. }, Ok(least)) => too_small(
-                    "decoding",
-                    picture + vae::decode_memory_bytes(config, kernels, grid.latents(), &least),
-                    budget,
-                ),
-                (error, _) => error,
-            }
-        })?;
-    let peak = picture + vae::decode_memory_bytes(config, kernels, grid.latents(), &options);
-    Ok((options, peak))
+    let picture = PROCESS_BYTES + kept + 3 * (size.height_px * size.width_px) as u64;
+    let ways = DecodeWays::new(config, kernels, grid.latents())?;
+    let peak = |way: &DecodeWay| picture + way.cost.memory_bytes;
+    let best = ways.best(budget.saturating_sub(picture));
+    let least = || too_small("decoding", ways.least().map_or(picture, peak), budget);
+    best.map(|way| (way.clone(), peak(way))).ok_or_else(least)
 }
 
-fn largest_elements(
-    files: &ModelFiles,
-    task: &Task,
-    forward: &ForwardOptions,
-    kernels: DecodeKernels,
-    decode: &DecodeOptions,
-) -> Result<u64> {
-    let (config, grid) = (&files.transformer.config, task.size.tokens());
-    let hidden = config.hidden_size() as u64;
-    let tokens = (grid.count() + task.text_tokens) as u64;
-    let stream = tokens * hidden;
+/// Numbers in the transformer's largest tensor.
+fn largest_elements(files: &ModelFiles, task: &Task, forward: &ForwardOptions) -> u64 {
+    let hidden = files.transformer.config.hidden_size() as u64;
+    let tokens = (task.size.tokens().count() + task.text_tokens) as u64;
     // The widest projection: a single block's feed-forward half, four times the stream's width.
-    let chunk = forward.token_chunk as u64 * 4 * hidden;
-    let decode = vae::decode_cost(&files.vae.config, kernels, grid.latents(), decode)?.largest_elements;
-    Ok(stream.max(chunk).max(decode))
+    let widest = forward.token_chunk as u64 * 4 * hidden;
+    (tokens * hidden).max(widest).max(forward.scores_elements(&files.transformer.config, tokens))
 }
 
 fn too_small(what: &str, least: u64, budget: u64) -> Error {

@@ -16,8 +16,10 @@ mod stream;
 mod walk;
 
 pub use config::VaeConfig;
+#[doc(hidden)]
+pub use cpu::ConvBand;
 pub use decoder::{Decoder, RowSink};
 pub use plan::{
-    DecodeCost, DecodeKernels, DecodeOptions, Keep, best_options, decode_cost, decode_flops, decode_memory_bytes,
-    least_options,
+    DecodeCost, DecodeKernels, DecodeOptions, DecodeWay, DecodeWays, Keep, best_options, decode_cost, decode_flops,
+    decode_memory_bytes, least_options,
 };

@@ -106,33 +106,59 @@ pub fn decode_flops(config: &VaeConfig, size: LatentSize) -> u64 {
     decode_cost(config, DecodeKernels::Cpu, size, &DecodeOptions::default()).map_or(0, |cost| cost.flops)
 }
 
-/// The way with the least work that fits into `budget_bytes` and keeps every buffer below 2^32 elements; among equals the
-/// one with the higher bands.
+/// One way to decode, and what it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeWay {
+    /// How.
+    pub options: DecodeOptions,
+    /// What it takes.
+    pub cost: DecodeCost,
+}
+
+/// Every way worth trying with latents of this size, each walked once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeWays(Vec<DecodeWay>);
+
+impl DecodeWays {
+    /// Walks them all.
+    ///
+    /// # Errors
+    /// As [`decode_cost`].
+    pub fn new(config: &VaeConfig, kernels: DecodeKernels, size: LatentSize) -> Result<Self> {
+        let way = |options| Ok(DecodeWay { cost: decode_cost(config, kernels, size, &options)?, options });
+        ways(config.block_out_channels.len()).map(way).collect::<Result<_>>().map(Self)
+    }
+
+    /// The one with the least work that fits into `budget_bytes` and keeps every buffer below 2^32 elements; among equals
+    /// the one with the higher bands. None where none fits.
+    pub fn best(&self, budget_bytes: u64) -> Option<&DecodeWay> {
+        let fits = |cost: &DecodeCost| cost.memory_bytes <= budget_bytes && cost.largest_elements < 1 << 32;
+        self.0.iter().filter(|way| fits(&way.cost)).min_by_key(|way| way.cost.flops)
+    }
+
+    /// The one that needs the least memory.
+    pub fn least(&self) -> Option<&DecodeWay> {
+        self.0.iter().min_by_key(|way| (way.cost.memory_bytes, way.cost.flops))
+    }
+}
+
+/// The way with the least work that fits into `budget_bytes`; see [`DecodeWays::best`].
 ///
 /// # Errors
-/// [`Error::Memory`] when none fits; its hint says what the least is.
+/// [`Error::Memory`] when none fits; it says what the least is.
 pub fn best_options(
     config: &VaeConfig,
     kernels: DecodeKernels,
     size: LatentSize,
     budget_bytes: u64,
 ) -> Result<DecodeOptions> {
-    let mut best: Option<(u64, DecodeOptions)> = None;
-    let mut least = u64::MAX;
-    for options in ways(config.block_out_channels.len()) {
-        let cost = decode_cost(config, kernels, size, &options)?;
-        least = least.min(cost.memory_bytes);
-        let fits = cost.memory_bytes <= budget_bytes && cost.largest_elements < 1 << 32;
-        if fits && best.as_ref().is_none_or(|(flops, _)| cost.flops < *flops) {
-            best = Some((cost.flops, options));
-        }
-    }
-    best.map(|(_, options)| options).ok_or_else(|| Error::Memory {
+    let ways = DecodeWays::new(config, kernels, size)?;
+    ways.best(budget_bytes).map(|way| way.options.clone()).ok_or_else(|| Error::Memory {
         what: format!(
             "decoding {} x {} latents takes at least {} MB, and {} MB may be used",
             size.height,
             size.width,
-            least.div_ceil(1_000_000),
+            ways.least().map_or(0, |way| way.cost.memory_bytes).div_ceil(1_000_000),
             budget_bytes / 1_000_000
         ),
         hint: "allow more with --memory, or ask for a smaller picture".into(),
@@ -142,17 +168,9 @@ pub fn best_options(
 /// The way that needs the least memory.
 ///
 /// # Errors
-/// [`Error::Model`] when the configuration is not one of a decoder.
+/// As [`decode_cost`].
 pub fn least_options(config: &VaeConfig, kernels: DecodeKernels, size: LatentSize) -> Result<DecodeOptions> {
-    let mut least: Option<(DecodeCost, DecodeOptions)> = None;
-    for options in ways(config.block_out_channels.len()) {
-        let cost = decode_cost(config, kernels, size, &options)?;
-        let rank = |cost: &DecodeCost| (cost.memory_bytes, cost.flops);
-        if least.as_ref().is_none_or(|(best, _)| rank(&cost) < rank(best)) {
-            least = Some((cost, options));
-        }
-    }
-    Ok(least.map(|(_, options)| options).unwrap_or_default())
+    Ok(DecodeWays::new(config, kernels, size)?.least().map(|way| way.options.clone()).unwrap_or_default())
 }
 
 /// All ways worth trying: high bands first, and no stage keeps more than a coarser, smaller one.

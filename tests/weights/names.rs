@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use dype::{
     flux::FluxConfig,
     model::manifest as expected,
+    text::{ClipConfig, T5Config},
     vae::VaeConfig,
     weights::{Part, Renamed, SafetensorsStore, TensorSource, bfl, open_folder, text_names},
 };
@@ -78,26 +79,10 @@ fn expected_tensors_are_those_of_the_real_model() {
     let decoder: BTreeMap<_, _> = decoder.map(|(name, shape)| (name.clone(), shape.clone())).collect();
     assert_eq!(as_map(expected::decoder(&VaeConfig::flux1())), decoder);
 
-    let clip = expected::ClipDims {
-        vocab_size: 49408,
-        hidden_size: 768,
-        intermediate_size: 3072,
-        num_hidden_layers: 12,
-        num_attention_heads: 12,
-        max_position_embeddings: 77,
-    };
-    assert_eq!(&as_map(expected::clip(&clip)), ManifestSource::diffusers("text_encoder").shapes());
-
-    let t5 = expected::T5Dims {
-        vocab_size: 32128,
-        d_model: 4096,
-        d_ff: 10240,
-        d_kv: 64,
-        num_layers: 24,
-        num_heads: 64,
-        relative_attention_num_buckets: 32,
-    };
-    assert_eq!(&as_map(expected::t5(&t5)), ManifestSource::diffusers("text_encoder_2").shapes());
+    let clip = as_map(expected::clip(&ClipConfig::clip_l()));
+    assert_eq!(&clip, ManifestSource::diffusers("text_encoder").shapes());
+    let t5 = as_map(expected::t5(&T5Config::t5_xxl()));
+    assert_eq!(&t5, ManifestSource::diffusers("text_encoder_2").shapes());
 }
 
 fn bits(t: &Tensor) -> Vec<u16> {

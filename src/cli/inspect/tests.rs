@@ -117,7 +117,7 @@ fn defaults_are_flux1_at_4096() {
     let [(_, height), (_, width)] = settings.axes();
     assert_eq!(height, RotaryAxis { dim: 56, theta: 10_000.0, base_patches: 64, patches: 256 });
     assert_eq!(width, height);
-    assert_eq!((args.steps, settings.t.as_slice()), (28, [1.0, 0.5].as_slice()));
+    assert_eq!((args.extent.steps, settings.t.as_slice()), (28, [1.0, 0.5].as_slice()));
     let args = parse(&["--t", "0.25"]).expect("valid");
     assert_eq!(args.settings(&FluxConfig::flux1_dev(), None, &[1.0]).expect("valid").t, [0.25]);
 }

@@ -1,6 +1,7 @@
 //! The decoder's kernels on the CPU: f32, channels last, every thread on its own rows.
 
 mod buffer;
+mod conv_band;
 mod direct;
 pub(super) mod elementwise;
 mod matmul;
@@ -16,6 +17,7 @@ use super::kernels::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach};
 use crate::{error::Result, weights::Weights};
 
 pub(super) use buffer::{Buffer, Pool};
+pub use conv_band::ConvBand;
 pub(super) use matmul::{View, multiply, transpose};
 
 /// Feature maps as plain f32 slices.

@@ -1,0 +1,104 @@
+//! The plan: what it says of the real model without one, and of real runs of a small one.
+
+mod support;
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+use dype::{
+    flux::FluxConfig,
+    geometry::ImageSize,
+    model::{ModelFiles, ModelPart, ModelRequest},
+    plan::{Machine, Plan, Task},
+    vae::VaeConfig,
+};
+use support::{fixture, manifest::ManifestSource};
+
+/// The real FLUX.1-dev by its dimensions, names and shapes; the text encoders are tiny-flux's.
+fn flux1() -> ModelFiles {
+    let tiny = ModelFiles::resolve(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let source = |part| Arc::new(ManifestSource::diffusers(part));
+    ModelFiles {
+        transformer: ModelPart { config: FluxConfig::flux1_dev(), source: source("transformer") },
+        vae: ModelPart { config: VaeConfig::flux1(), source: source("vae") },
+        ..tiny
+    }
+}
+
+/// However much memory there is, no tensor has 2^32 elements: launches on a GPU count in 32 bits.
+#[test]
+fn no_tensor_of_a_large_picture_reaches_what_a_device_can_count() {
+    let files = flux1();
+    for side_px in [4096, 8192] {
+        for dtype in [DType::F32, DType::BF16] {
+            let size = ImageSize::new(side_px, side_px).expect("a size");
+            let task = Task { size, steps: 28, text_tokens: 512, prompts: 1 };
+            let machine = Machine { device: Device::Cpu, dtype, budget: None, weights: None };
+            let plan = Plan::new(&files, &task, &machine).expect("all the memory there is");
+            let (largest, forward) = (plan.largest_tensor_elements, plan.choices.forward);
+            assert!(largest < 1 << 32, "{side_px} px, {dtype:?}: {largest}, {forward:?}");
+            // The stream alone: 3072 channels of every token.
+            assert!(largest >= 3072 * (size.tokens().count() as u64 + 512), "{largest}");
+        }
+    }
+}
+
+/// The peak of a run is within 15% of the plan's, which counts what the program allocates: mapped files, the program's
+/// own among them, come on top.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_takes_the_memory_that_was_planned() {
+    for side in ["64", "512"] {
+        let (planned, taken) = (peak::planned(side), peak::taken(side));
+        let ratio = taken / planned;
+        assert!((0.85..1.15).contains(&ratio), "{side} px: planned {planned:.0}, taken {taken:.0}, {ratio:.2}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod peak {
+    use std::{fs, process::Stdio, thread, time::Duration};
+
+    use serde_json::Value;
+
+    use crate::support::program::{Place, small};
+
+    /// Arguments of a run of tiny-flux with a full prompt. Two threads: each has stacks and buffers of its own.
+    fn command(place: &Place, side: &str, more: &[&str]) -> std::process::Command {
+        let size = ["--height", side, "--width", side, "--max-sequence-length", "512", "--json"];
+        let mut command = place.command(&small(&[&size, more].concat()));
+        command.env("RAYON_NUM_THREADS", "2").stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+
+    fn json(output: &std::process::Output) -> Value {
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// The peak that is stated before a run, in bytes.
+    pub fn planned(side: &str) -> f64 {
+        let plan = json(&command(&Place::new(), side, &["--dry-run"]).output().expect("runs"));
+        let stages = plan["plan"]["peak_bytes"].as_object().expect("stages").values();
+        stages.filter_map(Value::as_f64).fold(0.0, f64::max)
+    }
+
+    /// The peak that a run reports, less the most of mapped files that was seen resident, in bytes.
+    pub fn taken(side: &str) -> f64 {
+        let place = Place::new();
+        let mut child = command(&place, side, &[]).spawn().expect("starts");
+        let mut mapped = 0.0f64;
+        while child.try_wait().expect("a child").is_none() {
+            mapped = mapped.max(mapped_bytes(child.id()).unwrap_or(0.0));
+            thread::sleep(Duration::from_millis(2));
+        }
+        let run = json(&child.wait_with_output().expect("ends"));
+        run["peak_memory_bytes"].as_f64().expect("Linux tells") - mapped
+    }
+
+    fn mapped_bytes(process: u32) -> Option<f64> {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        let line = status.lines().find(|line| line.starts_with("RssFile:"))?;
+        Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? * 1024.0)
+    }
+}
