@@ -24,6 +24,7 @@ pub const NAME: &str = "demo";
 /// A file of the repository: where it stands in it, and what it holds.
 type File = (&'static str, &'static [u8]);
 
+#[cfg(feature = "demo")]
 macro_rules! files {
     ($($path:literal),+ $(,)?) => {
         &[$(($path, include_bytes!(concat!("../assets/demo/", $path)))),+]
