@@ -5,7 +5,7 @@
 //! they are asked for, so that whatever reads a model's folder reads this one; nothing behind that knows its name.
 
 use std::{
-    fmt::Write,
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     sync::LazyLock,
@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     cache,
     error::{Error, Result},
+    output,
 };
 
 /// What `--model` calls it.
@@ -143,16 +144,7 @@ fn is_whole(folder: &Path) -> bool {
 /// Writes every file; each is whole or not there, however many processes do this at once.
 fn write_all(folder: &Path) -> Result<()> {
     for (path, bytes) in FILES {
-        let path = folder.join(path);
-        let parent = path.parent().unwrap_or(folder);
-        fs::create_dir_all(parent).map_err(|e| Error::disk("cannot create", parent, e))?;
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &path));
-        written.map_err(|e| {
-            // Nothing is lost when it cannot be removed either: it is no file of the model.
-            let _ = fs::remove_file(&temporary);
-            Error::disk("cannot write", &path, e)
-        })?;
+        output::write_atomically(&folder.join(path), true, |file| file.write_all(bytes))?;
     }
     Ok(())
 }

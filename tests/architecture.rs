@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cache", &[]),
     ("draw", &[]),
     // The model inside the binary: files, as a folder.
-    ("demo", &["cache", "error"]),
+    ("demo", &["cache", "error", "output"]),
     ("batch", &["error", "geometry", "position", "sampling"]),
     ("preview", &["error", "geometry"]),
     ("compare", &["draw", "error", "geometry"]),

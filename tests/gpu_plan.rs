@@ -2,31 +2,18 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use candle_core::{DType, Device};
 use dype::{
     Error,
-    flux::{FluxConfig, WeightsMode},
+    flux::WeightsMode,
     geometry::ImageSize,
     memory::Bytes,
-    model::{ModelFiles, ModelPart, ModelRequest},
     plan::{Machine, Plan, Task},
-    vae::VaeConfig,
 };
-use support::{fixture, manifest::ManifestSource};
+use support::manifest::flux1;
 
 /// What a desktop and the CUDA context leave free of a card: about 0.7 GB are gone before a run starts.
 const TAKEN: u64 = 700_000_000;
-
-/// FLUX.1-dev's transformer and autoencoder by shape; the text encoders are small ones.
-fn flux1() -> ModelFiles {
-    let mut files = ModelFiles::resolve(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
-    let source = |part| Arc::new(ManifestSource::diffusers(part));
-    files.transformer = ModelPart { config: FluxConfig::flux1_dev(), source: source("transformer") };
-    files.vae = ModelPart { config: VaeConfig::flux1(), source: source("vae") };
-    files
-}
 
 fn plan(card_gib: u64, side_px: usize) -> Result<Plan, Error> {
     let size = ImageSize::new(side_px, side_px).expect("a size");

@@ -2,28 +2,12 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use candle_core::{DType, Device};
 use dype::{
-    flux::FluxConfig,
     geometry::ImageSize,
-    model::{ModelFiles, ModelPart, ModelRequest},
     plan::{Machine, Plan, Task},
-    vae::VaeConfig,
 };
-use support::{fixture, manifest::ManifestSource};
-
-/// The real FLUX.1-dev by its dimensions, names and shapes; the text encoders are tiny-flux's.
-fn flux1() -> ModelFiles {
-    let tiny = ModelFiles::resolve(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
-    let source = |part| Arc::new(ManifestSource::diffusers(part));
-    ModelFiles {
-        transformer: ModelPart { config: FluxConfig::flux1_dev(), source: source("transformer") },
-        vae: ModelPart { config: VaeConfig::flux1(), source: source("vae") },
-        ..tiny
-    }
-}
+use support::manifest::flux1;
 
 /// However much memory there is, no tensor has 2^32 elements: launches on a GPU count in 32 bits.
 #[test]

@@ -148,7 +148,11 @@ pub fn dimensions(name: &str, observer: &dyn Observer) -> Result<(FluxConfig, Sc
 /// # Errors
 /// What finding, fetching and opening may fail with.
 pub fn autoencoder(name: &str, vae: Option<&Path>, observer: &dyn Observer) -> Result<ModelPart<VaeConfig>> {
-    if let Some(path) = vae.map(Path::to_path_buf).map_or_else(|| on_disk(name), |path| Ok(Some(path)))? {
+    let path = match vae {
+        Some(path) => Some(path.to_path_buf()),
+        None => on_disk(name)?,
+    };
+    if let Some(path) = path {
         return model::autoencoder(&path);
     }
     let others: Vec<FluxPart> = FluxPart::ALL.into_iter().filter(|part| *part != FluxPart::Vae).collect();

@@ -6,14 +6,30 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use candle_core::{DType, Device, Tensor};
 use dype::{
     Error, Result,
+    flux::FluxConfig,
+    model::{ModelFiles, ModelPart, ModelRequest},
+    vae::VaeConfig,
     weights::{TensorSource, read_json},
 };
+
+use super::fixture;
+
+/// The real FLUX.1-dev by its dimensions, names and shapes; the text encoders are tiny-flux's.
+pub fn flux1() -> ModelFiles {
+    let tiny = ModelFiles::resolve(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let source = |part| Arc::new(ManifestSource::diffusers(part));
+    ModelFiles {
+        transformer: ModelPart { config: FluxConfig::flux1_dev(), source: source("transformer") },
+        vae: ModelPart { config: VaeConfig::flux1(), source: source("vae") },
+        ..tiny
+    }
+}
 
 /// Names and shapes without tensors.
 pub struct ManifestSource {
