@@ -1,6 +1,6 @@
-"""Encodes every scene once: DIR/latents.pt holds float16 latents, their mean and their standard deviation.
+"""Encodes every scene of a size once: DIR/latents-SIZE.pt holds float16 latents, their mean and their standard deviation.
 
-    python cache.py DIR [--device cpu]
+    python cache.py DIR [--size 256] [--device cpu]
 """
 import argparse
 from pathlib import Path
@@ -27,6 +27,7 @@ def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("dir")
     a.add_argument("--device", default="cpu")
+    a.add_argument("--size", type=int, default=256)
     a.add_argument("--scenes", type=int, default=0, help="only so many, 0 for all")
     a.add_argument("--compile", action="store_true")
     a = a.parse_args()
@@ -34,7 +35,7 @@ def main():
     encode = lambda x: model.encode(x).latent_dist.mode()
     encode = torch.compile(encode, dynamic=False) if a.compile else encode
     out = []
-    for k, part in enumerate(shards(a.dir)):
+    for k, part in enumerate(shards(a.dir, a.size)):
         for i in range(0, len(part), 40):
             x = torch.from_numpy(np.asarray(part[i:i + 40])).to(a.device).permute(0, 3, 1, 2).float() / 127.5 - 1
             with torch.autocast(a.device, dtype=torch.bfloat16):
@@ -46,7 +47,7 @@ def main():
     some = z[::7].float()
     mean, std = some.mean(), some.std()
     each = some.std((0, 2, 3))
-    torch.save({"latents": z, "mean": mean.item(), "std": std.item()}, Path(a.dir, "latents.pt"))
+    torch.save({"latents": z, "mean": mean.item(), "std": std.item()}, Path(a.dir, f"latents-{a.size}.pt"))
     print(f"{tuple(z.shape)} mean {mean:.4f} std {std:.4f} by channel {' '.join(f'{x:.2f}' for x in each)}")
 
 

@@ -1,6 +1,6 @@
-"""Renders the training scenes into shards of uint8 [n, 256, 256, 3] under DIR/scenes.
+"""Renders the training scenes into shards of uint8 [n, size, size, 3] under DIR/scenes/SIZE.
 
-    python data.py DIR [--scenes 16000] [--size 256] [--workers 2]
+    python data.py DIR [--size 256] [--scenes 12000] [--workers 2]
 """
 import argparse
 from functools import partial
@@ -19,19 +19,19 @@ def picture(seed, size):
     return render(Scene.of(seed), size, size)
 
 
-def shards(folder):
+def shards(folder, size=256):
     """Finished shards in order, as memory maps."""
-    return [np.load(p, mmap_mode="r") for p in sorted(Path(folder, "scenes").glob("[0-9]*.npy"))]
+    return [np.load(p, mmap_mode="r") for p in sorted(Path(folder, "scenes", str(size)).glob("[0-9]*.npy"))]
 
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("dir")
-    a.add_argument("--scenes", type=int, default=16000)
+    a.add_argument("--scenes", type=int, default=12000)
     a.add_argument("--size", type=int, default=256)
     a.add_argument("--workers", type=int, default=2)
     a = a.parse_args()
-    out = Path(a.dir, "scenes")
+    out = Path(a.dir, "scenes", str(a.size))
     out.mkdir(parents=True, exist_ok=True)
     with Pool(a.workers) as pool:
         for k in range(a.scenes // SHARD):

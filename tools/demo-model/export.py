@@ -54,7 +54,7 @@ def main():
     folder, out = Path(a.dir), Path(a.out)
     shutil.rmtree(out, ignore_errors=True)
     m, text = load_flow(folder, a.weights)
-    latents = torch.load(folder / "latents.pt", mmap=True)
+    latents = torch.load(folder / "latents-256.pt", mmap=True)
     m.to(torch.bfloat16).save_pretrained(out / "transformer")
     load_autoencoder(folder).to(torch.bfloat16, memory_format=torch.contiguous_format).save_pretrained(out / "vae")
     text.clip.to(torch.bfloat16).save_pretrained(out / "text_encoder")

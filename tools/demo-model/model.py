@@ -3,7 +3,7 @@ import math
 
 import torch
 
-BASE_PX = 256          # training resolution
+BASE_PX = 512          # training resolution: 32 x 32 tokens
 TEXT_TOKENS = 24       # T5 tokens; tokenizer_2's model_max_length says so to whoever loads the model
 LATENT_CHANNELS = 16
 

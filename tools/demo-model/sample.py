@@ -1,6 +1,6 @@
 """A contact sheet from a checkpoint, at the training size, without the export: a quick look while it trains.
 
-    python sample.py DIR sheet.png [--weights flow.pt] [--guidance 2.5] [--steps 16]
+    python sample.py DIR sheet.png [--weights flow.pt] [--guidance 2.5] [--steps 16] [--half]
 """
 import argparse
 
@@ -17,12 +17,12 @@ PROMPTS = ["snowy mountains at noon", "snowy peaks at sunset", "a mountain lands
 
 
 @torch.no_grad()
-def pictures(m, text, vae, mean, std, prompts, rows=16, cols=16, guidance=2.5, steps=16, seed=0, distilled=False):
-    x = torch.randn(len(prompts), rows * cols, 64, generator=torch.Generator().manual_seed(seed))
+def pictures(m, text, vae, mean, std, prompts, side=32, stride=1.0, guidance=2.5, steps=16, seed=0, distilled=False):
+    x = torch.randn(len(prompts), side * side, 64, generator=torch.Generator().manual_seed(seed))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         pooled, embeds = text(list(prompts) + [""])
         none = pooled[-1:].expand(len(prompts), -1), embeds[-1:].expand(len(prompts), -1, -1)
-        table, s = rope(m, rows, cols, 24), sigmas(steps)
+        table, s = rope(m, side, side, 24, stride), sigmas(steps)
         for a, b in zip(s, s[1:]):
             t, g = a.expand(len(prompts)), torch.full((len(prompts),), guidance if distilled else 1.0)
             v = velocity(m, x, t, g, pooled[:-1], embeds[:-1], table)
@@ -30,7 +30,7 @@ def pictures(m, text, vae, mean, std, prompts, rows=16, cols=16, guidance=2.5, s
                 u = velocity(m, x, t, g, *none, table)
                 v = u + guidance * (v - u)
             x = x + (b - a) * v
-        y = vae.decode(unpack(x, rows * 2, cols * 2) * std + mean).sample.float()
+        y = vae.decode(unpack(x, side * 2, side * 2) * std + mean).sample.float()
     return ((y.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
@@ -43,10 +43,11 @@ def main():
     a.add_argument("--guidance", type=float, default=2.5)
     a.add_argument("--steps", type=int, default=16)
     a.add_argument("--seed", type=int, default=0)
+    a.add_argument("--half", action="store_true", help="half-size pictures, as the half phase trains them")
     a = a.parse_args()
     m, text = load_flow(a.dir, a.weights)
-    stats = torch.load(f"{a.dir}/latents.pt", mmap=True)
-    p = pictures(m, text, load_autoencoder(a.dir), stats["mean"], stats["std"], PROMPTS, guidance=a.guidance, steps=a.steps, seed=a.seed, distilled=a.weights.startswith("guided"))
+    stats = torch.load(f"{a.dir}/latents-256.pt", mmap=True)
+    p = pictures(m, text, load_autoencoder(a.dir), stats["mean"], stats["std"], PROMPTS, 16 if a.half else 32, 2.0 if a.half else 1.0, guidance=a.guidance, steps=a.steps, seed=a.seed, distilled=a.weights.startswith("guided"))
     Image.fromarray(np.concatenate([np.concatenate(list(p[i:i + 4]), 1) for i in range(0, len(p), 4)])).save(a.out)
 
 

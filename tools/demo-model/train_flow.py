@@ -1,11 +1,12 @@
 """Trains text encoders and transformer together by rectified flow on cached latents, then distils guidance into it.
 
-    python train_flow.py DIR --seconds 3000 [--half 1350] [--compile] [--device cpu]
+    python train_flow.py DIR --seconds 7000 [--quarter 1300 --half 4000] [--compile] [--device cpu]
     python train_flow.py DIR --distil --seconds 700
 
-First phase, `--half` seconds: half-size pictures (latents averaged 2 x 2) whose tokens sit on every second position
-of the full grid; four times cheaper, it settles the layout. Second phase: full pictures. Time is logit-normal, a tenth of the
-captions is left empty, Muon trains the matrices of the blocks and AdamW the rest; the guidance input is 1 (no guidance).
+Three phases, each on four times the tokens of the one before and each on the positions of the full 32 x 32 grid: until
+`--quarter` seconds pictures of a quarter of the size (the half ones' latents averaged 2 x 2) whose tokens sit on every fourth
+position, until `--half` seconds pictures of half the size on every second, then full ones. The cheap phases settle the layout.
+Time is logit-normal (later for full pictures, whose neighbours say more of one another), a tenth of the captions is left empty, Muon trains the matrices of the blocks and AdamW the rest; the guidance input is 1 (no guidance).
 Distillation: the student with guidance g in [1, 8] learns v(empty) + g (v(caption) - v(empty)) of the averaged teacher
 (Meng et al. 2023, "On distillation of guided diffusion models"). Resumes from DIR/flow.pt and DIR/guided.pt.
 """
@@ -26,6 +27,7 @@ from model import BASE_PX, Average, Muon, image_ids, pack, transformer
 from text import Text
 
 DROP = .10
+PHASES = {"quarter": (256, 8, 4.0, .4), "half": (256, 16, 2.0, .4), "full": (BASE_PX, 32, 1.0, .9)}     # scenes, tokens a side, stride, mean logit of time
 MUON_RATE, ADAM_RATE = 2.5e-3, 1.2e-3
 
 
@@ -75,32 +77,34 @@ class Batches:
     """Latents and fresh captions of random scenes."""
 
     def __init__(self, folder, seed, device):
-        d = torch.load(Path(folder, "latents.pt"))
-        self.z, self.mean, self.std, self.device = d["latents"], d["mean"], d["std"], device
+        sizes = {size: torch.load(Path(folder, f"latents-{size}.pt"), mmap=True) for size in (256, BASE_PX)}
+        self.mean, self.std, self.device = sizes[256]["mean"], sizes[256]["std"], device
+        self.latents = {size: d["latents"] for size, d in sizes.items()}
         self.r = np.random.default_rng(seed)
         self.known = {}
 
-    def __call__(self, n, half=False):
-        index = self.r.integers(0, len(self.z), n)
-        z = (self.z[torch.from_numpy(index)].to(self.device).float() - self.mean) / self.std
+    def __call__(self, n, phase):
+        latents = self.latents[PHASES[phase][0]]
+        index = self.r.integers(0, len(latents), n)
+        z = (latents[torch.from_numpy(index)].to(self.device).float() - self.mean) / self.std
         texts = []
         for i in index:
             scene = self.known.setdefault(i, None) or scenes.Scene.of(FIRST_SEED + int(i))
             self.known[i] = scene
             texts.append(scenes.caption(scene, self.r)[0])
-        return pack(F.avg_pool2d(z, 2) if half else z), texts
+        return pack(F.avg_pool2d(z, 2) if phase == "quarter" else z), texts
 
-    def times(self, n):
-        return torch.from_numpy(1 / (1 + np.exp(-self.r.normal(.4, 1.1, n)))).float().to(self.device)
+    def times(self, n, phase):
+        return torch.from_numpy(1 / (1 + np.exp(-self.r.normal(PHASES[phase][3], 1.1, n)))).float().to(self.device)
 
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("dir")
-    a.add_argument("--seconds", type=float, default=3000)
-    a.add_argument("--half", type=float, default=1350, help="seconds for half-size pictures")
-    a.add_argument("--batch", type=int, default=32)
-    a.add_argument("--half-batch", type=int, default=64)
+    a.add_argument("--seconds", type=float, default=7000)
+    a.add_argument("--quarter", type=float, default=1300, help="seconds at which the quarter phase ends")
+    a.add_argument("--half", type=float, default=4000, help="seconds at which the half phase ends")
+    a.add_argument("--batch", type=int, default=12, help="full pictures; the half phase takes 32 / 12 as many, the quarter phase twice as many again")
     a.add_argument("--decay", type=float, default=.995)
     a.add_argument("--device", default="cpu")
     a.add_argument("--seed", type=int, default=0)
@@ -148,19 +152,19 @@ def main():
         Path(str(path) + ".part").rename(path)
 
     data = Batches(folder, [a.seed, step, int(a.distil)], device)
-    side = BASE_PX // 16
-    tables = {h: rope(m, side // (2 if h else 1), side // (2 if h else 1), 24, 2.0 if h else 1.0, device) for h in (False, True)}
+    tables = {name: rope(m, side, side, 24, stride, device) for name, (_, side, stride, _) in PHASES.items()}
+    sizes = {"quarter": a.batch * 64 // 12, "half": a.batch * 32 // 12, "full": a.batch}
     start, base, last, total, seen = time.time(), spent, time.time(), 0.0, 0
     while spent < a.seconds:
         part = spent / a.seconds
-        half = not a.distil and spent < a.half
-        n = a.half_batch if half else a.batch
-        rate = min(1, (step + 1) / 60) * min(1, (1.02 - part) / (.4 if not a.distil else 1))     # constant, then straight down
+        phase = "full" if a.distil or spent >= a.half else "quarter" if spent < a.quarter else "half"
+        n = sizes[phase]
+        rate = min(1, (step + 1) / 60) * min(1, (1.02 - part) / (.3 if not a.distil else 1))     # constant, then straight down
         for o in opts:
             for g in o.param_groups:
                 g["lr"] = g["top"] * g["scale"] * rate * (.4 if a.distil else 1)
-        x, texts = data(n, half)
-        noise, t = torch.randn_like(x), data.times(n)
+        x, texts = data(n, phase)
+        noise, t = torch.randn_like(x), data.times(n, phase)
         xt, target = torch.lerp(x, noise, t[:, None, None]), noise - x
         drop = torch.from_numpy(data.r.random(n) < DROP)
         if not a.distil:
@@ -174,11 +178,11 @@ def main():
                     none = pooled[-1:].expand(n, -1), embeds[-1:].expand(n, -1, -1)
                     pooled, embeds = pooled[:-1], embeds[:-1]
                     one = torch.ones_like(guidance)
-                    yes, no = velocity(teacher, xt, t, one, pooled, embeds, tables[False]), velocity(teacher, xt, t, one, *none, tables[False])
+                    yes, no = velocity(teacher, xt, t, one, pooled, embeds, tables[phase]), velocity(teacher, xt, t, one, *none, tables[phase])
                     target = no + guidance[:, None, None] * (yes - no)
             else:
                 pooled, embeds = text(texts)
-            loss = F.mse_loss(velocity(m, xt, t, guidance, pooled, embeds, tables[half]), target)
+            loss = F.mse_loss(velocity(m, xt, t, guidance, pooled, embeds, tables[phase]), target)
         for o in opts:
             o.zero_grad()
         loss.backward()
@@ -189,7 +193,7 @@ def main():
         step, seen, total = step + 1, seen + n, total + loss.item()
         spent = base + time.time() - start
         if step % 50 == 0:
-            print(f"step {step} {spent:.0f} s {'half' if half else 'full'} loss {total / 50:.4f} rate {rate:.2f} {seen / (time.time() - start):.1f} pictures/s", flush=True)
+            print(f"step {step} {spent:.0f} s {phase} loss {total / 50:.4f} rate {rate:.2f} {seen / (time.time() - start):.1f} pictures/s", flush=True)
             total = 0.0
         if time.time() - last > 60:
             save()
