@@ -1,27 +1,34 @@
-//! Our side of `benches/compare.py`: one transformer step or one decode, in a process of its own, as one JSON line.
+//! Our side of `benches/compare.py` and `benches/gpu.py`: one piece of work in a process of its own, as JSON lines.
 //!
-//! `peer step DIR --px 1024 [--dtype f32|bf16] [--weights resident|stream] [--runs N]`
+//! Measured:
+//! `peer step DIR --px 1024,4096 [--dtype f32|bf16] [--weights resident|stream] [--memory BYTES] [--runs N]`
 //! `peer step --blocks DOUBLE,SINGLE --px 4096 [...]` (ours alone, on random weights of FLUX.1's widths)
-//! `peer decode DIR --px 1024 [--memory BYTES] [--runs N]`
+//! `peer decode DIR --px 1024 [--dtype f32|bf16] [--memory BYTES] [--runs N]`
 //! `peer tables --px 4096 [--runs N]`
 //!
-//! DIR holds `transformer/` or `vae/`, as `reference.py make-step` and `make-vae` write them.
+//! Written to a safetensors file, to be held against PyTorch's:
+//! `peer attention --out FILE [--dtype f32|bf16]` (q, k, v, out)
+//! `peer noise --out FILE [--rng SOURCE] [--seed N] [--count N]`
+//! `peer pixels DIR --out FILE --px 512 [--dtype f32|bf16]` (latents, and the pixels they decode to)
+//!
+//! All take `--device cpu|cuda`. DIR holds `transformer/` or `vae/`, as `reference.py make-step` and `make-vae` write them.
 
 #![expect(clippy::print_stdout, reason = "a program whose result is what it prints")]
 
 #[path = "random_weights.rs"]
 mod random_weights;
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Instant};
 
 use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    flux::{FluxConfig, RopeTables, Transformer, WeightsMode, step_flops},
-    geometry::{ImageSize, TOKEN_CHANNELS},
+    flux::{Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode, ops, step_flops},
+    geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
     memory,
     position::{DypeSettings, Method, Step},
     progress::Silent,
+    sampling,
     vae::{self, Decoder, VaeConfig},
     weights::{Weights, open_folder, read_json},
 };
@@ -43,9 +50,35 @@ impl Arguments {
         self.value(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("{name} {text}")))
     }
 
+    fn sizes(&self) -> anyhow::Result<Vec<ImageSize>> {
+        let square = |px: &str| {
+            let side = px.parse().with_context(|| format!("--px {px}"))?;
+            Ok(ImageSize::new(side, side)?)
+        };
+        self.value("--px").unwrap_or("1024").split(',').map(square).collect()
+    }
+
     fn size(&self) -> anyhow::Result<ImageSize> {
-        let px = self.number("--px", 1024)?;
-        Ok(ImageSize::new(px, px)?)
+        self.sizes()?.first().copied().context("--px SIDE")
+    }
+
+    fn device(&self) -> anyhow::Result<Device> {
+        Ok(if self.value("--device") == Some("cuda") { Device::new_cuda(0)? } else { Device::Cpu })
+    }
+
+    fn dtype(&self) -> DType {
+        if self.value("--dtype") == Some("bf16") { DType::BF16 } else { DType::F32 }
+    }
+
+    fn memory(&self) -> anyhow::Result<u64> {
+        Ok(self.number("--memory", usize::MAX)? as u64)
+    }
+
+    fn save(&self, tensors: &[(&str, &Tensor)]) -> anyhow::Result<()> {
+        let out = self.value("--out").context("--out FILE")?;
+        let tensors: HashMap<_, _> =
+            tensors.iter().map(|(name, tensor)| ((*name).to_owned(), (*tensor).clone())).collect();
+        Ok(candle_core::safetensors::save(&tensors, out)?)
     }
 
     fn folder(&self) -> anyhow::Result<&Path> {
@@ -59,24 +92,29 @@ fn main() -> anyhow::Result<()> {
         Some("step") => step(&arguments),
         Some("decode") => decode(&arguments),
         Some("tables") => tables(&arguments),
+        Some("attention") => attention(&arguments),
+        Some("noise") => noise(&arguments),
+        Some("pixels") => pixels(&arguments),
         // `cargo bench` runs every bench: without a command there is nothing to compare.
         None => Ok(()),
         Some(other) => bail!("unknown command {other}"),
     }
 }
 
-fn timed(runs: usize, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Vec<f64>> {
+/// Seconds of each run, until the device is done.
+fn timed(runs: usize, device: &Device, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Vec<f64>> {
     let one = |_| {
         let start = Instant::now();
         work()?;
+        device.synchronize()?;
         Ok(start.elapsed().as_secs_f64())
     };
     (0..runs).map(one).collect()
 }
 
-fn report(seconds: &[f64], flops: u64) {
-    let peak = memory::peak_resident_bytes().unwrap_or(0);
-    println!("{}", serde_json::json!({ "seconds": seconds, "peak_rss_bytes": peak, "flops": flops }));
+fn report(size: ImageSize, seconds: &[f64], flops: u64) {
+    let (px, peak) = (size.width_px, memory::peak_resident_bytes().unwrap_or(0));
+    println!("{}", serde_json::json!({ "px": px, "seconds": seconds, "peak_rss_bytes": peak, "flops": flops }));
 }
 
 fn step(arguments: &Arguments) -> anyhow::Result<()> {
@@ -84,26 +122,40 @@ fn step(arguments: &Arguments) -> anyhow::Result<()> {
         Some("stream") => WeightsMode::Stream,
         _ => WeightsMode::Resident,
     };
-    let dtype = if arguments.value("--dtype") == Some("bf16") { DType::BF16 } else { DType::F32 };
+    let (device, dtype) = (arguments.device()?, arguments.dtype());
     let held = if arguments.value("--hold") == Some("f32") { DType::F32 } else { DType::BF16 };
-    let (config, weights) = transformer(arguments, held)?;
-    let model = Transformer::load(&config, &weights, mode, dtype)?;
-    let grid = arguments.size()?.tokens();
-    let random = |shape: (usize, usize, usize)| Tensor::randn(0f32, 1.0, shape, &Device::Cpu);
-    let img = random((1, grid.count(), TOKEN_CHANNELS))?;
-    let prompt_embeds = random((1, TEXT_TOKENS, config.joint_attention_dim))?;
-    let pooled = random((1, 1, config.pooled_projection_dim))?.squeeze(0)?;
-    let seconds = timed(arguments.number("--runs", 1)?, || {
-        let rope = rope(&config, grid)?;
-        model.forward(&img, &prompt_embeds, &pooled, 0.9, Some(4.5), &rope)?;
-        Ok(())
-    })?;
-    report(&seconds, step_flops(&config, grid.count(), TEXT_TOKENS));
+    let (config, weights) = transformer(arguments, held, &device)?;
+    let mut model = Transformer::load(&config, &weights, mode, dtype)?;
+    for size in arguments.sizes()? {
+        let tokens = size.tokens().count();
+        let (compute, budget) = (Compute::on(&device, dtype), arguments.memory()?);
+        model = model.with_options(ForwardOptions::for_budget(&config, tokens, TEXT_TOKENS, compute, budget)?);
+        let seconds = steps(&model, &config, size.tokens(), arguments.number("--runs", 1)?, &device)?;
+        report(size, &seconds, step_flops(&config, tokens, TEXT_TOKENS));
+    }
     Ok(())
 }
 
+fn steps(
+    model: &Transformer,
+    config: &FluxConfig,
+    grid: TokenGrid,
+    runs: usize,
+    device: &Device,
+) -> anyhow::Result<Vec<f64>> {
+    let random = |shape: (usize, usize, usize)| Tensor::randn(0f32, 1.0, shape, device);
+    let img = random((1, grid.count(), TOKEN_CHANNELS))?;
+    let prompt_embeds = random((1, TEXT_TOKENS, config.joint_attention_dim))?;
+    let pooled = random((1, 1, config.pooled_projection_dim))?.squeeze(0)?;
+    timed(runs, device, || {
+        let rope = rope(config, grid, device)?;
+        model.forward(&img, &prompt_embeds, &pooled, 0.9, Some(4.5), &rope)?;
+        Ok(())
+    })
+}
+
 /// The folder's transformer, or one of so many random blocks.
-fn transformer(arguments: &Arguments, held: DType) -> anyhow::Result<(FluxConfig, Weights)> {
+fn transformer(arguments: &Arguments, held: DType, device: &Device) -> anyhow::Result<(FluxConfig, Weights)> {
     if let Some(blocks) = arguments.value("--blocks") {
         let (double, single) = blocks.split_once(',').ok_or_else(|| anyhow!("--blocks {blocks}: write it like 1,2"))?;
         return Ok((
@@ -113,32 +165,38 @@ fn transformer(arguments: &Arguments, held: DType) -> anyhow::Result<(FluxConfig
     }
     let folder = arguments.folder()?.join("transformer");
     let config = read_json(&folder.join("config.json"))?;
-    Ok((config, Weights::new(Arc::new(open_folder(&folder)?), held, Device::Cpu)))
+    Ok((config, Weights::new(Arc::new(open_folder(&folder)?), held, device.clone())))
 }
 
 /// DY-YaRN's tables of one step.
-fn rope(config: &FluxConfig, grid: dype::geometry::TokenGrid) -> dype::Result<RopeTables> {
+fn rope(config: &FluxConfig, grid: TokenGrid, device: &Device) -> dype::Result<RopeTables> {
     let scaler = Method::Yarn.scaler(Some(DypeSettings::default()));
-    RopeTables::new(config, grid, TEXT_TOKENS, scaler.as_ref(), &Step::at(0.9), &Device::Cpu)
+    RopeTables::new(config, grid, TEXT_TOKENS, scaler.as_ref(), &Step::at(0.9), device)
 }
 
 fn tables(arguments: &Arguments) -> anyhow::Result<()> {
-    let (config, grid) = (FluxConfig::flux1_dev(), arguments.size()?.tokens());
-    let seconds = timed(arguments.number("--runs", 5)?, || Ok(rope(&config, grid).map(|_| ())?))?;
-    report(&seconds, step_flops(&config, grid.count(), TEXT_TOKENS));
+    let (config, size, device) = (FluxConfig::flux1_dev(), arguments.size()?, arguments.device()?);
+    let seconds =
+        timed(arguments.number("--runs", 5)?, &device, || Ok(rope(&config, size.tokens(), &device).map(|_| ())?))?;
+    report(size, &seconds, step_flops(&config, size.tokens().count(), TEXT_TOKENS));
     Ok(())
 }
 
-fn decode(arguments: &Arguments) -> anyhow::Result<()> {
+/// A folder's decoder with the best way of walking a picture within the memory allowed.
+fn decoder(arguments: &Arguments, device: &Device) -> anyhow::Result<(VaeConfig, Decoder, vae::DecodeOptions)> {
     let folder = arguments.folder()?.join("vae");
     let config: VaeConfig = read_json(&folder.join("config.json"))?;
-    let weights = Weights::new(Arc::new(open_folder(&folder)?), DType::F32, Device::Cpu);
-    let size = arguments.size()?.tokens().latents();
-    let budget = arguments.number("--memory", usize::MAX)? as u64;
-    let options = vae::best_options(&config, vae::DecodeKernels::Cpu, size, budget)?;
-    let decoder = Decoder::open(config.clone(), weights)?;
-    let latents = Tensor::randn(0f32, 1.0, &size.shape(), &Device::Cpu)?;
-    let seconds = timed(arguments.number("--runs", 1)?, || {
+    let weights = Weights::new(Arc::new(open_folder(&folder)?), arguments.dtype(), device.clone());
+    let kernels = vae::DecodeKernels::on(device, arguments.dtype());
+    let options = vae::best_options(&config, kernels, arguments.size()?.tokens().latents(), arguments.memory()?)?;
+    Ok((config.clone(), Decoder::open(config, weights)?, options))
+}
+
+fn decode(arguments: &Arguments) -> anyhow::Result<()> {
+    let (device, size) = (arguments.device()?, arguments.size()?);
+    let (config, decoder, options) = decoder(arguments, &device)?;
+    let latents = Tensor::randn(0f32, 1.0, &size.tokens().latents().shape(), &device)?;
+    let seconds = timed(arguments.number("--runs", 1)?, &device, || {
         let mut sum = 0f32;
         decoder.decode(&latents, &options, &Silent, &mut |_, rows| {
             sum += rows.iter().sum::<f32>();
@@ -147,6 +205,44 @@ fn decode(arguments: &Arguments) -> anyhow::Result<()> {
         std::hint::black_box(sum);
         Ok(())
     })?;
-    report(&seconds, vae::decode_flops(&config, size));
+    report(size, &seconds, vae::decode_flops(&config, size.tokens().latents()));
     Ok(())
+}
+
+fn pixels(arguments: &Arguments) -> anyhow::Result<()> {
+    let (device, size) = (arguments.device()?, arguments.size()?);
+    let (_, decoder, options) = decoder(arguments, &device)?;
+    let shape = size.tokens().latents().shape();
+    let noise = sampling::noise(sampling::Rng::TorchCpu, 1, &shape);
+    let latents = Tensor::from_vec(noise, &shape, &device)?;
+    let mut pixels = Vec::new();
+    decoder.decode(&latents, &options, &Silent, &mut |_, rows| {
+        pixels.extend_from_slice(rows);
+        Ok(())
+    })?;
+    let pixels = Tensor::from_vec(pixels, (size.height_px, size.width_px, 3), &Device::Cpu)?;
+    arguments.save(&[("latents", &latents.to_device(&Device::Cpu)?), ("pixels", &pixels)])
+}
+
+/// FLUX.1's heads, a chunk of queries against all keys of a small picture; the last pieces are no whole tiles.
+fn attention(arguments: &Arguments) -> anyhow::Result<()> {
+    const HEADS: usize = 24;
+    const CHANNELS: usize = 128;
+    const QUERIES: usize = 1000;
+    const KEYS: usize = 2000;
+    let (device, dtype) = (arguments.device()?, arguments.dtype());
+    let random = |seed, rows: usize| -> anyhow::Result<Tensor> {
+        let noise = sampling::noise(sampling::Rng::TorchCpu, seed, &[HEADS, rows, CHANNELS]);
+        Ok(Tensor::from_vec(noise, (HEADS, rows, CHANNELS), &device)?.to_dtype(dtype)?) // [H, N, D]
+    };
+    let (q, k, v) = (random(1, QUERIES)?, random(2, KEYS)?, random(3, KEYS)?);
+    let out = ops::attention(&q, &k, &v, ops::AttentionTiles { query_rows: 256, heads: 8 })?; // [C, H·D]
+    arguments.save(&[("q", &q), ("k", &k), ("v", &v), ("out", &out)])
+}
+
+fn noise(arguments: &Arguments) -> anyhow::Result<()> {
+    let rng: sampling::Rng = arguments.value("--rng").unwrap_or("torch-cuda").parse()?;
+    let (seed, count) = (arguments.number("--seed", 42)? as u64, arguments.number("--count", 1 << 20)?);
+    let noise = sampling::noise(rng.on(&arguments.device()?)?, seed, &[count]);
+    arguments.save(&[("noise", &Tensor::from_vec(noise, count, &Device::Cpu)?)])
 }

@@ -4,13 +4,15 @@
 Needs: pip install torch diffusers transformers safetensors
 
   reference.py make-step DIR            a transformer of true FLUX.1 widths: 1 double and 2 single blocks, random bf16 weights
+  reference.py make-transformer DIR     FLUX.1-dev's whole transformer, random bf16 weights (24 GB)
   reference.py make-vae DIR             an autoencoder of FLUX.1's size, random f32 weights
   reference.py make-full DIR            a whole FLUX.1-dev + T5-XXL, random bf16 weights (34 GB)
-  reference.py step DIR --px 1024       one transformer step
+  reference.py step DIR --px 1024,4096  one transformer step at each size
   reference.py decode DIR --px 1024     one decode
   reference.py run DIR --px 4096        a whole run of a small model, one step
 
-Each measuring command prints one JSON line: {"seconds": [...], "peak_rss_bytes": N}.
+Each measuring command prints one JSON line a size: {"px": N, "seconds": [...], "peak_rss_bytes": N, "peak_bytes": N}, the last
+the most that its tensors took of the device (on the CPU: what the process took).
 """
 import argparse
 import json
@@ -74,19 +76,32 @@ def random_file(path, shapes, pool):
             left -= part
 
 
+def random_pool():
+    torch.manual_seed(0)
+    return (torch.randn(1 << 25) * 0.02).to(torch.bfloat16).view(torch.uint8).numpy().tobytes()
+
+
+def make_transformer(folder, fixtures):
+    part = os.path.join(folder, "transformer")
+    os.makedirs(part, exist_ok=True)
+    config = json.load(open(os.path.join(fixtures, "tiny-flux", "transformer", "config.json"))) | true_widths(19, 38)
+    json.dump(config, open(os.path.join(part, "config.json"), "w"), indent=1)
+    shapes = json.load(open(os.path.join(fixtures, "flux1_dev_tensors.json")))["transformer"]
+    random_file(os.path.join(part, "diffusion_pytorch_model.safetensors"), shapes, random_pool())
+
+
 def make_full(folder, fixtures):
     """FLUX.1-dev's own names and shapes; tokenizers, scheduler and the small configs come from the test fixtures."""
     import shutil
 
     tiny = os.path.join(fixtures, "tiny-flux")
     tensors = json.load(open(os.path.join(fixtures, "flux1_dev_tensors.json")))
-    torch.manual_seed(0)
-    pool = (torch.randn(1 << 25) * 0.02).to(torch.bfloat16).view(torch.uint8).numpy().tobytes()
+    pool = random_pool()
     for part in ["tokenizer", "tokenizer_2", "scheduler"]:
         shutil.copytree(os.path.join(tiny, part), os.path.join(folder, part), dirs_exist_ok=True)
     shutil.copy(os.path.join(tiny, "model_index.json"), folder)
+    make_transformer(folder, fixtures)
     real = {
-        "transformer": (true_widths(19, 38), "diffusion_pytorch_model.safetensors"),
         "vae": (dict(block_out_channels=[128, 256, 512, 512]), "diffusion_pytorch_model.safetensors"),
         "text_encoder": (dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12, num_hidden_layers=12,
                               projection_dim=768, vocab_size=49408), "model.safetensors"),
@@ -100,72 +115,87 @@ def make_full(folder, fixtures):
         random_file(os.path.join(folder, part, name), tensors[part], pool)
 
 
-def report(seconds):
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": seconds, "peak_rss_bytes": peak}))
+def report(px, seconds, device):
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else rss
+    print(json.dumps({"px": px, "seconds": seconds, "peak_rss_bytes": rss, "peak_bytes": peak}), flush=True)
 
 
-def timed(runs, work):
+def timed(runs, device, work):
+    """Seconds of each run, until the device is done."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     seconds = []
     for _ in range(runs):
+        wait()
         start = time.perf_counter()
         work()
+        wait()
         seconds.append(time.perf_counter() - start)
     return seconds
 
 
 @torch.inference_mode()
-def step(folder, px, dtype, runs):
+def step(folder, sizes, dtype, device, runs):
     from diffusers import FluxTransformer2DModel
 
-    model = FluxTransformer2DModel.from_pretrained(os.path.join(folder, "transformer"), torch_dtype=dtype)
-    side = px // 16
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    img_ids = torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3)
-    inputs = dict(
-        hidden_states=torch.randn(1, side * side, 64, dtype=dtype), img_ids=img_ids, txt_ids=torch.zeros(TEXT_TOKENS, 3),
-        encoder_hidden_states=torch.randn(1, TEXT_TOKENS, 4096, dtype=dtype), guidance=torch.tensor([4.5]),
-        pooled_projections=torch.randn(1, 768, dtype=dtype), timestep=torch.tensor([0.9], dtype=dtype),
-    )
-    report(timed(runs, lambda: model(**inputs)))
+    model = FluxTransformer2DModel.from_pretrained(os.path.join(folder, "transformer"), torch_dtype=dtype).to(device)
+    for px in sizes:
+        side = px // 16
+        rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+        img_ids = torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3).to(device)
+        random = lambda *shape: torch.randn(*shape, dtype=dtype, device=device)
+        inputs = dict(
+            hidden_states=random(1, side * side, 64), img_ids=img_ids, txt_ids=torch.zeros(TEXT_TOKENS, 3, device=device),
+            encoder_hidden_states=random(1, TEXT_TOKENS, model.config.joint_attention_dim),
+            pooled_projections=random(1, model.config.pooled_projection_dim),
+            guidance=torch.tensor([4.5], device=device), timestep=torch.tensor([0.9], dtype=dtype, device=device),
+        )
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        report(px, timed(runs, device, lambda: model(**inputs)), device)
 
 
 @torch.inference_mode()
-def decode(folder, px, dtype, runs):
+def decode(folder, sizes, dtype, device, runs):
     from diffusers import AutoencoderKL
 
-    model = AutoencoderKL.from_pretrained(os.path.join(folder, "vae"), torch_dtype=dtype)
-    latents = torch.randn(1, 16, px // 8, px // 8, dtype=dtype)
-    report(timed(runs, lambda: model.decode(latents)))
+    model = AutoencoderKL.from_pretrained(os.path.join(folder, "vae"), torch_dtype=dtype).to(device)
+    for px in sizes:
+        latents = torch.randn(1, 16, px // 8, px // 8, dtype=dtype, device=device)
+        report(px, timed(runs, device, lambda: model.decode(latents)), device)
 
 
-def run(folder, px, dtype, runs):
+def run(folder, sizes, dtype, device, runs):
     from diffusers import FluxPipeline
 
-    pipe = FluxPipeline.from_pretrained(folder, torch_dtype=dtype)
+    pipe = FluxPipeline.from_pretrained(folder, torch_dtype=dtype).to(device)
     pipe.set_progress_bar_config(disable=True)
-    make = lambda: pipe("A serene mountain landscape at sunset", height=px, width=px, num_inference_steps=1, guidance_scale=4.5)
-    report(timed(runs, make))
+    prompt = "A serene mountain landscape at sunset"
+    for px in sizes:
+        make = lambda: pipe(prompt, height=px, width=px, num_inference_steps=1, guidance_scale=4.5)
+        report(px, timed(runs, device, make), device)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["make-step", "make-vae", "make-full", "step", "decode", "run"])
+    parser.add_argument("command", choices=["make-step", "make-transformer", "make-vae", "make-full", "step", "decode", "run"])
     parser.add_argument("dir")
-    parser.add_argument("--px", type=int, default=1024)
+    parser.add_argument("--px", default="1024", help="one side or several: 1024,2048")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="f32")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.command == "make-full":
-        make_full(args.dir, os.path.join(os.path.dirname(__file__), "..", "tests", "fixtures"))
+    if args.command in ("make-full", "make-transformer"):
+        maker = make_full if args.command == "make-full" else make_transformer
+        maker(args.dir, os.path.join(os.path.dirname(__file__), "..", "tests", "fixtures"))
     elif args.command.startswith("make-"):
         {"make-step": make_step, "make-vae": make_vae}[args.command](args.dir)
     else:
         measure = {"step": step, "decode": decode, "run": run}[args.command]
-        measure(args.dir, args.px, DTYPES[args.dtype], args.runs)
+        measure(args.dir, [int(px) for px in args.px.split(",")], DTYPES[args.dtype], args.device, args.runs)
 
 
 main()

@@ -72,7 +72,14 @@ pub enum Error {
     },
     /// A tensor operation failed: a bug of ours, or a device that gave up.
     #[error("{}", without_backtrace(.0))]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    /// Not its source: what it says is said already, and it would say it again with a call stack.
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(error)
+    }
 }
 
 impl Error {
@@ -101,9 +108,9 @@ impl Error {
             | Self::Unfinished { hint, .. }
             | Self::Numeric { hint, .. } => (!hint.is_empty()).then(|| hint.clone()),
             Self::Disk { source, .. } => disk_hint(source.kind()).map(str::to_owned),
-            Self::Tensor(error) if is_out_of_memory(error) => Some(
-                "the device had less room than the run was planned for: close what else uses it, set --memory to less \
-                 than --dry-run plans, add --weights stream, or ask for a smaller picture"
+            Self::Tensor(_) if self.is_out_of_memory() => Some(
+                "close what else uses the device, set --memory to less than --dry-run plans, add --weights stream, or \
+                 ask for a smaller picture"
                     .into(),
             ),
             Self::Tensor(_) => Some(
@@ -112,6 +119,15 @@ impl Error {
                     .into(),
             ),
         }
+    }
+
+    /// Whether a device had no room for a tensor.
+    pub fn is_out_of_memory(&self) -> bool {
+        /// The names the CUDA driver and cuBLAS have for it, and Metal's message.
+        const NAMES: [&str; 3] = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory"];
+        let Self::Tensor(error) = self else { return false };
+        let text = error.to_string();
+        NAMES.iter().any(|name| text.contains(name))
     }
 
     /// The process exit code: 2 for a request that makes no sense, 1 for a run that could not be done.
@@ -136,12 +152,6 @@ fn disk_hint(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::NotFound => Some("check the path"),
         _ => None,
     }
-}
-
-/// Whether a device had no room for a tensor: the names the CUDA driver and cuBLAS have for it, and Metal's message.
-fn is_out_of_memory(error: &candle_core::Error) -> bool {
-    let text = error.to_string();
-    ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory"].iter().any(|name| text.contains(name))
 }
 
 /// What went wrong without the call stack, which candle appends where RUST_BACKTRACE is set: it tells users nothing.

@@ -38,6 +38,13 @@ impl FromStr for Bytes {
     }
 }
 
+impl Bytes {
+    /// As it is typed behind a flag: without the space.
+    pub fn flag(self) -> String {
+        self.to_string().replace(' ', "")
+    }
+}
+
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0 as f64;

@@ -8,7 +8,7 @@ use dype::{
     flux::WeightsMode,
     geometry::ImageSize,
     memory::Bytes,
-    plan::{Machine, Plan, Task},
+    plan::{Machine, Plan, Task, what_fits},
 };
 use support::manifest::flux1;
 
@@ -16,11 +16,14 @@ use support::manifest::flux1;
 const TAKEN: u64 = 700_000_000;
 
 fn plan(card_gib: u64, side_px: usize) -> Result<Plan, Error> {
+    plan_in((card_gib << 30) - TAKEN, side_px)
+}
+
+fn plan_in(budget: u64, side_px: usize) -> Result<Plan, Error> {
     let size = ImageSize::new(side_px, side_px).expect("a size");
     let task = Task { size, steps: 28, text_tokens: 512, prompts: 1 };
-    let budget = Some(Bytes((card_gib << 30) - TAKEN));
     // The device stands for where the files are read; what is planned is a GPU.
-    let machine = Machine { device: Device::Cpu, dtype: DType::BF16, budget, weights: None };
+    let machine = Machine { device: Device::Cpu, dtype: DType::BF16, budget: Some(Bytes(budget)), weights: None };
     Plan::on(&flux1(), &task, &machine, false)
 }
 
@@ -57,4 +60,21 @@ fn no_launch_reaches_what_a_device_can_count() {
         let plan = plan(80, side_px).expect("fits");
         assert!(plan.largest_tensor_elements < 1 << 32, "{side_px} px: {}", plan.largest_tensor_elements);
     }
+}
+
+/// After a full device: the same picture in less where that can be planned, a smaller one where not.
+#[test]
+fn a_full_card_is_told_what_would_fit() {
+    let machine = |weights| Machine { device: Device::Cpu, dtype: DType::BF16, budget: None, weights };
+    let advice = |plan: &Plan, weights| what_fits(&flux1(), plan, &machine(weights), false);
+    // The smallest card that keeps the weights: in less of it they must be streamed.
+    let kept = |gib| plan(gib, 4096).ok().filter(|plan| plan.choices.weights == WeightsMode::Resident);
+    let resident = advice(&(24..80).find_map(kept).expect("a card"), Some(WeightsMode::Resident));
+    assert!(resident.contains("--memory") && resident.contains("--weights stream"), "{resident}");
+    let streamed = advice(&plan(12, 4096).expect("fits"), None);
+    assert!(streamed.contains("--memory") && !streamed.contains("--weights"), "{streamed}");
+    // The least that 4096 px can be planned in, to 0.1 GB: four fifths of it are too little.
+    let least = (1..).find_map(|tenth| plan_in(tenth * 100_000_000, 4096).ok()).expect("some budget");
+    let smaller = advice(&least, None);
+    assert!(smaller.contains("--height 3") && smaller.contains("--memory"), "{smaller}");
 }

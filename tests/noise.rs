@@ -85,7 +85,7 @@ fn noise_is_standard_normal() {
 
 #[test]
 fn an_empty_shape_has_no_noise() {
-    for rng in [Rng::TorchCpu, "torch-cuda".parse().expect("a card")] {
+    for rng in [Rng::TorchCpu, "torch-cuda".parse().expect("a source")] {
         assert!(noise(rng, 0, &[0]).is_empty());
         assert_eq!(noise(rng, 0, &[]).len(), 1);
     }
@@ -100,8 +100,17 @@ fn names_of_sources_are_read_and_written() {
         let card: Card = card.parse().expect("known");
         assert_eq!(card.to_string().parse::<Card>().expect("known"), card);
     }
-    assert_eq!("torch-cuda".parse::<Rng>().expect("known").to_string(), "torch-cuda:h100");
     assert_eq!("RTX 3080 Ti".parse::<Card>().expect("known").multiprocessors, 80);
+}
+
+#[test]
+fn the_card_in_use_is_an_h100_where_there_is_none() {
+    let rng: Rng = "torch-cuda".parse().expect("known");
+    assert_eq!((rng, rng.to_string().as_str()), (Rng::TorchCudaInUse, "torch-cuda"));
+    let named = rng.on(&Device::Cpu).expect("no driver is asked");
+    assert_eq!(named.to_string(), "torch-cuda:h100");
+    assert_eq!(noise(rng, 1, &[4, 5]), noise(named, 1, &[4, 5]));
+    assert_eq!(Rng::TorchCpu.on(&Device::Cpu).expect("no card"), Rng::TorchCpu);
 }
 
 #[test]

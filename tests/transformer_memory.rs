@@ -11,7 +11,7 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    flux::{FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode, forward_memory_bytes},
+    flux::{Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode, forward_memory_bytes},
     geometry::TokenGrid,
     position::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
     weights::{SafetensorsStore, Weights, read_json},
@@ -74,8 +74,9 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
     let (img, txt) = (zeros((1, image, 64)), zeros((1, text, config.joint_attention_dim)));
     let pooled = Tensor::zeros((1, config.pooled_projection_dim), DType::F32, &Device::Cpu).expect("zeros");
 
-    // f16 takes the path of other devices; bf16 would too, but candle's product on the CPU widens it.
-    for dtype in [DType::F32, DType::F16] {
+    // f16 takes the path of other devices; bf16 is f32 here, with products that may round.
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let compute = Compute::on(&Device::Cpu, dtype);
         let weights = Weights::new(store.clone(), dtype, Device::Cpu);
         let mut model = Transformer::load(&config, &weights, WeightsMode::Resident, dtype).expect("tiny-flux");
         // The first pass fills the room that the matrix products keep for themselves, per thread.
@@ -89,7 +90,7 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
                 let rope = RopeTables::new(&config, grid, text, &Still, &Step::at(1.0), &Device::Cpu).expect("tables");
                 model.forward(&img, &txt, &pooled, 1.0, Some(1.0), &rope).expect("forward");
             });
-            let foretold = forward_memory_bytes(&config, image, text, dtype, &options);
+            let foretold = forward_memory_bytes(&config, image, text, compute, &options);
             let ratio = found as f64 / foretold as f64;
             assert!((0.85..1.15).contains(&ratio), "{dtype:?} {options:?}: found {found}, foretold {foretold}");
         }
@@ -99,8 +100,8 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
 #[test]
 fn pieces_are_chosen_by_the_budget() {
     let config = FluxConfig::flux1_dev();
-    let need = |options: &ForwardOptions| forward_memory_bytes(&config, 65_536, 512, DType::F32, options);
-    let choose = |budget| ForwardOptions::for_budget(&config, 65_536, 512, DType::F32, budget);
+    let need = |options: &ForwardOptions| forward_memory_bytes(&config, 65_536, 512, Compute::EXACT_F32, options);
+    let choose = |budget| ForwardOptions::for_budget(&config, 65_536, 512, Compute::EXACT_F32, budget);
     assert_eq!(choose(u64::MAX).expect("all the room"), ForwardOptions::default());
     let tight = need(&ForwardOptions::default()) - 1;
     let options = choose(tight).expect("smaller pieces");

@@ -148,7 +148,7 @@ pub struct PictureArgs {
     /// T5 tokens the prompt may take [default: 512; schnell: 256; fewer where the model reads fewer]
     #[arg(long, value_name = "N", value_parser = values::sequence_length)]
     pub max_sequence_length: Option<usize>,
-    /// Where the noise comes from: torch-cpu, or torch-cuda:CARD (h100, rtx4090, ...)
+    /// Where the noise comes from: torch-cpu, torch-cuda (the card in use) or torch-cuda:CARD (h100, rtx4090, ...)
     #[arg(long, value_name = "SOURCE", default_value = "torch-cpu", value_parser = values::rng)]
     pub rng: Rng,
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     args::{DEFAULT_MODEL, DtypeArg},
-    execute, model_source,
+    device, model_source,
     report::Report,
     values,
 };
@@ -62,8 +62,8 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let size = size(args, &metadata, latents.dim(1)?)?;
     Format::from_path(&args.output)?.check_size(size)?;
     output::check_writable(args.output.parent().unwrap_or(std::path::Path::new("")))?;
-    let device = execute::open_device(args.device)?;
-    let dtype = execute::compute_dtype(args.dtype.map(Into::into), &device);
+    let device = device::open(args.device, report)?;
+    let dtype = device::compute_dtype(args.dtype.map(Into::into), &device);
     let budget = Machine::budget(&device, args.memory);
     let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
     let (kernels, budget) = (DecodeKernels::on(&device, dtype), budget.map_or(u64::MAX, |bytes| bytes.0));

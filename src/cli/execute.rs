@@ -2,14 +2,12 @@
 
 use std::{collections::HashSet, path::Path, rc::Rc};
 
-use anyhow::Context;
-use candle_core::{DType, Device};
 use serde_json::json;
 
 use super::{
     args::{MachineArgs, ModelArgs, OutputArgs},
     batch_args::ProgressArgs,
-    dry_run,
+    device, dry_run,
     items::{self, Planned, Wish},
     listen::{Finished, Teller},
     model_source::ModelSource,
@@ -24,7 +22,7 @@ use crate::{
     plan::{Machine, Plan},
     progress::{Event, Observer},
     run::{Item, PROMPTS_AT_ONCE, Runner},
-    settings::{DeviceChoice, ModelDtype, ModelFacts},
+    settings::ModelFacts,
 };
 
 /// What is to be made, and how.
@@ -47,9 +45,13 @@ pub struct Job<'a> {
 ///
 /// # Errors
 /// For one picture whatever failed; for several [`Error::Unfinished`] when some failed, and what kept all from being made.
-pub fn run(job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) -> anyhow::Result<()> {
-    let device = open_device(job.machine.device)?;
-    let dtype = compute_dtype(job.machine.dtype.map(Into::into), &device);
+pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) -> anyhow::Result<()> {
+    let device = device::open(job.machine.device, report)?;
+    let dtype = device::compute_dtype(job.machine.dtype.map(Into::into), &device);
+    for wish in &mut job.wishes {
+        // Told to whoever looks at the picture: another machine could not know which card was in use.
+        wish.request.rng = wish.request.rng.on(&device)?;
+    }
     let (planned, repeated) = items::arrange(job.wishes, job.shard);
     if repeated > 0 {
         let what = if repeated == 1 { "1 picture is".into() } else { format!("{repeated} pictures are") };
@@ -139,38 +141,4 @@ fn check_other_files(output: &OutputArgs, progress: &ProgressArgs) -> anyhow::Re
         output::check_writable(file.parent().unwrap_or(Path::new("")))?;
     }
     Ok(())
-}
-
-/// The device that was asked for.
-pub fn open_device(choice: DeviceChoice) -> anyhow::Result<Device> {
-    let absent = |name: &str, feature: &str| {
-        let what = format!("--device {name}: this dype was built without {feature}");
-        Error::request(
-            what,
-            format!("build it with `cargo install --path . --features {feature}`, or use --device cpu"),
-        )
-    };
-    match choice {
-        DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Auto if cfg!(feature = "cuda") => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
-        DeviceChoice::Auto if cfg!(feature = "metal") => Ok(Device::new_metal(0).unwrap_or(Device::Cpu)),
-        DeviceChoice::Auto => Ok(Device::Cpu),
-        DeviceChoice::Cuda(_) if !cfg!(feature = "cuda") => Err(absent("cuda", "cuda").into()),
-        DeviceChoice::Cuda(number) => {
-            Ok(Device::new_cuda(number).map_err(Error::from).context(format!("cannot open cuda:{number}"))?)
-        }
-        DeviceChoice::Metal if !cfg!(feature = "metal") => Err(absent("metal", "metal").into()),
-        DeviceChoice::Metal => Ok(Device::new_metal(0).map_err(Error::from).context("cannot open metal")?),
-    }
-}
-
-/// The number type of the computation: f32 on the CPU, bf16 on a GPU, unless asked otherwise.
-pub fn compute_dtype(asked: Option<ModelDtype>, device: &Device) -> DType {
-    match asked {
-        Some(ModelDtype::F32) => DType::F32,
-        Some(ModelDtype::Bf16) => DType::BF16,
-        Some(ModelDtype::F16) => DType::F16,
-        None if device.is_cpu() => DType::F32,
-        None => DType::BF16,
-    }
 }

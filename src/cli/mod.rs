@@ -4,6 +4,7 @@ mod args;
 mod batch_args;
 mod compare;
 mod decode;
+mod device;
 mod dry_run;
 mod environment;
 mod execute;

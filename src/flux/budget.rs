@@ -2,7 +2,7 @@
 
 use candle_core::DType;
 
-use super::{FluxConfig, blocks::FEED_FORWARD_RATIO};
+use super::{FluxConfig, blocks::FEED_FORWARD_RATIO, layers::Compute, ops::Products};
 use crate::{
     error::{Error, Result},
     flash,
@@ -38,11 +38,11 @@ impl ForwardOptions {
         config: &FluxConfig,
         image_tokens: usize,
         text_tokens: usize,
-        dtype: DType,
+        compute: Compute,
         budget_bytes: u64,
     ) -> Result<Self> {
-        let mut options = if dtype == DType::F32 { Self::default() } else { Self::LARGEST };
-        let need = |options: &Self| forward_memory_bytes(config, image_tokens, text_tokens, dtype, options);
+        let mut options = if compute.dtype == DType::F32 { Self::default() } else { Self::LARGEST };
+        let need = |options: &Self| forward_memory_bytes(config, image_tokens, text_tokens, compute, options);
         let tokens = (image_tokens + text_tokens) as u64;
         while need(&options) > budget_bytes || options.scores_elements(config, tokens) > u64::from(u32::MAX) {
             if options.token_chunk <= MIN_TOKEN_CHUNK {
@@ -82,33 +82,36 @@ impl ForwardOptions {
 }
 
 /// Peak bytes of activations in one forward pass, its inputs and weights not counted: the stream, all keys and values,
-/// the position tables, the velocity, and one chunk at its widest; `dtype` is what the streams hold
-/// ([`super::Compute::on`]); products rounded to bf16 add half a chunk's feed-forward activations.
+/// the position tables, the velocity, and one chunk at its widest. `compute` is what the device computes in
+/// ([`Compute::on`]): the streams hold its number type, and products rounded to bf16 add half a chunk's feed-forward
+/// activations.
 pub fn forward_memory_bytes(
     config: &FluxConfig,
     image_tokens: usize,
     text_tokens: usize,
-    dtype: DType,
+    compute: Compute,
     options: &ForwardOptions,
 ) -> u64 {
     let (tokens, channels) = ((image_tokens + text_tokens) as u64, config.hidden_size() as u64);
-    let streams = 3 * tokens * channels * dtype.size_in_bytes() as u64;
+    let streams = 3 * tokens * channels * compute.dtype.size_in_bytes() as u64;
     let tables = 2 * tokens * config.attention_head_dim as u64 / 2 * 4;
     let velocity = (image_tokens * config.in_channels) as u64 * 4;
     let chunk = (options.token_chunk as u64).min(tokens) * channels;
-    streams + tables + velocity + chunk_bytes(config, chunk, tokens, dtype, options)
+    streams + tables + velocity + chunk_bytes(config, chunk, tokens, compute, options)
 }
 
 /// Bytes of one chunk of `chunk` numbers (tokens times channels) at its widest: in a single block, whose normed input
 /// and attention stand beside the feed-forward activations.
-fn chunk_bytes(config: &FluxConfig, chunk: u64, tokens: u64, dtype: DType, options: &ForwardOptions) -> u64 {
+fn chunk_bytes(config: &FluxConfig, chunk: u64, tokens: u64, compute: Compute, options: &ForwardOptions) -> u64 {
+    let dtype = compute.dtype;
     let width = dtype.size_in_bytes() as u64;
     // Normed input, queries, output.
     let attention = 3 * chunk * width;
     let feed_forward = FEED_FORWARD_RATIO as u64 * chunk * width;
     if dtype == DType::F32 {
         let tiles = rayon::current_num_threads() as u64 * cpu_attention_bytes(config, options);
-        return (attention + tiles).max(2 * chunk * width + feed_forward);
+        let rounded = if compute.products == Products::Rounded { feed_forward / 2 } else { 0 };
+        return (attention + tiles).max(2 * chunk * width + feed_forward + rounded);
     }
     // Tensors are not changed in place there: a bias or an activation holds its input and its output.
     let attention = attention + score_bytes(config, tokens, dtype, options);

@@ -33,8 +33,13 @@ impl Compute {
 
     /// What a device computes in when asked for `dtype`: bf16 on the CPU is f32 with the large products rounded.
     pub fn on(device: &Device, dtype: DType) -> Self {
-        match (device, dtype) {
-            (Device::Cpu, DType::BF16) => Self { products: Products::Rounded, ..Self::EXACT_F32 },
+        Self::on_kind(device.is_cpu(), dtype)
+    }
+
+    /// As [`Compute::on`], where a device need not be at hand: for plans.
+    pub fn on_kind(is_cpu: bool, dtype: DType) -> Self {
+        match (is_cpu, dtype) {
+            (true, DType::BF16) => Self { products: Products::Rounded, ..Self::EXACT_F32 },
             _ => Self { dtype, products: Products::Exact },
         }
     }

@@ -1,5 +1,6 @@
 //! What a run will need, before it loads anything: work, memory by stage, and the choices that fit it into a budget.
 
+mod fit;
 mod speed;
 
 use candle_core::{DType, Device};
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, Result},
-    flux::{ForwardOptions, WeightsMode, forward_memory_bytes, step_flops},
+    flux::{Compute, ForwardOptions, WeightsMode, forward_memory_bytes, step_flops},
     geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
     memory::Bytes,
     model::{ModelFiles, manifest},
@@ -16,6 +17,7 @@ use crate::{
     weights::{TensorSource, Weights},
 };
 
+pub use fit::what_fits;
 pub use speed::{Speed, SpeedBook};
 
 /// What the process itself takes before any weight is read: threads, configs, tokenizers. Measured with two threads: 52 MB.
@@ -272,11 +274,12 @@ fn denoise_choice(
     budget: u64,
 ) -> Result<(WeightsMode, ForwardOptions, u64)> {
     let config = &files.transformer.config;
+    let compute = Compute::on_kind(is_cpu, machine.dtype);
     let (image_tokens, text_tokens) = (task.size.tokens().count(), task.text_tokens);
     let resident = PROCESS_BYTES + kept + resident_bytes(files, machine, is_cpu);
     let streamed = PROCESS_BYTES + kept + streamed_bytes(files, machine, is_cpu);
     let need = |options: &ForwardOptions| {
-        forward_memory_bytes(config, image_tokens, text_tokens, machine.dtype, options)
+        forward_memory_bytes(config, image_tokens, text_tokens, compute, options)
             // The latents, their velocity and the next latents, and the prompts that wait for their pictures.
             + 3 * (image_tokens * TOKEN_CHANNELS * 4) as u64
             + embeddings_bytes(config.joint_attention_dim, task)
@@ -289,7 +292,7 @@ fn denoise_choice(
         WeightsMode::Stream => streamed,
     };
     let activations = budget.saturating_sub(held);
-    let options = ForwardOptions::for_budget(config, image_tokens, text_tokens, machine.dtype, activations)
+    let options = ForwardOptions::for_budget(config, image_tokens, text_tokens, compute, activations)
         .map_err(|_| too_small("a denoising step", held + need(&least_forward()), budget))?;
     Ok((mode, options, held + need(&options)))
 }
@@ -347,7 +350,7 @@ fn too_small(what: &str, least: u64, budget: u64) -> Error {
     let what = format!("{what} takes at least {} and may take {}", Bytes(least), Bytes(budget));
     let hint = format!(
         "allow --memory {} or more, or ask for a smaller picture",
-        Bytes(least.div_ceil(100_000_000) * 100_000_000)
+        Bytes(least.div_ceil(100_000_000) * 100_000_000).flag()
     );
     Error::Memory { what, hint }
 }

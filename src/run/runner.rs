@@ -16,9 +16,10 @@ use super::{
 use crate::{
     error::{Error, Result},
     flux::{Transformer, WeightsMode},
+    memory::Bytes,
     model::ModelFiles,
     pipeline::Pipeline,
-    plan::{Machine, SpeedBook},
+    plan::{Machine, SpeedBook, what_fits},
     progress::{Event, Observer},
     text::PromptEmbeddings,
 };
@@ -86,11 +87,24 @@ impl<'a> Runner<'a> {
             match self.make(item, replaced.as_deref(), &rest[index..]) {
                 Ok(made) => listener.made(item, made),
                 Err(error @ Error::Model { .. }) => return Err(error),
-                Err(error) => listener.failed(item, error),
+                Err(error) => listener.failed(item, self.with_what_fits(item, error)),
             }
         }
         self.clean(items);
         Ok(())
+    }
+
+    /// A full device becomes advice for this picture. The transformer leaves it: the next picture begins afresh.
+    fn with_what_fits(&mut self, item: &Item, error: Error) -> Error {
+        if !error.is_out_of_memory() {
+            return error;
+        }
+        self.transformer = None;
+        let planned = Bytes(item.plan.peak_bytes.most());
+        Error::Memory {
+            what: format!("the device has no room for this picture, planned for {planned} ({error})"),
+            hint: what_fits(self.files, &item.plan, self.machine, self.machine.device.is_cpu()),
+        }
     }
 
     /// The pictures that must be made, each with the damaged file it takes the place of.

@@ -151,7 +151,7 @@ fn mu(value: &Value) -> Result<Mu, Problem> {
 }
 
 fn rng<T: FromStr<Err = Error>>(key: &str, value: &Value) -> Result<T, Problem> {
-    let wanted = "torch-cpu, or torch-cuda:CARD";
+    let wanted = "torch-cpu, torch-cuda or torch-cuda:CARD";
     let text = string(key, value, wanted)?;
     text.parse().map_err(|e: Error| {
         let problem = wrong(key, value, wanted);

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use candle_core::Device;
+
 use crate::error::{Error, Result};
 
 /// The part of a card that decides how PyTorch lays out its random numbers.
@@ -69,18 +71,43 @@ const CARDS: &[(&str, usize, usize)] = &[
     ("rtx5090", 170, AMPERE_ADA_BLACKWELL),
 ];
 
-/// The card that `torch-cuda` alone means.
-pub(super) const DEFAULT_CARD: &str = "h100";
 /// More than any card has, and few enough that products stay far from overflow.
 const MOST_MULTIPROCESSORS: usize = 65_536;
 
 impl Card {
+    /// An H100: what `torch-cuda` means where no card is in use.
+    pub const DEFAULT: Self = Self { multiprocessors: 132, threads_per_multiprocessor: DATACENTER };
+
     /// A card that the table does not know, by its geometry; `None` where no card can be like that.
     pub fn custom(multiprocessors: usize, threads_per_multiprocessor: usize) -> Option<Self> {
         let plausible = (1..=MOST_MULTIPROCESSORS).contains(&multiprocessors)
             && (256..=4096).contains(&threads_per_multiprocessor)
             && threads_per_multiprocessor.is_multiple_of(256);
         plausible.then_some(Self { multiprocessors, threads_per_multiprocessor })
+    }
+
+    /// The card that a CUDA device is, as its driver describes it; `None` for any other device.
+    ///
+    /// # Errors
+    /// When the driver does not say.
+    #[cfg(feature = "cuda")]
+    pub fn of(device: &Device) -> Result<Option<Self>> {
+        use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
+        let Device::Cuda(device) = device else { return Ok(None) };
+        let stream = device.cuda_stream();
+        let ask = |attribute| stream.context().attribute(attribute).map_err(candle_core::Error::wrap);
+        let multiprocessors = ask(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let threads = ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?;
+        Ok(Self::custom(multiprocessors as usize, threads as usize))
+    }
+
+    /// The card that a CUDA device is; there are none in this build.
+    ///
+    /// # Errors
+    /// Never.
+    #[cfg(not(feature = "cuda"))]
+    pub fn of(_device: &Device) -> Result<Option<Self>> {
+        Ok(None)
     }
 
     /// Names of the cards that are known.
@@ -107,7 +134,7 @@ impl FromStr for Card {
 
 fn unknown_card(text: &str, asked: &str) -> Error {
     let likeness = |name: &str| strsim::jaro_winkler(name, asked);
-    let nearest = Card::names().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or(DEFAULT_CARD);
+    let nearest = Card::names().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or("h100");
     let hint = format!(
         "the nearest known card is {nearest}; any other goes by its multiprocessors and the threads of each, \
          such as torch-cuda:132x2048 (torch.cuda.get_device_properties tells both)"

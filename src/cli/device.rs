@@ -1,0 +1,84 @@
+//! The device a run computes on, and in which numbers.
+
+use candle_core::{DType, Device};
+
+use super::report::Report;
+use crate::{
+    error::{Error, Result},
+    progress::{Event, Observer},
+    settings::{DeviceChoice, ModelDtype},
+};
+
+/// The device that was asked for; `auto` takes a GPU where one is built in and found, and says so where none is found.
+///
+/// # Errors
+/// [`Error::Request`] when it is not built in, or cannot be opened.
+pub fn open(choice: DeviceChoice, report: &Report) -> Result<Device> {
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Auto if cfg!(feature = "cuda") => Ok(or_cpu("cuda:0", Device::new_cuda(0), report)),
+        DeviceChoice::Auto if cfg!(feature = "metal") => Ok(or_cpu("metal", Device::new_metal(0), report)),
+        DeviceChoice::Auto => Ok(Device::Cpu),
+        DeviceChoice::Cuda(_) if !cfg!(feature = "cuda") => Err(not_built_in("cuda")),
+        DeviceChoice::Cuda(number) => {
+            let name = format!("cuda:{number}");
+            Device::new_cuda(number).map_err(|error| cannot_open(&name, error))
+        }
+        DeviceChoice::Metal if !cfg!(feature = "metal") => Err(not_built_in("metal")),
+        DeviceChoice::Metal => Device::new_metal(0).map_err(|error| cannot_open("metal", error)),
+    }
+}
+
+fn or_cpu(name: &str, opened: candle_core::Result<Device>, report: &Report) -> Device {
+    opened.unwrap_or_else(|error| {
+        report.on(Event::Note(format!("{name} cannot be opened ({}): computing on the CPU", reason(error))));
+        Device::Cpu
+    })
+}
+
+fn not_built_in(feature: &str) -> Error {
+    let what = format!("--device {feature}: this dype was built without {feature}");
+    let hint = format!("build it with `cargo install --path . --features {feature}`, or use --device cpu");
+    Error::request(what, hint)
+}
+
+fn cannot_open(name: &str, error: candle_core::Error) -> Error {
+    let what = format!("--device {name} cannot be opened: {}", reason(error));
+    let look =
+        if name == "metal" { "" } else { "see whether nvidia-smi lists it (CUDA_VISIBLE_DEVICES may hide it), or " };
+    Error::request(what, format!("{look}use --device cpu"))
+}
+
+/// What a driver says, in one line: its own name of the fault where the message holds one.
+fn reason(error: candle_core::Error) -> String {
+    let text = Error::from(error).to_string();
+    let names = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let mut faults = names.filter(|name| name.starts_with("CUDA_ERROR_"));
+    faults.next().map_or(text.clone(), str::to_owned)
+}
+
+/// The number type of the computation: f32 on the CPU, bf16 on a GPU, unless asked otherwise.
+pub fn compute_dtype(asked: Option<ModelDtype>, device: &Device) -> DType {
+    match asked {
+        Some(ModelDtype::F32) => DType::F32,
+        Some(ModelDtype::Bf16) => DType::BF16,
+        Some(ModelDtype::F16) => DType::F16,
+        None if device.is_cpu() => DType::F32,
+        None => DType::BF16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drivers_fault_is_told_by_its_name() {
+        let fault = r#"DriverError(CUDA_ERROR_NO_DEVICE, "<Failure when calling cuGetErrorString()>")"#;
+        let error = cannot_open("cuda:1", candle_core::Error::msg(fault));
+        assert_eq!(error.to_string(), "--device cuda:1 cannot be opened: CUDA_ERROR_NO_DEVICE");
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.hint().expect("advice").contains("--device cpu"));
+        assert_eq!(reason(candle_core::Error::msg("no such thing")), "no such thing");
+    }
+}
