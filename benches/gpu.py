@@ -135,6 +135,9 @@ def tensors(b):
 
 def autoencoder(folder):
     from diffusers import AutoencoderKL
+    from diffusers.utils import logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     return AutoencoderKL.from_pretrained(Path(folder, "vae"), torch_dtype=torch.float32)
 
 

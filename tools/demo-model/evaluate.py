@@ -1,6 +1,6 @@
 """Measures position methods with the demo model: makes pictures with the `dype` binary, judges them, writes a table and a grid.
 
-    python evaluate.py DIR --binary ../../target/release/dype --model demo --out results [--sizes 256 512 1024] [--prompts 216 216 216]
+    python evaluate.py DIR --binary ../../target/release/dype --model demo --out results [--sizes 512 1024 2048] [--prompts 216 48 4]
     python evaluate.py DIR ... --sizes 1024 --variants yarn dy_yarn dy_yarn:1:1 dy_yarn:1:2:power      (a sweep of lambda_s, lambda_t, thresholds)
 
 Pictures that exist are kept, so an interrupted run goes on where it stopped and a larger one reuses a smaller one's.
@@ -20,6 +20,7 @@ from PIL import Image
 
 import judge as J
 import scenes
+from model import BASE_PX
 from scenes import KINDS, TIMES, Scene
 
 VARIANTS = ["base", "ntk", "yarn", "dy_ntk", "dy_yarn"]
@@ -59,8 +60,8 @@ def make(a, size, asked):
     """One batch of all pictures that are not there."""
     todo = []
     for variant in a.variants:
-        if size == 256 and variant != "base":
-            continue                                 # at the training size every method is base
+        if size <= BASE_PX and variant != "base":
+            continue                                 # up to the training size every method is base
         for i, (text, _) in enumerate(asked):
             path = picture(a, size, variant, i).resolve()
             if not path.exists():
@@ -137,7 +138,7 @@ def main():
     a.add_argument("--binary", default="dype")
     a.add_argument("--model", default="demo")
     a.add_argument("--out", type=Path, default=Path("results"))
-    a.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])
+    a.add_argument("--sizes", type=int, nargs="+", default=[512, 1024, 2048])
     a.add_argument("--prompts", type=int, nargs="+", default=[216], help="for each size, or one number for all")
     a.add_argument("--variants", nargs="+", default=VARIANTS, help="METHOD or dy_METHOD[:lambda_s:lambda_t[:product|power]]")
     a.add_argument("--steps", type=int, default=28)
@@ -154,7 +155,7 @@ def main():
         if not a.judge_only:
             make(a, size, asked)
         real = reference(a, size, judge, finder)
-        for name in ["scenes", *(a.variants if size > 256 else ["base"])]:
+        for name in ["scenes", *(a.variants if size > BASE_PX else ["base"])]:
             if name == "scenes":
                 wanted = asked
                 other = look((scenes.render(Scene.of(20_000 + i, s.kind, s.time), size, size) for i, (_, s) in enumerate(asked)), judge, finder)
