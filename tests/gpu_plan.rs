@@ -5,7 +5,7 @@ mod support;
 use candle_core::{DType, Device};
 use dype::{
     Error,
-    flux::WeightsMode,
+    flux::{Compute, FluxConfig, ForwardOptions, WeightsMode, forward_memory_bytes},
     geometry::ImageSize,
     memory::Bytes,
     plan::{Machine, Plan, Task, what_fits},
@@ -77,4 +77,14 @@ fn a_full_card_is_told_what_would_fit() {
     let least = (1..).find_map(|tenth| plan_in(tenth * 100_000_000, 4096).ok()).expect("some budget");
     let smaller = advice(&least, None);
     assert!(smaller.contains("--height 3") && smaller.contains("--memory"), "{smaller}");
+}
+
+/// f32 on a GPU is made of tensors as bf16 is: twice the size, scores included.
+#[test]
+fn f32_on_a_card_is_planned_like_bf16_there() {
+    let (config, options) = (FluxConfig::flux1_dev(), ForwardOptions { token_chunk: 8192, query_rows: 2048, heads: 8 });
+    let need = |dtype| forward_memory_bytes(&config, 65_536, 512, Compute::on_kind(false, dtype), &options);
+    let scores = 8 * 2048 * (65_536 + 512) * 4;
+    assert!(need(DType::F32) > need(DType::BF16) + scores / 2, "{} {}", need(DType::F32), need(DType::BF16));
+    assert!(need(DType::F32) > 3 * scores);
 }

@@ -41,7 +41,7 @@ impl ForwardOptions {
         compute: Compute,
         budget_bytes: u64,
     ) -> Result<Self> {
-        let mut options = if compute.dtype == DType::F32 { Self::default() } else { Self::LARGEST };
+        let mut options = if compute.own_kernels { Self::default() } else { Self::LARGEST };
         let need = |options: &Self| forward_memory_bytes(config, image_tokens, text_tokens, compute, options);
         let tokens = (image_tokens + text_tokens) as u64;
         while need(&options) > budget_bytes || options.scores_elements(config, tokens) > u64::from(u32::MAX) {
@@ -108,7 +108,7 @@ fn chunk_bytes(config: &FluxConfig, chunk: u64, tokens: u64, compute: Compute, o
     // Normed input, queries, output.
     let attention = 3 * chunk * width;
     let feed_forward = FEED_FORWARD_RATIO as u64 * chunk * width;
-    if dtype == DType::F32 {
+    if compute.own_kernels {
         let tiles = rayon::current_num_threads() as u64 * cpu_attention_bytes(config, options);
         let rounded = if compute.products == Products::Rounded { feed_forward / 2 } else { 0 };
         return (attention + tiles).max(2 * chunk * width + feed_forward + rounded);

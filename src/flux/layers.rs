@@ -25,11 +25,13 @@ pub struct Compute {
     pub dtype: DType,
     /// How the large products multiply.
     pub products: Products,
+    /// Whether it is the CPU's own kernels that compute, which work in place and hold no scores; else tensors do.
+    pub own_kernels: bool,
 }
 
 impl Compute {
-    /// f32 throughout.
-    pub const EXACT_F32: Self = Self { dtype: DType::F32, products: Products::Exact };
+    /// f32 throughout, on the CPU.
+    pub const EXACT_F32: Self = Self { dtype: DType::F32, products: Products::Exact, own_kernels: true };
 
     /// What a device computes in when asked for `dtype`: bf16 on the CPU is f32 with the large products rounded.
     pub fn on(device: &Device, dtype: DType) -> Self {
@@ -40,7 +42,8 @@ impl Compute {
     pub fn on_kind(is_cpu: bool, dtype: DType) -> Self {
         match (is_cpu, dtype) {
             (true, DType::BF16) => Self { products: Products::Rounded, ..Self::EXACT_F32 },
-            _ => Self { dtype, products: Products::Exact },
+            (true, DType::F32) => Self::EXACT_F32,
+            _ => Self { dtype, products: Products::Exact, own_kernels: false },
         }
     }
 
