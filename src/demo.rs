@@ -1,4 +1,4 @@
-//! The model inside this program: a small FLUX, trained at 256 px on procedural landscapes (`tools/demo-model`), so that
+//! The model inside this program: a small FLUX, trained at 512 px on procedural landscapes (`tools/demo-model`), so that
 //! there is a picture without a licence and without a network.
 //!
 //! It is a FLUX repository in diffusers layout like any other. Its files are part of the binary and become a folder when

@@ -17,9 +17,9 @@ const PICTURE: [&str; 18] = [
     "--prompt",
     "a calm lake below snowy mountains at sunset",
     "--height",
-    "256",
+    "512",
     "--width",
-    "256",
+    "512",
     "--steps",
     "8",
     "--seed",
@@ -64,7 +64,7 @@ fn its_exported_folder_is_the_same_model() {
     let (inside, outside) = (one_step(&place, "demo", "a.png"), one_step(&place, "folder/demo", "b.png"));
     assert_eq!(rgb8(&place.path("a.png")), rgb8(&place.path("b.png")));
     assert_eq!(inside["settings"], outside["settings"]);
-    assert_eq!(inside["settings"]["base_resolution"], 256);
+    assert_eq!(inside["settings"]["base_resolution"], 512);
     assert_eq!(inside["settings"]["max_sequence_length"], 24, "as many tokens as its tokenizer says it reads");
     assert_eq!((&inside["model"]["model"], &outside["model"]["model"]), (&"demo".into(), &"folder/demo".into()));
     place.dype(&["export-demo", "folder/demo"]).fails(2, &["folder/demo is there already", "new folder"]);

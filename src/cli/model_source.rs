@@ -102,7 +102,7 @@ fn on_disk(model: &str) -> Result<Option<PathBuf>> {
 fn or_the_demo(model: &str, error: Error) -> Error {
     match error {
         Error::Network { what, hint } if demo::is_built_in() && model == DEFAULT_MODEL => {
-            let demo = "try the model inside this program meanwhile: --model demo --width 512 --height 512";
+            let demo = "try the model inside this program meanwhile: --model demo --width 1024 --height 1024";
             Error::Network { what, hint: if hint.is_empty() { demo.into() } else { format!("{hint}; or {demo}") } }
         }
         other => other,
