@@ -45,8 +45,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "error", "geometry", "flux", "model", "output", "pipeline", "plan", "preview", "progress", "sampling",
-            "settings", "text",
+            "error", "geometry", "flux", "memory", "model", "output", "pipeline", "plan", "preview", "progress",
+            "sampling", "settings", "text",
         ],
     ),
 ];
