@@ -15,7 +15,7 @@ use dype::{
         ops::{self, AttentionTiles, Rotation},
     },
     geometry::{ImageSize, TokenGrid},
-    position::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
+    position::{Method, Step},
     vae::ConvBand,
 };
 
@@ -23,20 +23,6 @@ use dype::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const TEXT_TOKENS: usize = 512;
-
-/// The model's own frequencies.
-struct Native;
-
-impl PositionScaler for Native {
-    fn frequencies(&self, axis: &RotaryAxis, _step: &Step) -> AxisFrequencies {
-        let power = |i: usize| axis.theta.powf(-2.0 * i as f64 / axis.dim as f64);
-        AxisFrequencies { inv_freq: (0..axis.dim / 2).map(power).collect(), amplitude: vec![1.0; axis.dim / 2] }
-    }
-
-    fn is_dynamic(&self) -> bool {
-        false
-    }
-}
 
 fn grid(side_px: usize) -> TokenGrid {
     ImageSize::new(side_px, side_px).expect("a size").tokens()
@@ -48,7 +34,9 @@ fn random(shape: &[usize]) -> Tensor {
 
 fn tables_of(side_px: usize) -> RopeTables {
     let config = random_weights::config(1, 0);
-    RopeTables::new(&config, grid(side_px), TEXT_TOKENS, &Native, &Step::at(0.5), &Device::Cpu).expect("tables")
+    let native = Method::Base.scaler(None);
+    let rope = RopeTables::new(&config, grid(side_px), TEXT_TOKENS, native.as_ref(), &Step::at(0.5), &Device::Cpu);
+    rope.expect("tables")
 }
 
 fn tables(criterion: &mut Criterion) {

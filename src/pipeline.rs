@@ -161,7 +161,6 @@ pub fn decode(
     Ok(picture.crop(size))
 }
 
-/// What a bar shows of a moment: t, and kappa where DyPE is on.
 /// The most that a kernel's attention may be from the plain one: some roundings to bf16, which are 0.4% each.
 const MOST_ATTENTION_ERROR: f64 = 0.02;
 
@@ -175,6 +174,7 @@ fn attention_event(error: f64) -> Event {
     Event::Warning(format!("{found} on this card, more than rounding: pictures may be wrong; build without flash-attn"))
 }
 
+/// What a bar shows of a moment: t, and kappa where DyPE is on.
 fn moment(t: f64, schedule: Option<DypeSchedule>) -> String {
     match schedule {
         Some(schedule) => format!("t {t:.3}  kappa {:.3}", schedule.kappa(t)),

@@ -184,7 +184,7 @@ impl Plan {
             WeightsMode::Resident => resident_bytes(files, machine, is_cpu),
             WeightsMode::Stream => streamed_bytes(files, machine, is_cpu),
         };
-        let kernels = if is_cpu { DecodeKernels::Cpu } else { DecodeKernels::Tensors(machine.dtype) };
+        let kernels = DecodeKernels::on_kind(is_cpu, machine.dtype);
         let kept = if is_cpu { kept_bytes(&[text, denoise - kept]) } else { 0 };
         let (decode, decode_peak) = decode_choice(&files.vae.config, kernels, grid, kept, budget)?;
         let config = &files.transformer.config;

@@ -63,7 +63,12 @@ pub enum DecodeKernels {
 impl DecodeKernels {
     /// What decodes on a device, with weights of this number type.
     pub fn on(device: &Device, dtype: DType) -> Self {
-        if device.is_cpu() { Self::Cpu } else { Self::Tensors(dtype) }
+        Self::on_kind(device.is_cpu(), dtype)
+    }
+
+    /// As [`DecodeKernels::on`], where a device need not be at hand: for plans.
+    pub fn on_kind(is_cpu: bool, dtype: DType) -> Self {
+        if is_cpu { Self::Cpu } else { Self::Tensors(dtype) }
     }
 }
 

@@ -11,7 +11,7 @@ dir=$(cd "$1" && pwd)
 cp "$here/stub-nvcc" "$dir/bin/nvcc"
 
 # The build script of candle-flash-attn wants CUTLASS at one commit: an empty folder that says it is that commit.
-(cd "$here/../.." && cargo fetch --locked --quiet)
+(cd "$here/../.." && cargo fetch --locked --quiet --target "$(rustc --print host-tuple)")
 commit=$(grep -ohE 'CUTLASS_COMMIT: &str = "[0-9a-f]{40}"' \
   "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/candle-flash-attn-*/build.rs | grep -oE '[0-9a-f]{40}' | tail -n 1)
 cutlass=$dir/git/checkouts/cutlass-${commit:0:16}

@@ -31,7 +31,7 @@ for name in cublas.so.13 cublasLt.so.13 curand.so.10 nvrtc.so.13 cudart.so.13; d
 done
 
 # No wheel holds a stand-in for the driver's library to link with: it is made of the names that cudarc declares.
-(cd "$here/../.." && cargo fetch --locked --quiet)
+(cd "$here/../.." && cargo fetch --locked --quiet --target "$(rustc --print host-tuple)")
 grep -rhoE 'pub (unsafe )?fn cu[A-Z]\w+' "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/cudarc-*/src/driver/sys |
   awk '{print $NF}' | sort -u > "$dir/driver_symbols.txt"
 test -s "$dir/driver_symbols.txt" || { echo "no cudarc source found: run 'cargo fetch'" >&2; exit 1; }
