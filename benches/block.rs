@@ -9,14 +9,11 @@ use std::hint::black_box;
 use candle_core::{DType, Device, Tensor};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use dype::{
-    flux::{
-        BlockSource, Compute, ForwardOptions, RopeTables, WeightsMode,
-        blocks::Pass,
-        ops::{self, AttentionTiles, Rotation},
-    },
-    geometry::{ImageSize, TokenGrid},
-    position::{Method, Step},
-    vae::ConvBand,
+    base::geometry::{ImageSize, TokenGrid},
+    methods::{Method, Step},
+    models::flux1::{BlockSource, Compute, ForwardOptions, RopeTables, WeightsMode, blocks::Pass},
+    models::parts::kl::ConvBand,
+    nn::{self, AttentionTiles, Rotation},
 };
 
 #[global_allocator]
@@ -49,7 +46,7 @@ fn rotation(criterion: &mut Criterion) {
     let out = Tensor::zeros((24, rope.tokens(), 128), DType::F32, &Device::Cpu).expect("zeros");
     let rotation = Rotation { weight: &weight, cos: &rope.cos, sin: &rope.sin };
     criterion.bench_function("rotation/1024px", |bencher| {
-        bencher.iter(|| ops::split_heads(&x, Some(rotation), &out, 0).expect("rotation"));
+        bencher.iter(|| nn::split_heads(&x, Some(rotation), &out, 0).expect("rotation"));
     });
 }
 
@@ -65,7 +62,7 @@ fn attention(criterion: &mut Criterion) {
     for query_rows in [64, 256, 512] {
         let tiles = AttentionTiles { query_rows, heads: 1 };
         group.bench_function(format!("1024 of 4608 queries/{query_rows}"), |bencher| {
-            bencher.iter(|| black_box(ops::attention(&q, &k, &v, tiles).expect("attention")));
+            bencher.iter(|| black_box(nn::attention(&q, &k, &v, tiles).expect("attention")));
         });
     }
 }

@@ -23,14 +23,14 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Instant};
 use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    flux::{Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode, ops, step_flops},
-    geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
-    memory,
-    position::{DypeSettings, Method, Step},
-    progress::Silent,
-    sampling,
-    vae::{self, Decoder, VaeConfig},
-    weights::{Weights, open_folder, read_json},
+    base::geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
+    base::progress::Silent,
+    base::{json::read_json, memory},
+    methods::{DypeSettings, Method, Step},
+    models::flux1::{Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode, step_flops},
+    models::parts::kl::{self, Decoder, VaeConfig},
+    nn, sampling,
+    weights::{Weights, open_folder},
 };
 
 #[global_allocator]
@@ -183,12 +183,12 @@ fn tables(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// A folder's decoder with the best way of walking a picture within the memory allowed.
-fn decoder(arguments: &Arguments, device: &Device) -> anyhow::Result<(VaeConfig, Decoder, vae::DecodeOptions)> {
+fn decoder(arguments: &Arguments, device: &Device) -> anyhow::Result<(VaeConfig, Decoder, kl::DecodeOptions)> {
     let folder = arguments.folder()?.join("vae");
     let config: VaeConfig = read_json(&folder.join("config.json"))?;
     let weights = Weights::new(Arc::new(open_folder(&folder)?), arguments.dtype(), device.clone());
-    let kernels = vae::DecodeKernels::on(device, arguments.dtype());
-    let options = vae::best_options(&config, kernels, arguments.size()?.tokens().latents(), arguments.memory()?)?;
+    let kernels = kl::DecodeKernels::on(device, arguments.dtype());
+    let options = kl::best_options(&config, kernels, arguments.size()?.tokens().latents(), arguments.memory()?)?;
     Ok((config.clone(), Decoder::open(config, weights)?, options))
 }
 
@@ -205,7 +205,7 @@ fn decode(arguments: &Arguments) -> anyhow::Result<()> {
         std::hint::black_box(sum);
         Ok(())
     })?;
-    report(size, &seconds, vae::decode_flops(&config, size.tokens().latents()));
+    report(size, &seconds, kl::decode_flops(&config, size.tokens().latents()));
     Ok(())
 }
 
@@ -236,7 +236,7 @@ fn attention(arguments: &Arguments) -> anyhow::Result<()> {
         Ok(Tensor::from_vec(noise, (HEADS, rows, CHANNELS), &device)?.to_dtype(dtype)?) // [H, N, D]
     };
     let (q, k, v) = (random(1, QUERIES)?, random(2, KEYS)?, random(3, KEYS)?);
-    let out = ops::attention(&q, &k, &v, ops::AttentionTiles { query_rows: 256, heads: 8 })?; // [C, H·D]
+    let out = nn::attention(&q, &k, &v, nn::AttentionTiles { query_rows: 256, heads: 8 })?; // [C, H·D]
     arguments.save(&[("q", &q), ("k", &k), ("v", &v), ("out", &out)])
 }
 

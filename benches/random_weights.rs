@@ -4,8 +4,9 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    flux::FluxConfig,
-    weights::{TensorSource, Weights, read_json},
+    base::json::read_json,
+    models::flux1::FluxConfig,
+    weights::{TensorSource, Weights},
 };
 
 /// Tensors of FLUX.1-dev's names and shapes, uniform in ±1/√(last dimension), the same in every run.

@@ -9,9 +9,9 @@ use std::{sync::Arc, time::Instant};
 use candle_core::{DType, Device, Tensor};
 use dype::{
     Result,
-    geometry::{ImageSize, LatentSize},
-    progress::Silent,
-    vae::{DecodeKernels, DecodeOptions, Decoder, Keep, VaeConfig, decode_cost, decode_flops},
+    base::geometry::{ImageSize, LatentSize},
+    base::progress::Silent,
+    models::parts::kl::{DecodeKernels, DecodeOptions, Decoder, Keep, VaeConfig, decode_cost, decode_flops},
     weights::{TensorSource, Weights},
 };
 

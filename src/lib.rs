@@ -3,7 +3,7 @@
 //! FLUX is a rectified-flow transformer: at time t (1 = pure noise, 0 = picture) it predicts a velocity for every token, and
 //! an Euler loop follows it along a decreasing list of sigmas. A token's place enters by a rotary embedding: on each axis,
 //! pair i of the D rotary channels turns by `position · inv_freq[i]`, `inv_freq[i] = theta^(-2i/D)`. Beyond the L patches of
-//! the training resolution those angles are new to the model. A [`position::PositionScaler`] replaces the frequencies of an
+//! the training resolution those angles are new to the model. A [`methods::PositionScaler`] replaces the frequencies of an
 //! axis of L' > L patches, s = L'/L; DyPE (arXiv 2510.20766v2) makes that replacement depend on t:
 //!
 //! ```text
@@ -17,50 +17,36 @@
 //! | module | what |
 //! |---|---|
 //! | [`cli`] | flags, commands, and the only writer to the terminal |
+//! | [`lab`] | pictures and methods looked at: measures, sheets, plots |
 //! | [`run`] | pictures in a row: checkpoints, resuming, previews |
-//! | [`batch`], [`compare`], [`preview`] | files of prompts, contact sheets, latents seen without the autoencoder |
-//! | [`pipeline`] | encode, denoise, decode: the one place that knows the order |
 //! | [`plan`] | what a run will need, before it loads anything |
-//! | [`position`] | the method: base, NTK, YaRN, and the DyPE schedule; pure f64, no tensors |
-//! | [`flux`] | the transformer |
-//! | [`flash`] | attention by FlashAttention-2, where built in |
-//! | [`vae`] | the autoencoder's decoder, in exact bands of rows |
-//! | [`text`] | CLIP and T5 |
 //! | [`sampling`] | sigmas, noise, the Euler loop |
-//! | [`model`] | which files make up a model |
-//! | [`weights`] | tensors by name behind a memory map; the Hub |
-//! | [`demo`] | the model inside the binary, as a folder |
+//! | [`models`] | the families, and the parts they share |
+//! | [`nn`] | what networks are made of, and the kernels that compute it |
+//! | [`methods`] | the method: base, NTK, YaRN, and the DyPE schedule; pure f64, no tensors |
+//! | [`recipe`] | what a picture is made with: settings, files of prompts, seeds |
+//! | [`weights`], [`hub`] | tensors by name behind a memory map; the Hub |
 //! | [`output`] | pictures with their provenance |
-//! | [`settings`], [`geometry`], [`memory`], [`cache`], [`progress`], [`error`] | what everybody speaks of |
+//! | [`base`], [`error`] | what everybody speaks of |
 //!
 //! # Shapes
 //!
 //! B batch, N tokens, T text tokens, H heads, D channels of a head, C channels, h x w latent rows and columns, H x W pixels.
 //! Height comes before width.
 
-pub mod batch;
-pub mod cache;
+pub mod base;
 pub mod cli;
-pub mod compare;
-pub mod demo;
-pub mod draw;
 pub mod error;
-pub mod flash;
-pub mod flux;
-pub mod geometry;
-pub mod memory;
-pub mod model;
+pub mod hub;
+pub mod lab;
+pub mod methods;
+pub mod models;
+pub mod nn;
 pub mod output;
-pub mod pipeline;
 pub mod plan;
-pub mod position;
-pub mod preview;
-pub mod progress;
+pub mod recipe;
 pub mod run;
 pub mod sampling;
-pub mod settings;
-pub mod text;
-pub mod vae;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, fs::File, io::BufReader, path::PathBuf};
 
 use dype::{
     Error,
-    batch::{Shard, consecutive, parse_seeds, read_prompts},
-    compare::{Measures, SheetOptions, Theme, Tile, sheet},
-    position::Method,
-    preview::{RgbFactors, preview_rgb},
+    lab::{Measures, SheetOptions, Theme, Tile, sheet},
+    methods::Method,
+    recipe::{Shard, consecutive, parse_seeds, read_prompts},
+    sampling::preview::{RgbFactors, preview_rgb},
 };
 use image::RgbImage;
 use safetensors::SafeTensors;

@@ -5,9 +5,9 @@ mod support;
 use candle_core::{DType, Device};
 use dype::{
     Error,
-    flux::{Compute, FluxConfig, ForwardOptions, WeightsMode, forward_memory_bytes},
-    geometry::ImageSize,
-    memory::Bytes,
+    base::geometry::ImageSize,
+    base::memory::Bytes,
+    models::flux1::{Compute, FluxConfig, ForwardOptions, WeightsMode, forward_memory_bytes},
     plan::{Machine, Plan, Task, what_fits},
 };
 use support::manifest::flux1;

@@ -9,7 +9,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use dype::{
     Error,
-    geometry::ImageSize,
+    base::geometry::ImageSize,
     output::{
         Format, Picture, Provenance, check_writable, load_latents, parameters_text, read_provenance, reference_name,
         remove_temporary_files, save, save_latents, write_atomically,

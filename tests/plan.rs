@@ -4,7 +4,7 @@ mod support;
 
 use candle_core::{DType, Device};
 use dype::{
-    geometry::ImageSize,
+    base::geometry::ImageSize,
     plan::{Machine, Plan, Task},
 };
 use support::manifest::flux1;

@@ -1,6 +1,6 @@
 //! Frequency tables of every scaler against the reference: 496 cases of method, revision, t, size and rotary width.
 
-use dype::position::{DypeSettings, Method, PositionScaler, RotaryAxis, Step, Thresholds};
+use dype::methods::{DypeSettings, Method, PositionScaler, RotaryAxis, Step, Thresholds};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 

@@ -5,16 +5,16 @@ mod support;
 use candle_core::{DType, Device, Tensor};
 use dype::{
     Error,
-    geometry::ImageSize,
-    model::{ModelFiles, ModelRequest},
+    base::geometry::ImageSize,
+    base::json::read_json,
+    base::progress::Silent,
+    methods::DypeSettings,
+    models::{ModelFiles, ModelRequest},
     output::load_latents,
-    pipeline::Pipeline,
     plan::{Machine, Plan, Task},
-    position::DypeSettings,
-    progress::Silent,
+    recipe::settings::Request,
+    run::pipeline::Pipeline,
     sampling::{Mu, Rng},
-    settings::Request,
-    weights::read_json,
 };
 use serde::Deserialize;
 use support::{

@@ -10,10 +10,11 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::flux::{WithForward, model::Config, model::Flux};
 use dype::{
-    flux::{FluxConfig, RopeTables, Transformer, WeightsMode},
-    geometry::TokenGrid,
-    position::{Method, Step},
-    weights::{Weights, open_folder, read_json},
+    base::geometry::TokenGrid,
+    base::json::read_json,
+    methods::{Method, Step},
+    models::flux1::{FluxConfig, RopeTables, Transformer, WeightsMode},
+    weights::{Weights, open_folder},
 };
 
 const GRID: TokenGrid = TokenGrid { height_patches: 6, width_patches: 10 };

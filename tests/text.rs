@@ -12,8 +12,11 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use dype::{
     Error, Result,
-    progress::{Event, Observer, Silent, Stage},
-    text::{CLIP_TOKENS, ClipConfig, ClipEncoder, PromptTokenizer, T5Config, T5Encoder, TextEncoders, Tokenizers},
+    base::progress::{Event, Observer, Silent, Stage},
+    models::{
+        flux1::text::TextEncoders,
+        parts::{CLIP_TOKENS, ClipConfig, ClipEncoder, PromptTokenizer, T5Config, T5Encoder, Tokenizers},
+    },
     weights::{SafetensorsStore, Weights},
 };
 use support::{fixture, manifest::ManifestSource, relative_error, values};

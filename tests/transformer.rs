@@ -6,10 +6,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    flux::{Block, BlockSource, Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode},
-    geometry::TokenGrid,
-    position::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
-    weights::{SafetensorsStore, Weights, read_json},
+    base::geometry::TokenGrid,
+    base::json::read_json,
+    methods::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
+    models::flux1::{Block, BlockSource, Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode},
+    weights::{SafetensorsStore, Weights},
 };
 use support::{fixture, manifest::ManifestSource, values};
 

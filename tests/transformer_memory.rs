@@ -11,10 +11,11 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    flux::{Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode, forward_memory_bytes},
-    geometry::TokenGrid,
-    position::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
-    weights::{SafetensorsStore, Weights, read_json},
+    base::geometry::TokenGrid,
+    base::json::read_json,
+    methods::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
+    models::flux1::{Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode, forward_memory_bytes},
+    weights::{SafetensorsStore, Weights},
 };
 
 /// The system's allocator, with a count of the bytes alive and of the most there ever were.

@@ -10,15 +10,15 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use dype::{
     Error,
-    geometry::{ImageSize, LatentSize},
-    progress::{Event, Observer, Silent, Stage},
-    vae::{
+    base::geometry::{ImageSize, LatentSize},
+    base::progress::{Event, Observer, Silent, Stage},
+    models::parts::kl::{
         DecodeKernels, DecodeOptions, Decoder, Keep, VaeConfig, best_options, decode_cost, decode_flops,
         decode_memory_bytes, least_options,
     },
     weights::{SafetensorsStore, TensorSource, Weights, read_json},
 };
-use support::{fixture, largest_difference, relative_error, vae::Plain};
+use support::{fixture, largest_difference, models::parts::kl::Plain, relative_error};
 
 fn tiny() -> (VaeConfig, Weights) {
     let folder = fixture("tiny-flux/vae");

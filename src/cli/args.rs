@@ -6,24 +6,24 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
     batch_args::{ProgressArgs, SelectArgs},
-    compare::CompareArgs,
-    decode::DecodeArgs,
-    export_demo::ExportDemoArgs,
-    info::InfoArgs,
-    inspect::InspectArgs,
+    commands::compare::CompareArgs,
+    commands::decode::DecodeArgs,
+    commands::export_demo::ExportDemoArgs,
+    commands::info::InfoArgs,
+    commands::inspect::InspectArgs,
+    commands::replay::ReplayArgs,
+    commands::shell::{CompletionsArgs, ManArgs},
     position_args::PositionArgs,
-    replay::ReplayArgs,
     report::Verbosity,
-    shell::{CompletionsArgs, ManArgs},
     values,
 };
 use crate::{
+    base::geometry::ImageSize,
+    base::memory::Bytes,
     error::Result,
-    flux::WeightsMode,
-    geometry::ImageSize,
-    memory::Bytes,
+    models::flux1::WeightsMode,
+    recipe::settings::{DeviceChoice, ModelDtype},
     sampling::Rng,
-    settings::{DeviceChoice, ModelDtype},
 };
 
 /// The scene that is drawn when no prompt is given: the reference's dark-fantasy default, in other words.

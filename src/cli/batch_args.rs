@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::values;
 use crate::{
-    batch::Shard,
+    recipe::Shard,
     run::{self, Preview},
 };
 

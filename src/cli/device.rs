@@ -4,9 +4,9 @@ use candle_core::{DType, Device};
 
 use super::report::Report;
 use crate::{
+    base::progress::{Event, Observer},
     error::{Error, Result},
-    progress::{Event, Observer},
-    settings::{DeviceChoice, ModelDtype},
+    recipe::settings::{DeviceChoice, ModelDtype},
 };
 
 /// The device that was asked for; `auto` takes a GPU where one is built in and found, and says so where none is found.

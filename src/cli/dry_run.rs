@@ -6,12 +6,12 @@ use serde_json::json;
 
 use super::{execute, items::Planned, model_source::ModelSource, report};
 use crate::{
-    memory::Bytes,
+    base::memory::Bytes,
+    hub::DownloadPlan,
     output,
     plan::{Machine, Plan, SpeedBook},
+    recipe::settings::Settings,
     run::Item,
-    settings::Settings,
-    weights::hub::DownloadPlan,
 };
 
 /// Prints what the pictures need; loads nothing. JSON is one line a picture, text a table of the most demanding one.
@@ -31,7 +31,7 @@ pub fn run(
         });
         return Ok(());
     }
-    let files = source.open(&crate::progress::Silent)?;
+    let files = source.open(&crate::base::progress::Silent)?;
     let items = execute::plan_items(planned, &files, machine, None)?;
     let speed = SpeedBook::open().get(&machine.name());
     let time = |item: &Item| {

@@ -15,14 +15,14 @@ use super::{
     report::Report,
 };
 use crate::{
-    batch::Shard,
+    base::progress::{Event, Observer},
     error::Error,
-    model::ModelFiles,
+    models::ModelFiles,
     output::{self, Format},
     plan::{Machine, Plan},
-    progress::{Event, Observer},
+    recipe::Shard,
+    recipe::settings::ModelFacts,
     run::{Item, PROMPTS_AT_ONCE, Runner},
-    settings::ModelFacts,
 };
 
 /// What is to be made, and how.

@@ -9,12 +9,12 @@ use std::{
 
 use super::{batch_args::SelectArgs, target::Target};
 use crate::{
-    batch::{self, Line, Overrides, Shard},
+    base::geometry::ImageSize,
     error::{Error, Result},
-    geometry::ImageSize,
+    methods::DypeSettings,
     output,
-    position::DypeSettings,
-    settings::Request,
+    recipe::settings::Request,
+    recipe::{self, Line, Overrides, Shard},
 };
 
 /// A picture that is asked for.
@@ -63,10 +63,10 @@ pub fn wishes(base: &Wish, select: &SelectArgs) -> Result<Vec<Wish>> {
 fn read_lines(file: &Path) -> Result<Vec<Line>> {
     let name = file.to_string_lossy();
     if name == "-" {
-        return batch::read_prompts(&name, std::io::stdin().lock());
+        return recipe::read_prompts(&name, std::io::stdin().lock());
     }
     let opened = File::open(file).map_err(|e| Error::disk("cannot read the prompts in", file, e))?;
-    batch::read_prompts(&name, BufReader::new(opened))
+    recipe::read_prompts(&name, BufReader::new(opened))
 }
 
 fn of_line(base: &Wish, line: &Line, file: &Path) -> Result<Wish> {
@@ -124,7 +124,7 @@ fn with_seeds(wish: &Wish, own: Option<u64>, select: &SelectArgs) -> Result<Vec<
     let first = own.unwrap_or(wish.request.seed);
     let seeds = match (&select.seeds, select.count) {
         (Some(seeds), _) if own.is_none() => seeds.0.clone(),
-        (_, Some(count)) => batch::consecutive(first, count).map_err(|error| wish.named(error))?,
+        (_, Some(count)) => recipe::consecutive(first, count).map_err(|error| wish.named(error))?,
         _ => vec![first],
     };
     let seeded = |seed| Wish { request: Request { seed, ..wish.request.clone() }, ..wish.clone() };
@@ -181,7 +181,7 @@ pub fn check(planned: &[Planned]) -> Result<()> {
 mod tests {
     use super::*;
     use crate::{
-        position::Method,
+        methods::Method,
         sampling::{Mu, Rng},
     };
 

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::{items::Planned, report::Report};
 use crate::{
+    base::memory,
     error::Error,
-    memory,
     run::{Item, Listener, Made, Times},
 };
 

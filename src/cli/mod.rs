@@ -2,36 +2,27 @@
 
 mod args;
 mod batch_args;
-mod compare;
-mod decode;
+mod commands;
 mod device;
 mod dry_run;
 mod environment;
 mod execute;
-mod export_demo;
-mod generate;
-mod info;
-pub mod inspect;
-mod inspect_run;
 mod items;
 mod listen;
 mod model_source;
 mod notes;
 mod pictured;
-pub mod plot;
 pub mod position_args;
-mod replay;
 mod report;
-mod shell;
 mod target;
 mod usage;
 mod values;
-mod version;
 
 use std::{collections::HashSet, process::ExitCode};
 
 use crate::{Error, output};
 use args::{Cli, Command};
+use commands::{compare, decode, export_demo, generate, info, inspect, replay, shell, version};
 use environment::Parsed;
 use report::{Report, Verbosity};
 
@@ -65,7 +56,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli, typed: &HashSet<String>, report: &Report) -> anyhow::Result<()> {
     match &cli.command {
         _ if cli.version => version::print(report, cli.generate.output.verbose > 0),
-        Some(Command::Inspect(args)) => inspect_run::run(args, report),
+        Some(Command::Inspect(args)) => inspect::run(args, report),
         Some(Command::Compare(args)) => compare::run(args, report),
         Some(Command::Replay(args)) => replay::run(args, typed, report),
         Some(Command::Info(args)) => info::run(args, report),

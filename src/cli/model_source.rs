@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::args::{DEFAULT_MODEL, ModelArgs};
 use crate::{
-    demo,
+    base::progress::Observer,
     error::{Error, Result},
-    flux::FluxConfig,
-    model::{self, ModelFiles, ModelPart, ModelRequest},
-    progress::Observer,
+    hub::{DownloadPlan, FileSet, Hub, HubModel, HubSettings},
+    models::demo,
+    models::flux1::{FluxConfig, FluxFiles, FluxPart},
+    models::parts::kl::VaeConfig,
+    models::{self, ModelFiles, ModelPart, ModelRequest},
     sampling::SchedulerConfig,
-    vae::VaeConfig,
-    weights::hub::{DownloadPlan, FileSet, FluxFiles, FluxPart, Hub, HubModel, HubSettings},
 };
 
 /// Where the model comes from.
@@ -136,11 +136,11 @@ impl FileSet for ConfigFiles {
 /// What finding, fetching and reading may fail with.
 pub fn dimensions(name: &str, observer: &dyn Observer) -> Result<(FluxConfig, SchedulerConfig)> {
     if let Some(path) = on_disk(name)? {
-        return model::dimensions(&path);
+        return models::dimensions(&path);
     }
     let hub = Hub::new(HubSettings::from_env());
     let plan = hub.plan(&name.parse()?, &ConfigFiles, observer)?;
-    model::dimensions(&hub.fetch(&plan, observer)?)
+    models::dimensions(&hub.fetch(&plan, observer)?)
 }
 
 /// The autoencoder of the model `name`, or the one at `vae`; of the Hub's models only that part is fetched.
@@ -153,12 +153,12 @@ pub fn autoencoder(name: &str, vae: Option<&Path>, observer: &dyn Observer) -> R
         None => on_disk(name)?,
     };
     if let Some(path) = path {
-        return model::autoencoder(&path);
+        return models::autoencoder(&path);
     }
     let others: Vec<FluxPart> = FluxPart::ALL.into_iter().filter(|part| *part != FluxPart::Vae).collect();
     let hub = Hub::new(HubSettings::from_env());
     let plan = hub.plan(&name.parse()?, &FluxFiles::without(&others), observer)?;
-    model::autoencoder(&hub.fetch(&plan, observer)?)
+    models::autoencoder(&hub.fetch(&plan, observer)?)
 }
 
 /// Parts that come from elsewhere and need not be fetched.

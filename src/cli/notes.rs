@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{items::Planned, report::Report};
 use crate::{
-    progress::{Event, Observer},
+    base::progress::{Event, Observer},
     run::Item,
 };
 

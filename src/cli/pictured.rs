@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::{
     error::{Error, Result},
     output,
+    recipe::settings::Settings,
     run::PROVENANCE_VERSION,
-    settings::Settings,
 };
 
 /// The provenance of a picture that this version understands.

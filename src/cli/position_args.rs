@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::values;
-use crate::position::{DypeSettings, Method, Thresholds};
+use crate::methods::{DypeSettings, Method, Thresholds};
 use crate::sampling::Mu;
 
 /// Flags of position extrapolation, as typed.

@@ -13,8 +13,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::OutputArgs;
 use crate::{
-    memory::Bytes,
-    progress::{Event, Observer, Stage},
+    base::memory::Bytes,
+    base::progress::{Event, Observer, Stage},
 };
 
 /// How much is told.

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
+    base::geometry::ImageSize,
     error::Result,
-    geometry::ImageSize,
     output::{self, Format},
-    settings::Request,
+    recipe::settings::Request,
 };
 
 /// The folder of pictures that are given no place. Source: the reference's `run_dype.py`.

@@ -1,11 +1,11 @@
 //! Parsers of flag values: each says what it wanted when it refuses.
 
 use crate::{
-    batch::{self, Shard},
-    geometry::{MAX_SIDE_PX, PX_PER_TOKEN},
-    memory::Bytes,
+    base::geometry::{MAX_SIDE_PX, PX_PER_TOKEN},
+    base::memory::Bytes,
+    recipe::settings::DeviceChoice,
+    recipe::{self, Shard},
     sampling::{Mu, Rng},
-    settings::DeviceChoice,
 };
 
 /// A side of the picture in pixels.
@@ -75,7 +75,7 @@ pub struct Seeds(pub Vec<u64>);
 
 /// A list of seeds, such as 1,2,5-8.
 pub fn seeds(text: &str) -> Result<Seeds, String> {
-    batch::parse_seeds(text).map(Seeds).map_err(|e| with_hint(&e))
+    recipe::parse_seeds(text).map(Seeds).map_err(|e| with_hint(&e))
 }
 
 /// One part of a batch.

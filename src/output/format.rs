@@ -9,8 +9,8 @@ use image::{ExtendedColorType, ImageEncoder, ImageError, codecs};
 
 use super::{Picture, Provenance, exif, jpeg, provenance, webp, xmp};
 use crate::{
+    base::geometry::ImageSize,
     error::{Error, Result},
-    geometry::ImageSize,
 };
 
 /// Quality of JPEG files, as libjpeg counts it: above it files grow and nothing is seen.

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::write_atomically;
 use crate::{
+    base::geometry::TOKEN_CHANNELS,
     error::{Error, Result},
-    geometry::TOKEN_CHANNELS,
 };
 
 /// The tensor's name in the file.

@@ -12,7 +12,7 @@ mod xmp;
 
 use std::path::{Path, PathBuf};
 
-use crate::{error::Result, geometry::ImageSize};
+use crate::{base::geometry::ImageSize, error::Result};
 
 pub use atomic::{
     check_writable, numbered, remove_stale_files, remove_temporary_files, write_atomically, write_numbered,

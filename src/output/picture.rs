@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use crate::{
+    base::geometry::ImageSize,
     error::{Error, Result},
-    geometry::ImageSize,
 };
 
 /// Red, green, blue.

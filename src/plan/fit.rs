@@ -1,7 +1,7 @@
 //! What would fit, where a device had less room than it was planned for.
 
 use super::{Machine, Plan, Task};
-use crate::{flux::WeightsMode, geometry::ImageSize, memory::Bytes, model::ModelFiles};
+use crate::{base::geometry::ImageSize, base::memory::Bytes, models::ModelFiles, models::flux1::WeightsMode};
 
 /// Of the planned peak, what the next try may take: enough less to matter, whatever was in the way.
 const SHRUNK: f64 = 0.8;

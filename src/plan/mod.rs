@@ -7,13 +7,13 @@ use candle_core::{DType, Device};
 use serde::Serialize;
 
 use crate::{
+    base::geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
+    base::memory::Bytes,
     error::{Error, Result},
-    flux::{Compute, ForwardOptions, WeightsMode, forward_memory_bytes, step_flops},
-    geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
-    memory::Bytes,
-    model::{ModelFiles, manifest},
-    text::T5Config,
-    vae::{DecodeKernels, DecodeOptions, DecodeWay, DecodeWays, VaeConfig},
+    models::flux1::{Compute, ForwardOptions, WeightsMode, forward_memory_bytes, step_flops},
+    models::parts::T5Config,
+    models::parts::kl::{DecodeKernels, DecodeOptions, DecodeWay, DecodeWays, VaeConfig},
+    models::{ModelFiles, manifest},
     weights::{TensorSource, Weights},
 };
 
@@ -361,11 +361,11 @@ fn free_bytes(device: &Device) -> Option<u64> {
         Device::Cuda(_) => {
             candle_core::cuda_backend::cudarc::driver::result::mem_get_info().ok().map(|(free, _)| free as u64)
         }
-        Device::Cpu | Device::Metal(_) => crate::memory::available_bytes(),
+        Device::Cpu | Device::Metal(_) => crate::base::memory::available_bytes(),
     }
 }
 
 #[cfg(not(feature = "cuda"))]
 fn free_bytes(_device: &Device) -> Option<u64> {
-    crate::memory::available_bytes()
+    crate::base::memory::available_bytes()
 }

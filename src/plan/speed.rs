@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache;
+use crate::base::cache;
 
 /// Operations a second of one device and number type.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -13,10 +13,10 @@ use std::{
 use candle_core::Tensor;
 
 use crate::{
+    base::geometry::ImageSize,
     error::{Error, Result},
-    geometry::ImageSize,
     output::{self, LatentsFile},
-    settings::Settings,
+    recipe::settings::Settings,
 };
 
 /// The folder of checkpoints, in the folder of the pictures.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{model::Identity, plan::Machine, settings::Settings};
+use crate::{models::Identity, plan::Machine, recipe::settings::Settings};
 
 /// What a picture is known by: its settings and its model.
 ///

@@ -14,13 +14,13 @@ use super::{
     runner::Waiting,
 };
 use crate::{
+    base::progress::Event,
     error::Result,
-    flux::Transformer,
+    models::flux1::Transformer,
+    models::flux1::text::PromptEmbeddings,
     output::{self, LatentsFile, Picture, Provenance},
     plan::Speed,
-    progress::Event,
     sampling::StepInfo,
-    text::PromptEmbeddings,
 };
 
 impl Runner<'_> {

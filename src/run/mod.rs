@@ -7,6 +7,7 @@ mod checkpoint;
 mod existing;
 mod identity;
 mod make;
+pub mod pipeline;
 mod preview;
 mod provenance;
 mod runner;
@@ -14,10 +15,10 @@ mod runner;
 use std::{path::PathBuf, rc::Rc, time::Duration};
 
 use crate::{
+    base::geometry::ImageSize,
     error::Error,
-    geometry::ImageSize,
     plan::{Plan, Task},
-    settings::{Request, Settings},
+    recipe::settings::{Request, Settings},
 };
 
 pub use checkpoint::{FOLDER as CHECKPOINT_FOLDER, clean, sized};

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::Item;
 use crate::{
+    base::geometry::ImageSize,
     error::Result,
-    geometry::ImageSize,
     output::{self, Picture, Provenance},
-    preview::{RgbFactors, estimate_clean, preview_rgb},
+    sampling::preview::{RgbFactors, estimate_clean, preview_rgb},
     sampling::{self, StepInfo},
 };
 

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use crate::{
-    model::Identity,
+    models::Identity,
     output::{Provenance, parameters_text},
     plan::Machine,
-    settings::Settings,
+    recipe::settings::Settings,
 };
 
 /// The layout of the JSON; a reader of a later one must refuse what it does not know.

@@ -14,14 +14,14 @@ use super::{
     identity,
 };
 use crate::{
+    base::memory::Bytes,
+    base::progress::{Event, Observer},
     error::{Error, Result},
-    flux::{Transformer, WeightsMode},
-    memory::Bytes,
-    model::ModelFiles,
-    pipeline::Pipeline,
+    models::ModelFiles,
+    models::flux1::text::PromptEmbeddings,
+    models::flux1::{Transformer, WeightsMode},
     plan::{Machine, SpeedBook, what_fits},
-    progress::{Event, Observer},
-    text::PromptEmbeddings,
+    run::pipeline::Pipeline,
 };
 
 /// A picture that must be made, with the damaged file it takes the place of.

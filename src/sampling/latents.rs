@@ -6,8 +6,8 @@
 use candle_core::Tensor;
 
 use crate::{
+    base::geometry::{LATENT_CHANNELS, LATENTS_PER_TOKEN, TOKEN_CHANNELS, TokenGrid},
     error::{Error, Result},
-    geometry::{LATENT_CHANNELS, LATENTS_PER_TOKEN, TOKEN_CHANNELS, TokenGrid},
 };
 
 /// Latents [1, 16, h, w] as tokens [1, N, 64], N = h/2 · w/2 row by row.

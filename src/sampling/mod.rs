@@ -5,6 +5,7 @@
 mod euler;
 mod latents;
 mod noise;
+pub mod preview;
 mod sigmas;
 
 pub use euler::{Denoiser, StepInfo, denoise};

@@ -16,8 +16,8 @@ use std::{fmt, path::Path, str::FromStr};
 use serde::Deserialize;
 
 use crate::{
+    base::json::read_json,
     error::{Error, Result},
-    weights::read_json,
 };
 
 /// The one scheduler whose sigmas are implemented, under diffusers' name.

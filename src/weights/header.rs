@@ -11,7 +11,7 @@ use serde::{
     de::{Error as _, IgnoredAny, MapAccess, Visitor, value::StrDeserializer},
 };
 
-use super::{human_bytes, recognise::kind_of_bytes};
+use super::{human_bytes, magic::kind_of_bytes};
 use crate::error::{Error, Result};
 
 /// Bytes of the number N in front of the header.

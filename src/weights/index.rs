@@ -7,7 +7,8 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{SafetensorsStore, TensorSource, read_json};
+use super::{SafetensorsStore, TensorSource};
+use crate::base::json::read_json;
 use crate::error::{Error, Result};
 
 /// The names a part's weights may have before `.safetensors`: diffusers' and transformers'.

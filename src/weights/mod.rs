@@ -1,15 +1,11 @@
 //! Where tensors come from: safetensors files behind a memory map, under the names and shapes a model asks for.
 
-pub mod bfl;
 mod convert;
 mod header;
-pub mod hub;
 mod index;
-mod json;
-pub(crate) mod recognise;
+mod magic;
 mod renamed;
 mod store;
-pub mod text_names;
 mod upload;
 
 use std::{fmt::Display, ops::Range, sync::Arc};
@@ -20,7 +16,6 @@ use crate::error::{Error, Result};
 use upload::Upload;
 
 pub use index::{STEMS, ShardIndex, open_folder, weight_files};
-pub use json::read_json;
 pub use renamed::{Part, Renamed};
 pub use store::SafetensorsStore;
 

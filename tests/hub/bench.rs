@@ -9,8 +9,9 @@ use std::{
 
 use dype::{
     Error,
-    progress::{Event, Observer, Silent},
-    weights::hub::{DownloadPlan, FluxFiles, Hub, HubModel, HubSettings},
+    base::progress::{Event, Observer, Silent},
+    hub::{DownloadPlan, Hub, HubModel, HubSettings},
+    models::flux1::FluxFiles,
 };
 
 use crate::hub_server::{HubServer, HubServerBuilder, REPO};

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use dype::{progress::Silent, weights::hub::Hub};
+use dype::{base::progress::Silent, hub::Hub};
 
 use crate::{
     bench::{Bench, Log, SHARD, files_below, network, repository},

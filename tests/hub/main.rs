@@ -11,8 +11,8 @@ use std::fs;
 use bench::{Bench, Log, NEEDED, SHARD, files_below, network, noise, repository};
 use dype::{
     Error,
-    progress::{Event, Silent, Stage},
-    weights::hub::{Hub, Token},
+    base::progress::{Event, Silent, Stage},
+    hub::{Hub, Token},
 };
 use hub_server::{COMMIT, Fault, HubServerBuilder, REPO};
 

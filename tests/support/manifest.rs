@@ -12,10 +12,11 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use dype::{
     Error, Result,
-    flux::FluxConfig,
-    model::{ModelFiles, ModelPart, ModelRequest},
-    vae::VaeConfig,
-    weights::{TensorSource, read_json},
+    base::json::read_json,
+    models::flux1::FluxConfig,
+    models::parts::kl::VaeConfig,
+    models::{ModelFiles, ModelPart, ModelRequest},
+    weights::TensorSource,
 };
 
 use super::fixture;

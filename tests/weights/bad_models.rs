@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use dype::{
     Result,
-    model::{ModelFiles, ModelRequest},
+    models::{ModelFiles, ModelRequest},
 };
 use serde_json::Value;
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use candle_core::{DType, Device};
 use dype::{
-    model::{ModelFiles, ModelRequest},
+    models::{ModelFiles, ModelRequest},
     weights::{SafetensorsStore, ShardIndex, TensorSource, open_folder},
 };
 use proptest::prelude::*;

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    flux::FluxConfig,
-    model::manifest as expected,
-    text::{ClipConfig, T5Config},
-    vae::VaeConfig,
+    models::flux1::FluxConfig,
+    models::flux1::text::{ClipConfig, T5Config},
+    models::manifest as expected,
+    models::parts::kl::VaeConfig,
     weights::{Part, Renamed, SafetensorsStore, TensorSource, bfl, open_folder, text_names},
 };
 

@@ -1,0 +1,8 @@
+//! What everybody speaks of: amounts of memory, progress, sizes, where files are kept.
+
+pub mod cache;
+pub mod device;
+pub mod geometry;
+pub mod json;
+pub mod memory;
+pub mod progress;

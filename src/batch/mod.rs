@@ -1,9 +1,0 @@
-//! Many pictures in one run: the file of prompts, the list of seeds, and the part of the list that one machine takes.
-
-mod prompts;
-mod seeds;
-mod shard;
-
-pub use prompts::{Line, MAX_LINE_BYTES, MAX_SEQUENCE_LENGTH, MAX_STEPS, Overrides, read_prompts};
-pub use seeds::{MAX_SEEDS, consecutive, parse_seeds};
-pub use shard::Shard;

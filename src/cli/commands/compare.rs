@@ -1,0 +1,206 @@
+//! `dype compare`: one prompt and one noise by several methods, side by side.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use clap::Args;
+use image::{ImageReader, Limits, RgbImage};
+use serde_json::{Map, Value, json};
+
+use crate::cli::{
+    args::{MachineArgs, ModelArgs, OutputArgs, PictureArgs},
+    batch_args::ProgressArgs,
+    commands::generate,
+    execute::{self, Job},
+    items::Wish,
+    listen::Finished,
+    position_args::TuningArgs,
+    report::Report,
+    target::Target,
+};
+use crate::{
+    base::geometry::ImageSize,
+    error::{Error, Result},
+    lab::{self, EXPLANATIONS, Measures, SheetOptions, Tile},
+    methods::Method,
+    output::{self, Picture, Provenance},
+    recipe::Shard,
+    recipe::settings::Request,
+};
+
+/// What is compared.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// Methods, in the order of their columns: base, ntk, yarn; dy_ntk and dy_yarn are those with DyPE
+    #[arg(long, value_name = "LIST", default_value = "base,ntk,dy_ntk,yarn,dy_yarn", value_delimiter = ',')]
+    methods: Vec<Variant>,
+    /// Picture flags.
+    #[command(flatten)]
+    picture: PictureArgs,
+    /// Position flags.
+    #[command(flatten)]
+    tuning: TuningArgs,
+    /// Flags of what is kept on the way.
+    #[command(flatten)]
+    progress: ProgressArgs,
+    /// Model flags.
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Machine flags.
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Output flags.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// A method with or without DyPE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Variant {
+    method: Method,
+    dype: bool,
+}
+
+impl FromStr for Variant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (dype, name) = text.trim().strip_prefix("dy_").map_or((false, text.trim()), |name| (true, name));
+        let method = name.parse().ok().filter(|method| !dype || *method != Method::Base);
+        let method = method.ok_or("the methods are base, ntk, dy_ntk, yarn and dy_yarn")?;
+        Ok(Self { method, dype })
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.dype { "dy_" } else { "" }, self.method)
+    }
+}
+
+/// Runs `dype compare`.
+pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
+    let target = Target::new(args.output.output.as_deref());
+    let Target::Folder(folder) = &target else {
+        let what = format!("--output {}: a comparison is several files", target.folder().display());
+        return Err(Error::request(what, "name a folder, with \"/\" at its end").into());
+    };
+    let base = generate::request(&args.picture, Method::Base, None, &args.tuning)?;
+    let wish = |variant: &Variant| Wish {
+        request: Request { method: variant.method, dype: variant.dype.then(|| args.tuning.dype()), ..base.clone() },
+        target: target.clone(),
+        origin: None,
+        guidance_given: args.picture.guidance.is_some(),
+    };
+    let job = Job {
+        wishes: args.methods.iter().map(wish).collect(),
+        shard: Shard::default(),
+        model: &args.model,
+        machine: &args.machine,
+        progress: &args.progress,
+        output: &args.output,
+    };
+    let mut finished = Vec::new();
+    let outcome = execute::run(job, report, Some(&mut finished));
+    if !finished.is_empty() {
+        let made = put_together(&finished, &base, folder, args.output.overwrite)?;
+        for line in made.lines(args.output.json) {
+            report.result(&line);
+        }
+    }
+    outcome
+}
+
+/// The two files of a comparison.
+struct Comparison {
+    sheet: PathBuf,
+    file: PathBuf,
+    json: Value,
+}
+
+impl Comparison {
+    /// What stdout is told: paths, or the JSON.
+    fn lines(&self, as_json: bool) -> Vec<String> {
+        if as_json {
+            vec![self.json.to_string()]
+        } else {
+            vec![self.sheet.display().to_string(), self.file.display().to_string()]
+        }
+    }
+}
+
+/// Measures the pictures, draws the sheet and writes both.
+fn put_together(finished: &[Finished], base: &Request, folder: &Path, overwrite: bool) -> Result<Comparison> {
+    let title = base.prompt.split_whitespace().collect::<Vec<_>>().join(" ");
+    let options = SheetOptions { title: Some(title), ..SheetOptions::default() };
+    let mut order: Vec<&Finished> = finished.iter().collect();
+    order.sort_by_key(|finished| finished.index);
+    let (mut tiles, mut pictures) = (Vec::new(), Vec::new());
+    for finished in order {
+        // One picture at a time is in memory; the tile keeps a small copy.
+        let picture = open(&finished.path)?;
+        let measures = Measures::of(&picture);
+        let label = label(&finished.json["settings"]);
+        tiles.push(Tile::new(&label, Some(&detail(&measures, &finished.json)), &picture, &options)?);
+        let mut one = finished.json.clone();
+        one["method"] = label.into();
+        one["measures"] = json!(measures);
+        pictures.push(one);
+    }
+    let sheet = lab::sheet(&tiles, &options)?;
+    let ImageSize { height_px, width_px } = base.size;
+    let name = format!("compare_seed_{}_res_{height_px}x{width_px}.png", base.seed);
+    let picture = Picture { height: sheet.height() as usize, width: sheet.width() as usize, rgb8: sheet.into_raw() };
+    let explained: Map<String, Value> =
+        EXPLANATIONS.iter().map(|(name, text)| ((*name).to_owned(), Value::from(*text))).collect();
+    let provenance = Provenance { parameters: base.prompt.clone(), json: Value::Null };
+    let sheet = output::save(&folder.join(name), &picture, &provenance, overwrite)?;
+    let json = json!({ "sheet": sheet, "pictures": pictures, "measures": explained });
+    let text = format!("{json:#}\n");
+    let file =
+        output::write_atomically(&sheet.with_extension("json"), overwrite, |file| file.write_all(text.as_bytes()))?;
+    Ok(Comparison { sheet, file, json })
+}
+
+/// The picture's pixels, whatever its size.
+fn open(path: &Path) -> Result<RgbImage> {
+    let unreadable = |error| Error::disk("cannot read", path, error);
+    let mut reader = ImageReader::open(path).map_err(unreadable)?;
+    reader.limits(Limits::no_limits());
+    let picture = reader.decode().map_err(|error| unreadable(std::io::Error::other(error)))?;
+    Ok(picture.into_rgb8())
+}
+
+/// `dy_yarn`, as `--methods` takes it.
+fn label(settings: &Value) -> String {
+    let dynamic = if settings["dype"] == true { "dy_" } else { "" };
+    format!("{dynamic}{}", settings["method"].as_str().unwrap_or_default())
+}
+
+/// Below the label: what fits into a column.
+fn detail(measures: &Measures, json: &Value) -> String {
+    let time = match json["existed"] == true {
+        true => "made before".to_owned(),
+        false => format!("{:.1} s", json["seconds"]["total"].as_f64().unwrap_or_default()),
+    };
+    format!("{time}, sharpness {:.0}, repetition {:.2}", measures.sharpness, measures.self_similarity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_are_read_with_and_without_dype() {
+        for (text, dype) in [("base", false), ("ntk", false), ("dy_ntk", true), ("yarn", false), (" dy_yarn", true)] {
+            let variant: Variant = text.parse().expect(text);
+            assert_eq!((variant.to_string().as_str(), variant.dype), (text.trim(), dype));
+        }
+        for text in ["dy_base", "dy_", "", "yarm", "dy-yarn"] {
+            assert!(text.parse::<Variant>().expect_err(text).contains("dy_yarn"));
+        }
+    }
+}

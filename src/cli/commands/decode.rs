@@ -1,0 +1,106 @@
+//! `dype decode`: latents to a picture, with the autoencoder alone.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::Args;
+
+use crate::cli::{
+    args::{DEFAULT_MODEL, DtypeArg},
+    device, model_source,
+    report::Report,
+    values,
+};
+use crate::{
+    base::geometry::{ImageSize, PX_PER_TOKEN},
+    base::memory::Bytes,
+    error::{Error, Result},
+    models::parts::kl::DecodeKernels,
+    output::{self, Format, LatentsFile, Provenance},
+    plan::{self, Machine},
+    recipe::settings::DeviceChoice,
+    run::pipeline,
+};
+
+/// Which latents, and how they are decoded.
+#[derive(Debug, Clone, Args)]
+pub struct DecodeArgs {
+    /// Latents that --save-latents wrote, or a checkpoint in .dype/
+    #[arg(value_name = "LATENTS")]
+    file: PathBuf,
+    /// File (.png, .jpg, .webp) of the picture
+    #[arg(short, long, value_name = "PATH")]
+    output: PathBuf,
+    /// Replace an existing file instead of adding _2, _3, ... to the name
+    #[arg(long)]
+    overwrite: bool,
+    /// Height in pixels [default: what the file says, else a square's]
+    #[arg(long, value_name = "PX", value_parser = values::side_px, requires = "width", allow_negative_numbers = true)]
+    height: Option<usize>,
+    /// Width in pixels [default: what the file says, else a square's]
+    #[arg(long, value_name = "PX", value_parser = values::side_px, requires = "height", allow_negative_numbers = true)]
+    width: Option<usize>,
+    /// Hub id, folder or file of the model (or demo) whose autoencoder decodes
+    #[arg(long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
+    model: String,
+    /// The autoencoder itself: a file or a folder
+    #[arg(long, value_name = "PATH")]
+    vae: Option<PathBuf>,
+    /// auto, cpu, cuda[:N] or metal
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
+    device: DeviceChoice,
+    /// f32, bf16 or f16 [default: f32 on the CPU, bf16 on a GPU]
+    #[arg(long, value_name = "DTYPE", hide_possible_values = true)]
+    dtype: Option<DtypeArg>,
+    /// The most memory to take, such as 6GB [default: what is free]
+    #[arg(long, value_name = "LIMIT", value_parser = values::bytes)]
+    memory: Option<Bytes>,
+}
+
+/// Runs `dype decode`.
+pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
+    let LatentsFile { latents, metadata } = LatentsFile::read(&args.file)?;
+    let size = size(args, &metadata, latents.dim(1)?)?;
+    Format::from_path(&args.output)?.check_size(size)?;
+    output::check_writable(args.output.parent().unwrap_or(std::path::Path::new("")))?;
+    let device = device::open(args.device, report)?;
+    let dtype = device::compute_dtype(args.dtype.map(Into::into), &device);
+    let budget = Machine::budget(&device, args.memory);
+    let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
+    let (kernels, budget) = (DecodeKernels::on(&device, dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
+    let (way, _) = plan::decode_choice(&vae.config, kernels, size.tokens(), 0, budget)?;
+    let picture = pipeline::decode(&vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
+    let path = output::save(&args.output, &picture, &provenance(&metadata), args.overwrite)?;
+    report.result(&path.display().to_string());
+    Ok(())
+}
+
+/// The size that was asked for, else the file's own, else a square.
+fn size(args: &DecodeArgs, metadata: &BTreeMap<String, String>, tokens: usize) -> Result<ImageSize> {
+    let said = |name: &str| metadata.get(name).and_then(|text| text.parse::<usize>().ok());
+    let side = tokens.isqrt();
+    let (height, width) = match (args.height.zip(args.width), said("height").zip(said("width"))) {
+        (Some(asked), _) => asked,
+        (None, Some(said)) => said,
+        (None, None) if side * side == tokens => (side * PX_PER_TOKEN, side * PX_PER_TOKEN),
+        (None, None) => {
+            let what = format!("{} does not say its size, and its {tokens} tokens are no square", args.file.display());
+            return Err(Error::request(what, "give --height and --width"));
+        }
+    };
+    let size = ImageSize::new(height, width)?;
+    if size.tokens().count() == tokens {
+        return Ok(size);
+    }
+    let what = format!(
+        "{} holds {tokens} tokens, and {height} x {width} px are {}",
+        args.file.display(),
+        size.tokens().count()
+    );
+    Err(Error::request(what, "give the --height and --width the latents were made with"))
+}
+
+/// What the latents say of how they were made, for the picture. A checkpoint says nothing: its picture is not done.
+fn provenance(metadata: &BTreeMap<String, String>) -> Provenance {
+    let json = metadata.get("provenance").and_then(|text| serde_json::from_str(text).ok());
+    Provenance { parameters: metadata.get("parameters").cloned().unwrap_or_default(), json: json.unwrap_or_default() }
+}

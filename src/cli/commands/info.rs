@@ -1,0 +1,87 @@
+//! `dype info`: what a picture says of how it was made.
+
+use std::{fmt::Write, path::PathBuf};
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::cli::{
+    pictured::{self, Pictured},
+    report::Report,
+};
+use crate::{output, recipe::settings::Settings};
+
+/// Which picture.
+#[derive(Debug, Clone, Args)]
+pub struct InfoArgs {
+    /// A picture made by dype: PNG, JPEG or WebP
+    #[arg(value_name = "PICTURE")]
+    file: PathBuf,
+    /// Print all it says, as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `dype info`.
+pub fn run(args: &InfoArgs, report: &Report) -> anyhow::Result<()> {
+    if args.json {
+        report.result(&pictured::json(&args.file)?.to_string());
+        return Ok(());
+    }
+    let pictured = pictured::read(&args.file)?;
+    report.result(text(&pictured).trim_end());
+    if !output::is_whole(&args.file).unwrap_or(true) {
+        report.line(&format!("note: {} is cut short; `dype replay` makes it again", args.file.display()));
+    }
+    Ok(())
+}
+
+/// What people want to know, a line each.
+fn text(pictured: &Pictured) -> String {
+    let Pictured { json, settings } = pictured;
+    let said = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or("unknown");
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:<10} {value}");
+    };
+    line("prompt", settings.prompt.clone());
+    line("size", format!("{} x {} px (height x width)", settings.height, settings.width));
+    line("steps", settings.steps.to_string());
+    line("seed", format!("{}, noise of {}", settings.seed, settings.rng));
+    line("guidance", settings.guidance.map_or_else(|| "none (the model takes none)".to_owned(), |g| g.to_string()));
+    line("position", position(settings));
+    line("shift", format!("mu {}", settings.mu));
+    line("text", format!("{} T5 tokens", settings.max_sequence_length));
+    line("model", model(json.get("model").unwrap_or(&Value::Null)));
+    line("made by", format!("dype {} on {} in {}", said("program_version"), said("device"), said("dtype")));
+    if let Some(preview) = json.get("preview") {
+        line(
+            "preview",
+            format!("after step {} of {}; `dype replay` makes the picture", preview["step"], preview["steps"]),
+        );
+    }
+    text
+}
+
+fn position(settings: &Settings) -> String {
+    let base = format!("trained at {} px", settings.base_resolution);
+    match (settings.dype, settings.dype_scale, settings.dype_exponent) {
+        (true, Some(scale), Some(exponent)) => {
+            format!("{} with DyPE, kappa(t) = {scale} t^{exponent}, {base}", settings.method)
+        }
+        _ => format!("{} without DyPE, {base}", settings.method),
+    }
+}
+
+fn model(model: &Value) -> String {
+    let said = |key: &str| model.get(key).and_then(Value::as_str);
+    let mut text = said("model").unwrap_or("unknown").to_owned();
+    if let Some(revision) = said("revision") {
+        let _ = write!(text, "@{revision}");
+    }
+    for (part, path) in model.get("parts").and_then(Value::as_object).into_iter().flatten() {
+        let _ = write!(text, ", {part} {}", path.as_str().unwrap_or_default());
+    }
+    text
+}

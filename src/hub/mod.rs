@@ -1,0 +1,296 @@
+//! Models from the Hugging Face Hub, in the cache that Python's `huggingface_hub` uses.
+//!
+//! [`Hub::plan`] finds out what a model needs, what is here already and what must come, without fetching it;
+//! [`Hub::fetch`] brings it. An existing download of Python's is used as it is.
+
+mod cache;
+mod client;
+mod download;
+mod failure;
+mod listing;
+mod model_id;
+mod part;
+mod settings;
+
+use std::path::{Path, PathBuf};
+
+use self::{
+    cache::{RepoCache, disk_free_bytes},
+    client::{block_on, hf_client, http_client},
+    download::{Downloader, Meter},
+    failure::{Asked, GaveUp, Patience},
+    listing::{Listing, RemoteFile},
+};
+use crate::{
+    base::progress::{Event, Observer, Stage},
+    error::{Error, Result},
+};
+
+pub use model_id::HubModel;
+pub use settings::{HubSettings, Token};
+
+/// The files somebody needs from a repository.
+pub trait FileSet {
+    /// Which of a repository's files (paths with `/` from its root) are needed.
+    ///
+    /// # Errors
+    /// What the repository lacks, in words, when it cannot be what is looked for.
+    fn select(&self, listing: &[String]) -> Result<Vec<String>, String>;
+
+    /// The first thing that `snapshot`, a local copy of the repository, lacks; `None` when it is complete.
+    fn missing(&self, snapshot: &Path) -> Option<String>;
+}
+
+/// Attempts at an answer from the Hub that a complete copy on this machine makes unnecessary.
+const ATTEMPTS_WITH_A_COPY: u32 = 2;
+
+/// One file of a [`DownloadPlan`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedFile {
+    /// Path in the repository, with `/`.
+    pub path: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Whether it is on this machine already.
+    pub cached: bool,
+    /// The name of its contents: sha256 (64 hexadecimal digits) or git's blob id (40); may be empty for a file that is
+    /// cached and was never asked for.
+    pub etag: String,
+}
+
+/// What a model needs and what of it must be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownloadPlan {
+    /// The model.
+    pub model: HubModel,
+    /// The commit its revision points to.
+    pub commit: String,
+    /// The folder that holds the files, or will.
+    pub snapshot: PathBuf,
+    /// All files that are needed.
+    pub files: Vec<PlannedFile>,
+    /// Bytes that must be fetched; what an interrupted run has left is not counted.
+    pub bytes_to_fetch: u64,
+    /// Free space on the disk of the cache, where the system says.
+    pub disk_free_bytes: Option<u64>,
+}
+
+impl DownloadPlan {
+    /// Whether the disk has room for what must be fetched.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] with both numbers when it has not.
+    pub fn check_disk(&self) -> Result<()> {
+        match self.disk_free_bytes {
+            Some(free) if free < self.bytes_to_fetch => {
+                let (needed, free) = (gigabytes(self.bytes_to_fetch), gigabytes(free));
+                let reason = format!("{needed} are to be fetched for {}, {free} are free", self.model);
+                let source = std::io::Error::new(std::io::ErrorKind::StorageFull, reason);
+                Err(Error::disk("not enough space for", &self.snapshot, source))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The way to the Hub and its cache on this machine. Blocking; may be used inside an async runtime too.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    settings: HubSettings,
+}
+
+impl Hub {
+    /// The Hub these settings describe.
+    pub fn new(settings: HubSettings) -> Self {
+        Self { settings }
+    }
+
+    /// Finds out which files of `model` are needed, which are here, and how much must be fetched.
+    ///
+    /// No request is made when the model is named by a full commit, or in offline mode, and all is here. When the Hub
+    /// cannot be reached and a complete copy is here, that is used, with a [`Event::Warning`].
+    ///
+    /// # Errors
+    /// [`Error::Network`] when the Hub cannot be reached or refuses, or in offline mode without a complete copy;
+    /// [`Error::Model`] when the repository is of another kind; [`Error::Disk`] when the cache cannot be read.
+    pub fn plan(
+        &self,
+        model: &HubModel,
+        files: &(dyn FileSet + Sync),
+        observer: &dyn Observer,
+    ) -> Result<DownloadPlan> {
+        let cache = RepoCache::new(&self.settings.cache_dir, model);
+        let known = cache.known_commit(model);
+        let lacking = known.as_ref().map(|commit| files.missing(&cache.snapshot(commit)));
+        let complete = known.clone().filter(|_| lacking == Some(None));
+        match complete {
+            Some(commit) if self.settings.offline || model.commit().is_some() => {
+                self.plan_from_copy(model, &cache, commit, files)
+            }
+            None if self.settings.offline => Err(self.offline(model, lacking.flatten())),
+            complete => match self.ask_for_listing(model, complete.is_some(), observer) {
+                Ok(listing) => self.plan_from_listing(model, &cache, listing, files),
+                Err(GaveUp::Unreachable(error)) if complete.is_some() => {
+                    let commit = complete.unwrap_or_default();
+                    let short = &commit[..7];
+                    let advice = "set HF_HUB_OFFLINE=1 to use it without asking";
+                    observer.on(Event::Warning(format!("{error}; using the copy of commit {short} ({advice})")));
+                    self.plan_from_copy(model, &cache, commit, files)
+                }
+                Err(gave_up) => Err(gave_up.into_error()),
+            },
+        }
+    }
+
+    /// Fetches what `plan` lacks and returns the folder that then holds all its files.
+    ///
+    /// What arrives is kept across interruptions and goes on from there. A file gets its place only when it has the
+    /// size and, where the Hub tells one, the sha256 it must have.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] when space does not suffice or a file cannot be written; [`Error::Network`] when the Hub refuses,
+    /// stays unreachable after all attempts, or sends wrong contents.
+    pub fn fetch(&self, plan: &DownloadPlan, observer: &dyn Observer) -> Result<PathBuf> {
+        let cache = RepoCache::new(&self.settings.cache_dir, &plan.model);
+        let absent: Vec<_> = plan.files.iter().filter(|file| !cache.in_snapshot(&plan.commit, file)).collect();
+        let remote: Vec<_> = absent.iter().copied().filter(|file| !cache.has_blob(file)).collect();
+        if !remote.is_empty() {
+            plan.check_disk()?;
+            self.fetch_blobs(plan, &remote, &cache, observer)?;
+        }
+        for file in absent {
+            cache.link(&plan.commit, file)?;
+        }
+        cache.remember_commit(&plan.model, &plan.commit)?;
+        Ok(plan.snapshot.clone())
+    }
+
+    fn fetch_blobs(
+        &self,
+        plan: &DownloadPlan,
+        files: &[&PlannedFile],
+        cache: &RepoCache,
+        observer: &dyn Observer,
+    ) -> Result<()> {
+        if self.settings.offline {
+            return Err(self.offline(&plan.model, files.first().map(|file| file.path.clone())));
+        }
+        let total = files.iter().map(|file| file.size_bytes).sum();
+        observer.on(Event::Begin { stage: Stage::Download, total });
+        block_on(|| async {
+            let client = hf_client(&self.settings)?;
+            let repo = client.model(plan.model.owner(), plan.model.name());
+            let (model, commit, settings) = (&plan.model, plan.commit.as_str(), &self.settings);
+            let downloader = Downloader { repo, model, commit, cache, settings, observer };
+            let mut meter = Meter::new(observer);
+            for file in files {
+                downloader.fetch(file, &mut meter).await?;
+                meter.finish(file);
+            }
+            Ok::<(), Error>(())
+        })?;
+        let detail = format!("{} files of {}, {}", files.len(), plan.model, gigabytes(total));
+        observer.on(Event::End { stage: Stage::Download, detail });
+        Ok(())
+    }
+
+    fn ask_for_listing(&self, model: &HubModel, have_copy: bool, observer: &dyn Observer) -> Result<Listing, GaveUp> {
+        let asked = Asked { model, file: None, settings: &self.settings };
+        let mut patience = Patience::new(asked, observer);
+        if have_copy {
+            patience = patience.at_most(ATTEMPTS_WITH_A_COPY);
+        }
+        block_on(|| async {
+            let client = http_client(&self.settings).map_err(GaveUp::Refused)?;
+            loop {
+                match listing::list(&client, patience.asked()).await {
+                    Ok(listing) => return Ok(listing),
+                    Err(failure) => patience.after(failure).await?,
+                }
+            }
+        })
+    }
+
+    fn plan_from_listing(
+        &self,
+        model: &HubModel,
+        cache: &RepoCache,
+        listing: Listing,
+        files: &dyn FileSet,
+    ) -> Result<DownloadPlan> {
+        let commit = listing.commit;
+        let paths: Vec<String> = listing.files.iter().map(|file| file.path.clone()).collect();
+        let wanted = files.select(&paths).map_err(|lacks| {
+            let what = format!("{model} has {lacks} (commit {})", &commit[..7]);
+            Error::model(
+                what,
+                format!("see {} for what it holds; name a FLUX.1 model in diffusers layout", model.page()),
+            )
+        })?;
+        let planned = listing.files.into_iter().filter(|file| wanted.contains(&file.path));
+        let files = planned.map(|RemoteFile { path, size_bytes, etag }| {
+            let file = PlannedFile { path, size_bytes, cached: false, etag };
+            let cached = cache.in_snapshot(&commit, &file) || cache.has_blob(&file);
+            PlannedFile { cached, ..file }
+        });
+        Ok(self.plan_of(model, cache, commit.clone(), files.collect()))
+    }
+
+    fn plan_from_copy(
+        &self,
+        model: &HubModel,
+        cache: &RepoCache,
+        commit: String,
+        files: &dyn FileSet,
+    ) -> Result<DownloadPlan> {
+        let mut here = cache.list(&commit)?;
+        let paths: Vec<String> = here.iter().map(|file| file.path.clone()).collect();
+        if let Ok(wanted) = files.select(&paths) {
+            here.retain(|file| wanted.contains(&file.path));
+        }
+        Ok(self.plan_of(model, cache, commit, here))
+    }
+
+    fn plan_of(&self, model: &HubModel, cache: &RepoCache, commit: String, files: Vec<PlannedFile>) -> DownloadPlan {
+        let absent = files.iter().filter(|file| !file.cached);
+        DownloadPlan {
+            model: model.clone(),
+            snapshot: cache.snapshot(&commit),
+            commit,
+            bytes_to_fetch: absent.map(|file| file.size_bytes - cache.bytes_begun(file)).sum(),
+            disk_free_bytes: disk_free_bytes(&self.settings.cache_dir),
+            files,
+        }
+    }
+
+    fn offline(&self, model: &HubModel, lacks: Option<String>) -> Error {
+        let cache = self.settings.cache_dir.display();
+        let what = match lacks {
+            Some(lacks) => format!("HF_HUB_OFFLINE is set, and the copy of {model} in {cache} lacks {lacks}"),
+            None => format!("HF_HUB_OFFLINE is set, and there is no copy of {model} in {cache}"),
+        };
+        let hint = "unset HF_HUB_OFFLINE to fetch it, set HF_HOME to the folder that holds it, or give a local folder";
+        Error::Network { what, hint: hint.into() }
+    }
+}
+
+/// A size for people, in powers of ten: "34.1 GB".
+fn gigabytes(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_well() {
+        let sizes = [999, 1_500, 2_340_000, 34_100_000_000].map(gigabytes);
+        assert_eq!(sizes, ["999 bytes", "1.5 kB", "2.3 MB", "34.1 GB"]);
+    }
+}

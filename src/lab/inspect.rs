@@ -1,0 +1,217 @@
+//! `dype inspect`: the frequencies a run would use, as a table, as exact JSON, or as a picture ([`super::plot`]).
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::base::geometry::{ImageSize, PX_PER_TOKEN};
+use crate::error::{Error, Result};
+use crate::methods::{DypeSchedule, DypeSettings, Method, RotaryAxis, Step};
+
+/// What is inspected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InspectSettings {
+    /// Which scaler.
+    pub method: Method,
+    /// DyPE's settings; none for the static method.
+    pub dype: Option<DypeSettings>,
+    /// The picture's size.
+    pub size: ImageSize,
+    /// The training resolution in pixels, at least one token.
+    pub base_resolution_px: usize,
+    /// Rotary channels of the three axes (text, height, width).
+    pub axes_dim: [usize; 3],
+    /// theta of the rotary embedding.
+    pub theta: f64,
+    /// The time shift, where the schedule has one; reported, not used.
+    pub mu: Option<f64>,
+    /// The t of each step, in [0, 1].
+    pub t: Vec<f64>,
+}
+
+/// Every frequency of a run. Its JSON, through serde, holds each f64 in the shortest form that reads back the same.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inspection {
+    /// The method's name.
+    pub method: &'static str,
+    /// Whether DyPE acts: false with `--no-dype`, and for `base`, which nothing moves.
+    pub dype: bool,
+    /// Height in pixels, as asked.
+    pub height: usize,
+    /// Width in pixels, as asked.
+    pub width: usize,
+    /// The time shift; null for a schedule without one.
+    pub mu: Option<f64>,
+    /// One entry for each t, in the order of the schedule.
+    pub steps: Vec<StepInspection>,
+    /// DyPE's schedule, where it acts.
+    #[serde(skip)]
+    pub schedule: Option<DypeSchedule>,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepInspection {
+    /// The step's number, from 1.
+    pub step: usize,
+    /// The sigma at which the model is asked.
+    pub t: f64,
+    /// DyPE's kappa(t); null where the frequencies do not depend on t.
+    pub kappa: Option<f64>,
+    /// Height and width.
+    pub axes: [AxisInspection; 2],
+}
+
+/// One spatial axis at one step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AxisInspection {
+    /// "height" or "width".
+    pub axis: &'static str,
+    /// L': patches along the axis.
+    pub patches: usize,
+    /// s = L'/L; 1 or less needs no extrapolation.
+    pub scale: f64,
+    /// Radians per patch [D/2].
+    pub inv_freq: Vec<f64>,
+    /// Factor on cos and sin [D/2].
+    pub amplitude: Vec<f64>,
+    /// The frequencies of training [D/2].
+    #[serde(skip)]
+    pub native: Vec<f64>,
+}
+
+/// Computes the frequencies of every t.
+///
+/// # Errors
+/// [`Error::Model`] for axes or a theta that no rotary embedding has, [`Error::Request`] for lambdas or t out of range.
+pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
+    let schedule = settings.dype.and_then(|dype| settings.method.schedule(dype));
+    check(settings, schedule)?;
+    let scaler = settings.method.scaler(settings.dype);
+    let axes = settings.axes();
+    let step = |(index, &t): (usize, &f64)| StepInspection {
+        step: index + 1,
+        t,
+        kappa: schedule.map(|schedule| schedule.kappa(t)),
+        axes: axes.map(|(name, axis)| {
+            let found = scaler.frequencies(&axis, &Step::at(t));
+            let (inv_freq, amplitude) = (found.inv_freq, found.amplitude);
+            let (patches, scale, native) = (axis.patches, axis.scale(), axis.native());
+            AxisInspection { axis: name, patches, scale, inv_freq, amplitude, native }
+        }),
+    };
+    Ok(Inspection {
+        method: settings.method.name(),
+        dype: schedule.is_some(),
+        height: settings.size.height_px,
+        width: settings.size.width_px,
+        mu: settings.mu,
+        steps: settings.t.iter().enumerate().map(step).collect(),
+        schedule,
+    })
+}
+
+impl InspectSettings {
+    /// The two spatial axes; axis 0, the text's, is never extrapolated.
+    fn axes(&self) -> [(&'static str, RotaryAxis); 2] {
+        let grid = self.size.tokens();
+        let base_patches = self.base_resolution_px / PX_PER_TOKEN;
+        let axis = |dim, patches| RotaryAxis { dim, theta: self.theta, base_patches, patches };
+        let [_, height, width] = self.axes_dim;
+        [("height", axis(height, grid.height_patches)), ("width", axis(width, grid.width_patches))]
+    }
+}
+
+fn check(settings: &InspectSettings, schedule: Option<DypeSchedule>) -> Result<()> {
+    let [_, height, width] = settings.axes_dim;
+    if [height, width].iter().any(|dim| *dim < 2 || dim % 2 != 0) {
+        let what = format!("rotary axes of {height} and {width} channels: each must be even, and at least 2");
+        return Err(Error::model(what, "check `axes_dims_rope` in the transformer's config.json"));
+    }
+    if !(settings.theta.is_finite() && settings.theta > 1.0) {
+        let what = format!("a rotary theta of {}: it must be above 1", settings.theta);
+        return Err(Error::model(what, "check `rope_theta` in the transformer's config.json"));
+    }
+    if settings.base_resolution_px < PX_PER_TOKEN {
+        let what = format!("a base resolution of {} px: less than one token", settings.base_resolution_px);
+        return Err(Error::request(what, format!("give at least {PX_PER_TOKEN} px")));
+    }
+    if let Some(schedule) = schedule.filter(|schedule| !schedule.is_valid()) {
+        let what = format!("a DyPE schedule of {} * t^{}: not 0 or more", schedule.scale, schedule.exponent);
+        return Err(Error::request(what, "give --dype-scale and --dype-exponent as numbers of 0 or more"));
+    }
+    match settings.t.iter().find(|t| !(0.0..=1.0).contains(*t)) {
+        Some(t) => Err(Error::request(format!("t = {t}: outside [0, 1]"), "1 is pure noise, 0 the picture")),
+        None => Ok(()),
+    }
+}
+
+impl Inspection {
+    /// The method, its schedule, the size and the shift in one line, as a heading.
+    pub fn title(&self) -> String {
+        let method = match self.schedule {
+            Some(DypeSchedule { scale, exponent }) => format!("{}, DyPE kappa = {scale} t^{exponent}", self.method),
+            None => format!("{}, static", self.method),
+        };
+        let mu = self.mu.map_or(String::new(), |mu| format!(", mu {mu}"));
+        format!("{method}, {} x {} px{mu}", self.height, self.width)
+    }
+
+    /// Whether some axis is longer than in training; where none is, every frequency is native.
+    pub fn extrapolates(&self) -> bool {
+        self.steps.iter().any(|step| step.axes.iter().any(|axis| axis.scale > 1.0))
+    }
+
+    /// A table of at most 80 columns: t, kappa, and for each axis its range of frequencies (radians per patch) and how
+    /// many of its pairs turn as in training. It ends with a line break.
+    pub fn table(&self) -> String {
+        let mut text = self.title();
+        text.push('\n');
+        for axis in self.steps.first().map(|step| &step.axes).into_iter().flatten() {
+            text.push_str(&axis.summary());
+        }
+        if !self.extrapolates() {
+            text.push_str("Nothing exceeds the base resolution: neither method nor DyPE has an effect.\n");
+        }
+        let columns = format!("{:>10} {:>10} {:>6}", "lowest", "highest", "native");
+        let [height, width] = ["height, rad/patch", "width, rad/patch"];
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\n{:20}{height:>28}{width:>30}", "");
+        let _ = writeln!(text, "{:>4}{:>8}{:>8}{columns}  {columns}", "step", "t", "kappa");
+        for step in &self.steps {
+            let kappa = step.kappa.map_or("-".to_string(), |kappa| format!("{kappa:.4}"));
+            let [height, width] = step.axes.each_ref().map(AxisInspection::range);
+            let _ = writeln!(text, "{:>4}{:>8.4}{kappa:>8}{height}  {width}", step.step, step.t);
+        }
+        text
+    }
+}
+
+impl AxisInspection {
+    /// How many pairs turn as in training, to the precision of the f32 tables a run computes with.
+    fn native_pairs(&self) -> usize {
+        let pairs = self.inv_freq.iter().zip(&self.native);
+        pairs.filter(|(found, native)| (**found - **native).abs() <= f64::from(f32::EPSILON) * **native).count()
+    }
+
+    /// Largest amplitude of the axis.
+    pub fn max_amplitude(&self) -> f64 {
+        self.amplitude.iter().copied().fold(1.0, f64::max)
+    }
+
+    fn summary(&self) -> String {
+        let Self { axis, patches, scale, .. } = self;
+        format!("  {axis:<6} {patches:>5} patches, scale {scale:.4}, amplitude {:.4}\n", self.max_amplitude())
+    }
+
+    /// Lowest and highest frequency and the count of native pairs: 28 columns.
+    fn range(&self) -> String {
+        let lowest = self.inv_freq.iter().copied().fold(f64::INFINITY, f64::min);
+        let highest = self.inv_freq.iter().copied().fold(0.0, f64::max);
+        let native = format!("{}/{}", self.native_pairs(), self.native.len());
+        format!("{lowest:>10.3e} {highest:>10.3e} {native:>6}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

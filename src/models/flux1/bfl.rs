@@ -1,0 +1,178 @@
+//! Single-file names, as Black Forest Labs publishes FLUX.1, under the names of diffusers.
+//!
+//! Three things are more than a new name: query, key and value are one tensor (in single blocks together with the
+//! feed-forward's first half), the final modulation holds shift then scale where diffusers holds scale then shift, and
+//! the autoencoder's attention projections are 1 x 1 convolutions. Sources: black-forest-labs/flux, `model.py` and
+//! `modules/`; huggingface/diffusers, `scripts/convert_flux_to_diffusers.py`.
+
+use std::{ops::Range, sync::Arc};
+
+use crate::weights::{Part, Renamed, TensorSource};
+
+/// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
+const TRANSFORMER_PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
+/// Prefixes an autoencoder's names may carry.
+const VAE_PREFIXES: [&str; 3] = ["", "vae.", "first_stage_model."];
+
+/// The transformer of a single file under diffusers' names, whichever prefix it carries; `None` if it holds none.
+pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
+    let has = |prefix: &&str| source.shape(&format!("{prefix}double_blocks.0.img_attn.qkv.weight")).is_some();
+    let prefix = TRANSFORMER_PREFIXES.into_iter().find(has)?;
+    let hidden = *source.shape(&format!("{prefix}img_in.weight"))?.first()?;
+    let rows = |name: &str| source.shape(&format!("{prefix}{name}"))?.first().copied();
+    Some(rename(&source, prefix, |name| transformer_names(name, hidden, rows(name))))
+}
+
+/// The autoencoder of a single file under diffusers' names, whichever prefix it carries; `None` if it holds none.
+pub fn vae(source: Arc<dyn TensorSource>) -> Option<Renamed> {
+    let has = |prefix: &&str| source.shape(&format!("{prefix}decoder.mid.block_1.conv1.weight")).is_some();
+    let prefix = VAE_PREFIXES.into_iter().find(has)?;
+    let stages =
+        (0..).take_while(|i| source.shape(&format!("{prefix}decoder.up.{i}.block.0.conv1.weight")).is_some()).count();
+    Some(rename(&source, prefix, |name| vae_name(name, stages).map(|pair| vec![pair])))
+}
+
+/// Names every stored tensor below `prefix` that `names` knows.
+fn rename(
+    source: &Arc<dyn TensorSource>,
+    prefix: &str,
+    names: impl Fn(&str) -> Option<Vec<(String, Part)>>,
+) -> Renamed {
+    let mut table = Vec::new();
+    for stored in source.names() {
+        let Some(new_names) = stored.strip_prefix(prefix).and_then(&names) else { continue };
+        table.extend(new_names.into_iter().map(|(new, part)| (new, stored.clone(), part)));
+    }
+    Renamed::new(Arc::clone(source), table)
+}
+
+/// diffusers' names for one tensor of the transformer; `rows` is its first dimension, `hidden` the streams' width.
+fn transformer_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<Vec<(String, Part)>> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    let whole = |stem: String| Some(vec![(format!("{stem}.{kind}"), Part::Whole)]);
+    let mut words = stem.splitn(3, '.');
+    match (words.next()?, words.next(), words.next()) {
+        ("double_blocks", Some(i), Some(rest)) => {
+            let block = format!("transformer_blocks.{i}");
+            if let Some(stream) = rest.strip_suffix("_attn.qkv") {
+                let names = if stream == "img" { &IMG_QKV } else { &TXT_QKV };
+                return Some(split(&block, names, kind, hidden, rows?));
+            }
+            if kind == "scale" {
+                let norm = lookup(DOUBLE_NORMS, rest)?;
+                return Some(vec![(format!("{block}.{norm}.weight"), Part::Whole)]);
+            }
+            whole(format!("{block}.{}", lookup(DOUBLE, rest)?))
+        }
+        ("single_blocks", Some(i), Some(rest)) => {
+            let block = format!("single_transformer_blocks.{i}");
+            if kind == "scale" {
+                let norm = lookup(SINGLE_NORMS, rest)?;
+                return Some(vec![(format!("{block}.{norm}.weight"), Part::Whole)]);
+            }
+            single_block(&block, rest, kind, hidden, rows?)
+        }
+        ("final_layer", Some("adaLN_modulation"), Some("1")) => {
+            Some(vec![(format!("norm_out.linear.{kind}"), Part::SwappedHalves)])
+        }
+        _ => whole(lookup(TOP, stem)?.to_owned()),
+    }
+}
+
+fn single_block(block: &str, rest: &str, kind: &str, hidden: usize, rows: usize) -> Option<Vec<(String, Part)>> {
+    match rest {
+        "linear1" => Some(split(block, &SINGLE_LINEAR1, kind, hidden, rows)),
+        "linear2" => Some(vec![(format!("{block}.proj_out.{kind}"), Part::Whole)]),
+        "modulation.lin" => Some(vec![(format!("{block}.norm.linear.{kind}"), Part::Whole)]),
+        _ => None,
+    }
+}
+
+/// The parts of a fused tensor: `hidden` rows each, the last takes what remains.
+fn split(block: &str, names: &[&str], kind: &str, hidden: usize, rows: usize) -> Vec<(String, Part)> {
+    let part = |i: usize| -> Range<usize> {
+        let end = if i + 1 == names.len() { rows } else { rows.min((i + 1) * hidden) };
+        end.min(i * hidden)..end
+    };
+    names.iter().enumerate().map(|(i, name)| (format!("{block}.{name}.{kind}"), Part::Rows(part(i)))).collect()
+}
+
+fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
+    table.iter().find(|(stored, _)| *stored == name).map(|&(_, new)| new)
+}
+
+const IMG_QKV: [&str; 3] = ["attn.to_q", "attn.to_k", "attn.to_v"];
+const TXT_QKV: [&str; 3] = ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"];
+const SINGLE_LINEAR1: [&str; 4] = ["attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"];
+
+const TOP: &[(&str, &str)] = &[
+    ("img_in", "x_embedder"),
+    ("txt_in", "context_embedder"),
+    ("time_in.in_layer", "time_text_embed.timestep_embedder.linear_1"),
+    ("time_in.out_layer", "time_text_embed.timestep_embedder.linear_2"),
+    ("vector_in.in_layer", "time_text_embed.text_embedder.linear_1"),
+    ("vector_in.out_layer", "time_text_embed.text_embedder.linear_2"),
+    ("guidance_in.in_layer", "time_text_embed.guidance_embedder.linear_1"),
+    ("guidance_in.out_layer", "time_text_embed.guidance_embedder.linear_2"),
+    ("final_layer.linear", "proj_out"),
+];
+
+const DOUBLE: &[(&str, &str)] = &[
+    ("img_mod.lin", "norm1.linear"),
+    ("txt_mod.lin", "norm1_context.linear"),
+    ("img_attn.proj", "attn.to_out.0"),
+    ("txt_attn.proj", "attn.to_add_out"),
+    ("img_mlp.0", "ff.net.0.proj"),
+    ("img_mlp.2", "ff.net.2"),
+    ("txt_mlp.0", "ff_context.net.0.proj"),
+    ("txt_mlp.2", "ff_context.net.2"),
+];
+
+const DOUBLE_NORMS: &[(&str, &str)] = &[
+    ("img_attn.norm.query_norm", "attn.norm_q"),
+    ("img_attn.norm.key_norm", "attn.norm_k"),
+    ("txt_attn.norm.query_norm", "attn.norm_added_q"),
+    ("txt_attn.norm.key_norm", "attn.norm_added_k"),
+];
+
+const SINGLE_NORMS: &[(&str, &str)] = &[("norm.query_norm", "attn.norm_q"), ("norm.key_norm", "attn.norm_k")];
+
+/// diffusers' name for one tensor of an autoencoder with `stages` resolutions.
+fn vae_name(name: &str, stages: usize) -> Option<(String, Part)> {
+    let (side, rest) = name.split_once('.').filter(|(side, _)| matches!(*side, "encoder" | "decoder"))?;
+    let (stem, kind) = rest.rsplit_once('.')?;
+    let words: Vec<&str> = stem.split('.').collect();
+    let (new, part) = match words.as_slice() {
+        ["conv_in" | "conv_out"] => (stem.to_owned(), Part::Whole),
+        ["norm_out"] => ("conv_norm_out".into(), Part::Whole),
+        ["mid", "attn_1", "norm"] => ("mid_block.attentions.0.group_norm".into(), Part::Whole),
+        ["mid", "attn_1", projection] => {
+            let projection = lookup(VAE_ATTENTION, projection)?;
+            let part = if kind == "weight" { Part::Matrix } else { Part::Whole };
+            (format!("mid_block.attentions.0.{projection}"), part)
+        }
+        ["mid", "block_1", layer] => (format!("mid_block.resnets.0.{}", resnet_layer(layer)), Part::Whole),
+        ["mid", "block_2", layer] => (format!("mid_block.resnets.1.{}", resnet_layer(layer)), Part::Whole),
+        ["down", i, "block", j, layer] => (format!("down_blocks.{i}.resnets.{j}.{}", resnet_layer(layer)), Part::Whole),
+        ["down", i, "downsample", "conv"] => (format!("down_blocks.{i}.downsamplers.0.conv"), Part::Whole),
+        // Stored finest first, diffusers counts in the order of decoding.
+        ["up", i, "block", j, layer] => {
+            (format!("up_blocks.{}.resnets.{j}.{}", from_coarsest(i, stages)?, resnet_layer(layer)), Part::Whole)
+        }
+        ["up", i, "upsample", "conv"] => {
+            (format!("up_blocks.{}.upsamplers.0.conv", from_coarsest(i, stages)?), Part::Whole)
+        }
+        _ => return None,
+    };
+    Some((format!("{side}.{new}.{kind}"), part))
+}
+
+const VAE_ATTENTION: &[(&str, &str)] = &[("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0")];
+
+fn resnet_layer(layer: &str) -> &str {
+    if layer == "nin_shortcut" { "conv_shortcut" } else { layer }
+}
+
+fn from_coarsest(i: &str, stages: usize) -> Option<usize> {
+    (stages.checked_sub(1)?).checked_sub(i.parse().ok()?)
+}

@@ -1,0 +1,148 @@
+//! The transformer's dimensions, as its `config.json` in diffusers layout gives them.
+
+use serde::Deserialize;
+
+use crate::{
+    base::geometry::{PX_PER_TOKEN, TOKEN_CHANNELS},
+    error::{Error, Result},
+};
+
+/// The training resolution of every FLUX.1, in pixels.
+const BASE_RESOLUTION_PX: usize = 1024;
+
+/// Dimensions of a FLUX.1 transformer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct FluxConfig {
+    /// Channels of one packed token; 64.
+    pub in_channels: usize,
+    /// Double-stream blocks; 19 in FLUX.1.
+    pub num_layers: usize,
+    /// Single-stream blocks; 38 in FLUX.1.
+    pub num_single_layers: usize,
+    /// D: channels of one attention head; 128.
+    pub attention_head_dim: usize,
+    /// H: attention heads; 24.
+    pub num_attention_heads: usize,
+    /// Width of the T5 embeddings; 4096.
+    pub joint_attention_dim: usize,
+    /// Width of the pooled CLIP embedding; 768.
+    pub pooled_projection_dim: usize,
+    /// Whether the model takes a guidance scale (dev and Krea do, schnell does not).
+    #[serde(default)]
+    pub guidance_embeds: bool,
+    /// Rotary channels of the three axes (text, height, width); 16, 56, 56.
+    #[serde(default = "flux_axes")]
+    pub axes_dims_rope: [usize; 3],
+    /// theta of the rotary embedding.
+    #[serde(default = "flux_theta")]
+    pub rope_theta: f64,
+    /// The training resolution in pixels, where the model says it; FLUX.1's is 1024.
+    #[serde(default)]
+    pub base_resolution: Option<usize>,
+    /// lambda_s that served this model best, where it says so.
+    #[serde(default)]
+    pub dype_scale: Option<f64>,
+    /// lambda_t that served this model best, where it says so.
+    #[serde(default)]
+    pub dype_exponent: Option<f64>,
+}
+
+/// Source: black-forest-labs/flux, `axes_dim` of every FLUX.1.
+fn flux_axes() -> [usize; 3] {
+    [16, 56, 56]
+}
+
+/// Source: black-forest-labs/flux, `theta` of every FLUX.1.
+fn flux_theta() -> f64 {
+    10_000.0
+}
+
+impl FluxConfig {
+    /// FLUX.1-dev and Krea-dev.
+    pub fn flux1_dev() -> Self {
+        Self {
+            in_channels: 64,
+            num_layers: 19,
+            num_single_layers: 38,
+            attention_head_dim: 128,
+            num_attention_heads: 24,
+            joint_attention_dim: 4096,
+            pooled_projection_dim: 768,
+            guidance_embeds: true,
+            axes_dims_rope: flux_axes(),
+            rope_theta: flux_theta(),
+            base_resolution: None,
+            dype_scale: None,
+            dype_exponent: None,
+        }
+    }
+
+    /// Width of the token streams: heads times channels of a head.
+    pub fn hidden_size(&self) -> usize {
+        self.num_attention_heads * self.attention_head_dim
+    }
+
+    /// L: patches a side at the training resolution; 64 for FLUX.1.
+    pub fn base_patches(&self) -> usize {
+        self.base_resolution.unwrap_or(BASE_RESOLUTION_PX) / PX_PER_TOKEN
+    }
+
+    /// Refuses dimensions that no FLUX transformer can have.
+    ///
+    /// # Errors
+    /// [`Error::Model`] that names the key and both values.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |what: String| {
+            let hint = "the model's config.json is damaged, or the model is not a FLUX.1 text-to-image transformer";
+            Err(Error::model(what, hint))
+        };
+        let [text, height, width] = self.axes_dims_rope;
+        let sum = text.saturating_add(height).saturating_add(width);
+        if self.in_channels != TOKEN_CHANNELS {
+            return refuse(format!("in_channels is {}, expected {TOKEN_CHANNELS}", self.in_channels));
+        }
+        if self.num_attention_heads == 0 || self.attention_head_dim == 0 {
+            return refuse("num_attention_heads and attention_head_dim must not be 0".into());
+        }
+        if sum != self.attention_head_dim || self.axes_dims_rope.iter().any(|dim| dim % 2 != 0) {
+            let (axes, dim) = (self.axes_dims_rope, self.attention_head_dim);
+            return refuse(format!("axes_dims_rope is {axes:?}, expected even numbers whose sum is {dim}"));
+        }
+        if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
+            return refuse(format!("rope_theta is {}, expected a number above 1", self.rope_theta));
+        }
+        if self.base_patches() == 0 {
+            return refuse(format!("base_resolution is below {PX_PER_TOKEN} px"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flux1_is_valid_and_was_trained_on_64_patches() {
+        let config = FluxConfig::flux1_dev();
+        config.validate().expect("FLUX.1-dev");
+        assert_eq!((config.hidden_size(), config.base_patches()), (3072, 64));
+    }
+
+    #[test]
+    fn impossible_dimensions_are_refused_with_both_values() {
+        let good = FluxConfig::flux1_dev();
+        let cases = [
+            (FluxConfig { in_channels: 384, ..good.clone() }, "384"),
+            (FluxConfig { axes_dims_rope: [16, 56, 58], ..good.clone() }, "128"),
+            (FluxConfig { axes_dims_rope: [15, 57, 56], ..good.clone() }, "even"),
+            (FluxConfig { num_attention_heads: 0, ..good.clone() }, "num_attention_heads"),
+            (FluxConfig { rope_theta: f64::NAN, ..good.clone() }, "NaN"),
+            (FluxConfig { base_resolution: Some(8), ..good }, "16 px"),
+        ];
+        for (config, expected) in cases {
+            let error = config.validate().expect_err(expected);
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The forward pass: noisy latents, prompt and time in, velocity out.
+
+use candle_core::{DType, Tensor};
+
+use super::{
+    BlockSource, FluxConfig, ForwardOptions, RopeTables, WeightsMode,
+    blocks::Pass,
+    layers::{Compute, Linear, Modulation, TimeTextEmbed},
+};
+use crate::{error::Result, nn, weights::Weights};
+
+/// The FLUX.1 transformer, a velocity field over packed latents. Source: diffusers, FluxTransformer2DModel.
+pub struct Transformer {
+    config: FluxConfig,
+    dtype: DType,
+    options: ForwardOptions,
+    x_embedder: Linear,
+    context_embedder: Linear,
+    time_text_embed: TimeTextEmbed,
+    blocks: BlockSource,
+    norm_out: Modulation<2>,
+    proj_out: Linear,
+}
+
+impl Transformer {
+    /// Loads a model. `weights` says in which number type the weights are held and where; the streams compute in
+    /// `dtype`. On the CPU f32 widens bf16 weights panel by panel, and bf16 means f32 streams with the inputs of large
+    /// products rounded to bf16 where the processor gains from it ([`Compute::on`]).
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] when the configuration makes no sense, or a tensor is missing or has another shape.
+    pub fn load(config: &FluxConfig, weights: &Weights, mode: WeightsMode, dtype: DType) -> Result<Self> {
+        config.validate()?;
+        let compute = Compute::on(weights.device(), dtype);
+        let ends = compute.exact();
+        let (channels, hidden) = (config.in_channels, config.hidden_size());
+        Ok(Self {
+            config: config.clone(),
+            dtype: compute.dtype,
+            options: ForwardOptions::default(),
+            x_embedder: Linear::load(weights, "x_embedder", channels, hidden, ends)?,
+            context_embedder: Linear::load(weights, "context_embedder", config.joint_attention_dim, hidden, ends)?,
+            time_text_embed: TimeTextEmbed::load(weights, config)?,
+            blocks: BlockSource::new(config, weights, mode, compute)?,
+            norm_out: Modulation::load(weights, "norm_out.linear", hidden, ends)?,
+            proj_out: Linear::load(weights, "proj_out", hidden, channels, ends)?,
+        })
+    }
+
+    /// The same model with other sizes of the pieces it computes in; they change memory and speed, not the result.
+    #[must_use]
+    pub fn with_options(self, options: ForwardOptions) -> Self {
+        Self { options, ..self }
+    }
+
+    /// The model's dimensions.
+    pub fn config(&self) -> &FluxConfig {
+        &self.config
+    }
+
+    /// The velocity [1, N, 64] (f32) at t for packed latents img [1, N, 64], the prompt as T5 sees it [1, T, joint] and
+    /// as CLIP sees it [1, P], and a guidance scale where the model takes one; `rope` holds T + N tokens.
+    ///
+    /// # Errors
+    /// [`crate::Error::Request`] when the model takes a guidance scale and there is none; [`crate::Error::Tensor`] when shapes do not
+    /// fit or the device fails.
+    pub fn forward(
+        &self,
+        img: &Tensor,
+        prompt_embeds: &Tensor,
+        pooled: &Tensor,
+        t: f64,
+        guidance: Option<f64>,
+        rope: &RopeTables,
+    ) -> Result<Tensor> {
+        let txt = self.tokens(prompt_embeds, self.config.joint_attention_dim)?; // [T, joint]
+        let img = self.tokens(img, self.config.in_channels)?; // [N, 64]
+        let pass = self.begin(txt.dim(0)?, img.dim(0)?, pooled, t, guidance, rope)?;
+        let x = self.embed(&txt, &img)?; // [T + N, C]
+        self.blocks.for_each(|_, block| block.forward(&x, &pass))?;
+        self.project(&x, &pass)
+    }
+
+    /// One picture's tokens [1, N, C] as [N, C] in the number type of the streams.
+    fn tokens(&self, tokens: &Tensor, channels: usize) -> Result<Tensor> {
+        match tokens.dims() {
+            [1, _, found] if *found == channels => Ok(tokens.squeeze(0)?.to_dtype(self.dtype)?.contiguous()?),
+            found => Err(nn::mismatch(format!("expected tokens of shape [1, N, {channels}], found {found:?}"))),
+        }
+    }
+
+    /// What all blocks share: the conditioning, the tables, room for keys and values.
+    fn begin<'a>(
+        &self,
+        text_tokens: usize,
+        image_tokens: usize,
+        pooled: &Tensor,
+        t: f64,
+        guidance: Option<f64>,
+        rope: &'a RopeTables,
+    ) -> Result<Pass<'a>> {
+        let tokens = text_tokens + image_tokens;
+        if rope.tokens() != tokens {
+            return Err(nn::mismatch(format!("position tables of {} tokens for a picture of {tokens}", rope.tokens())));
+        }
+        let vec = self.time_text_embed.forward(t, guidance, pooled)?.silu()?.to_dtype(self.dtype)?; // [1, C]
+        let shape = [self.config.num_attention_heads, tokens, self.config.attention_head_dim];
+        let keys = nn::zeros(&shape, self.dtype, vec.device())?; // [H, N, D]
+        let values = nn::zeros(&shape, self.dtype, vec.device())?; // [H, N, D]
+        Ok(Pass { vec, rope, keys, values, text_tokens, options: self.options })
+    }
+
+    /// Text and image tokens as one stream, text first: [T + N, C].
+    fn embed(&self, txt: &Tensor, img: &Tensor) -> Result<Tensor> {
+        let (text_tokens, image_tokens) = (txt.dim(0)?, img.dim(0)?);
+        let x = nn::zeros(&[text_tokens + image_tokens, self.config.hidden_size()], self.dtype, img.device())?;
+        for (embedder, tokens, first) in [(&self.context_embedder, txt, 0), (&self.x_embedder, img, text_tokens)] {
+            let count = tokens.dim(0)?;
+            for start in (0..count).step_by(self.options.token_chunk) {
+                let chunk = tokens.narrow(0, start, self.options.token_chunk.min(count - start))?;
+                x.slice_set(&embedder.forward(&chunk)?, 0, first + start)?; // [C', C]
+            }
+        }
+        Ok(x)
+    }
+
+    /// The image tokens' velocity: [1, N, 64].
+    fn project(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        let [scale, shift] = self.norm_out.forward(&pass.vec)?;
+        let (tokens, _) = x.dims2()?;
+        let velocity = nn::zeros(&[tokens - pass.text_tokens, self.config.in_channels], DType::F32, x.device())?;
+        for start in (pass.text_tokens..tokens).step_by(self.options.token_chunk) {
+            let count = self.options.token_chunk.min(tokens - start);
+            let h = nn::norm_modulate(x, start, count, &shift, &scale)?; // [C', C]
+            let rows = self.proj_out.forward(&h)?.to_dtype(DType::F32)?; // [C', 64]
+            velocity.slice_set(&rows, 0, start - pass.text_tokens)?;
+        }
+        Ok(velocity.unsqueeze(0)?)
+    }
+}

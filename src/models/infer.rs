@@ -1,0 +1,161 @@
+//! A model's dimensions from the shapes of its tensors, for files that come without a `config.json`.
+
+use serde_json::{Value, json};
+
+use crate::{
+    error::{Error, Result},
+    models::flux1::FluxConfig,
+    models::parts::kl::VaeConfig,
+    weights::TensorSource,
+};
+
+/// Width of one attention head of every CLIP text encoder in use. Source: openai/CLIP, `transformer_heads`.
+const CLIP_HEAD_DIM: usize = 64;
+
+/// A source whose shapes are asked for.
+struct Shapes<'a>(&'a dyn TensorSource);
+
+impl Shapes<'_> {
+    /// Dimension `axis` of the tensor `name`.
+    fn dim(&self, name: &str, axis: usize) -> Result<usize> {
+        let found = self.0.shape(name).and_then(|shape| shape.get(axis).copied()).filter(|&dim| dim > 0);
+        found.ok_or_else(|| {
+            let what = format!("{} has no tensor {name} to take its dimensions from", self.0.describe());
+            Error::model(what, "the file is incomplete or holds another kind of model")
+        })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.shape(name).is_some()
+    }
+
+    /// How many of the names `name(0)`, `name(1)`, ... are there without a gap.
+    fn count(&self, name: impl Fn(usize) -> String) -> usize {
+        (0..).take_while(|&i| self.has(&name(i))).count()
+    }
+}
+
+/// The transformer's dimensions. `source` answers to diffusers' names.
+///
+/// # Errors
+/// [`Error::Model`] when the tensors that show them are missing or contradict each other.
+pub(super) fn transformer(source: &dyn TensorSource) -> Result<FluxConfig> {
+    let shapes = Shapes(source);
+    let hidden = shapes.dim("x_embedder.weight", 0)?;
+    let head_dim = shapes.dim("transformer_blocks.0.attn.norm_q.weight", 0)?;
+    if hidden % head_dim != 0 {
+        let what = format!("{}: width {hidden} is no multiple of the head width {head_dim}", source.describe());
+        return Err(Error::model(what, "the file is damaged or holds another kind of model"));
+    }
+    Ok(FluxConfig {
+        in_channels: shapes.dim("x_embedder.weight", 1)?,
+        num_layers: shapes.count(|i| format!("transformer_blocks.{i}.attn.norm_q.weight")),
+        num_single_layers: shapes.count(|i| format!("single_transformer_blocks.{i}.attn.norm_q.weight")),
+        attention_head_dim: head_dim,
+        num_attention_heads: hidden / head_dim,
+        joint_attention_dim: shapes.dim("context_embedder.weight", 1)?,
+        pooled_projection_dim: shapes.dim("time_text_embed.text_embedder.linear_1.weight", 1)?,
+        guidance_embeds: shapes.has("time_text_embed.guidance_embedder.linear_1.weight"),
+        axes_dims_rope: axes(head_dim),
+        ..FluxConfig::flux1_dev()
+    })
+}
+
+/// Rotary channels of the axes in FLUX.1's proportions: 7/16 of a head for height and for width, in whole pairs, and
+/// the rest (1/8) for text. A head of 128 gives (16, 56, 56).
+fn axes(head_dim: usize) -> [usize; 3] {
+    let spatial = head_dim * 7 / 16 / 2 * 2;
+    [head_dim - 2 * spatial, spatial, spatial]
+}
+
+/// The autoencoder's dimensions. `source` answers to diffusers' names. The shapes do not show the latents' scale and
+/// shift: they are FLUX.1's (black-forest-labs/flux, `util.py`, `AutoEncoderParams`).
+///
+/// # Errors
+/// [`Error::Model`] when the tensors that show them are missing.
+pub(super) fn vae(source: &dyn TensorSource) -> Result<VaeConfig> {
+    let shapes = Shapes(source);
+    let stages = shapes.count(|i| format!("decoder.up_blocks.{i}.resnets.0.conv1.weight"));
+    let stage = |i| shapes.dim(&format!("decoder.up_blocks.{i}.resnets.0.conv1.weight"), 0);
+    let resnets = shapes.count(|j| format!("decoder.up_blocks.0.resnets.{j}.conv1.weight"));
+    Ok(VaeConfig {
+        block_out_channels: (0..stages).rev().map(stage).collect::<Result<_>>()?,
+        layers_per_block: resnets.saturating_sub(1),
+        latent_channels: shapes.dim("decoder.conv_in.weight", 1)?,
+        mid_block_add_attention: shapes.has("decoder.mid_block.attentions.0.to_q.weight"),
+        use_post_quant_conv: shapes.has("post_quant_conv.weight"),
+        ..VaeConfig::flux1()
+    })
+}
+
+/// What a CLIP text encoder's `config.json` would say. `source` answers to names with `text_model.`.
+///
+/// # Errors
+/// [`Error::Model`] when the tensors that show it are missing, or the number of heads cannot be told.
+pub(super) fn clip(source: &dyn TensorSource) -> Result<Value> {
+    let shapes = Shapes(source);
+    let hidden = shapes.dim("text_model.embeddings.token_embedding.weight", 1)?;
+    if hidden % CLIP_HEAD_DIM != 0 {
+        let what = format!("{}: the number of heads of a CLIP of width {hidden} cannot be told", source.describe());
+        return Err(Error::model(what, "put its config.json beside it, or give its folder"));
+    }
+    Ok(json!({
+        "model_type": "clip_text_model",
+        "vocab_size": shapes.dim("text_model.embeddings.token_embedding.weight", 0)?,
+        "hidden_size": hidden,
+        "intermediate_size": shapes.dim("text_model.encoder.layers.0.mlp.fc1.weight", 0)?,
+        "num_hidden_layers": shapes.count(|i| format!("text_model.encoder.layers.{i}.mlp.fc1.weight")),
+        "num_attention_heads": hidden / CLIP_HEAD_DIM,
+        "max_position_embeddings": shapes.dim("text_model.embeddings.position_embedding.weight", 0)?,
+        // As in black-forest-labs/FLUX.1-dev, text_encoder/config.json; eos 2 is its way to say "the highest id".
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+    }))
+}
+
+/// What a T5 encoder's `config.json` would say.
+///
+/// # Errors
+/// [`Error::Model`] when the tensors that show it are missing.
+pub(super) fn t5(source: &dyn TensorSource) -> Result<Value> {
+    let shapes = Shapes(source);
+    let attention = "encoder.block.0.layer.0.SelfAttention";
+    let heads = shapes.dim(&format!("{attention}.relative_attention_bias.weight"), 1)?;
+    Ok(json!({
+        "model_type": "t5",
+        "vocab_size": shapes.dim("shared.weight", 0)?,
+        "d_model": shapes.dim("shared.weight", 1)?,
+        "d_kv": shapes.dim(&format!("{attention}.q.weight"), 0)? / heads,
+        "d_ff": shapes.dim("encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 0)?,
+        "num_layers": shapes.count(|i| format!("encoder.block.{i}.layer.0.SelfAttention.q.weight")),
+        "num_heads": heads,
+        "relative_attention_num_buckets": shapes.dim(&format!("{attention}.relative_attention_bias.weight"), 0)?,
+        // As in black-forest-labs/FLUX.1-dev, text_encoder_2/config.json.
+        "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6,
+        "feed_forward_proj": "gated-gelu",
+        "dense_act_fn": "gelu_new",
+        "is_gated_act": true,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::axes;
+
+    #[test]
+    fn axes_keep_flux_s_proportions_in_whole_pairs() {
+        assert_eq!(axes(128), [16, 56, 56]);
+        assert_eq!(axes(32), [4, 14, 14]);
+        for head_dim in (16..=256).step_by(2) {
+            let axes = axes(head_dim);
+            assert_eq!(axes.iter().sum::<usize>(), head_dim);
+            assert!(axes.iter().all(|axis| axis % 2 == 0 && *axis > 0), "{head_dim}: {axes:?}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The decoder's kernels on any candle device: a band is a tensor [rows, W, C], a convolution one matrix product.
+
+use candle_core::{D, DType, Tensor};
+use candle_nn::ops;
+
+use super::kernels::{Affine, Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach};
+use crate::{error::Result, nn::kernels::flash, weights::Weights};
+
+/// Attention scores held at once: 64 MiB of f32. At 4096 px that is 64 queries of 262,144 keys.
+const SCORES: usize = 1 << 24;
+
+/// Scores of one piece of attention of so many queries.
+pub(super) fn scores_at_once(queries: usize, keys: usize) -> usize {
+    keys * queries_at_once(queries, keys)
+}
+
+/// Queries of one piece.
+fn queries_at_once(queries: usize, keys: usize) -> usize {
+    (SCORES / keys.max(1)).clamp(1, queries.max(1))
+}
+
+/// Feature maps as tensors of the weights' number type, on the weights' device.
+pub(super) struct OnDevice<'a> {
+    weights: Weights,
+    meter: Meter<'a>,
+}
+
+/// A band [rows, W, C].
+#[derive(Clone)]
+pub(super) struct Rows(pub Tensor);
+
+impl Band for Rows {
+    fn height(&self) -> usize {
+        self.0.dims().first().copied().unwrap_or(0)
+    }
+}
+
+/// Weights [K, O] and O biases; K is 9 I for a convolution, tap by tap.
+pub(super) struct Filter {
+    reach: Reach,
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl<'a> OnDevice<'a> {
+    /// Kernels that take their weights from here.
+    pub fn new(weights: &Weights, meter: Meter<'a>) -> Self {
+        Self { weights: weights.clone(), meter }
+    }
+
+    fn before(&self, rows: &Tensor, before: Before<'_>) -> Result<Tensor> {
+        let norm = |affine: &Affine| -> Result<Tensor> {
+            let vector = |values: &[f32]| Tensor::from_slice(values, values.len(), rows.device());
+            let rows = rows.to_dtype(DType::F32)?;
+            Ok(rows.broadcast_mul(&vector(&affine.scale)?)?.broadcast_add(&vector(&affine.shift)?)?)
+        };
+        Ok(match before {
+            Before::Nothing => rows.clone(),
+            Before::Norm(affine) => norm(affine)?.to_dtype(rows.dtype())?,
+            Before::NormSilu(affine) => norm(affine)?.silu()?.to_dtype(rows.dtype())?,
+        })
+    }
+}
+
+/// The nine pixels around each, side by side: a window [rows + 2, W + 2, I] as [rows, W, 9 I], tap by tap.
+///
+/// Each tap is copied once to lie in one piece and once to its place: a cat of strided views along the last dimension
+/// would write them transposed, and copy all of it again.
+fn taps(window: &Tensor) -> Result<Tensor> {
+    let (height, width, inputs) = window.dims3()?;
+    let (height, width) = (height - 2, width - 2);
+    let taps = Tensor::zeros((height, width, 9 * inputs), window.dtype(), window.device())?;
+    for tap in 0..9 {
+        let shifted = window.narrow(0, tap / 3, height)?.narrow(1, tap % 3, width)?.contiguous()?; // [rows, W, I]
+        taps.slice_set(&shifted, D::Minus1, tap * inputs)?;
+    }
+    Ok(taps)
+}
+
+/// Rows and columns doubled by nearest neighbour, without the outer half of the border.
+fn double(window: &Tensor) -> Result<Tensor> {
+    let (height, width, channels) = window.dims3()?;
+    let doubled = window
+        .reshape((height, 1, width, 1, channels))?
+        .broadcast_as((height, 2, width, 2, channels))?
+        .contiguous()?
+        .reshape((2 * height, 2 * width, channels))?;
+    Ok(doubled.narrow(0, 1, 2 * height - 2)?.narrow(1, 1, 2 * width - 2)?)
+}
+
+impl Kernels for OnDevice<'_> {
+    type Rows = Rows;
+    type Window = Tensor; // [rows, W + 2, C]
+    type Filter = Filter;
+    type Keys = (Tensor, Tensor); // [C, N], [N, C]
+
+    fn filter(&self, layer: Layer<'_>, reach: Reach) -> Result<Filter> {
+        let Layer { name, inputs, outputs } = layer;
+        let weight = self.weights.get(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
+        let weight = weight.permute((2, 3, 1, 0))?.contiguous()?.reshape((9 * inputs, outputs))?;
+        Ok(Filter { reach, weight, bias: self.weights.get(&format!("{name}.bias"), &[outputs])? })
+    }
+
+    fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Filter> {
+        let Layer { name, inputs, outputs } = layer;
+        let shape = [outputs, inputs, 1, 1];
+        let weight = self.weights.get(&format!("{name}.weight"), &shape[..if convolution { 4 } else { 2 }])?;
+        let weight = weight.reshape((outputs, inputs))?.t()?.contiguous()?;
+        Ok(Filter { reach: Reach::Same, weight, bias: self.weights.get(&format!("{name}.bias"), &[outputs])? })
+    }
+
+    fn norm(&self, name: &str, channels: usize) -> Result<(Vec<f32>, Vec<f32>)> {
+        let load = |part: &str| -> Result<Vec<f32>> {
+            let values = self.weights.get(&format!("{name}.{part}"), &[channels])?;
+            Ok(values.to_dtype(DType::F32)?.to_vec1()?)
+        };
+        Ok((load("weight")?, load("bias")?))
+    }
+
+    fn slice(&self, rows: &Rows, first: usize, count: usize) -> Result<Rows> {
+        Ok(Rows(rows.0.narrow(0, first, count)?))
+    }
+
+    fn join(&self, a: Rows, b: Rows) -> Result<Rows> {
+        Ok(Rows(Tensor::cat(&[a.0, b.0], 0)?))
+    }
+
+    fn window(&self, above: Option<Tensor>, rows: Option<&Rows>, before: Before<'_>) -> Result<Tensor> {
+        let zero_like = |rows: &Tensor| -> Result<Tensor> { Ok(rows.narrow(0, 0, 1)?.zeros_like()?) };
+        let below = match rows {
+            Some(rows) => Some(self.before(&rows.0, before)?.pad_with_zeros(1, 1, 1)?),
+            None => None,
+        };
+        let above = match (&above, &below) {
+            (Some(above), _) => above.narrow(0, above.dim(0)? - 2, 2)?,
+            (None, Some(below)) => zero_like(below)?,
+            (None, None) => return Err(candle_core::Error::Msg("a picture without rows".into()).into()),
+        };
+        let below = match below {
+            Some(below) => below,
+            None => zero_like(&above)?,
+        };
+        Ok(Tensor::cat(&[above, below], 0)?)
+    }
+
+    fn ready(&self, window: &Tensor) -> usize {
+        window.dims().first().map_or(0, |rows| rows.saturating_sub(2))
+    }
+
+    fn convolve(
+        &self,
+        filter: &Filter,
+        window: &Tensor,
+        residual: Option<&Fifo<Rows>>,
+        moments: Option<&mut Moments>,
+    ) -> Result<Rows> {
+        let window = match filter.reach {
+            Reach::Same => window.clone(),
+            Reach::Doubled => double(window)?,
+        };
+        let (height, width, inputs) = window.dims3()?;
+        let (height, width, outputs) = (height - 2, width - 2, filter.bias.dim(0)?);
+        let output = taps(&window)?.reshape((height * width, 9 * inputs))?.matmul(&filter.weight)?; // [rows W, O]
+        drop(window);
+        let mut output = output.broadcast_add(&filter.bias)?.reshape((height, width, outputs))?;
+        if let Some(queue) = residual {
+            let pieces = queue.first(height).into_iter().map(|(band, first, rows)| band.0.narrow(0, first, rows));
+            output = (output + Tensor::cat(&pieces.collect::<candle_core::Result<Vec<_>>>()?, 0)?)?;
+        }
+        self.meter.convolved(inputs, outputs, height * width);
+        let output = Rows(output);
+        if let Some(moments) = moments {
+            self.measure(&output, moments)?;
+        }
+        Ok(output)
+    }
+
+    fn project(&self, filter: &Filter, rows: &Rows, before: Before<'_>, residual: Option<&Rows>) -> Result<Rows> {
+        let (height, width, inputs) = rows.0.dims3()?;
+        let outputs = filter.bias.dim(0)?;
+        let input = self.before(&rows.0, before)?.reshape((height * width, inputs))?;
+        let output = input.matmul(&filter.weight)?.broadcast_add(&filter.bias)?.reshape((height, width, outputs))?;
+        self.meter.projected(inputs, outputs, height * width);
+        Ok(Rows(match residual {
+            Some(residual) => (output + &residual.0)?,
+            None => output,
+        }))
+    }
+
+    fn measure(&self, rows: &Rows, moments: &mut Moments) -> Result<()> {
+        let (height, width, channels) = rows.0.dims3()?;
+        let pixels = rows.0.reshape((height * width, channels))?.to_dtype(DType::F32)?;
+        let mean = pixels.mean_keepdim(0)?;
+        let squares = pixels.broadcast_sub(&mean)?.sqr()?.sum(0)?.to_vec1::<f32>()?;
+        let mean = mean.flatten_all()?.to_vec1::<f32>()?;
+        moments.merge(height * width, mean.iter().zip(&squares).map(|(m, s)| (f64::from(*m), f64::from(*s))));
+        Ok(())
+    }
+
+    fn keys(&self, keys: Vec<Rows>, values: Vec<Rows>) -> Result<(Tensor, Tensor)> {
+        let gather = |bands: Vec<Rows>| -> Result<Tensor> {
+            let bands: Vec<_> = bands.into_iter().map(|band| band.0).collect();
+            Ok(Tensor::cat(&bands, 0)?.flatten(0, 1)?) // [N, C]
+        };
+        Ok((gather(keys)?.t()?, gather(values)?))
+    }
+
+    fn attend(&self, queries: &Rows, (keys, values): &(Tensor, Tensor)) -> Result<Rows> {
+        let (height, width, channels) = queries.0.dims3()?;
+        let (count, pixels) = (values.dim(0)?, height * width);
+        self.meter.attended(pixels, count, channels);
+        let one_head = |x: &Tensor| x.unsqueeze(0); // [1, n, C]
+        let (q, k) = (one_head(&queries.0.flatten(0, 1)?)?, one_head(&keys.t()?)?);
+        if let Some(output) = flash::attention(&q, &k, &one_head(values)?)? {
+            return Ok(Rows(output.reshape((height, width, channels))?));
+        }
+        let scale = 1.0 / (channels as f64).sqrt();
+        let queries = (queries.0.flatten(0, 1)? * scale)?; // [n, C]
+        let chunk = queries_at_once(pixels, count);
+        let mut parts = Vec::new();
+        for first in (0..pixels).step_by(chunk) {
+            let scores = queries.narrow(0, first, chunk.min(pixels - first))?.matmul(keys)?; // [chunk, N]
+            let weights = ops::softmax_last_dim(&scores.to_dtype(DType::F32)?)?.to_dtype(values.dtype())?;
+            parts.push(weights.matmul(values)?);
+        }
+        Ok(Rows(Tensor::cat(&parts, 0)?.reshape((height, width, channels))?))
+    }
+
+    fn download(&self, rows: Rows) -> Result<Vec<f32>> {
+        Ok(rows.0.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    }
+}

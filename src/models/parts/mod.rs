@@ -1,0 +1,13 @@
+//! Parts that several families share.
+
+mod clip;
+pub mod kl;
+mod layers;
+mod t5;
+pub mod text_names;
+mod tokenizer;
+mod tokenizer_files;
+
+pub use clip::{ClipActivation, ClipConfig, ClipEncoder};
+pub use t5::{T5Config, T5Encoder};
+pub use tokenizer::{CLIP_TOKENS, PromptTokenizer, Tokenizers, Tokens};

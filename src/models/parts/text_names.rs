@@ -1,0 +1,55 @@
+//! The text encoders' tensors under the names of transformers, whichever of their usual names a file has.
+
+use std::sync::Arc;
+
+use crate::weights::{Part, Renamed, TensorSource};
+
+/// Prefixes a CLIP text encoder's names may carry, before or instead of `text_model.`. Sources: transformers 4 and 5,
+/// ComfyUI's all-in-one checkpoints, OpenAI-CLIP inside Stable Diffusion checkpoints.
+const CLIP_PREFIXES: [&str; 5] =
+    ["text_model.", "", "text_encoders.clip_l.transformer.text_model.", "clip_l.transformer.text_model.", "clip_l."];
+/// Prefixes a T5 encoder's names may carry.
+const T5_PREFIXES: [&str; 4] = ["", "text_encoders.t5xxl.transformer.", "t5xxl.transformer.", "t5xxl."];
+
+/// The two names of T5's one embedding table.
+const T5_EMBEDDINGS: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
+
+/// A CLIP text encoder that answers to each of its names with and without `text_model.`; `None` if the source holds none.
+pub fn clip(source: Arc<dyn TensorSource>) -> Option<Renamed> {
+    let has = |prefix: &&str| source.shape(&format!("{prefix}embeddings.token_embedding.weight")).is_some();
+    let prefix = CLIP_PREFIXES.into_iter().find(has)?;
+    let mut table = Vec::new();
+    for stored in source.names() {
+        let Some(name) = stored.strip_prefix(prefix).filter(|name| is_clip(name)) else { continue };
+        table.push((format!("text_model.{name}"), stored.clone(), Part::Whole));
+        table.push((name.to_owned(), stored.clone(), Part::Whole));
+    }
+    Some(Renamed::new(source, table))
+}
+
+fn is_clip(name: &str) -> bool {
+    ["embeddings.", "encoder.layers.", "final_layer_norm."].iter().any(|start| name.starts_with(start))
+}
+
+/// A T5 encoder that answers to both names of its embedding table; `None` if the source holds none.
+pub fn t5(source: Arc<dyn TensorSource>) -> Option<Renamed> {
+    let has =
+        |prefix: &&str| source.shape(&format!("{prefix}encoder.block.0.layer.0.SelfAttention.q.weight")).is_some();
+    let prefix = T5_PREFIXES.into_iter().find(has)?;
+    let mut table = Vec::new();
+    for stored in source.names() {
+        let Some(name) = stored.strip_prefix(prefix) else { continue };
+        if name.starts_with("encoder.") || name == T5_EMBEDDINGS[0] {
+            table.push((name.to_owned(), stored.clone(), Part::Whole));
+        }
+    }
+    let embedding = T5_EMBEDDINGS.map(|name| format!("{prefix}{name}")).into_iter().find(|n| source.shape(n).is_some());
+    if let Some(stored) = embedding {
+        for name in T5_EMBEDDINGS {
+            if !table.iter().any(|(new, ..)| new == name) {
+                table.push((name.to_owned(), stored.clone(), Part::Whole));
+            }
+        }
+    }
+    Some(Renamed::new(source, table))
+}

@@ -1,0 +1,244 @@
+//! Tokenizer files in their layouts on disk: vocab.json with merges.txt, and tokenizer.json.
+
+use std::{
+    collections::HashMap,
+    panic::catch_unwind,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use tokenizers::{
+    AddedToken, SplitDelimiterBehavior, Tokenizer,
+    models::bpe::{BPE, Merges},
+    normalizers::{self, Lowercase, NFC, Replace, replace::ReplacePattern},
+    pre_tokenizers::{
+        byte_level::ByteLevel,
+        sequence::Sequence,
+        split::{Split, SplitPattern},
+    },
+};
+
+use super::tokenizer::broken;
+use crate::{
+    base::json::read_json,
+    error::{Error, Result},
+};
+
+/// What a tokenizer is made of; the special tokens still by name.
+pub(super) struct Parts {
+    pub(super) tokenizer: Tokenizer,
+    /// The file to name when something about it is wrong.
+    pub(super) path: PathBuf,
+    pub(super) start: Option<String>,
+    pub(super) end: String,
+    pub(super) pad: String,
+}
+
+/// CLIP's special tokens (openai/CLIP, `simple_tokenizer.py`).
+const CLIP_START: &str = "<|startoftext|>";
+const CLIP_END: &str = "<|endoftext|>";
+/// What marks the last piece of a word in CLIP's vocabulary (openai/CLIP, `simple_tokenizer.py`).
+const CLIP_WORD_END: &str = "</w>";
+/// What CLIP takes as a word (openai/CLIP, `simple_tokenizer.py`).
+const CLIP_WORD: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// T5's special tokens (transformers, `T5Tokenizer`).
+const T5_END: &str = "</s>";
+const T5_PAD: &str = "<pad>";
+
+type Vocab = HashMap<String, u32>;
+
+/// Opens CLIP's tokenizer from a folder in either layout, or from a tokenizer.json.
+pub(super) fn open_clip(path: &Path) -> Result<Parts> {
+    let (folder, json) = folder_and_json(path)?;
+    let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
+    let (named, vocab, merges) = if path.is_dir() && vocab.is_file() && merges.is_file() {
+        let words: Vocab = read_json(&vocab)?;
+        check_special_tokens(&vocab, &words)?;
+        let pairs = read_merges(&merges, &words)?;
+        (vocab, words, pairs)
+    } else if json.is_file() {
+        let (words, pairs) = read_clip_json(&json)?;
+        (json, words, pairs)
+    } else {
+        let what =
+            format!("{} holds no tokenizer: neither vocab.json and merges.txt nor tokenizer.json", path.display());
+        return Err(Error::model(what, "give CLIP's tokenizer folder with --tokenizer"));
+    };
+    let tokenizer = clip_tokenizer(vocab, merges).map_err(|e| broken(&named, e))?;
+    let pad = pad_token(&folder)?.unwrap_or_else(|| CLIP_END.into());
+    Ok(Parts { tokenizer, path: named, start: Some(CLIP_START.into()), end: CLIP_END.into(), pad })
+}
+
+/// Opens T5's tokenizer.json, or the one in a folder.
+pub(super) fn open_t5(path: &Path) -> Result<Parts> {
+    let (folder, json) = folder_and_json(path)?;
+    if !json.is_file() {
+        let (what, hint) = if folder.join("spiece.model").is_file() {
+            (
+                "holds spiece.model, but tokenizer.json is needed",
+                "fetch tokenizer_2/tokenizer.json of FLUX.1, or write it with transformers: \
+                 T5TokenizerFast.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+            )
+        } else {
+            ("holds no tokenizer.json", "give T5's tokenizer folder with --tokenizer-2")
+        };
+        return Err(Error::model(format!("{} {what}", path.display()), hint));
+    }
+    let tokenizer = read_t5_json(&json)?;
+    Ok(Parts { tokenizer, path: json, start: None, end: T5_END.into(), pad: T5_PAD.into() })
+}
+
+/// The folder a tokenizer lies in, and its tokenizer.json there.
+fn folder_and_json(path: &Path) -> Result<(PathBuf, PathBuf)> {
+    let metadata = std::fs::metadata(path).map_err(|e| Error::disk("cannot read", path, e))?;
+    if metadata.is_dir() {
+        return Ok((path.to_path_buf(), path.join("tokenizer.json")));
+    }
+    Ok((path.parent().unwrap_or(Path::new("")).to_path_buf(), path.to_path_buf()))
+}
+
+/// CLIP's pipeline: NFC, white space to one space, lower case; words by [`CLIP_WORD`], their bytes as letters; pairs
+/// merged (transformers, `CLIPTokenizer`).
+fn clip_tokenizer(vocab: Vocab, merges: Merges) -> tokenizers::Result<Tokenizer> {
+    let model = BPE::builder()
+        .vocab_and_merges(vocab.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
+        .unk_token(CLIP_END.into())
+        .end_of_word_suffix(CLIP_WORD_END.into())
+        .build()?;
+    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
+    let normalizer = normalizers::Sequence::new(vec![NFC.into(), spaces.into(), Lowercase.into()]);
+    let words = Split::new(SplitPattern::Regex(CLIP_WORD.into()), SplitDelimiterBehavior::Removed, true)?;
+    let bytes = ByteLevel::new(false, true, true);
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_normalizer(Some(normalizer))?;
+    tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![words.into(), bytes.into()])));
+    tokenizer.add_special_tokens([CLIP_START, CLIP_END].map(|token| AddedToken::from(token, true)))?;
+    Ok(tokenizer)
+}
+
+fn check_special_tokens(path: &Path, vocab: &Vocab) -> Result<()> {
+    match [CLIP_START, CLIP_END].into_iter().find(|token| !vocab.contains_key(*token)) {
+        Some(token) => Err(broken(path, format!("no token {token}"))),
+        None => Ok(()),
+    }
+}
+
+/// Reads merges.txt: a version line, then one pair a line, the first to merge first.
+fn read_merges(path: &Path, vocab: &Vocab) -> Result<Merges> {
+    let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => broken(path, "not UTF-8 text"),
+        _ => Error::disk("cannot read", path, e),
+    })?;
+    let lines = text.lines().enumerate().filter(|(index, _)| *index > 0 || !text.starts_with("#version"));
+    lines
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(index, line)| parse_merge(line, vocab).map_err(|why| broken(path, format!("line {}: {why}", index + 1))))
+        .collect()
+}
+
+fn parse_merge(line: &str, vocab: &Vocab) -> Result<(String, String), String> {
+    match line.trim_end().split_once(' ') {
+        Some((a, b)) if !a.is_empty() && !b.is_empty() && !b.contains(' ') => check_merge(a, b, vocab),
+        _ => Err(format!("{line:?} is not a pair of tokens")),
+    }
+}
+
+/// Both halves and the merged token must be tokens: the tokenizers crate relies on it unchecked.
+fn check_merge(a: &str, b: &str, vocab: &Vocab) -> Result<(String, String), String> {
+    let merged = format!("{a}{b}");
+    match [a, b, &merged].into_iter().find(|token| !vocab.contains_key(*token)) {
+        Some(token) => Err(format!("the merge of {a:?} and {b:?} needs the token {token:?}, which is not there")),
+        None => Ok((a.to_owned(), b.to_owned())),
+    }
+}
+
+/// Takes vocabulary and merges out of a tokenizer.json of CLIP; the rest of its pipeline is the same for every CLIP.
+fn read_clip_json(path: &Path) -> Result<(Vocab, Merges)> {
+    #[derive(Deserialize)]
+    struct File {
+        model: Model,
+        #[serde(default)]
+        added_tokens: Vec<Added>,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        vocab: Vocab,
+        merges: Vec<Merge>,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Merge {
+        Pair(String, String),
+        Line(String),
+    }
+    #[derive(Deserialize)]
+    struct Added {
+        id: u32,
+        content: String,
+    }
+    let file: File = read_json(path)?;
+    let mut vocab = file.model.vocab;
+    for token in file.added_tokens {
+        vocab.entry(token.content).or_insert(token.id);
+    }
+    check_special_tokens(path, &vocab)?;
+    let merge = |(rank, merge)| {
+        let checked = match merge {
+            Merge::Pair(a, b) => check_merge(&a, &b, &vocab),
+            Merge::Line(line) => parse_merge(&line, &vocab),
+        };
+        checked.map_err(|why| broken(path, format!("merge {rank}: {why}")))
+    };
+    let merges = file.model.merges.into_iter().enumerate().map(merge).collect::<Result<Merges>>()?;
+    Ok((vocab, merges))
+}
+
+/// Reads a tokenizer.json of T5: its own pipeline around a unigram model, without its truncation and padding.
+fn read_t5_json(path: &Path) -> Result<Tokenizer> {
+    #[derive(Deserialize)]
+    struct File {
+        model: Model,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        #[serde(rename = "type")]
+        kind: Option<String>,
+    }
+    let kind = read_json::<File>(path)?.model.kind;
+    if let Some(kind) = kind.filter(|kind| kind != "Unigram") {
+        return Err(broken(path, format!("a tokenizer of kind {kind}, expected T5's Unigram")));
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::disk("cannot read", path, e))?;
+    let mut tokenizer = catch_unwind(|| Tokenizer::from_bytes(&bytes))
+        .map_err(|_| broken(path, "its tables are inconsistent"))?
+        .map_err(|e| broken(path, e))?;
+    tokenizer.with_truncation(None).map_err(|e| broken(path, e))?;
+    tokenizer.with_padding(None);
+    Ok(tokenizer)
+}
+
+/// The padding token that the folder's own settings name, if they do.
+fn pad_token(folder: &Path) -> Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Settings {
+        #[serde(default)]
+        pad_token: Option<Token>,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Token {
+        Plain(String),
+        Full { content: String },
+    }
+    for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+        let path = folder.join(name);
+        if !path.is_file() {
+            continue;
+        }
+        match read_json::<Settings>(&path)?.pad_token {
+            Some(Token::Plain(content) | Token::Full { content }) => return Ok(Some(content)),
+            None => {}
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,144 @@
+//! The widest vectors the processor has, chosen when the program runs, and the exponential in a form that vectorises.
+
+/// Declares a function whose body is compiled once for each instruction set and chosen at run time.
+///
+/// The body is plain Rust that the compiler vectorises; `$fma` names a constant that says whether fused
+/// multiply-add is one instruction there.
+macro_rules! multiversion {
+    ($(#[$meta:meta])* pub fn $name:ident<$fma:ident>($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+        $(#[$meta])*
+        pub fn $name($($arg: $ty),*) {
+            #[inline(always)]
+            fn body<const $fma: bool>($($arg: $ty),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512($($arg: $ty),*) {
+                    body::<true>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) {
+                    body::<true>($($arg),*)
+                }
+                match $crate::nn::kernels::cpu::simd::level() {
+                    // SAFETY: the processor has what the function was compiled for.
+                    $crate::nn::kernels::cpu::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::nn::kernels::cpu::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::nn::kernels::cpu::simd::Level::Baseline => {}
+                }
+            }
+            body::<{ cfg!(any(target_arch = "aarch64", target_feature = "fma")) }>($($arg),*)
+        }
+    };
+}
+pub(crate) use multiversion;
+
+/// What the processor can do, as far as these kernels care.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// 512-bit vectors with fused multiply-add.
+    Avx512,
+    /// 256-bit vectors with fused multiply-add.
+    Avx2,
+    /// What every processor of the architecture has.
+    Baseline,
+}
+
+/// The best level this processor has.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub fn level() -> Level {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    match (avx512 && avx2, avx2) {
+        (true, _) => Level::Avx512,
+        (_, true) => Level::Avx2,
+        _ => Level::Baseline,
+    }
+}
+
+/// `a * b + c`, fused where that is one instruction: elsewhere `f32::mul_add` is a slow library call.
+#[inline(always)]
+pub fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// 2^x to a relative error below 2e-7, without branches or library calls; x is held to [-126, 127], NaN stays NaN.
+#[inline(always)]
+pub fn exp2<const FMA: bool>(x: f32) -> f32 {
+    /// 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the mantissa.
+    const ROUND: f32 = 12_582_912.0;
+    /// 2^r for |r| <= 1/2. Source: Cephes, exp2f.c.
+    const POLYNOMIAL: [f32; 6] =
+        [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_5e-2, 2.402_264_8e-1, 6.931_472e-1];
+    let x = if x < -126.0 { -126.0 } else { x };
+    let x = if x > 127.0 { 127.0 } else { x };
+    let rounded = x + ROUND;
+    let r = x - (rounded - ROUND);
+    let mut p = POLYNOMIAL[0];
+    for coefficient in &POLYNOMIAL[1..] {
+        p = mul_add::<FMA>(p, r, *coefficient);
+    }
+    p = mul_add::<FMA>(p, r, 1.0);
+    let power = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
+    power * p
+}
+
+/// The tanh form of gelu, `x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))`, written as `x / (1 + 2^(-2u·log2 e))`.
+#[inline(always)]
+pub fn gelu<const FMA: bool>(x: f32) -> f32 {
+    /// -2 · √(2/π) · log2(e)
+    const SCALE: f32 = -2.302_208_2;
+    let cubic = mul_add::<FMA>(0.044_715 * x, x, 1.0) * x;
+    x / (1.0 + exp2::<FMA>(SCALE * cubic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worst_error(of: impl Fn(f32) -> f32) -> f64 {
+        (-1_250_000..1_260_000)
+            .map(|i| {
+                let x = i as f32 * 1e-4;
+                let exact = f64::from(x).exp2();
+                ((f64::from(of(x)) - exact) / exact).abs()
+            })
+            .fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn exp2_is_exact_to_float_rounding() {
+        assert!(worst_error(exp2::<false>) < 2e-7, "{:e}", worst_error(exp2::<false>));
+        assert!(worst_error(exp2::<true>) < 2e-7, "{:e}", worst_error(exp2::<true>));
+    }
+
+    #[test]
+    fn exp2_of_what_a_softmax_meets() {
+        assert_eq!(exp2::<true>(0.0), 1.0);
+        assert!(exp2::<true>(f32::NEG_INFINITY) < 2e-38);
+        assert!(exp2::<true>(-1e30) < 2e-38);
+        assert!(exp2::<true>(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn gelu_is_its_definition() {
+        let exact = |x: f64| {
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+            0.5 * x * (1.0 + u.tanh())
+        };
+        for i in -1200..1200 {
+            let x = i as f32 * 0.01;
+            let difference = (f64::from(gelu::<true>(x)) - exact(f64::from(x))).abs();
+            assert!(difference < 1e-6 * f64::from(x.abs()).max(1e-3), "{x}: {difference:e}");
+        }
+        assert!(gelu::<true>(-1e4).abs() < 1e-30);
+        assert_eq!(gelu::<true>(1e4), 1e4);
+    }
+}

@@ -1,0 +1,29 @@
+//! What a file is that is no safetensors file, by its first bytes.
+
+/// A kind of file, in words.
+pub(super) struct Kind {
+    /// "a GGUF file, …"
+    pub(super) what: &'static str,
+    pub(super) hint: &'static str,
+}
+
+const NEEDS_SAFETENSORS: &str = "give the model as .safetensors: the original, not a converted or quantized copy";
+
+/// A file that is no safetensors file, recognised by how it begins.
+pub(super) fn kind_of_bytes(file: &[u8]) -> Option<Kind> {
+    let starts = |magic: &[u8]| file.starts_with(magic);
+    let (what, hint) = if file.is_empty() {
+        ("the file is empty", "delete it and run again, so that it is fetched anew")
+    } else if starts(b"GGUF") {
+        ("this is a GGUF file; quantized models are not supported", NEEDS_SAFETENSORS)
+    } else if starts(b"PK\x03\x04") || starts(b"\x80\x02") || starts(b"\x80\x04") {
+        ("this is a PyTorch pickle (.ckpt, .pt, .bin), not a safetensors file", NEEDS_SAFETENSORS)
+    } else if starts(b"version https://git-lfs") {
+        ("this is a git-lfs pointer, not the file itself", "run `git lfs pull` in the model's folder")
+    } else if starts(b"<!DOCTYPE") || starts(b"<!doctype") || starts(b"<html") {
+        ("this is a web page, not a model", "delete it and download the file again; a gated model needs HF_TOKEN")
+    } else {
+        return None;
+    };
+    Some(Kind { what, hint })
+}

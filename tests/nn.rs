@@ -1,0 +1,272 @@
+//! Every fast operation against the plain one, on the CPU.
+
+use candle_core::{D, DType, Device, Tensor};
+use dype::{
+    base::geometry::TokenGrid,
+    methods::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
+    models::flux1::{FluxConfig, RopeTables},
+    nn::{
+        self, Activation, AttentionTiles, Products, Rotation,
+        kernels::{cpu, tensors},
+    },
+};
+use proptest::prelude::*;
+
+/// Reproducible numbers, roughly normal.
+fn random(shape: &[usize], seed: u64) -> Tensor {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    let values: Vec<f32> =
+        (0..shape.iter().product()).map(|_| (uniform() + uniform() + uniform() + uniform()) * 1.7).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).expect("tensor")
+}
+
+/// ‖a - b‖ / ‖b‖, in f64.
+fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    let values = |x: &Tensor| {
+        x.to_dtype(DType::F64).and_then(|x| x.flatten_all()).and_then(|x| x.to_vec1::<f64>()).expect("values")
+    };
+    let (a, b) = (values(a), values(b));
+    let difference: f64 = a.iter().zip(&b).map(|(a, b)| (a - b).powi(2)).sum();
+    (difference / b.iter().map(|b| b * b).sum::<f64>()).sqrt()
+}
+
+/// `softmax(q·kᵀ/√D)·v` in f64 with all scores at once, as [C, H·D].
+fn plain_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    let wide = |x: &Tensor| x.to_dtype(DType::F64).expect("f64");
+    let (heads, rows, dim) = q.dims3().expect("[H, C, D]");
+    let scores = (wide(q).matmul(&wide(k).t().expect("t")).expect("scores") / (dim as f64).sqrt()).expect("scale");
+    let out = candle_nn::ops::softmax(&scores, D::Minus1).and_then(|w| w.matmul(&wide(v))).expect("values");
+    out.transpose(0, 1).and_then(|x| x.reshape((rows, heads * dim))).expect("[C, H·D]")
+}
+
+#[test]
+fn attention_is_plain_attention_at_any_size() {
+    for (heads, queries, keys, dim) in [(3, 200, 1100, 32), (2, 64, 512, 128), (1, 65, 513, 16), (4, 1, 1, 8)] {
+        let (q, k, v) =
+            (random(&[heads, queries, dim], 1), random(&[heads, keys, dim], 2), random(&[heads, keys, dim], 3));
+        let expected = plain_attention(&q, &k, &v);
+        for query_rows in [1, 64, 100, 1000] {
+            let tiles = AttentionTiles { query_rows, heads: 2 };
+            for out in [nn::attention(&q, &k, &v, tiles), tensors::attention(&q, &k, &v, tiles)] {
+                let error = relative_error(&out.expect("attention"), &expected);
+                assert!(error < 1e-6, "{heads} x {queries} x {keys} x {dim}, {query_rows}: {error:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_survives_large_scores() {
+    // Scores of several thousand: a softmax that forgets to subtract the maximum is infinite here. Late keys are
+    // the largest, so that every tile changes the maximum.
+    let (heads, rows, keys, dim) = (2, 70, 1300, 32);
+    let growth = Tensor::arange(0u32, keys as u32, &Device::Cpu)
+        .and_then(|x| x.to_dtype(DType::F32)?.affine(1.0 / 100.0, 1.0)?.reshape((1, keys, 1)))
+        .expect("growth");
+    let q = (random(&[heads, rows, dim], 4) * 100.0).expect("q");
+    let k = random(&[heads, keys, dim], 5).broadcast_mul(&growth).expect("k");
+    let v = random(&[heads, keys, dim], 6);
+    let out = nn::attention(&q, &k, &v, AttentionTiles { query_rows: 256, heads: 1 }).expect("attention");
+    // f32 scores of 10^4 are known to 1e-3 absolute, and the weights to as much.
+    let error = relative_error(&out, &plain_attention(&q, &k, &v));
+    assert!(error < 1e-3, "{error:e}");
+    let same = random(&[heads, rows, dim], 4);
+    let flat = nn::attention(&(&same * 0.0).expect("zeros"), &k, &v, AttentionTiles { query_rows: 64, heads: 1 });
+    let mean = v.mean_keepdim(1).and_then(|v| v.broadcast_as((heads, rows, dim))).expect("mean");
+    let mean = mean.transpose(0, 1).and_then(|x| x.reshape((rows, heads * dim))).expect("[C, H·D]");
+    assert!(relative_error(&flat.expect("attention"), &mean) < 1e-5);
+}
+
+#[test]
+fn attention_does_not_hide_what_is_not_a_number() {
+    let q = random(&[1, 3, 8], 1);
+    let k = (random(&[1, 5, 8], 2) * f64::NAN).expect("nan");
+    let out = nn::attention(&q, &k, &random(&[1, 5, 8], 3), AttentionTiles { query_rows: 64, heads: 1 });
+    let values = out.and_then(|x| Ok(x.flatten_all()?.to_vec1::<f32>()?)).expect("values");
+    assert!(values.iter().all(|x| x.is_nan()), "{values:?}");
+}
+
+#[test]
+fn linear_is_the_plain_one_in_both_widths() {
+    for (rows, inputs, outputs) in [(1, 64, 700), (1300, 48, 385), (70, 129, 33)] {
+        let (x, weight, bias) = (random(&[rows, inputs], 1), random(&[outputs, inputs], 2), random(&[outputs], 3));
+        let half = weight.to_dtype(DType::BF16).expect("bf16");
+        for weight in [weight, half.to_dtype(DType::F32).expect("f32"), half] {
+            for activation in [Activation::None, Activation::Gelu] {
+                let fast = nn::linear(&x, &weight, Some(&bias), activation).expect("fast");
+                let plain = tensors::linear(&x, &weight, Some(&bias), activation).expect("plain");
+                let error = relative_error(&fast, &plain);
+                assert!(error < 1e-6, "{rows} x {inputs} x {outputs} {activation:?}: {error:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rounded_products_are_the_exact_ones_of_rounded_inputs() {
+    for (rows, inputs, outputs) in [(1, 64, 700), (1300, 48, 385), (70, 600, 33), (11, 258, 64), (5, 129, 20)] {
+        let weight = random(&[outputs, inputs], 2).to_dtype(DType::BF16).expect("bf16");
+        let (x, bias) = (random(&[rows, inputs], 1), random(&[outputs], 3));
+        let rounded_x = x.to_dtype(DType::BF16).and_then(|x| x.to_dtype(DType::F32)).expect("rounded");
+        let found = nn::linear_in(Products::Rounded, &x, &weight, Some(&bias), Activation::None).expect("rounded");
+        // An odd number of inputs, or a processor without such products, takes the exact path.
+        let pairs = cpu::pairs::available() && inputs % 2 == 0;
+        let exact = nn::linear(if pairs { &rounded_x } else { &x }, &weight, Some(&bias), Activation::None);
+        let error = relative_error(&found, &exact.expect("exact"));
+        assert!(error < 1e-6, "{rows} x {inputs} x {outputs}: {error:e}");
+    }
+}
+
+#[test]
+fn rounding_to_pairs_is_to_the_nearest_even() {
+    let x: Vec<f32> = random(&[1000], 7).to_vec1().expect("x").into_iter().chain([1.001_953_1, 1.005_859_4]).collect();
+    let pairs = cpu::pairs::round(&x);
+    for (pair, x) in pairs.iter().zip(x.chunks_exact(2)) {
+        let expected = cpu::pairs::pair(half::bf16::from_f32(x[0]), half::bf16::from_f32(x[1]));
+        assert_eq!(*pair, expected, "{x:?}");
+    }
+    let odd = cpu::pairs::round(&[f32::NAN, f32::NEG_INFINITY])[0];
+    assert!(half::bf16::from_bits(odd as u16).is_nan());
+    assert_eq!(half::bf16::from_bits((odd >> 16) as u16), half::bf16::NEG_INFINITY);
+}
+
+#[test]
+fn linear_takes_a_part_of_a_weight() {
+    let (x, weight) = (random(&[9, 40], 1), random(&[50, 100], 2));
+    for start in [0, 60] {
+        let part = weight.narrow(1, start, 40).expect("part");
+        let fast = nn::linear(&x, &part, None, Activation::None).expect("fast");
+        let plain = x.matmul(&part.t().expect("t").contiguous().expect("c")).expect("plain");
+        assert!(relative_error(&fast, &plain) < 1e-6);
+    }
+}
+
+#[test]
+fn linear_refuses_what_does_not_fit() {
+    let error = nn::linear(&random(&[2, 3], 1), &random(&[4, 5], 2), None, Activation::None).expect_err("3 is not 5");
+    assert!(error.to_string().contains("weight of 5"), "{error}");
+}
+
+#[test]
+fn linear_takes_a_weight_of_any_number_type() {
+    let (x, weight) = (random(&[9, 40], 1), random(&[50, 40], 2));
+    let expected = nn::linear(&x, &weight, None, Activation::Gelu).expect("f32");
+    for (dtype, tolerance) in [(DType::F16, 1e-3), (DType::F64, 1e-6)] {
+        let held = weight.to_dtype(dtype).expect("converted");
+        let found = nn::linear(&x, &held, None, Activation::Gelu).expect("linear");
+        assert!(relative_error(&found, &expected) < tolerance, "{dtype:?}");
+    }
+}
+
+#[test]
+fn norm_and_modulation_are_the_plain_ones() {
+    let (x, shift, scale) = (random(&[50, 100], 1), random(&[100], 2), random(&[100], 3));
+    let x = (x * 30.0).and_then(|x| x + 7.0).expect("x");
+    let fast = nn::norm_modulate(&x, 10, 33, &shift, &scale).expect("fast");
+    let plain = tensors::norm_modulate(&x.narrow(0, 10, 33).expect("rows"), &shift, &scale).expect("plain");
+    assert!(relative_error(&fast, &plain) < 1e-6);
+}
+
+#[test]
+fn gated_addition_changes_its_rows_only() {
+    let (gate, y) = (random(&[40], 2), random(&[7, 40], 3));
+    let (fast, plain, before) = (random(&[20, 40], 1), random(&[20, 40], 1), random(&[20, 40], 1));
+    nn::add_gated(&fast, 5, &gate, &y).expect("fast");
+    tensors::add_gated(&plain, 5, &gate, &y).expect("plain");
+    assert!(relative_error(&fast, &plain) < 1e-7);
+    let rows = |x: &Tensor, start, count| x.narrow(0, start, count).and_then(|x| x.to_vec2::<f32>()).expect("rows");
+    assert_eq!(rows(&fast, 0, 5), rows(&before, 0, 5));
+    assert_eq!(rows(&fast, 12, 8), rows(&before, 12, 8));
+    assert_ne!(rows(&fast, 5, 7), rows(&before, 5, 7));
+}
+
+#[test]
+fn heads_are_split_normed_and_turned_as_by_the_plain_one() {
+    let (heads, tokens, dim, rows, start) = (3, 20, 32, 11, 4);
+    let x = random(&[rows, heads * dim], 1);
+    let (weight, cos, sin) = (random(&[dim], 2), random(&[rows, dim / 2], 3), random(&[rows, dim / 2], 4));
+    let turned = Some(Rotation { weight: &weight, cos: &cos, sin: &sin });
+    for rotation in [None, turned] {
+        let out = || random(&[heads, tokens, dim], 5);
+        let (fast, plain) = (out(), out());
+        nn::split_heads(&x, rotation, &fast, start).expect("fast");
+        tensors::split_heads(&x, rotation, &plain, start).expect("plain");
+        assert!(relative_error(&fast, &plain) < 1e-6);
+    }
+}
+
+/// Native frequencies with a fixed amplitude on the axis that is 3 patches long.
+struct Native;
+
+impl PositionScaler for Native {
+    fn frequencies(&self, axis: &RotaryAxis, _step: &Step) -> AxisFrequencies {
+        let power = |i: usize| axis.theta.powf(-2.0 * i as f64 / axis.dim as f64);
+        let amplitude = if axis.patches == 3 { 1.5 } else { 1.0 };
+        AxisFrequencies { inv_freq: (0..axis.dim / 2).map(power).collect(), amplitude: vec![amplitude; axis.dim / 2] }
+    }
+
+    fn is_dynamic(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn tables_hold_rows_then_columns_and_the_amplitude_of_each_axis() {
+    let config = FluxConfig::flux1_dev();
+    let grid = TokenGrid { height_patches: 3, width_patches: 5 };
+    let rope = RopeTables::new(&config, grid, 2, &Native, &Step::at(1.0), &Device::Cpu).expect("tables");
+    assert_eq!((rope.tokens(), rope.cos.dims()), (17, &[17, 64][..]));
+    let (cos, sin) = (rope.cos.to_vec2::<f32>().expect("cos"), rope.sin.to_vec2::<f32>().expect("sin"));
+    let near = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-6, "{a} {b}");
+    for token in 0..17 {
+        assert_eq!((cos[token][0], sin[token][7]), (1.0, 0.0), "axis 0 stands still");
+    }
+    // Text stands at the origin, and yet has the amplitude: queries and keys are scaled alike for all tokens.
+    near(cos[1][8], 1.5);
+    near(cos[1][36], 1.0);
+    near(sin[1][8], 0.0);
+    // The image token in row 2, column 4.
+    let token = 2 + 2 * 5 + 4;
+    near(cos[token][8], 1.5 * 2f64.cos());
+    near(sin[token][36], 4f64.sin());
+    let slow = 10_000f64.powf(-54.0 / 56.0);
+    near(sin[token][35], 1.5 * (2.0 * slow).sin());
+}
+
+proptest! {
+    #[test]
+    fn turning_keeps_norms(seed: u64, height in 1usize..20, width in 1usize..20) {
+        let config = FluxConfig::flux1_dev();
+        let grid = TokenGrid { height_patches: height + 3, width_patches: width + 3 };
+        let rope = RopeTables::new(&config, grid, 3, &Native, &Step::at(1.0), &Device::Cpu).expect("tables");
+        let x = random(&[rope.tokens(), 128], seed);
+        let weight = Tensor::ones(128, DType::F32, &Device::Cpu).expect("ones");
+        let out = Tensor::zeros((1, rope.tokens(), 128), DType::F32, &Device::Cpu).expect("zeros");
+        let rotation = Rotation { weight: &weight, cos: &rope.cos, sin: &rope.sin };
+        nn::split_heads(&x, Some(rotation), &out, 0).expect("split");
+        // An RMS norm of weight 1 makes every token's squared norm D; turning must leave it.
+        let norms = out.sqr().and_then(|x| x.sum(D::Minus1)?.flatten_all()?.to_vec1::<f32>()).expect("norms");
+        for norm in norms {
+            prop_assert!((norm - 128.0).abs() < 1e-2, "{norm}");
+        }
+    }
+}
+
+#[test]
+fn tensors_that_devices_cannot_count_are_refused() {
+    nn::check_elements(&[65_535, 65_537]).expect("2^32 - 1 elements");
+    let error = nn::check_elements(&[256, 4096, 4096]).expect_err("2^32 elements");
+    assert!(error.to_string().contains("4294967296"), "{error}");
+    assert!(nn::check_elements(&[usize::MAX, usize::MAX]).is_err());
+}
+
+#[test]
+fn the_check_of_a_device_s_attention_passes_here() {
+    let error = nn::attention_error(3, 32, DType::F32, &Device::Cpu).expect("attention");
+    assert!(error < 1e-6, "{error:e}");
+}
