@@ -26,7 +26,7 @@ use dype::{
     base::geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
     base::progress::Silent,
     base::{json::read_json, memory},
-    methods::{DypeSettings, Method, Step},
+    methods::{DypeSettings, Method, Moment},
     models::flux1::{Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode, step_flops},
     models::parts::kl::{self, Decoder, VaeConfig},
     nn, sampling,
@@ -171,7 +171,7 @@ fn transformer(arguments: &Arguments, held: DType, device: &Device) -> anyhow::R
 /// DY-YaRN's tables of one step.
 fn rope(config: &FluxConfig, grid: TokenGrid, device: &Device) -> dype::Result<RopeTables> {
     let scaler = Method::Yarn.scaler(Some(DypeSettings::default()));
-    RopeTables::new(config, grid, TEXT_TOKENS, scaler.as_ref(), &Step::at(0.9), device)
+    RopeTables::new(config, grid, TEXT_TOKENS, scaler.as_ref(), &Moment::at(0.9), device)
 }
 
 fn tables(arguments: &Arguments) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::geometry::{ImageSize, PX_PER_TOKEN};
 use crate::error::{Error, Result};
-use crate::methods::{DypeSchedule, DypeSettings, Method, RotaryAxis, Step};
+use crate::methods::{AxisFrequencies, DypeSchedule, DypeSettings, Method, Moment, RotaryAxis};
 
 /// What is inspected.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,16 +89,14 @@ pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
     check(settings, schedule)?;
     let scaler = settings.method.scaler(settings.dype);
     let axes = settings.axes();
-    let step = |(index, &t): (usize, &f64)| StepInspection {
-        step: index + 1,
-        t,
-        kappa: schedule.map(|schedule| schedule.kappa(t)),
-        axes: axes.map(|(name, axis)| {
-            let found = scaler.frequencies(&axis, &Step::at(t));
-            let (inv_freq, amplitude) = (found.inv_freq, found.amplitude);
-            let (patches, scale, native) = (axis.patches, axis.scale(), axis.native());
-            AxisInspection { axis: name, patches, scale, inv_freq, amplitude, native }
-        }),
+    let step = |(index, &t): (usize, &f64)| {
+        let at = Moment { step: index, steps: settings.t.len(), ..Moment::at(t) };
+        StepInspection {
+            step: index + 1,
+            t,
+            kappa: schedule.map(|schedule| schedule.kappa(t)),
+            axes: axes.map(|axis| AxisInspection::of(&axis, scaler.frequencies(&axis, &at))),
+        }
     };
     Ok(Inspection {
         method: settings.method.name(),
@@ -113,12 +111,12 @@ pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
 
 impl InspectSettings {
     /// The two spatial axes; axis 0, the text's, is never extrapolated.
-    fn axes(&self) -> [(&'static str, RotaryAxis); 2] {
+    fn axes(&self) -> [RotaryAxis; 2] {
         let grid = self.size.tokens();
         let base_patches = self.base_resolution_px / PX_PER_TOKEN;
-        let axis = |dim, patches| RotaryAxis { dim, theta: self.theta, base_patches, patches };
         let [_, height, width] = self.axes_dim;
-        [("height", axis(height, grid.height_patches)), ("width", axis(width, grid.width_patches))]
+        let patches = [grid.height_patches, grid.width_patches];
+        RotaryAxis::of_picture([height, width], self.theta, base_patches, patches)
     }
 }
 
@@ -188,6 +186,17 @@ impl Inspection {
 }
 
 impl AxisInspection {
+    fn of(axis: &RotaryAxis, found: AxisFrequencies) -> Self {
+        Self {
+            axis: axis.side.name(),
+            patches: axis.patches,
+            scale: axis.scale(),
+            inv_freq: found.inv_freq,
+            amplitude: found.amplitude,
+            native: axis.native(),
+        }
+    }
+
     /// How many pairs turn as in training, to the precision of the f32 tables a run computes with.
     fn native_pairs(&self) -> usize {
         let pairs = self.inv_freq.iter().zip(&self.native);

@@ -1,13 +1,13 @@
 //! The frequencies of training, at every size.
 
-use super::{AxisFrequencies, PositionScaler, RotaryAxis, Step};
+use super::{AxisFrequencies, Moment, PositionScaler, RotaryAxis};
 
 /// No scaling: every axis keeps its native frequencies, `inv_freq[i] = theta^(-2i/D)`, amplitude 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Base;
 
 impl PositionScaler for Base {
-    fn frequencies(&self, axis: &RotaryAxis, _step: &Step) -> AxisFrequencies {
+    fn frequencies(&self, axis: &RotaryAxis, _at: &Moment) -> AxisFrequencies {
         native(axis)
     }
 

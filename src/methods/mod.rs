@@ -18,17 +18,40 @@ mod method;
 mod ntk;
 #[cfg(test)]
 mod properties;
+mod spectrum;
 mod yarn;
 
 pub use base::Base;
 pub use dype::{DypeSchedule, Thresholds};
 pub use method::{DypeSettings, Method, UnknownName};
 pub use ntk::Ntk;
+pub use spectrum::Spectrum;
 pub use yarn::Yarn;
+
+/// Which side of the picture an axis runs along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Rows of tokens, from top to bottom.
+    Height,
+    /// Columns of tokens, from left to right.
+    Width,
+}
+
+impl Side {
+    /// The word for it: "height" or "width".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Height => "height",
+            Self::Width => "width",
+        }
+    }
+}
 
 /// One spatial axis of the token grid, and the rotary embedding the model gives it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RotaryAxis {
+    /// Which of the picture's two axes this is.
+    pub side: Side,
     /// D: rotary channels of this axis; pairs are D/2.
     pub dim: usize,
     /// theta: the base of the geometric progression of frequencies.
@@ -37,12 +60,26 @@ pub struct RotaryAxis {
     pub base_patches: usize,
     /// L': patches along this axis in the picture being made.
     pub patches: usize,
+    /// Patches along the longer side of the picture; some methods scale both axes by it.
+    pub longest_patches: usize,
 }
 
 impl RotaryAxis {
+    /// Height and width of a picture of `patches`, with the rotary channels of each.
+    pub fn of_picture(dims: [usize; 2], theta: f64, base_patches: usize, patches: [usize; 2]) -> [Self; 2] {
+        let longest_patches = patches[0].max(patches[1]);
+        let axis = |side, dim, patches| Self { side, dim, theta, base_patches, patches, longest_patches };
+        [axis(Side::Height, dims[0], patches[0]), axis(Side::Width, dims[1], patches[1])]
+    }
+
     /// s = L'/L: how many times longer than in training this axis is; at most 1 where nothing is extrapolated.
     pub fn scale(&self) -> f64 {
         self.patches as f64 / self.base_patches as f64
+    }
+
+    /// S: the s of the longer side.
+    pub fn longest(&self) -> f64 {
+        self.longest_patches as f64 / self.base_patches as f64
     }
 
     /// D/2: pairs of channels, each turning at its own frequency.
@@ -58,16 +95,21 @@ impl RotaryAxis {
 
 /// The moment of the denoising loop for which frequencies are asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct Step {
+pub struct Moment<'a> {
     /// t: the current sigma of the schedule, after the shift; 1 is pure noise, 0 the picture.
     pub t: f64,
+    /// Index of the step, from 0.
+    pub step: usize,
+    /// Number of steps of the whole schedule.
+    pub steps: usize,
+    /// The spectrum of the latents that enter the step; there for a scaler that looks at it, and for no other.
+    pub spectrum: Option<&'a Spectrum>,
 }
 
-impl Step {
-    /// The moment t, in [0, 1].
+impl Moment<'_> {
+    /// The moment t, in [0, 1], by itself: the only step of a schedule, no latents at hand.
     pub fn at(t: f64) -> Self {
-        Self { t }
+        Self { t, step: 0, steps: 1, spectrum: None }
     }
 }
 
@@ -83,7 +125,7 @@ pub struct AxisFrequencies {
 /// A rule that gives each axis its frequencies at each step.
 pub trait PositionScaler: Send + Sync {
     /// Frequencies of one spatial axis for one denoising step.
-    fn frequencies(&self, axis: &RotaryAxis, step: &Step) -> AxisFrequencies;
+    fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies;
 
     /// Whether the frequencies depend on the step; a static scaler's tables are built once.
     fn is_dynamic(&self) -> bool;

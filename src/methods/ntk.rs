@@ -1,7 +1,7 @@
 //! NTK-aware scaling: a larger theta, so that the slowest pair turns over the longer axis as it did over the shorter.
 
 use super::base::{geometric, native};
-use super::{AxisFrequencies, DypeSchedule, PositionScaler, RotaryAxis, Step};
+use super::{AxisFrequencies, DypeSchedule, Moment, PositionScaler, RotaryAxis};
 
 /// NTK-aware scaling: `theta' = theta * s^(D/(D-2) * kappa(t))`, kappa = 1 when static; amplitude 1.
 ///
@@ -14,11 +14,11 @@ pub struct Ntk {
 }
 
 impl PositionScaler for Ntk {
-    fn frequencies(&self, axis: &RotaryAxis, step: &Step) -> AxisFrequencies {
+    fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies {
         if axis.scale() <= 1.0 {
             return native(axis);
         }
-        let kappa = self.dype.map_or(1.0, |dype| dype.kappa(step.t));
+        let kappa = self.dype.map_or(1.0, |dype| dype.kappa(at.t));
         AxisFrequencies { inv_freq: ntk_frequencies(axis, kappa), amplitude: vec![1.0; axis.pairs()] }
     }
 

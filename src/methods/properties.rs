@@ -2,16 +2,14 @@
 
 use proptest::prelude::*;
 
-use super::{AxisFrequencies, DypeSchedule, DypeSettings, Method, Ntk, PositionScaler, RotaryAxis, Step};
+use super::{AxisFrequencies, DypeSchedule, DypeSettings, Method, Moment, Ntk, PositionScaler, RotaryAxis};
 use super::{Thresholds, Yarn};
 
 /// Axes as models have them, from half to 64 times the training length.
 fn axes() -> impl Strategy<Value = RotaryAxis> {
-    (2usize..64, 100.0..1e6f64, 4usize..256, 0.5..64.0f64).prop_map(|(pairs, theta, base_patches, s)| RotaryAxis {
-        dim: 2 * pairs,
-        theta,
-        base_patches,
-        patches: ((base_patches as f64 * s) as usize).max(1),
+    (2usize..64, 100.0..1e6f64, 4usize..256, 0.5..64.0f64).prop_map(|(pairs, theta, base_patches, s)| {
+        let patches = ((base_patches as f64 * s) as usize).max(1);
+        RotaryAxis::of_picture([2 * pairs; 2], theta, base_patches, [patches; 2])[0]
     })
 }
 
@@ -42,7 +40,7 @@ fn dy_yarn(thresholds: Thresholds) -> Yarn {
 }
 
 fn at(scaler: &dyn PositionScaler, axis: &RotaryAxis, t: f64) -> AxisFrequencies {
-    scaler.frequencies(axis, &Step::at(t))
+    scaler.frequencies(axis, &Moment::at(t))
 }
 
 proptest! {
@@ -129,7 +127,7 @@ proptest! {
 
 #[test]
 fn an_axis_of_one_pair_stays_native() {
-    let axis = RotaryAxis { dim: 2, theta: 10_000.0, base_patches: 64, patches: 256 };
+    let [axis, _] = RotaryAxis::of_picture([2, 2], 10_000.0, 64, [256, 256]);
     for (method, t) in [(Method::Ntk, 0.0), (Method::Ntk, 1.0)] {
         assert_eq!(at(&*method.scaler(Some(DypeSettings::default())), &axis, t).inv_freq, [1.0]);
     }

@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use super::base::native;
 use super::ntk::ntk_frequencies;
-use super::{AxisFrequencies, DypeSchedule, PositionScaler, RotaryAxis, Step, Thresholds};
+use super::{AxisFrequencies, DypeSchedule, Moment, PositionScaler, RotaryAxis, Thresholds};
 
 /// Rotations over the training length between which position interpolation becomes NTK.
 /// Source: `beta_0`, `beta_1` of the reference code.
@@ -31,12 +31,12 @@ pub struct Yarn {
 }
 
 impl PositionScaler for Yarn {
-    fn frequencies(&self, axis: &RotaryAxis, step: &Step) -> AxisFrequencies {
+    fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies {
         let s = axis.scale();
         if s <= 1.0 {
             return native(axis);
         }
-        let kappa = self.dype.map(|dype| dype.kappa(step.t));
+        let kappa = self.dype.map(|dype| dype.kappa(at.t));
         let moved = |r| kappa.map_or(r, |kappa| self.thresholds.moved(r, kappa));
         let to_ntk = Ramp::between(BETA.map(moved), axis);
         let to_native = Ramp::between(GAMMA.map(moved), axis);
@@ -111,8 +111,16 @@ fn pair_turning(r: f64, axis: &RotaryAxis) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::methods::Side;
 
-    const AXIS: RotaryAxis = RotaryAxis { dim: 56, theta: 10_000.0, base_patches: 64, patches: 256 };
+    const AXIS: RotaryAxis = RotaryAxis {
+        side: Side::Height,
+        dim: 56,
+        theta: 10_000.0,
+        base_patches: 64,
+        patches: 256,
+        longest_patches: 256,
+    };
 
     #[test]
     fn the_borders_are_whole_pairs_inside_the_axis() {
@@ -133,7 +141,7 @@ mod tests {
     fn thresholds_far_above_every_pair_interpolate() {
         // lambda_s = 50: a border far below 0 must not turn the ramp over.
         let yarn = Yarn { dype: Some(DypeSchedule { scale: 50.0, exponent: 2.0 }), ..Yarn::default() };
-        let found = yarn.frequencies(&AXIS, &Step::at(1.0));
+        let found = yarn.frequencies(&AXIS, &Moment::at(1.0));
         for (found, native) in found.inv_freq.iter().zip(AXIS.native()).skip(1) {
             assert_eq!(*found, native / 4.0);
         }
@@ -143,8 +151,8 @@ mod tests {
     fn dy_yarn_is_native_near_the_end_and_not_only_at_it() {
         let yarn = Yarn { dype: Some(DypeSchedule::YARN), ..Yarn::default() };
         for t in [0.0, 1e-300, 1e-9, 0.001, 0.006, 0.0079] {
-            assert_eq!(yarn.frequencies(&AXIS, &Step::at(t)).inv_freq, AXIS.native(), "t = {t}");
+            assert_eq!(yarn.frequencies(&AXIS, &Moment::at(t)).inv_freq, AXIS.native(), "t = {t}");
         }
-        assert_ne!(yarn.frequencies(&AXIS, &Step::at(0.02)).inv_freq, AXIS.native());
+        assert_ne!(yarn.frequencies(&AXIS, &Moment::at(0.02)).inv_freq, AXIS.native());
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     base::geometry::{ImageSize, TokenGrid},
     base::progress::{Event, Observer, Stage},
     error::Result,
-    methods::{DypeSchedule, PositionScaler, Step},
+    methods::{DypeSchedule, Moment, PositionScaler},
     models::flux1::text::{PromptEmbeddings, TextEncoders},
     models::flux1::{FluxConfig, RopeTables, Transformer},
     models::parts::kl::{DecodeOptions, Decoder, VaeConfig},
@@ -218,13 +218,12 @@ impl<'a> FluxDenoiser<'a> {
         }
     }
 
-    fn tables(&mut self, t: f64, device: &Device) -> Result<RopeTables> {
+    fn tables(&mut self, at: &Moment, device: &Device) -> Result<RopeTables> {
         if let Some(tables) = &self.tables {
             return Ok(tables.clone());
         }
         let text_tokens = self.embeddings.prompt_embeds.dim(1)?;
-        let step = Step::at(t);
-        let tables = RopeTables::new(&self.config, self.grid, text_tokens, self.scaler.as_ref(), &step, device)?;
+        let tables = RopeTables::new(&self.config, self.grid, text_tokens, self.scaler.as_ref(), at, device)?;
         if !self.scaler.is_dynamic() {
             self.tables = Some(tables.clone());
         }
@@ -234,7 +233,7 @@ impl<'a> FluxDenoiser<'a> {
 
 impl Denoiser for FluxDenoiser<'_> {
     fn velocity(&mut self, latents: &Tensor, step: &StepInfo) -> Result<Tensor> {
-        let rope = self.tables(step.t, latents.device())?;
+        let rope = self.tables(&step.moment(), latents.device())?;
         let PromptEmbeddings { prompt_embeds, pooled } = self.embeddings;
         self.transformer.forward(latents, prompt_embeds, pooled, step.t, self.guidance, &rope)
     }

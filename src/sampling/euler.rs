@@ -5,7 +5,10 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    methods::Moment,
+};
 
 /// Where the loop stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,6 +21,13 @@ pub struct StepInfo {
     pub t: f64,
     /// The time after the step: the next sigma, in [0, 1).
     pub t_next: f64,
+}
+
+impl StepInfo {
+    /// The same moment as the scalers see it, without the latents' spectrum.
+    pub fn moment(&self) -> Moment<'static> {
+        Moment { t: self.t, step: self.index, steps: self.steps, spectrum: None }
+    }
 }
 
 /// Whatever predicts the velocity of the latents: the transformer, or a test.

@@ -49,9 +49,9 @@ fn kappa_is_null_where_nothing_depends_on_t() {
 #[test]
 fn the_frequencies_are_the_scalers() {
     let inspection = inspect(&InspectSettings { method: Method::Ntk, ..small() }).expect("valid");
-    let axis = RotaryAxis { dim: 14, theta: 10_000.0, base_patches: 8, patches: 16 };
+    let [axis, _] = RotaryAxis::of_picture([14, 14], 10_000.0, 8, [16, 16]);
     for step in &inspection.steps {
-        let expected = Method::Ntk.scaler(Some(DypeSettings::default())).frequencies(&axis, &Step::at(step.t));
+        let expected = Method::Ntk.scaler(Some(DypeSettings::default())).frequencies(&axis, &Moment::at(step.t));
         assert_eq!(step.axes[0].inv_freq, expected.inv_freq);
         assert_eq!(step.axes[0].amplitude, expected.amplitude);
     }
