@@ -23,13 +23,14 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Instant};
 use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    base::geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
+    base::geometry::{ImageSize, TokenGrid},
     base::progress::Silent,
     base::{json::read_json, memory},
     methods::{DypeSettings, Method, Moment},
-    models::flux1::{Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode, step_flops},
+    models::flux1::{Compute, FluxConfig, ForwardOptions, LATENTS, Transformer, WeightsMode, step_flops},
     models::parts::kl::{self, Decoder, VaeConfig},
-    nn, sampling,
+    nn::{self, RopeTables},
+    sampling,
     weights::{Weights, open_folder},
 };
 
@@ -127,10 +128,10 @@ fn step(arguments: &Arguments) -> anyhow::Result<()> {
     let (config, weights) = transformer(arguments, held, &device)?;
     let mut model = Transformer::load(&config, &weights, mode, dtype)?;
     for size in arguments.sizes()? {
-        let tokens = size.tokens().count();
+        let tokens = LATENTS.tokens(size).count();
         let (compute, budget) = (Compute::on(&device, dtype), arguments.memory()?);
         model = model.with_options(ForwardOptions::for_budget(&config, tokens, TEXT_TOKENS, compute, budget)?);
-        let seconds = steps(&model, &config, size.tokens(), arguments.number("--runs", 1)?, &device)?;
+        let seconds = steps(&model, &config, LATENTS.tokens(size), arguments.number("--runs", 1)?, &device)?;
         report(size, &seconds, step_flops(&config, tokens, TEXT_TOKENS));
     }
     Ok(())
@@ -144,7 +145,7 @@ fn steps(
     device: &Device,
 ) -> anyhow::Result<Vec<f64>> {
     let random = |shape: (usize, usize, usize)| Tensor::randn(0f32, 1.0, shape, device);
-    let img = random((1, grid.count(), TOKEN_CHANNELS))?;
+    let img = random((1, grid.count(), LATENTS.token_channels()))?;
     let prompt_embeds = random((1, TEXT_TOKENS, config.joint_attention_dim))?;
     let pooled = random((1, 1, config.pooled_projection_dim))?.squeeze(0)?;
     timed(runs, device, || {
@@ -171,14 +172,14 @@ fn transformer(arguments: &Arguments, held: DType, device: &Device) -> anyhow::R
 /// DY-YaRN's tables of one step.
 fn rope(config: &FluxConfig, grid: TokenGrid, device: &Device) -> dype::Result<RopeTables> {
     let scaler = Method::Yarn.scaler(Some(DypeSettings::default()));
-    RopeTables::new(config, grid, TEXT_TOKENS, scaler.as_ref(), &Moment::at(0.9), device)
+    RopeTables::new(&config.position_ids(grid, TEXT_TOKENS), config.base_patches(), scaler.as_ref(), &Moment::at(0.9), device)
 }
 
 fn tables(arguments: &Arguments) -> anyhow::Result<()> {
     let (config, size, device) = (FluxConfig::flux1_dev(), arguments.size()?, arguments.device()?);
     let seconds =
-        timed(arguments.number("--runs", 5)?, &device, || Ok(rope(&config, size.tokens(), &device).map(|_| ())?))?;
-    report(size, &seconds, step_flops(&config, size.tokens().count(), TEXT_TOKENS));
+        timed(arguments.number("--runs", 5)?, &device, || Ok(rope(&config, LATENTS.tokens(size), &device).map(|_| ())?))?;
+    report(size, &seconds, step_flops(&config, LATENTS.tokens(size).count(), TEXT_TOKENS));
     Ok(())
 }
 
@@ -188,14 +189,14 @@ fn decoder(arguments: &Arguments, device: &Device) -> anyhow::Result<(VaeConfig,
     let config: VaeConfig = read_json(&folder.join("config.json"))?;
     let weights = Weights::new(Arc::new(open_folder(&folder)?), arguments.dtype(), device.clone());
     let kernels = kl::DecodeKernels::on(device, arguments.dtype());
-    let options = kl::best_options(&config, kernels, arguments.size()?.tokens().latents(), arguments.memory()?)?;
+    let options = kl::best_options(&config, kernels, LATENTS.latents(LATENTS.tokens(arguments.size()?)), arguments.memory()?)?;
     Ok((config.clone(), Decoder::open(config, weights)?, options))
 }
 
 fn decode(arguments: &Arguments) -> anyhow::Result<()> {
     let (device, size) = (arguments.device()?, arguments.size()?);
     let (config, decoder, options) = decoder(arguments, &device)?;
-    let latents = Tensor::randn(0f32, 1.0, &size.tokens().latents().shape(), &device)?;
+    let latents = Tensor::randn(0f32, 1.0, &LATENTS.latents_shape(LATENTS.tokens(size)), &device)?;
     let seconds = timed(arguments.number("--runs", 1)?, &device, || {
         let mut sum = 0f32;
         decoder.decode(&latents, &options, &Silent, &mut |_, rows| {
@@ -205,14 +206,14 @@ fn decode(arguments: &Arguments) -> anyhow::Result<()> {
         std::hint::black_box(sum);
         Ok(())
     })?;
-    report(size, &seconds, kl::decode_flops(&config, size.tokens().latents()));
+    report(size, &seconds, kl::decode_flops(&config, LATENTS.latents(LATENTS.tokens(size))));
     Ok(())
 }
 
 fn pixels(arguments: &Arguments) -> anyhow::Result<()> {
     let (device, size) = (arguments.device()?, arguments.size()?);
     let (_, decoder, options) = decoder(arguments, &device)?;
-    let shape = size.tokens().latents().shape();
+    let shape = LATENTS.latents_shape(LATENTS.tokens(size));
     let noise = sampling::noise(sampling::Rng::TorchCpu, 1, &shape);
     let latents = Tensor::from_vec(noise, &shape, &device)?;
     let mut pixels = Vec::new();

@@ -11,6 +11,7 @@ use dype::{
     Result,
     base::geometry::{ImageSize, LatentSize},
     base::progress::Silent,
+    models::flux1::LATENTS,
     models::parts::kl::{DecodeKernels, DecodeOptions, Decoder, Keep, VaeConfig, decode_cost, decode_flops},
     weights::{TensorSource, Weights},
 };
@@ -101,7 +102,8 @@ fn usage() -> (f64, f64) {
 #[expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 fn measure(side_px: usize, keep: Keep, band_rows: usize, tiny: bool) {
     let (config, weights) = weights(tiny);
-    let size: LatentSize = ImageSize::new(side_px, side_px).expect("a size").tokens().latents();
+    let grid = LATENTS.tokens(ImageSize::new(side_px, side_px).expect("a size"));
+    let size: LatentSize = LATENTS.latents(grid);
     let options = DecodeOptions { band_rows, keep: vec![Keep::All, Keep::All, keep.max(Keep::Maps), keep] };
     let cost = decode_cost(&config, DecodeKernels::Cpu, size, &options).expect("a decoder");
     let plain = decode_flops(&config, size);

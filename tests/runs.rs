@@ -114,7 +114,7 @@ fn meets(run: usize) {
     let ended = place.dype(&golden.args(&flags));
     ended.succeeds();
     assert_eq!(ended.stdout, "x.png\n");
-    let latents = load_latents(&place.path("x.safetensors")).expect("latents");
+    let latents = load_latents(&place.path("x.safetensors"), 64).expect("latents");
     let error = relative_error(&values(&latents), &golden.latents("latents_final"));
     assert!(error < LATENTS_TOLERANCE, "latents: {error:e}");
     assert_same_picture(&rgb8(&place.path("x.png")), &golden.picture());

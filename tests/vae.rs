@@ -12,6 +12,7 @@ use dype::{
     Error,
     base::geometry::{ImageSize, LatentSize},
     base::progress::{Event, Observer, Silent, Stage},
+    models::flux1::LATENTS,
     models::parts::kl::{
         DecodeKernels, DecodeOptions, Decoder, Keep, VaeConfig, best_options, decode_cost, decode_flops,
         decode_memory_bytes, least_options,
@@ -335,7 +336,8 @@ fn progress_ends_at_the_announced_total() {
 }
 
 fn size(side_px: usize) -> LatentSize {
-    ImageSize::new(side_px, side_px).expect("a size").tokens().latents()
+    let size = ImageSize::new(side_px, side_px).expect("a size");
+    LATENTS.latents(LATENTS.tokens(size))
 }
 
 const GB: u64 = 1_000_000_000;

@@ -82,7 +82,7 @@ pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) 
     for (item, planned) in made.iter().zip(&planned) {
         runner.check(item).map_err(|error| planned.wish.named(error))?;
     }
-    notes::tell(&planned, &made, report);
+    notes::tell(&planned, &made, &runner.geometry(), report);
     if let Some(item) = made.first() {
         report.detail(&dry_run::table(&item.plan, &item.settings, None));
     }

@@ -4,11 +4,13 @@
 //! Token streams are [N, C], one picture at a time; heads are [H, N, D].
 
 pub mod kernels;
+mod rope;
 mod view;
 
 use candle_core::{DType, Device, Tensor};
 
 pub use kernels::cpu::linear::Activation;
+pub use rope::{PositionAxis, PositionIds, RopeTables, TokenRun};
 
 use crate::error::{Error, Result};
 use cpu::{attention::Shape, rows};

@@ -7,10 +7,10 @@ use candle_core::{DType, Device};
 use serde::Serialize;
 
 use crate::{
-    base::geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
+    base::geometry::{ImageSize, LatentGeometry},
     base::memory::Bytes,
     error::{Error, Result},
-    models::flux1::{Compute, ForwardOptions, WeightsMode, forward_memory_bytes, step_flops},
+    models::flux1::{self, Compute, ForwardOptions, WeightsMode, forward_memory_bytes, step_flops},
     models::parts::T5Config,
     models::parts::kl::{DecodeKernels, DecodeOptions, DecodeWay, DecodeWays, VaeConfig},
     models::{ModelFiles, manifest},
@@ -173,7 +173,8 @@ impl Plan {
     /// As [`Plan::new`].
     pub fn on(files: &ModelFiles, task: &Task, machine: &Machine, is_cpu: bool) -> Result<Self> {
         let budget = machine.budget.map_or(u64::MAX, |bytes| bytes.0);
-        let grid = task.size.tokens();
+        let geometry = flux1::LATENTS;
+        let grid = geometry.tokens(task.size);
         let text = text_bytes(files, task, machine)?;
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
@@ -186,7 +187,7 @@ impl Plan {
         };
         let kernels = DecodeKernels::on_kind(is_cpu, machine.dtype);
         let kept = if is_cpu { kept_bytes(&[text, denoise - kept]) } else { 0 };
-        let (decode, decode_peak) = decode_choice(&files.vae.config, kernels, grid, kept, budget)?;
+        let (decode, decode_peak) = decode_choice(&files.vae.config, kernels, (task.size, &geometry), kept, budget)?;
         let config = &files.transformer.config;
         let step_flops = step_flops(config, grid.count(), task.text_tokens);
         let decode_flops = decode.cost.flops;
@@ -275,13 +276,13 @@ fn denoise_choice(
 ) -> Result<(WeightsMode, ForwardOptions, u64)> {
     let config = &files.transformer.config;
     let compute = Compute::on_kind(is_cpu, machine.dtype);
-    let (image_tokens, text_tokens) = (task.size.tokens().count(), task.text_tokens);
+    let (image_tokens, text_tokens) = (flux1::LATENTS.tokens(task.size).count(), task.text_tokens);
     let resident = PROCESS_BYTES + kept + resident_bytes(files, machine, is_cpu);
     let streamed = PROCESS_BYTES + kept + streamed_bytes(files, machine, is_cpu);
     let need = |options: &ForwardOptions| {
         forward_memory_bytes(config, image_tokens, text_tokens, compute, options)
             // The latents, their velocity and the next latents, and the prompts that wait for their pictures.
-            + 3 * (image_tokens * TOKEN_CHANNELS * 4) as u64
+            + 3 * (image_tokens * flux1::LATENTS.token_channels() * 4) as u64
             + embeddings_bytes(config.joint_attention_dim, task)
     };
     let default = ForwardOptions::default();
@@ -324,13 +325,14 @@ fn streamed_bytes(files: &ModelFiles, machine: &Machine, is_cpu: bool) -> u64 {
 pub fn decode_choice(
     config: &VaeConfig,
     kernels: DecodeKernels,
-    grid: TokenGrid,
+    (size, geometry): (ImageSize, &LatentGeometry),
     kept: u64,
     budget: u64,
 ) -> Result<(DecodeWay, u64)> {
-    let size = grid.image();
+    let grid = geometry.tokens(size);
+    let size = geometry.image(grid);
     let picture = PROCESS_BYTES + kept + 3 * (size.height_px * size.width_px) as u64;
-    let ways = DecodeWays::new(config, kernels, grid.latents())?;
+    let ways = DecodeWays::new(config, kernels, geometry.latents(grid))?;
     let peak = |way: &DecodeWay| picture + way.cost.memory_bytes;
     let best = ways.best(budget.saturating_sub(picture));
     let least = || too_small("decoding", ways.least().map_or(picture, peak), budget);
@@ -340,7 +342,7 @@ pub fn decode_choice(
 /// Numbers in the transformer's largest tensor.
 fn largest_elements(files: &ModelFiles, task: &Task, forward: &ForwardOptions) -> u64 {
     let hidden = files.transformer.config.hidden_size() as u64;
-    let tokens = (task.size.tokens().count() + task.text_tokens) as u64;
+    let tokens = (flux1::LATENTS.tokens(task.size).count() + task.text_tokens) as u64;
     // The widest projection: a single block's feed-forward half, four times the stream's width.
     let widest = forward.token_chunk as u64 * 4 * hidden;
     (tokens * hidden).max(widest).max(forward.scores_elements(&files.transformer.config, tokens))

@@ -36,7 +36,7 @@ pub struct Checkpoint {
 pub struct Progress {
     /// Steps that are done.
     pub step: usize,
-    /// Packed latents [1, N, 64] f32 after them, on the CPU.
+    /// Packed latents [1, N, C] f32 after them, on the CPU.
     pub latents: Tensor,
 }
 
@@ -73,11 +73,11 @@ impl Checkpoint {
         file.write(&self.file, true).map(|_| ())
     }
 
-    /// What an earlier run left; `None` when there is nothing.
+    /// What an earlier run left of a picture of so many steps whose packed latents have this shape; `None` when there is nothing.
     ///
     /// # Errors
     /// In words, why the file that is there cannot be used.
-    pub fn load(&self, steps: usize) -> Result<Option<Progress>, String> {
+    pub fn load(&self, steps: usize, shape: &[usize]) -> Result<Option<Progress>, String> {
         let LatentsFile { latents, metadata } = match LatentsFile::read(&self.file) {
             Ok(file) => file,
             Err(Error::Disk { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -85,7 +85,8 @@ impl Checkpoint {
         };
         let get = |name: &str| metadata.get(name).map(String::as_str);
         let step = get("step").and_then(|step| step.parse().ok()).filter(|step| (1..=steps).contains(step));
-        match (get("format"), get("key") == Some(self.key.as_str()), step) {
+        let is_ours = get("key") == Some(self.key.as_str()) && latents.dims() == shape;
+        match (get("format"), is_ours, step) {
             (Some(FORMAT), true, Some(step)) => Ok(Some(Progress { step, latents })),
             (Some(FORMAT) | None, ..) => Err(format!("{} is no checkpoint of this picture", self.file.display())),
             (Some(other), ..) => Err(format!("{} has format {other}, not {FORMAT}", self.file.display())),

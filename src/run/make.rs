@@ -61,7 +61,9 @@ impl Runner<'_> {
             }
             return None;
         }
-        match checkpoint.load(item.settings.steps) {
+        let geometry = self.geometry();
+        let shape = geometry.packed_shape(geometry.tokens(item.request.size));
+        match checkpoint.load(item.settings.steps, &shape) {
             Ok(progress) => {
                 if let Some(Progress { step, .. }) = &progress {
                     self.note(format!("going on after step {step} of {}, from {file}", item.settings.steps));
@@ -134,7 +136,7 @@ impl Runner<'_> {
     /// Writes a preview where one is due.
     fn show(&self, item: &Item, provenance: &Provenance, step: &StepInfo, [before, after]: [&Tensor; 2]) {
         let Some(preview) = self.options.preview.as_ref().filter(|preview| preview.is_due(step)) else { return };
-        if let Err(error) = preview.write(item, provenance, step, before, after)
+        if let Err(error) = preview.write(item, &self.geometry(), provenance, step, before, after)
             && !self.told_of_lost_preview.replace(true)
         {
             let advice = "name another file with --preview";

@@ -4,15 +4,16 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
-    base::geometry::{ImageSize, TokenGrid},
+    base::geometry::{ImageSize, LatentGeometry, TokenGrid},
     base::progress::{Event, Observer, Stage},
     error::Result,
     methods::{DypeSchedule, Moment, PositionScaler},
     models::flux1::text::{PromptEmbeddings, TextEncoders},
-    models::flux1::{FluxConfig, RopeTables, Transformer},
+    models::flux1::{self, FluxConfig, Transformer},
     models::parts::kl::{DecodeOptions, Decoder, VaeConfig},
     models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder, Tokenizers},
     models::{ModelFiles, ModelPart},
+    nn::RopeTables,
     nn::kernels::flash,
     output::Picture,
     plan::{self, Choices},
@@ -48,12 +49,17 @@ impl<'a> Pipeline<'a> {
         Ok(Self { files, encoders, scheduler, device, dtype, observer })
     }
 
+    /// How the model's pixels become latents and tokens.
+    pub fn geometry(&self) -> LatentGeometry {
+        flux1::LATENTS
+    }
+
     /// The sigmas of a request: steps + 1 values, the last 0.
     ///
     /// # Errors
     /// [`crate::Error::Request`] when its steps or mu give no schedule.
     pub fn sigmas(&self, request: &Request) -> Result<Vec<f64>> {
-        sampling::sigmas(&self.scheduler, request.steps, request.size.tokens().count(), request.mu)
+        sampling::sigmas(&self.scheduler, request.steps, self.geometry().tokens(request.size).count(), request.mu)
     }
 
     /// Prompts to embeddings, of at most `max_sequence_length` T5 tokens. The encoders' weights come and go here.
@@ -93,9 +99,10 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// When the device fails.
     pub fn noise(&self, request: &Request) -> Result<Tensor> {
-        let shape = request.size.tokens().latents().shape();
+        let geometry = self.geometry();
+        let shape = geometry.latents_shape(geometry.tokens(request.size));
         let noise = sampling::noise(request.rng.on(&self.device)?, request.seed, &shape);
-        sampling::pack(&Tensor::from_vec(noise, &shape, &self.device)?)
+        sampling::pack(&Tensor::from_vec(noise, &shape, &self.device)?, &geometry)
     }
 
     /// Noise to latents [1, N, 64], f32. `start` is the step to begin at and the latents before it; `after_step` sees the
@@ -152,10 +159,11 @@ pub fn decode(
     dtype: DType,
     observer: &dyn Observer,
 ) -> Result<Picture> {
-    let grid = size.tokens();
+    let geometry = flux1::LATENTS;
+    let grid = geometry.tokens(size);
     let decoder = Decoder::open(vae.config.clone(), vae.weights(dtype, latents.device()))?;
-    let latents = sampling::unpack(latents, grid)?; // [1, 16, h, w]
-    let mut picture = Picture::blank(grid.image());
+    let latents = sampling::unpack(latents, grid, &geometry)?; // [1, C, h, w]
+    let mut picture = Picture::blank(geometry.image(grid));
     decoder.decode(&latents, options, observer, &mut |first_row, rows| picture.set_rows(first_row, rows))?;
     let detail = format!("{} x {} px", size.height_px, size.width_px);
     observer.on(Event::End { stage: Stage::Decode, detail });
@@ -211,7 +219,7 @@ impl<'a> FluxDenoiser<'a> {
             embeddings,
             guidance: facts.takes_guidance.then_some(request.guidance),
             config: FluxConfig { base_resolution, ..own.clone() },
-            grid: request.size.tokens(),
+            grid: pipeline.geometry().tokens(request.size),
             scaler: request.scaler(&facts),
             schedule: request.schedule(&facts),
             tables: None,
@@ -223,7 +231,13 @@ impl<'a> FluxDenoiser<'a> {
             return Ok(tables.clone());
         }
         let text_tokens = self.embeddings.prompt_embeds.dim(1)?;
-        let tables = RopeTables::new(&self.config, self.grid, text_tokens, self.scaler.as_ref(), at, device)?;
+        let tables = RopeTables::new(
+            &self.config.position_ids(self.grid, text_tokens),
+            self.config.base_patches(),
+            self.scaler.as_ref(),
+            at,
+            device,
+        )?;
         if !self.scaler.is_dynamic() {
             self.tables = Some(tables.clone());
         }

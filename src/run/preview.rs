@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Item;
 use crate::{
-    base::geometry::ImageSize,
+    base::geometry::{ImageSize, LatentGeometry, LatentSize},
     error::Result,
     output::{self, Picture, Provenance},
     sampling::preview::{RgbFactors, estimate_clean, preview_rgb},
@@ -37,18 +37,19 @@ impl Preview {
     pub fn write(
         &self,
         item: &Item,
+        geometry: &LatentGeometry,
         provenance: &Provenance,
         step: &StepInfo,
         before: &Tensor,
         after: &Tensor,
     ) -> Result<()> {
         let size = ImageSize { height_px: item.settings.height, width_px: item.settings.width };
-        let grid = size.tokens();
+        let grid = geometry.tokens(size);
         let unpacked = |latents: &Tensor| -> Result<Vec<f32>> {
-            Ok(sampling::unpack(&latents.to_device(&Device::Cpu)?, grid)?.flatten_all()?.to_vec1()?) // [16 · h · w]
+            Ok(sampling::unpack(&latents.to_device(&Device::Cpu)?, grid, geometry)?.flatten_all()?.to_vec1()?) // [C · h · w]
         };
         let clean = estimate_clean(&unpacked(before)?, &unpacked(after)?, step.t, step.t_next)?;
-        let (height, width) = (grid.latents().height, grid.latents().width);
+        let LatentSize { height, width } = geometry.latents(grid);
         let rgb8 = preview_rgb(&clean, height, width, &RgbFactors::FLUX)?;
         let mut provenance = provenance.clone();
         provenance.json["preview"] = json!({ "step": step.index + 1, "steps": step.steps });

@@ -14,6 +14,7 @@ use super::{
     identity,
 };
 use crate::{
+    base::geometry::LatentGeometry,
     base::memory::Bytes,
     base::progress::{Event, Observer},
     error::{Error, Result},
@@ -67,11 +68,18 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// Checks what only the model can say of a picture: whether its steps and mu make a schedule.
+    /// How the model's pixels become latents and tokens.
+    pub fn geometry(&self) -> LatentGeometry {
+        self.pipeline.geometry()
+    }
+
+    /// Checks what only the model can say of a picture: whether its sides are no shorter than a token, and its steps and mu
+    /// make a schedule.
     ///
     /// # Errors
-    /// [`Error::Request`] when they do not.
+    /// [`Error::Request`] when they are, or do not.
     pub fn check(&self, item: &Item) -> Result<()> {
+        self.geometry().check(item.request.size)?;
         self.pipeline.sigmas(&item.request).map(|_| ())
     }
 

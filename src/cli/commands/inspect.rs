@@ -10,7 +10,7 @@ use crate::{
         inspect::{InspectSettings, inspect},
         plot,
     },
-    models::flux1::FluxConfig,
+    models::flux1::{self, FluxConfig},
     recipe::settings::ModelFacts,
     sampling::{self, Mu, SchedulerConfig},
 };
@@ -55,6 +55,7 @@ impl InspectArgs {
             method: self.position.choice.method,
             dype: model.dype(self.position.dype()),
             size: self.extent.size()?,
+            geometry: flux1::LATENTS,
             base_resolution_px: model.base_resolution_px(self.position.tuning.base_resolution),
             axes_dim: config.axes_dims_rope,
             theta: config.rope_theta,
@@ -85,7 +86,7 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
     };
     let size = args.extent.size()?;
     let mu = args.position.tuning.mu.unwrap_or(Mu::Pinned);
-    let tokens = size.tokens().count();
+    let tokens = flux1::LATENTS.tokens(size).count();
     let mut sigmas = sampling::sigmas(&scheduler, args.extent.steps, tokens, mu)?;
     sigmas.pop();
     let settings = args.settings(&config, sampling::resolve_mu(&scheduler, tokens, mu), &sigmas)?;

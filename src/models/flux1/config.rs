@@ -3,9 +3,14 @@
 use serde::Deserialize;
 
 use crate::{
-    base::geometry::{PX_PER_TOKEN, TOKEN_CHANNELS},
+    base::geometry::{LatentGeometry, TokenGrid},
     error::{Error, Result},
+    methods::Side,
+    nn::{PositionAxis, PositionIds, TokenRun},
 };
+
+/// FLUX.1's latents. Source: black-forest-labs/flux, `AutoEncoderParams` (16 channels, a factor of 8) and `prepare` (2 x 2).
+pub const LATENTS: LatentGeometry = LatentGeometry { channels: 16, px_per_latent: 8, patch: 2 };
 
 /// The training resolution of every FLUX.1, in pixels.
 const BASE_RESOLUTION_PX: usize = 1024;
@@ -84,7 +89,20 @@ impl FluxConfig {
 
     /// L: patches a side at the training resolution; 64 for FLUX.1.
     pub fn base_patches(&self) -> usize {
-        self.base_resolution.unwrap_or(BASE_RESOLUTION_PX) / PX_PER_TOKEN
+        self.base_resolution.unwrap_or(BASE_RESOLUTION_PX) / LATENTS.px_per_token()
+    }
+
+    /// Where tokens stand: text on one spot, (0, 0, 0), the picture's at (0, row, column).
+    pub fn position_ids(&self, grid: TokenGrid, text_tokens: usize) -> PositionIds {
+        let sides = [None, Some(Side::Height), Some(Side::Width)];
+        let axes = self.axes_dims_rope.into_iter().zip(sides);
+        PositionIds {
+            axes: axes.map(|(dim, side)| PositionAxis { dim, theta: self.rope_theta, side }).collect(),
+            runs: vec![
+                TokenRun::Line { tokens: text_tokens, origin: vec![0; 3], step: vec![0; 3] },
+                TokenRun::Grid { grid, origin: vec![0; 3] },
+            ],
+        }
     }
 
     /// Refuses dimensions that no FLUX transformer can have.
@@ -98,8 +116,8 @@ impl FluxConfig {
         };
         let [text, height, width] = self.axes_dims_rope;
         let sum = text.saturating_add(height).saturating_add(width);
-        if self.in_channels != TOKEN_CHANNELS {
-            return refuse(format!("in_channels is {}, expected {TOKEN_CHANNELS}", self.in_channels));
+        if self.in_channels != LATENTS.token_channels() {
+            return refuse(format!("in_channels is {}, expected {}", self.in_channels, LATENTS.token_channels()));
         }
         if self.num_attention_heads == 0 || self.attention_head_dim == 0 {
             return refuse("num_attention_heads and attention_head_dim must not be 0".into());
@@ -112,7 +130,7 @@ impl FluxConfig {
             return refuse(format!("rope_theta is {}, expected a number above 1", self.rope_theta));
         }
         if self.base_patches() == 0 {
-            return refuse(format!("base_resolution is below {PX_PER_TOKEN} px"));
+            return refuse(format!("base_resolution is below {} px", LATENTS.px_per_token()));
         }
         Ok(())
     }

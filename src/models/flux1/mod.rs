@@ -7,15 +7,15 @@ mod config;
 mod hub_files;
 pub mod layers;
 pub(crate) mod recognise;
-mod rope;
 mod stream;
 pub mod text;
 mod transformer;
 
+use crate::nn::RopeTables;
+
 pub use budget::{ForwardOptions, forward_memory_bytes, step_flops};
-pub use config::FluxConfig;
+pub use config::{FluxConfig, LATENTS};
 pub use hub_files::{FluxFiles, FluxPart};
 pub use layers::Compute;
-pub use rope::RopeTables;
 pub use stream::{Block, BlockSource, WeightsMode};
 pub use transformer::Transformer;
