@@ -172,13 +172,20 @@ fn transformer(arguments: &Arguments, held: DType, device: &Device) -> anyhow::R
 /// DY-YaRN's tables of one step.
 fn rope(config: &FluxConfig, grid: TokenGrid, device: &Device) -> dype::Result<RopeTables> {
     let scaler = Method::Yarn.scaler(Some(DypeSettings::default()));
-    RopeTables::new(&config.position_ids(grid, TEXT_TOKENS), config.base_patches(), scaler.as_ref(), &Moment::at(0.9), device)
+    RopeTables::new(
+        &config.position_ids(grid, TEXT_TOKENS),
+        config.base_patches(),
+        scaler.as_ref(),
+        &Moment::at(0.9),
+        device,
+    )
 }
 
 fn tables(arguments: &Arguments) -> anyhow::Result<()> {
     let (config, size, device) = (FluxConfig::flux1_dev(), arguments.size()?, arguments.device()?);
-    let seconds =
-        timed(arguments.number("--runs", 5)?, &device, || Ok(rope(&config, LATENTS.tokens(size), &device).map(|_| ())?))?;
+    let seconds = timed(arguments.number("--runs", 5)?, &device, || {
+        Ok(rope(&config, LATENTS.tokens(size), &device).map(|_| ())?)
+    })?;
     report(size, &seconds, step_flops(&config, LATENTS.tokens(size).count(), TEXT_TOKENS));
     Ok(())
 }
@@ -189,7 +196,8 @@ fn decoder(arguments: &Arguments, device: &Device) -> anyhow::Result<(VaeConfig,
     let config: VaeConfig = read_json(&folder.join("config.json"))?;
     let weights = Weights::new(Arc::new(open_folder(&folder)?), arguments.dtype(), device.clone());
     let kernels = kl::DecodeKernels::on(device, arguments.dtype());
-    let options = kl::best_options(&config, kernels, LATENTS.latents(LATENTS.tokens(arguments.size()?)), arguments.memory()?)?;
+    let options =
+        kl::best_options(&config, kernels, LATENTS.latents(LATENTS.tokens(arguments.size()?)), arguments.memory()?)?;
     Ok((config.clone(), Decoder::open(config, weights)?, options))
 }
 

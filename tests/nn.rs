@@ -219,7 +219,9 @@ impl PositionScaler for Native {
 fn tables_hold_rows_then_columns_and_the_amplitude_of_each_axis() {
     let config = FluxConfig::flux1_dev();
     let grid = TokenGrid { height_patches: 3, width_patches: 5 };
-    let rope = RopeTables::new(&config.position_ids(grid, 2), config.base_patches(), &Native, &Moment::at(1.0), &Device::Cpu).expect("tables");
+    let rope =
+        RopeTables::new(&config.position_ids(grid, 2), config.base_patches(), &Native, &Moment::at(1.0), &Device::Cpu)
+            .expect("tables");
     assert_eq!((rope.tokens(), rope.cos.dims()), (17, &[17, 64][..]));
     let (cos, sin) = (rope.cos.to_vec2::<f32>().expect("cos"), rope.sin.to_vec2::<f32>().expect("sin"));
     let near = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-6, "{a} {b}");

@@ -81,7 +81,14 @@ impl Golden {
         let tensors = candle_core::safetensors::load(file, &Device::Cpu).expect("golden");
         let t = scalar(&tensors["timestep"]);
         let grid = TokenGrid { height_patches: 20, width_patches: 80 };
-        let rope = RopeTables::new(&tiny_config().position_ids(grid, 512), tiny_config().base_patches(), &DyYarn, &Moment::at(t), &Device::Cpu).expect("tables");
+        let rope = RopeTables::new(
+            &tiny_config().position_ids(grid, 512),
+            tiny_config().base_patches(),
+            &DyYarn,
+            &Moment::at(t),
+            &Device::Cpu,
+        )
+        .expect("tables");
         Self { tensors, rope }
     }
 

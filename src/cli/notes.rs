@@ -13,7 +13,9 @@ use crate::{
 pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, report: &Report) {
     let mut told = HashSet::new();
     for (planned, item) in planned.iter().zip(items) {
-        for note in [cropped(item, geometry), no_effect(item, geometry), no_guidance(planned, item)].into_iter().flatten() {
+        for note in
+            [cropped(item, geometry), no_effect(item, geometry), no_guidance(planned, item)].into_iter().flatten()
+        {
             if told.insert(note.clone()) {
                 report.on(Event::Note(note));
             }

@@ -4,6 +4,7 @@ pub mod demo;
 mod find;
 pub mod flux1;
 mod infer;
+mod latent_rgb;
 pub mod manifest;
 mod open;
 pub mod parts;
@@ -28,6 +29,7 @@ use crate::{
     weights::{TensorSource, Weights},
 };
 use find::Finder;
+pub use latent_rgb::RgbFactors;
 
 /// Where a model is, and which of its parts come from elsewhere.
 #[derive(Debug, Clone, Default)]

@@ -158,11 +158,10 @@ impl RopeTables {
             let numbers = first * pairs..(first + run.tokens()) * pairs;
             let rows = cos[numbers.clone()].par_chunks_mut(pairs).zip(sin[numbers].par_chunks_mut(pairs));
             rows.enumerate().with_min_len(64).for_each(|(token, (cos, sin))| {
-                let of_axis = |(axis, table): (usize, &AxisTable)| {
+                let turns = tables.iter().enumerate().flat_map(|(axis, table)| {
                     let position = run.position(token, axis, ids.axes[axis].side);
                     &table.turns[(position - table.first) as usize]
-                };
-                let turns = tables.iter().enumerate().map(of_axis).flatten();
+                });
                 for ((cos, sin), turn) in cos.iter_mut().zip(sin).zip(turns) {
                     (*cos, *sin) = *turn;
                 }

@@ -9,8 +9,9 @@ use super::Item;
 use crate::{
     base::geometry::{ImageSize, LatentGeometry, LatentSize},
     error::Result,
+    models::flux1::LATENT_RGB,
     output::{self, Picture, Provenance},
-    sampling::preview::{RgbFactors, estimate_clean, preview_rgb},
+    sampling::preview::{estimate_clean, preview_rgb},
     sampling::{self, StepInfo},
 };
 
@@ -50,7 +51,7 @@ impl Preview {
         };
         let clean = estimate_clean(&unpacked(before)?, &unpacked(after)?, step.t, step.t_next)?;
         let LatentSize { height, width } = geometry.latents(grid);
-        let rgb8 = preview_rgb(&clean, height, width, &RgbFactors::FLUX)?;
+        let rgb8 = preview_rgb(&clean, height, width, &LATENT_RGB)?;
         let mut provenance = provenance.clone();
         provenance.json["preview"] = json!({ "step": step.index + 1, "steps": step.steps });
         self.save(&Picture { height, width, rgb8 }, &provenance)
