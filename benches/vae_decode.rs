@@ -110,7 +110,7 @@ fn measure(side_px: usize, keep: Keep, band_rows: usize, tiny: bool) {
     let decoder = Decoder::open(config, weights).expect("the decoder opens");
     let count = 16 * size.height * size.width;
     let latents: Vec<f32> = (0..count).map(|i| ((i as f32) * 12.9898).sin() * 1.7).collect();
-    let latents = Tensor::from_vec(latents, &size.shape(), &Device::Cpu).expect("latents");
+    let latents = Tensor::from_vec(latents, &LATENTS.latents_shape(grid), &Device::Cpu).expect("latents");
     let ((before, held), mut sum) = (usage(), 0f64);
     let start = Instant::now();
     decoder
