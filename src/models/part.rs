@@ -99,8 +99,8 @@ impl PartSpec {
 
     /// The first file that `folder`, its folder in a local copy of a repository, lacks.
     pub(crate) fn lacking(&self, folder: &Path) -> Option<String> {
-        let of_set = |set: &&[&str]| set.iter().find(|file| !folder.join(file).is_file()).copied();
-        let sets: Vec<Option<&str>> = self.files.iter().map(|set| of_set(&set)).collect();
+        let absent = |file: &&&str| !folder.join(file).is_file();
+        let sets: Vec<Option<&str>> = self.files.iter().map(|set| set.iter().find(absent).copied()).collect();
         if !sets.contains(&None) {
             // The last set is the least demanding a file at a time.
             return sets.last().copied().flatten().map(|file| format!("{}/{file}", self.name));

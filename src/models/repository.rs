@@ -83,7 +83,9 @@ impl RepositoryFiles {
 
 /// The config of each part, by its path in the repository.
 fn config_names(parts: &[&'static PartSpec]) -> impl Iterator<Item = String> {
-    parts.iter().flat_map(|part| part.files.first().into_iter().copied().flatten().map(|file| format!("{}/{file}", part.name)))
+    parts
+        .iter()
+        .flat_map(|part| part.files.first().into_iter().copied().flatten().map(|file| format!("{}/{file}", part.name)))
 }
 
 fn configs(parts: &[&'static PartSpec], listing: &[String]) -> Result<Vec<String>, String> {

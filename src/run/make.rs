@@ -16,8 +16,7 @@ use super::{
 use crate::{
     base::progress::Event,
     error::Result,
-    models::flux1::Transformer,
-    models::flux1::text::PromptEmbeddings,
+    models::{Conditioning, Velocity},
     output::{self, LatentsFile, Picture, Provenance},
     plan::Speed,
     sampling::StepInfo,
@@ -30,7 +29,7 @@ impl Runner<'_> {
         let checkpoint = self.checkpoint(item);
         let before = self.earlier_progress(item, &checkpoint);
         let resumed_from = before.as_ref().map(|progress| progress.step);
-        let provenance = provenance::of(&item.settings, &self.files.identity, self.machine);
+        let provenance = provenance::of(&item.settings, self.model.identity(), self.machine);
         let latents = match before {
             Some(Progress { step, latents }) if step == item.settings.steps => {
                 latents.to_device(&self.machine.device)?
@@ -89,7 +88,7 @@ impl Runner<'_> {
         let embeddings = self.embeddings(coming, times)?;
         let transformer = self.take_transformer(item, times)?;
         let started = Instant::now();
-        let result = self.steps(item, before, &embeddings, &transformer, checkpoint, provenance);
+        let result = self.steps(item, before, &embeddings, &*transformer, checkpoint, provenance);
         times.denoise = started.elapsed();
         self.keep_transformer(item, transformer);
         result
@@ -99,8 +98,8 @@ impl Runner<'_> {
         &self,
         item: &Item,
         before: Option<Progress>,
-        embeddings: &PromptEmbeddings,
-        transformer: &Transformer,
+        embeddings: &Conditioning,
+        transformer: &dyn Velocity,
         checkpoint: &Checkpoint,
         provenance: &Provenance,
     ) -> Result<Tensor> {
@@ -136,7 +135,7 @@ impl Runner<'_> {
     /// Writes a preview where one is due.
     fn show(&self, item: &Item, provenance: &Provenance, step: &StepInfo, [before, after]: [&Tensor; 2]) {
         let Some(preview) = self.options.preview.as_ref().filter(|preview| preview.is_due(step)) else { return };
-        if let Err(error) = preview.write(item, &self.geometry(), provenance, step, before, after)
+        if let Err(error) = preview.write(item, self.pipeline.facts(), provenance, step, [before, after])
             && !self.told_of_lost_preview.replace(true)
         {
             let advice = "name another file with --preview";

@@ -8,7 +8,8 @@ mod noise;
 pub mod preview;
 mod sigmas;
 
+pub use crate::models::{SchedulerConfig, TimeShift};
 pub use euler::{Denoiser, StepInfo, denoise};
 pub use latents::{pack, unpack};
 pub use noise::{Card, Rng, noise};
-pub use sigmas::{Mu, SchedulerConfig, TimeShift, resolve_mu, sigmas};
+pub use sigmas::{Mu, resolve_mu, sigmas};

@@ -18,7 +18,7 @@ use upload::Upload;
 
 pub use files::{Ahead, Files};
 pub use index::{STEMS, ShardIndex, open_folder, weight_files};
-pub use renamed::{Part, Renamed};
+pub use renamed::{Cut, Renamed};
 pub use store::SafetensorsStore;
 
 /// A place that holds tensors by name.

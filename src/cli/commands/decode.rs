@@ -14,8 +14,7 @@ use crate::{
     base::geometry::{ImageSize, LatentGeometry},
     base::memory::Bytes,
     error::{Error, Result},
-    models::flux1,
-    models::parts::kl::DecodeKernels,
+    models::DecodeKernels,
     output::{self, Format, LatentsFile, Provenance},
     plan::{self, Machine},
     recipe::settings::DeviceChoice,
@@ -60,17 +59,17 @@ pub struct DecodeArgs {
 /// Runs `dype decode`.
 pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let LatentsFile { latents, metadata } = LatentsFile::read(&args.file)?;
-    let geometry = flux1::LATENTS;
+    let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
+    let geometry = vae.geometry();
     let size = size(args, &metadata, latents.dim(1)?, &geometry)?;
     Format::from_path(&args.output)?.check_size(size)?;
     output::check_writable(args.output.parent().unwrap_or(std::path::Path::new("")))?;
     let device = device::open(args.device, report)?;
     let dtype = device::compute_dtype(args.dtype.map(Into::into), &device);
     let budget = Machine::budget(&device, args.memory);
-    let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
     let (kernels, budget) = (DecodeKernels::on(&device, dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
-    let (way, _) = plan::decode_choice(&vae.config, kernels, (size, &geometry), 0, budget)?;
-    let picture = pipeline::decode(&vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
+    let (way, _) = plan::decode_choice(&*vae, kernels, size, 0, budget)?;
+    let picture = pipeline::decode(&*vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
     let path = output::save(&args.output, &picture, &provenance(&metadata), args.overwrite)?;
     report.result(&path.display().to_string());
     Ok(())
