@@ -29,11 +29,6 @@ fn flagged() -> Vec<&'static PartSpec> {
     parts
 }
 
-/// The names of the parts that have a flag: the ids of the flags.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    flagged().into_iter().map(|part| part.name).chain([ANY])
-}
-
 /// `NAME=PATH`.
 fn named(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
