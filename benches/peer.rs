@@ -170,7 +170,7 @@ fn transformer(arguments: &Arguments, held: DType, device: &Device) -> anyhow::R
 
 /// DY-YaRN's tables of one step.
 fn rope(config: &FluxConfig, grid: TokenGrid, device: &Device) -> dype::Result<RopeTables> {
-    let scaler = Method::Yarn.scaler(Some(DypeSettings::default()));
+    let scaler = Method::YARN.scaler(Some(DypeSettings::default()));
     RopeTables::new(config, grid, TEXT_TOKENS, scaler.as_ref(), &Moment::at(0.9), device)
 }
 

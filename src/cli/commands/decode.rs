@@ -58,7 +58,7 @@ pub struct DecodeArgs {
 
 /// Runs `dype decode`.
 pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
-    let LatentsFile { latents, metadata } = LatentsFile::read(&args.file)?;
+    let LatentsFile { latents, metadata, .. } = LatentsFile::read(&args.file)?;
     let size = size(args, &metadata, latents.dim(1)?)?;
     Format::from_path(&args.output)?.check_size(size)?;
     output::check_writable(args.output.parent().unwrap_or(std::path::Path::new("")))?;
