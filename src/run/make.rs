@@ -38,7 +38,7 @@ impl Runner<'_> {
         let mut times = Times::default();
         let checkpoint = self.checkpoint(item);
         let job = Job::of(&item.settings);
-        let before = self.reached(item, &job, &checkpoint);
+        let before = self.reached(&job, &checkpoint);
         let resumed_from = before.as_ref().map(|reached| job.steps_done(reached.pass, reached.progress.step));
         let provenance = provenance::of(&item.settings, &self.files.identity, self.machine);
         let latents = match before {
@@ -64,7 +64,7 @@ impl Runner<'_> {
     }
 
     /// What an earlier run left of this picture, where that is to be used.
-    fn reached(&self, item: &Item, job: &Job, checkpoint: &Checkpoint) -> Option<Reached> {
+    fn reached(&self, job: &Job, checkpoint: &Checkpoint) -> Option<Reached> {
         let file = checkpoint.file().display();
         if !self.options.resume {
             if checkpoint.file().exists() {

@@ -50,9 +50,9 @@ fn profile(lines: &[f64], length: usize) -> Vec<f64> {
     let count = (lines.len() / length) as f64;
     let mean = |cycles: usize| power.iter().skip(cycles).step_by(length).sum::<f64>() / count;
     let mut bins: Vec<f64> = (0..=length / 2).map(mean).collect();
-    if bins.len() > 1 {
-        let nyquist = bins.pop().unwrap_or_default();
-        bins.extend(bins.pop().map(|before| (before + nyquist) / 2.0));
+    if let [.., before, nyquist] = &mut bins[..] {
+        *before = (*before + *nyquist) / 2.0;
+        bins.pop();
     }
     bins
 }
