@@ -5,5 +5,6 @@ pub mod device;
 pub mod fourier;
 pub mod geometry;
 pub mod json;
+pub mod limits;
 pub mod memory;
 pub mod progress;
