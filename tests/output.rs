@@ -14,6 +14,7 @@ use dype::{
         Format, Picture, Provenance, check_writable, load_latents, parameters_text, read_provenance,
         remove_temporary_files, save, save_latents, write_atomically,
     },
+    recipe::reference_name,
 };
 use serde_json::json;
 
