@@ -10,7 +10,7 @@ use crate::{
     methods::{DypeSchedule, Looks, Moment, PositionScaler},
     models::flux1::text::{PromptEmbeddings, TextEncoders},
     models::flux1::{FluxConfig, RopeTables, Transformer},
-    models::parts::kl::{DecodeOptions, Decoder, VaeConfig},
+    models::parts::kl::{Banding, Decoder, VaeConfig},
     models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder, Tokenizers},
     models::{ModelFiles, ModelPart},
     nn::kernels::flash,
@@ -146,7 +146,7 @@ pub fn decode(
     vae: &ModelPart<VaeConfig>,
     latents: &Tensor,
     size: ImageSize,
-    options: &DecodeOptions,
+    options: &Banding,
     dtype: DType,
     observer: &dyn Observer,
 ) -> Result<Picture> {
