@@ -31,7 +31,7 @@ fn random(shape: &[usize]) -> Tensor {
 
 fn tables_of(side_px: usize) -> RopeTables {
     let config = random_weights::config(1, 0);
-    let native = Method::Base.scaler(None);
+    let native = Method::BASE.scaler(None);
     let rope = RopeTables::new(
         &config.position_ids(grid(side_px), TEXT_TOKENS),
         config.base_patches(),

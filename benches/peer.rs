@@ -23,6 +23,7 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Instant};
 use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
 use dype::{
+    base::device::DeviceKind,
     base::geometry::{ImageSize, TokenGrid},
     base::progress::Silent,
     base::{json::read_json, memory},
@@ -171,7 +172,7 @@ fn transformer(arguments: &Arguments, held: DType, device: &Device) -> anyhow::R
 
 /// DY-YaRN's tables of one step.
 fn rope(config: &FluxConfig, grid: TokenGrid, device: &Device) -> dype::Result<RopeTables> {
-    let scaler = Method::Yarn.scaler(Some(DypeSettings::default()));
+    let scaler = Method::YARN.scaler(Some(DypeSettings::default()));
     RopeTables::new(
         &config.position_ids(grid, TEXT_TOKENS),
         config.base_patches(),
@@ -191,19 +192,18 @@ fn tables(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// A folder's decoder with the best way of walking a picture within the memory allowed.
-fn decoder(arguments: &Arguments, device: &Device) -> anyhow::Result<(VaeConfig, Decoder, kl::DecodeOptions)> {
+fn decoder(arguments: &Arguments, device: &Device) -> anyhow::Result<(Decoder, kl::Banding)> {
     let folder = arguments.folder()?.join("vae");
     let config: VaeConfig = read_json(&folder.join("config.json"))?;
     let weights = Weights::new(Arc::new(open_folder(&folder)?), arguments.dtype(), device.clone());
-    let kernels = kl::DecodeKernels::on(device, arguments.dtype());
-    let options =
-        kl::best_options(&config, kernels, LATENTS.latents(LATENTS.tokens(arguments.size()?)), arguments.memory()?)?;
-    Ok((config.clone(), Decoder::open(config, weights)?, options))
+    let (on, size) = ((DeviceKind::of(device), arguments.dtype()), LATENTS.latents(LATENTS.tokens(arguments.size()?)));
+    let ways = kl::Ways::new(&config, kl::Side::Decoder, on, size)?;
+    Ok((Decoder::open(config, weights)?, ways.best_within(arguments.memory()?)?.options.clone()))
 }
 
 fn decode(arguments: &Arguments) -> anyhow::Result<()> {
     let (device, size) = (arguments.device()?, arguments.size()?);
-    let (config, decoder, options) = decoder(arguments, &device)?;
+    let (decoder, options) = decoder(arguments, &device)?;
     let latents = Tensor::randn(0f32, 1.0, &LATENTS.latents_shape(LATENTS.tokens(size)), &device)?;
     let seconds = timed(arguments.number("--runs", 1)?, &device, || {
         let mut sum = 0f32;
@@ -214,13 +214,13 @@ fn decode(arguments: &Arguments) -> anyhow::Result<()> {
         std::hint::black_box(sum);
         Ok(())
     })?;
-    report(size, &seconds, kl::decode_flops(&config, LATENTS.latents(LATENTS.tokens(size))));
+    report(size, &seconds, decoder.cost(LATENTS.latents(LATENTS.tokens(size)), &kl::Banding::default())?.flops);
     Ok(())
 }
 
 fn pixels(arguments: &Arguments) -> anyhow::Result<()> {
     let (device, size) = (arguments.device()?, arguments.size()?);
-    let (_, decoder, options) = decoder(arguments, &device)?;
+    let (decoder, options) = decoder(arguments, &device)?;
     let shape = LATENTS.latents_shape(LATENTS.tokens(size));
     let noise = sampling::noise(sampling::Rng::TorchCpu, 1, &shape);
     let latents = Tensor::from_vec(noise, &shape, &device)?;

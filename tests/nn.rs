@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Device, Tensor};
 use dype::{
     base::geometry::TokenGrid,
-    methods::{AxisFrequencies, Moment, PositionScaler, RotaryAxis},
+    methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
     models::flux1::FluxConfig,
     nn::{
         self, Activation, AttentionTiles, Products, RopeTables, Rotation,
@@ -204,14 +204,18 @@ fn heads_are_split_normed_and_turned_as_by_the_plain_one() {
 struct Native;
 
 impl PositionScaler for Native {
+    fn spec(&self) -> &'static MethodSpec {
+        &Base::SPEC
+    }
+
+    fn looks(&self) -> Looks {
+        Looks::Nothing
+    }
+
     fn frequencies(&self, axis: &RotaryAxis, _at: &Moment) -> AxisFrequencies {
         let power = |i: usize| axis.theta.powf(-2.0 * i as f64 / axis.dim as f64);
         let amplitude = if axis.patches == 3 { 1.5 } else { 1.0 };
         AxisFrequencies { inv_freq: (0..axis.dim / 2).map(power).collect(), amplitude: vec![amplitude; axis.dim / 2] }
-    }
-
-    fn is_dynamic(&self) -> bool {
-        false
     }
 }
 

@@ -1,6 +1,6 @@
 //! Frequency tables of every scaler against the reference: 496 cases of method, revision, t, size and rotary width.
 
-use dype::methods::{DypeSettings, Method, Moment, PositionScaler, RotaryAxis, Thresholds};
+use dype::methods::{DypeSettings, Looks, Method, Moment, PositionScaler, RotaryAxis, Thresholds};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -80,10 +80,10 @@ fn every_table_is_the_references() {
 #[test]
 fn what_varies_with_t_says_so() {
     let dype = Some(DypeSettings::default());
-    assert!(Method::Ntk.scaler(dype).is_dynamic());
-    assert!(Method::Yarn.scaler(dype).is_dynamic());
-    assert!(!Method::Base.scaler(dype).is_dynamic());
+    assert_eq!(Method::NTK.scaler(dype).looks(), Looks::Time);
+    assert_eq!(Method::YARN.scaler(dype).looks(), Looks::Time);
+    assert_eq!(Method::BASE.scaler(dype).looks(), Looks::Nothing);
     for method in Method::ALL {
-        assert!(!method.scaler(None).is_dynamic());
+        assert_eq!(method.scaler(None).looks(), Looks::Nothing);
     }
 }

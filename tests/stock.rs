@@ -75,7 +75,7 @@ fn the_stock_transformer_agrees_at_the_training_size() {
     let store = open_folder(&fixture("tiny-flux/transformer")).expect("shards");
     let weights = Weights::new(Arc::new(store), DType::F32, Device::Cpu);
     let model = Transformer::load(&config, &weights, WeightsMode::Resident, DType::F32).expect("our model loads");
-    let scaler = Method::Base.scaler(None);
+    let scaler = Method::BASE.scaler(None);
     let rope = RopeTables::new(
         &config.position_ids(GRID, TEXT_TOKENS),
         config.base_patches(),

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use dype::{
     base::geometry::TokenGrid,
     base::json::read_json,
-    methods::{AxisFrequencies, Moment, PositionScaler, RotaryAxis},
+    methods::{AxisFrequencies, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis, Yarn},
     models::flux1::{Block, BlockSource, Compute, FluxConfig, ForwardOptions, Transformer, WeightsMode},
     nn::RopeTables,
     weights::{SafetensorsStore, Weights},
@@ -43,6 +43,14 @@ impl DyYarn {
 }
 
 impl PositionScaler for DyYarn {
+    fn spec(&self) -> &'static MethodSpec {
+        &Yarn::SPEC
+    }
+
+    fn looks(&self) -> Looks {
+        Looks::Time
+    }
+
     fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies {
         let dim = axis.dim as f64;
         let powers =
@@ -62,10 +70,6 @@ impl PositionScaler for DyYarn {
         };
         let inv_freq: Vec<f64> = (0..native.len()).map(blend).collect();
         AxisFrequencies { amplitude: vec![0.1 * s.ln() + 1.0; inv_freq.len()], inv_freq }
-    }
-
-    fn is_dynamic(&self) -> bool {
-        true
     }
 }
 

@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use dype::{
     base::geometry::TokenGrid,
     base::json::read_json,
-    methods::{AxisFrequencies, Moment, PositionScaler, RotaryAxis},
+    methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
     models::flux1::{Compute, FluxConfig, ForwardOptions, Transformer, WeightsMode, forward_memory_bytes},
     nn::RopeTables,
     weights::{SafetensorsStore, Weights},
@@ -47,12 +47,16 @@ static ALLOCATOR: Counting = Counting;
 struct Still;
 
 impl PositionScaler for Still {
-    fn frequencies(&self, axis: &RotaryAxis, _at: &Moment) -> AxisFrequencies {
-        AxisFrequencies { inv_freq: vec![0.1; axis.dim / 2], amplitude: vec![1.0; axis.dim / 2] }
+    fn spec(&self) -> &'static MethodSpec {
+        &Base::SPEC
     }
 
-    fn is_dynamic(&self) -> bool {
-        false
+    fn looks(&self) -> Looks {
+        Looks::Nothing
+    }
+
+    fn frequencies(&self, axis: &RotaryAxis, _at: &Moment) -> AxisFrequencies {
+        AxisFrequencies { inv_freq: vec![0.1; axis.dim / 2], amplitude: vec![1.0; axis.dim / 2] }
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::geometry::{ImageSize, LatentGeometry};
 use crate::error::{Error, Result};
-use crate::methods::{AxisFrequencies, DypeSchedule, DypeSettings, Method, Moment, RotaryAxis};
+use crate::methods::{AxisFrequencies, DypeSchedule, DypeSettings, Looks, Method, Moment, RotaryAxis};
 
 /// What is inspected.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,9 +21,9 @@ pub struct InspectSettings {
     pub geometry: LatentGeometry,
     /// The training resolution in pixels, at least one token.
     pub base_resolution_px: usize,
-    /// Rotary channels of the three axes (text, height, width).
+    /// Rotary channels of the three axes (text, height, width), each even.
     pub axes_dim: [usize; 3],
-    /// theta of the rotary embedding.
+    /// theta of the rotary embedding, above 1.
     pub theta: f64,
     /// The time shift, where the schedule has one; reported, not used.
     pub mu: Option<f64>,
@@ -49,6 +49,9 @@ pub struct Inspection {
     /// DyPE's schedule, where it acts.
     #[serde(skip)]
     pub schedule: Option<DypeSchedule>,
+    /// What the frequencies depend on.
+    #[serde(skip)]
+    pub looks: Looks,
 }
 
 /// One step.
@@ -58,8 +61,11 @@ pub struct StepInspection {
     pub step: usize,
     /// The sigma at which the model is asked.
     pub t: f64,
-    /// DyPE's kappa(t); null where the frequencies do not depend on t.
+    /// DyPE's kappa(t); null where DyPE does not act.
     pub kappa: Option<f64>,
+    /// Whether the frequencies depend on t.
+    #[serde(skip)]
+    pub follows_t: bool,
     /// Height and width.
     pub axes: [AxisInspection; 2],
 }
@@ -85,7 +91,7 @@ pub struct AxisInspection {
 /// Computes the frequencies of every t.
 ///
 /// # Errors
-/// [`Error::Model`] for axes or a theta that no rotary embedding has, [`Error::Request`] for lambdas or t out of range.
+/// [`Error::Request`] for a base resolution, lambdas or a t out of range.
 pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
     let schedule = settings.dype.and_then(|dype| settings.method.schedule(dype));
     check(settings, schedule)?;
@@ -97,6 +103,7 @@ pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
             step: index + 1,
             t,
             kappa: schedule.map(|schedule| schedule.kappa(t)),
+            follows_t: scaler.looks() == Looks::Time,
             axes: axes.map(|axis| AxisInspection::of(&axis, scaler.frequencies(&axis, &at))),
         }
     };
@@ -108,11 +115,13 @@ pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
         mu: settings.mu,
         steps: settings.t.iter().enumerate().map(step).collect(),
         schedule,
+        looks: scaler.looks(),
     })
 }
 
 impl InspectSettings {
-    /// The two spatial axes; axis 0, the text's, is never extrapolated.
+    /// The two spatial axes as the model's config, which was checked when it was read, gives them; the text's axis is never
+    /// extrapolated.
     fn axes(&self) -> [RotaryAxis; 2] {
         let grid = self.geometry.tokens(self.size);
         let base_patches = self.base_resolution_px / self.geometry.px_per_token();
@@ -123,15 +132,6 @@ impl InspectSettings {
 }
 
 fn check(settings: &InspectSettings, schedule: Option<DypeSchedule>) -> Result<()> {
-    let [_, height, width] = settings.axes_dim;
-    if [height, width].iter().any(|dim| *dim < 2 || dim % 2 != 0) {
-        let what = format!("rotary axes of {height} and {width} channels: each must be even, and at least 2");
-        return Err(Error::model(what, "check `axes_dims_rope` in the transformer's config.json"));
-    }
-    if !(settings.theta.is_finite() && settings.theta > 1.0) {
-        let what = format!("a rotary theta of {}: it must be above 1", settings.theta);
-        return Err(Error::model(what, "check `rope_theta` in the transformer's config.json"));
-    }
     let token_px = settings.geometry.px_per_token();
     if settings.base_resolution_px < token_px {
         let what = format!("a base resolution of {} px: less than one token", settings.base_resolution_px);
@@ -150,12 +150,14 @@ fn check(settings: &InspectSettings, schedule: Option<DypeSchedule>) -> Result<(
 impl Inspection {
     /// The method, its schedule, the size and the shift in one line, as a heading.
     pub fn title(&self) -> String {
-        let method = match self.schedule {
-            Some(DypeSchedule { scale, exponent }) => format!("{}, DyPE kappa = {scale} t^{exponent}", self.method),
-            None => format!("{}, static", self.method),
+        let moved = match (self.schedule, self.looks) {
+            (Some(DypeSchedule { scale, exponent }), _) => format!("DyPE kappa = {scale} t^{exponent}"),
+            (None, Looks::Nothing) => "static".to_owned(),
+            (None, Looks::Time) => "moving with t".to_owned(),
+            (None, Looks::Spectrum) => "before the latents' spectrum is known".to_owned(),
         };
         let mu = self.mu.map_or(String::new(), |mu| format!(", mu {mu}"));
-        format!("{method}, {} x {} px{mu}", self.height, self.width)
+        format!("{}, {moved}, {} x {} px{mu}", self.method, self.height, self.width)
     }
 
     /// Whether some axis is longer than in training; where none is, every frequency is native.

@@ -3,8 +3,9 @@
 use std::f64::consts::PI;
 
 use super::base::native;
+use super::dype::{DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS};
 use super::ntk::ntk_frequencies;
-use super::{AxisFrequencies, DypeSchedule, Moment, PositionScaler, RotaryAxis, Thresholds};
+use super::{AxisFrequencies, DypeSchedule, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis, Thresholds};
 
 /// Rotations over the training length between which position interpolation becomes NTK.
 /// Source: `beta_0`, `beta_1` of the reference code.
@@ -30,7 +31,26 @@ pub struct Yarn {
     pub thresholds: Thresholds,
 }
 
+impl Yarn {
+    /// DyPE's lambdas for it are the paper's for DY-YaRN (section 4.2).
+    pub const SPEC: MethodSpec = MethodSpec {
+        name: "yarn",
+        help: "slow pairs interpolated, fast ones native, NTK's frequencies between",
+        dype: Some(DypeSchedule { scale: 1.0, exponent: 2.0 }),
+        knobs: &[DYPE_SCALE, DYPE_EXPONENT, DYPE_THRESHOLDS],
+        scaler: |tuning| Box::new(Self { dype: tuning.dype, thresholds: tuning.thresholds }),
+    };
+}
+
 impl PositionScaler for Yarn {
+    fn spec(&self) -> &'static MethodSpec {
+        &Self::SPEC
+    }
+
+    fn looks(&self) -> Looks {
+        if self.dype.is_some() { Looks::Time } else { Looks::Nothing }
+    }
+
     fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies {
         let s = axis.scale();
         if s <= 1.0 {
@@ -44,10 +64,6 @@ impl PositionScaler for Yarn {
             inv_freq: blend(axis, &to_ntk, &to_native),
             amplitude: vec![AMPLITUDE_SLOPE * s.ln() + 1.0; axis.pairs()],
         }
-    }
-
-    fn is_dynamic(&self) -> bool {
-        self.dype.is_some()
     }
 }
 
@@ -149,7 +165,7 @@ mod tests {
 
     #[test]
     fn dy_yarn_is_native_near_the_end_and_not_only_at_it() {
-        let yarn = Yarn { dype: Some(DypeSchedule::YARN), ..Yarn::default() };
+        let yarn = Yarn { dype: Yarn::SPEC.dype, ..Yarn::default() };
         for t in [0.0, 1e-300, 1e-9, 0.001, 0.006, 0.0079] {
             assert_eq!(yarn.frequencies(&AXIS, &Moment::at(t)).inv_freq, AXIS.native(), "t = {t}");
         }

@@ -8,10 +8,11 @@ use serde_json::Value;
 use super::{
     Found, Identity, PartSpec, RgbFactors, SchedulerConfig,
     flux1::{ForwardOptions, WeightsMode},
-    parts::kl::{DecodeKernels, DecodeOptions, DecodeWays, RowSink},
+    parts::kl::{Banding, RowSink, Ways},
 };
 use crate::{
     base::{
+        device::DeviceKind,
         geometry::{LatentGeometry, LatentSize, TokenGrid},
         progress::Observer,
     },
@@ -235,11 +236,11 @@ pub trait Decode: Send + Sync {
     /// How pixels become latents and tokens.
     fn geometry(&self) -> LatentGeometry;
 
-    /// Every way of decoding latents of this size that is worth trying.
+    /// Every way of decoding latents of this size, on a kind of device in a number type, that is worth trying.
     ///
     /// # Errors
     /// [`Error::Model`] when the configuration is not one of a decoder.
-    fn ways(&self, kernels: DecodeKernels, size: LatentSize) -> Result<DecodeWays>;
+    fn ways(&self, on: (DeviceKind, DType), size: LatentSize) -> Result<Ways>;
 
     /// Decodes latents [1, C, h, w], as the loop leaves them, on their device; `sink` gets the rows of the picture. The
     /// weights come and go here.
@@ -249,7 +250,7 @@ pub trait Decode: Send + Sync {
     fn decode(
         &self,
         latents: &Tensor,
-        options: &DecodeOptions,
+        options: &Banding,
         dtype: DType,
         observer: &dyn Observer,
         sink: &mut RowSink<'_>,

@@ -33,7 +33,7 @@ pub use find::{Found, Place};
 pub use flux1::{ForwardOptions, WeightsMode};
 pub use latent_rgb::RgbFactors;
 pub use part::{PartKind, PartSpec, never_inside};
-pub use parts::kl::{DecodeKernels, DecodeOptions, DecodeWay, DecodeWays};
+pub use parts::kl::{Banding, Way, Ways};
 pub use repository::RepositoryFiles;
 pub use scheduler::{SchedulerConfig, TimeShift};
 

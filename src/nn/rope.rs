@@ -237,7 +237,7 @@ fn frequencies(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::methods::Base;
+    use crate::methods::{Base, Looks, MethodSpec};
 
     fn axis(dim: usize, side: Option<Side>) -> PositionAxis {
         PositionAxis { dim, theta: 100.0, side }
@@ -286,8 +286,12 @@ mod tests {
             AxisFrequencies { inv_freq: vec![axis.patches as f64 / 100.0], amplitude: vec![2.0] }
         }
 
-        fn is_dynamic(&self) -> bool {
-            false
+        fn spec(&self) -> &'static MethodSpec {
+            Base.spec()
+        }
+
+        fn looks(&self) -> Looks {
+            Looks::Nothing
         }
     }
 

@@ -7,13 +7,13 @@ use crate::{
     base::geometry::{ImageSize, LatentGeometry},
     base::progress::{Event, Observer, Stage},
     error::Result,
-    methods::{DypeSchedule, Moment, PositionScaler},
-    models::{Conditioning, Decode, DecodeOptions, Facts, Model, On, TextEncoders, Velocity, VelocityAt},
+    methods::{DypeSchedule, Looks, Moment, PositionScaler},
+    models::{Banding, Conditioning, Decode, Facts, Model, On, TextEncoders, Velocity, VelocityAt},
     nn::{PositionIds, RopeTables},
     output::Picture,
     plan::Choices,
     recipe::settings::Request,
-    sampling::{self, Denoiser, StepInfo},
+    sampling::{self, After, Denoiser, Progress, StepInfo},
 };
 
 /// One model on one device, ready to make pictures.
@@ -80,8 +80,7 @@ impl<'a> Pipeline<'a> {
         sampling::pack(&Tensor::from_vec(noise, &shape, &self.on.device)?, &geometry)
     }
 
-    /// Noise to latents [1, N, C·P·P], f32. `start` is the step to begin at and the latents before it; `after_step` sees the
-    /// latents after each step.
+    /// Noise to latents [1, N, C·P·P], f32, from where `from` stands; `after_step` is told of each step.
     ///
     /// # Errors
     /// [`crate::Error::Numeric`] when latents are not finite; what computing and `after_step` may fail with.
@@ -90,23 +89,22 @@ impl<'a> Pipeline<'a> {
         transformer: &dyn Velocity,
         request: &Request,
         text: &Conditioning,
-        start: (usize, Tensor),
-        after_step: &mut dyn FnMut(&StepInfo, &Tensor) -> Result<()>,
+        from: Progress,
+        after_step: &mut dyn FnMut(&After) -> Result<()>,
     ) -> Result<Tensor> {
         let sigmas = self.sigmas(request)?;
         let mut denoiser = ModelDenoiser::new(self.model, transformer, request, text);
         let schedule = request.schedule(&self.facts().recipe);
         let stage = Stage::Denoise;
         self.observer.on(Event::Begin { stage, total: request.steps as u64 });
-        let (first, latents) = start;
         let observer = self.observer;
-        if first > 0 {
-            observer.on(Event::Resume { stage, done: first as u64 });
+        if from.step > 0 {
+            observer.on(Event::Resume { stage, done: from.step as u64 });
         }
-        let latents = sampling::denoise(&mut denoiser, &sigmas, first, &latents, &mut |step, latents| {
-            let detail = moment(step.t, schedule);
-            observer.on(Event::Advance { stage, done: step.index as u64 + 1, detail });
-            after_step(step, latents)
+        let latents = sampling::denoise(&mut denoiser, &sigmas, from, &mut |after| {
+            let detail = moment(after.step.t, schedule);
+            observer.on(Event::Advance { stage, done: after.step.index as u64 + 1, detail });
+            after_step(after)
         })?;
         let plural = if request.steps == 1 { "" } else { "s" };
         observer.on(Event::End { stage, detail: format!("{} step{plural}", request.steps) });
@@ -131,7 +129,7 @@ pub fn decode(
     decoder: &dyn Decode,
     latents: &Tensor,
     size: ImageSize,
-    options: &DecodeOptions,
+    options: &Banding,
     dtype: DType,
     observer: &dyn Observer,
 ) -> Result<Picture> {
@@ -184,7 +182,7 @@ impl<'a> ModelDenoiser<'a> {
             return Ok(tables.clone());
         }
         let tables = RopeTables::new(&self.positions, self.base_patches, self.scaler.as_ref(), at, device)?;
-        if !self.scaler.is_dynamic() {
+        if self.scaler.looks() == Looks::Nothing {
             self.tables = Some(tables.clone());
         }
         Ok(tables)

@@ -11,10 +11,10 @@ use crate::cli::{
     values,
 };
 use crate::{
+    base::device::DeviceKind,
     base::geometry::{ImageSize, LatentGeometry},
     base::memory::Bytes,
     error::{Error, Result},
-    models::DecodeKernels,
     output::{self, Format, LatentsFile, Provenance},
     plan::{self, Machine},
     recipe::settings::DeviceChoice,
@@ -58,7 +58,7 @@ pub struct DecodeArgs {
 
 /// Runs `dype decode`.
 pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
-    let LatentsFile { latents, metadata } = LatentsFile::read(&args.file)?;
+    let LatentsFile { latents, metadata, .. } = LatentsFile::read(&args.file)?;
     let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
     let geometry = vae.geometry();
     let size = size(args, &metadata, latents.dim(1)?, &geometry)?;
@@ -67,8 +67,8 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let device = device::open(args.device, report)?;
     let dtype = device::compute_dtype(args.dtype.map(Into::into), &device);
     let budget = Machine::budget(&device, args.memory);
-    let (kernels, budget) = (DecodeKernels::on(&device, dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
-    let (way, _) = plan::decode_choice(&*vae, kernels, size, 0, budget)?;
+    let (on, budget) = ((DeviceKind::of(&device), dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
+    let (way, _) = plan::decode_choice(&*vae, on, size, 0, budget)?;
     let picture = pipeline::decode(&*vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
     let path = output::save(&args.output, &picture, &provenance(&metadata), args.overwrite)?;
     report.result(&path.display().to_string());

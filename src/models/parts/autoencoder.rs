@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::{
     ModelPart, infer,
-    kl::{DecodeKernels, DecodeOptions, DecodeWays, Decoder, RowSink, VaeConfig},
+    kl::{Banding, Decoder, RowSink, Side, VaeConfig, Ways},
     open, vae_names,
 };
 use crate::{
     base::{
+        device::DeviceKind,
         geometry::{LatentGeometry, LatentSize},
         progress::Observer,
     },
@@ -87,26 +88,14 @@ impl AutoencoderKind {
     }
 
     fn check(&self, config: &VaeConfig, source: &dyn TensorSource) -> Result<()> {
-        let wrong =
-            |what: String| Err(Error::model(format!("{}: {what}", source.describe()), "check the vae's config.json"));
-        let c = config;
-        let sizes: Vec<usize> =
-            c.block_out_channels.iter().copied().chain([c.latent_channels, c.norm_num_groups]).collect();
-        if c.block_out_channels.is_empty() || !open::in_range(&sizes, &[]) || c.layers_per_block > 64 {
-            return wrong("its dimensions are out of any range".into());
+        config.check(&source.describe())?;
+        if config.scale() != self.geometry.px_per_latent {
+            let (found, expected) = (config.block_out_channels.len(), self.geometry.px_per_latent.ilog2() + 1);
+            let file = source.describe();
+            let what = format!("{file}: it has {found} stages, {}'s autoencoder has {expected}", self.family);
+            return Err(Error::model(what, "check the vae's config.json"));
         }
-        if c.scale() != self.geometry.px_per_latent {
-            let (found, expected) = (c.block_out_channels.len(), self.geometry.px_per_latent.ilog2() + 1);
-            return wrong(format!("it has {found} stages, {}'s autoencoder has {expected}", self.family));
-        }
-        if let Some(odd) = c.block_out_channels.iter().find(|channels| **channels % c.norm_num_groups != 0) {
-            return wrong(format!("{odd} channels are not divisible into {} groups", c.norm_num_groups));
-        }
-        let shift = c.shift_factor.unwrap_or(0.0);
-        if !c.scaling_factor.is_finite() || c.scaling_factor == 0.0 || !shift.is_finite() {
-            return wrong(format!("scaling_factor {} and shift_factor {shift} cannot be undone", c.scaling_factor));
-        }
-        manifest::check(source, &manifest::decoder(c))
+        manifest::check(source, &manifest::decoder(config))
     }
 }
 
@@ -115,14 +104,14 @@ impl Decode for Autoencoder {
         self.geometry
     }
 
-    fn ways(&self, kernels: DecodeKernels, size: LatentSize) -> Result<DecodeWays> {
-        DecodeWays::new(&self.part.config, kernels, size)
+    fn ways(&self, on: (DeviceKind, DType), size: LatentSize) -> Result<Ways> {
+        Ways::new(&self.part.config, Side::Decoder, on, size)
     }
 
     fn decode(
         &self,
         latents: &Tensor,
-        options: &DecodeOptions,
+        options: &Banding,
         dtype: DType,
         observer: &dyn Observer,
         sink: &mut RowSink<'_>,
