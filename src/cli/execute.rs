@@ -73,7 +73,11 @@ pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) 
         dtype,
     };
     if job.machine.dry_run {
-        return dry_run::run(&planned, source, &machine, job.output.json, report);
+        return dry_run::run(&planned, &source, &machine, job.output.json, report);
+    }
+    if source.missing().is_some() {
+        // A wrong repository or too little memory is refused before gigabytes are fetched.
+        plan_items(&planned, &*source.look(report)?, &machine, None)?;
     }
     let model = source.open(report)?;
     let options = job.progress.options(job.output.overwrite);

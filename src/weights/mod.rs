@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use upload::Upload;
 
 pub use files::{Ahead, Files};
+pub(crate) use header::header_bytes;
 pub use index::{STEMS, ShardIndex, open_folder, weight_files};
 pub use renamed::{Cut, Renamed};
 pub use store::SafetensorsStore;

@@ -14,24 +14,23 @@ use crate::{
     run::Item,
 };
 
-/// Prints what the pictures need; loads nothing. JSON is one line a picture, text a table of the most demanding one.
+/// Prints what must be fetched and what the pictures need; fetches and loads nothing. JSON is one line a picture, text a table of
+/// the most demanding one.
 pub fn run(
     planned: &[Planned],
-    source: ModelSource,
+    source: &ModelSource,
     machine: &Machine,
     as_json: bool,
     report: &report::Report,
 ) -> anyhow::Result<()> {
-    let download = source.missing().cloned();
-    if let Some(missing) = download.as_ref().filter(|plan| plan.bytes_to_fetch > 0) {
+    if let Some(missing) = source.missing() {
         report.result(&if as_json {
             json!({ "download": download_json(missing) }).to_string()
         } else {
             download_table(missing)
         });
-        return Ok(());
     }
-    let model = source.open(&crate::base::progress::Silent)?;
+    let model = source.look(report)?;
     let items = execute::plan_items(planned, &*model, machine, None)?;
     let speed = SpeedBook::open().get(&machine.name());
     let time = |item: &Item| {
@@ -113,7 +112,7 @@ fn download_table(plan: &DownloadPlan) -> String {
     let free = plan.disk_free_bytes.map_or_else(|| "unknown".to_owned(), |bytes| Bytes(bytes).to_string());
     let _ = write!(
         text,
-        "{} to fetch, {free} free on the disk of {}\nmemory and work are planned once the model's configs are here",
+        "{} to fetch, {free} free on the disk of {}",
         Bytes(plan.bytes_to_fetch),
         plan.snapshot.display()
     );
