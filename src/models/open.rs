@@ -16,9 +16,10 @@ use crate::{
     models::flux1::{
         bfl,
         recognise::{looks_like, relative_of_flux},
+        transformer_tensors,
     },
     models::parts::kl::VaeConfig,
-    models::parts::{ClipConfig, T5Config, text_names},
+    models::parts::{ClipConfig, T5Config, clip_tensors, t5_tensors, text_names},
     weights::{Renamed, STEMS, SafetensorsStore, TensorSource, open_folder},
 };
 
@@ -92,7 +93,7 @@ fn checked_transformer(config: FluxConfig, source: Arc<dyn TensorSource>) -> Res
     if !c.rope_theta.is_finite() || c.rope_theta <= 1.0 {
         return wrong(format!("rope_theta {} is not above 1", c.rope_theta), "check the transformer's config.json");
     }
-    manifest::check(&*source, &manifest::transformer(c))?;
+    manifest::check(&*source, &transformer_tensors(c)?)?;
     Ok(ModelPart { config, source })
 }
 
@@ -171,7 +172,7 @@ const CLIP: Encoder = Encoder {
         let c: ClipConfig = part.config()?;
         let sizes =
             [c.vocab_size, c.hidden_size, c.intermediate_size, c.num_attention_heads, c.max_position_embeddings];
-        Ok(in_range(&sizes, c.num_hidden_layers).then(|| manifest::clip(&c)))
+        in_range(&sizes, c.num_hidden_layers).then(|| clip_tensors(&c)).transpose()
     },
 };
 
@@ -184,7 +185,7 @@ const T5: Encoder = Encoder {
     expected: |part| {
         let c: T5Config = part.config()?;
         let sizes = [c.vocab_size, c.d_model, c.d_ff, c.d_kv, c.num_heads, c.relative_attention_num_buckets];
-        Ok(in_range(&sizes, c.num_layers).then(|| manifest::t5(&c)))
+        in_range(&sizes, c.num_layers).then(|| t5_tensors(&c)).transpose()
     },
 };
 

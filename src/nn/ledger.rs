@@ -153,6 +153,11 @@ impl Ledger {
 }
 
 impl Held {
+    /// Where they are counted.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// How many they are.
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -4,18 +4,19 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
+    base::device::DeviceKind,
     base::geometry::{ImageSize, TokenGrid},
     base::progress::{Event, Observer, Stage},
     error::Result,
     methods::{DypeSchedule, PositionScaler, Step},
     models::flux1::text::{PromptEmbeddings, TextEncoders},
-    models::flux1::{FluxConfig, RopeTables, Transformer},
+    models::flux1::{FluxConfig, RopeTables, Transformer, held_dtype},
     models::parts::kl::{DecodeOptions, Decoder, VaeConfig},
     models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder, Tokenizers},
     models::{ModelFiles, ModelPart},
-    nn::kernels::flash,
+    nn::{self, Checked},
     output::Picture,
-    plan::{self, Choices},
+    plan::Choices,
     recipe::settings::{ModelFacts, Request},
     sampling::{self, Denoiser, SchedulerConfig, StepInfo},
 };
@@ -70,7 +71,7 @@ impl<'a> Pipeline<'a> {
     /// What reading weights may fail with.
     pub fn load_transformer(&self, choices: &Choices) -> Result<Transformer> {
         let weights = self.files.transformer_weights(self.dtype, &self.device);
-        let weights = weights.with_dtype(plan::held_dtype(&weights, self.device.is_cpu(), self.dtype));
+        let weights = weights.with_dtype(held_dtype(&weights, DeviceKind::of(&self.device), self.dtype));
         let config = &self.files.transformer.config;
         self.check_attention(config)?;
         Ok(Transformer::load(config, &weights, choices.weights, self.dtype)?.with_options(choices.forward))
@@ -80,11 +81,9 @@ impl<'a> Pipeline<'a> {
     /// the tests.
     fn check_attention(&self, config: &FluxConfig) -> Result<()> {
         let (heads, dim) = (config.num_attention_heads, config.attention_head_dim);
-        if self.device.is_cpu() || !flash::takes(self.dtype, dim) {
-            return Ok(());
+        if let Some(event) = attention_event(nn::settle_attention(heads, dim, self.dtype, &self.device)?) {
+            self.observer.on(event);
         }
-        let error = crate::nn::attention_error(heads, dim, self.dtype, &self.device)?;
-        self.observer.on(attention_event(error));
         Ok(())
     }
 
@@ -162,17 +161,18 @@ pub fn decode(
     Ok(picture.crop(size))
 }
 
-/// The most that a kernel's attention may be from the plain one: some roundings to bf16, which are 0.4% each.
-const MOST_ATTENTION_ERROR: f64 = 0.02;
-
-/// What is told of a kernel's attention that is so far from the plain one.
-fn attention_event(error: f64) -> Event {
-    let found = format!("attention by flash-attn is {error:.1e} from the plain one");
-    // NaN too is more than it may be.
-    if error <= MOST_ATTENTION_ERROR {
-        return Event::Detail(found);
+/// What is told of a check of a kernel's attention.
+fn attention_event(checked: Checked) -> Option<Event> {
+    match checked {
+        Checked::Plain => None,
+        Checked::Sound(error) => {
+            Some(Event::Detail(format!("attention by flash-attn is {error:.1e} from the plain one")))
+        }
+        Checked::Refused(error) => Some(Event::Warning(format!(
+            "attention by flash-attn is {error:.1e} from the plain one on this card, more than rounding: the plain one, \
+             which is slower and takes more memory, is used instead"
+        ))),
     }
-    Event::Warning(format!("{found} on this card, more than rounding: pictures may be wrong; build without flash-attn"))
 }
 
 /// What a bar shows of a moment: t, and kappa where DyPE is on.
@@ -246,9 +246,11 @@ mod tests {
 
     #[test]
     fn attention_that_is_far_off_is_warned_of() {
-        assert!(matches!(attention_event(4e-3), Event::Detail(_)));
+        assert!(attention_event(Checked::Plain).is_none());
+        assert!(matches!(attention_event(Checked::Sound(4e-3)), Some(Event::Detail(_))));
         for error in [0.1, f64::NAN, f64::INFINITY] {
-            assert!(matches!(attention_event(error), Event::Warning(_)), "{error}");
+            let Some(Event::Warning(text)) = attention_event(Checked::Refused(error)) else { panic!("{error}") };
+            assert!(text.contains("is used instead"), "{text}");
         }
     }
 }

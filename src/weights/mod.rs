@@ -185,7 +185,8 @@ impl Weights {
         names
     }
 
-    fn full_name(&self, name: &str) -> String {
+    /// A name below this prefix as the source knows it.
+    pub(crate) fn full_name(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
 }
@@ -204,6 +205,30 @@ pub(crate) fn check_shape(source: &dyn TensorSource, name: &str, shape: &[usize]
         }
         Some(_) => Ok(()),
     }
+}
+
+/// A tensor's name and shape.
+pub type Expected = (String, Vec<usize>);
+
+/// The source has every tensor, in its shape and in a type that can be loaded.
+///
+/// # Errors
+/// [`Error::Model`] for the first that is not so; when more are missing it says how many.
+pub fn check_all(source: &dyn TensorSource, expected: &[Expected]) -> Result<()> {
+    let missing = expected.iter().filter(|(name, _)| source.shape(name).is_none()).count();
+    for (name, shape) in expected {
+        match check_shape(source, name, shape) {
+            Err(Error::Model { what, .. }) if missing > 1 && source.shape(name).is_none() => {
+                return Err(Error::model(format!("{what} and {} more", missing - 1), DO_NOT_FIT));
+            }
+            other => other?,
+        }
+        if !source.is_weight(name) {
+            let what = format!("{}: tensor {name} is stored in a type that is no float", source.describe());
+            return Err(Error::model(what, "quantized models are not supported; give the model in bf16, f16 or f32"));
+        }
+    }
+    Ok(())
 }
 
 fn no_tensor(source: &str, name: &str, shape: Option<&[usize]>) -> Error {

@@ -2,8 +2,8 @@
 
 pub mod bfl;
 pub mod blocks;
-mod budget;
 mod config;
+mod cost;
 mod hub_files;
 pub mod layers;
 pub(crate) mod recognise;
@@ -12,10 +12,10 @@ mod stream;
 pub mod text;
 mod transformer;
 
-pub use budget::{ForwardOptions, forward_memory_bytes, step_flops};
+pub use crate::nn::{Compute, WeightsMode};
 pub use config::FluxConfig;
+pub use cost::{Forward, ForwardCost, ForwardOptions, held_dtype, text_cost, transformer_tensors};
 pub use hub_files::{FluxFiles, FluxPart};
-pub use layers::Compute;
 pub use rope::RopeTables;
-pub use stream::{Block, BlockSource, WeightsMode};
+pub use stream::{Block, blocks as block_stream};
 pub use transformer::Transformer;

@@ -8,6 +8,6 @@ pub mod text_names;
 mod tokenizer;
 mod tokenizer_files;
 
-pub use clip::{ClipActivation, ClipConfig, ClipEncoder};
-pub use t5::{T5Config, T5Encoder};
+pub use clip::{ClipActivation, ClipConfig, ClipEncoder, clip_tensors};
+pub use t5::{T5Config, T5Encoder, t5_tensors};
 pub use tokenizer::{CLIP_TOKENS, PromptTokenizer, Tokenizers, Tokens};

@@ -13,11 +13,14 @@ use super::{
     kernels::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach},
     plan::DecodeKernels,
 };
-use crate::{error::Result, nn::kernels::flash, weights::Weights};
+use crate::{base::device::DeviceKind, error::Result, nn::kernels::flash, weights::Weights};
 
 /// Bytes of a number in the copies that tensors make where they compute in f32: a norm's input, product and sum, or a
 /// measurement's input, differences and squares.
 const THREE_F32: usize = 3 * 4;
+
+/// A card that has FlashAttention, where it is built in.
+const CARD: DeviceKind = DeviceKind::Cuda { capability: (8, 0) };
 
 /// What a dry decode has seen.
 pub(super) struct Ledger {
@@ -310,7 +313,7 @@ impl Kernels for Dry<'_> {
         self.meter.attended(pixels, keys.0, channels);
         if let Some(dtype) = self.tensors() {
             // Scaled queries, the outputs of all pieces, and scores in both number types before and after the softmax.
-            let scores = if flash::takes(dtype, channels) { 0 } else { scores_at_once(pixels, keys.0) };
+            let scores = if flash::takes(CARD, dtype, channels) { 0 } else { scores_at_once(pixels, keys.0) };
             let width = self.ledger.width();
             self.ledger.pass(self.bytes(2 * pixels * channels) + scores * (2 * width + 2 * size_of::<f32>()));
         }
