@@ -3,10 +3,10 @@
 use candle_core::{D, DType, Device, Tensor};
 use dype::{
     base::{device::DeviceKind, geometry::TokenGrid},
-    methods::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
+    methods::{AxisFrequencies, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
     models::flux1::{FluxConfig, RopeTables},
     nn::{
-        self, Activation, Array, Attention, AttentionTiles, Base, Bias, Compute, KeyBias, Linear, LowRank, Products,
+        self, Activation, Array, Attention, AttentionTiles, Bias, Compute, Form, KeyBias, Linear, LowRank, Products,
         Rotation, Scale,
         kernels::{cpu, tensors},
     },
@@ -228,14 +228,18 @@ fn heads_are_split_normed_and_turned_as_by_the_plain_one() {
 struct Native;
 
 impl PositionScaler for Native {
-    fn frequencies(&self, axis: &RotaryAxis, _step: &Step) -> AxisFrequencies {
+    fn spec(&self) -> &'static MethodSpec {
+        &dype::methods::Base::SPEC
+    }
+
+    fn looks(&self) -> Looks {
+        Looks::Nothing
+    }
+
+    fn frequencies(&self, axis: &RotaryAxis, _at: &Moment) -> AxisFrequencies {
         let power = |i: usize| axis.theta.powf(-2.0 * i as f64 / axis.dim as f64);
         let amplitude = if axis.patches == 3 { 1.5 } else { 1.0 };
         AxisFrequencies { inv_freq: (0..axis.dim / 2).map(power).collect(), amplitude: vec![amplitude; axis.dim / 2] }
-    }
-
-    fn is_dynamic(&self) -> bool {
-        false
     }
 }
 
@@ -243,7 +247,7 @@ impl PositionScaler for Native {
 fn tables_hold_rows_then_columns_and_the_amplitude_of_each_axis() {
     let config = FluxConfig::flux1_dev();
     let grid = TokenGrid { height_patches: 3, width_patches: 5 };
-    let rope = RopeTables::new(&config, grid, 2, &Native, &Step::at(1.0), &Device::Cpu).expect("tables");
+    let rope = RopeTables::new(&config, grid, 2, &Native, &Moment::at(1.0), &Device::Cpu).expect("tables");
     assert_eq!((rope.tokens(), rope.cos.dims()), (17, &[17, 64][..]));
     let (cos, sin) = (rope.cos.to_vec2::<f32>().expect("cos"), rope.sin.to_vec2::<f32>().expect("sin"));
     let near = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-6, "{a} {b}");
@@ -267,7 +271,7 @@ proptest! {
     fn turning_keeps_norms(seed: u64, height in 1usize..20, width in 1usize..20) {
         let config = FluxConfig::flux1_dev();
         let grid = TokenGrid { height_patches: height + 3, width_patches: width + 3 };
-        let rope = RopeTables::new(&config, grid, 3, &Native, &Step::at(1.0), &Device::Cpu).expect("tables");
+        let rope = RopeTables::new(&config, grid, 3, &Native, &Moment::at(1.0), &Device::Cpu).expect("tables");
         let x = random(&[rope.tokens(), 128], seed);
         let weight = Tensor::ones(128, DType::F32, &Device::Cpu).expect("ones");
         let out = Tensor::zeros((1, rope.tokens(), 128), DType::F32, &Device::Cpu).expect("zeros");
@@ -355,13 +359,13 @@ fn a_linear_layer_holds_its_weight_in_any_form() {
     let dense = random(&[outputs, inputs], 6).to_dtype(DType::BF16).expect("bf16");
     let quantised = blocks.dequantize(&Device::Cpu).expect("numbers");
     let forms = [
-        (Base::Dense(a(&dense)), dense.to_dtype(DType::F32).expect("f32")),
-        (Base::Scaled { codes: a(&codes), scale: a(&per_row) }, widened(&per_row)),
-        (Base::Scaled { codes: a(&codes), scale: a(&per_tensor) }, widened(&per_tensor)),
-        (Base::Quantised { blocks: blocks.into(), inputs: (0, inputs) }, quantised),
+        (Form::Dense(a(&dense)), dense.to_dtype(DType::F32).expect("f32")),
+        (Form::Scaled { codes: a(&codes), scale: a(&per_row) }, widened(&per_row)),
+        (Form::Scaled { codes: a(&codes), scale: a(&per_tensor) }, widened(&per_tensor)),
+        (Form::Quantised { blocks: blocks.into(), inputs: (0, inputs) }, quantised),
     ];
-    for (base, weight) in forms {
-        let layer = Linear::new(base, Some(a(&bias)), Compute::EXACT_F32).expect("a layer");
+    for (form, weight) in forms {
+        let layer = Linear::new(form, Some(a(&bias)), Compute::EXACT_F32).expect("a layer");
         let error =
             relative_error(&real(layer.forward_gelu(&a(&x))), &linear(&x, &weight, Some(&bias), Activation::Gelu));
         assert!(error < 1e-6, "{layer:?}: {error:e}");
@@ -372,7 +376,7 @@ fn a_linear_layer_holds_its_weight_in_any_form() {
         let error = relative_error(&real(sum), &real(layer.forward(&a(&x))));
         assert!(error < 1e-6, "{layer:?} in halves: {error:e}");
     }
-    assert!(Linear::new(Base::Dense(a(&dense)), Some(a(&x)), Compute::EXACT_F32).is_err(), "a bias of another shape");
+    assert!(Linear::new(Form::Dense(a(&dense)), Some(a(&x)), Compute::EXACT_F32).is_err(), "a bias of another shape");
 }
 
 #[test]
@@ -386,7 +390,7 @@ fn an_adapter_adds_its_product_whatever_the_weight_is_held_in() {
     for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F16, 2e-3)] {
         let cast = |tensor: &Tensor| a(&tensor.to_dtype(dtype).expect("cast"));
         let compute = Compute::on(DeviceKind::Cpu, dtype);
-        let layer = Linear::new(Base::Dense(cast(&weight)), Some(cast(&bias)), compute).expect("a layer");
+        let layer = Linear::new(Form::Dense(cast(&weight)), Some(cast(&bias)), compute).expect("a layer");
         let adapter = LowRank { down: a(&down), up: a(&up), strength: 0.5 };
         let layer = layer.with_adapter(adapter.clone()).expect("fits");
         let error = relative_error(&real(layer.forward_gelu(&cast(&x))), &expected);

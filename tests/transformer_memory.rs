@@ -12,7 +12,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use dype::{
     base::{device::DeviceKind, geometry::TokenGrid, json::read_json},
-    methods::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
+    methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
     models::flux1::{Compute, FluxConfig, Forward, ForwardOptions, RopeTables, Transformer, WeightsMode, text_cost},
     models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder},
     weights::{SafetensorsStore, Weights},
@@ -46,12 +46,16 @@ static ALLOCATOR: Counting = Counting;
 struct Still;
 
 impl PositionScaler for Still {
-    fn frequencies(&self, axis: &RotaryAxis, _step: &Step) -> AxisFrequencies {
-        AxisFrequencies { inv_freq: vec![0.1; axis.dim / 2], amplitude: vec![1.0; axis.dim / 2] }
+    fn spec(&self) -> &'static MethodSpec {
+        &Base::SPEC
     }
 
-    fn is_dynamic(&self) -> bool {
-        false
+    fn looks(&self) -> Looks {
+        Looks::Nothing
+    }
+
+    fn frequencies(&self, axis: &RotaryAxis, _at: &Moment) -> AxisFrequencies {
+        AxisFrequencies { inv_freq: vec![0.1; axis.dim / 2], amplitude: vec![1.0; axis.dim / 2] }
     }
 }
 
@@ -101,7 +105,7 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
             text_tokens: text,
         };
         let pass = |model: &Transformer| {
-            let rope = RopeTables::new(&config, grid, text, &Still, &Step::at(1.0), &Device::Cpu).expect("tables");
+            let rope = RopeTables::new(&config, grid, text, &Still, &Moment::at(1.0), &Device::Cpu).expect("tables");
             model.forward(&img, &txt, &pooled, 1.0, Some(1.0), &rope).expect("forward");
         };
         for (token_chunk, query_rows, heads) in [(4096, 256, 1), (512, 128, 4), (128, 64, 1)] {

@@ -7,7 +7,8 @@ use serde_json::json;
 use super::{
     args::{MachineArgs, ModelArgs, OutputArgs},
     batch_args::ProgressArgs,
-    device, dry_run,
+    commands::dry_run,
+    device,
     items::{self, Planned, Wish},
     listen::{Finished, Teller},
     model_source::ModelSource,

@@ -26,7 +26,7 @@ const PANEL: usize = 512;
 /// `W x (· scale) + b + Σ strength·B (A x)`.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    base: Base,
+    weight: Form,
     bias: Option<Array>,
     low_rank: Vec<LowRank>,
     products: Products,
@@ -34,7 +34,7 @@ pub struct Linear {
 
 /// The weight [out, in] in the form it is held in.
 #[derive(Debug, Clone)]
-pub enum Base {
+pub enum Form {
     /// Numbers.
     Dense(Array),
     /// Codes of few bits, such as fp8, that are numbers when multiplied by a scale.
@@ -69,12 +69,12 @@ impl Linear {
     ///
     /// # Errors
     /// When their shapes do not fit.
-    pub fn new(base: Base, bias: Option<Array>, compute: Compute) -> Result<Self> {
-        let outputs = base.outputs();
+    pub fn new(weight: Form, bias: Option<Array>, compute: Compute) -> Result<Self> {
+        let outputs = weight.outputs();
         if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [outputs]) {
             return Err(mismatch(format!("linear: a bias {:?} for {outputs} outputs", bias.dims())));
         }
-        Ok(Self { base, bias, low_rank: Vec::new(), products: compute.products })
+        Ok(Self { weight, bias, low_rank: Vec::new(), products: compute.products })
     }
 
     /// The same layer with one more adapter.
@@ -83,9 +83,9 @@ impl Linear {
     /// When its shapes do not fit.
     pub fn with_adapter(mut self, adapter: LowRank) -> Result<Self> {
         let ((rank, inputs), (outputs, up_rank)) = (adapter.down.dims2()?, adapter.up.dims2()?);
-        if (inputs, outputs, rank) != (self.base.inputs(), self.base.outputs(), up_rank) {
+        if (inputs, outputs, rank) != (self.weight.inputs(), self.weight.outputs(), up_rank) {
             let (down, up) = (adapter.down.dims(), adapter.up.dims());
-            return Err(mismatch(format!("an adapter of {down:?} and {up:?} for {:?}", self.base.shape())));
+            return Err(mismatch(format!("an adapter of {down:?} and {up:?} for {:?}", self.weight.shape())));
         }
         self.low_rank.push(adapter);
         Ok(self)
@@ -110,9 +110,9 @@ impl Linear {
     fn apply(&self, x: &Array, activation: Activation) -> Result<Array> {
         let bias = self.bias.as_ref();
         if self.low_rank.is_empty() {
-            return self.base.product(self.products, x, bias, activation);
+            return self.weight.product(self.products, x, bias, activation);
         }
-        let mut out = self.base.product(self.products, x, bias, Activation::None)?;
+        let mut out = self.weight.product(self.products, x, bias, Activation::None)?;
         for adapter in &self.low_rank {
             out = adapter.add_to(&out, x)?;
         }
@@ -128,14 +128,14 @@ impl Linear {
     /// # Errors
     /// When there are fewer channels than that.
     pub fn split_inputs(&self, inputs: usize) -> Result<(Self, Self)> {
-        let rest = self.base.inputs().checked_sub(inputs);
-        let rest = rest.ok_or_else(|| mismatch(format!("{inputs} of {} inputs", self.base.inputs())))?;
+        let rest = self.weight.inputs().checked_sub(inputs);
+        let rest = rest.ok_or_else(|| mismatch(format!("{inputs} of {} inputs", self.weight.inputs())))?;
         let part = |start, count, bias: Option<Array>| -> Result<Self> {
             let cut = |adapter: &LowRank| -> Result<LowRank> {
                 Ok(LowRank { down: adapter.down.narrow(1, start, count)?.contiguous()?, ..adapter.clone() })
             };
             let low_rank = self.low_rank.iter().map(cut).collect::<Result<_>>()?;
-            Ok(Self { base: self.base.narrow(start, count)?, bias, low_rank, products: self.products })
+            Ok(Self { weight: self.weight.narrow(start, count)?, bias, low_rank, products: self.products })
         };
         Ok((part(0, inputs, self.bias.clone())?, part(inputs, rest, None)?))
     }
@@ -150,7 +150,7 @@ impl LowRank {
     }
 }
 
-impl Base {
+impl Form {
     /// out
     pub fn outputs(&self) -> usize {
         self.shape()[0]

@@ -30,7 +30,7 @@ pub use attention::{
 pub use compute::{Compute, Products};
 pub use embedding::embedding_rows;
 pub use ledger::{Held, Ledger};
-pub use linear::{Activation, Base, Linear, LowRank, product};
+pub use linear::{Activation, Form, Linear, LowRank, product};
 pub use norm::{LayerNorm, NORM_EPS, RmsNorm, Rotation, add_gated, heads_of, norm_modulate, split_heads};
 pub use parameters::Parameters;
 pub use place::Place;

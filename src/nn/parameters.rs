@@ -7,7 +7,7 @@ use std::{
 
 use candle_core::{DType, Device};
 
-use super::{Array, Base, Compute, Ledger, Linear, Place, array};
+use super::{Array, Compute, Form, Ledger, Linear, Place, array};
 use crate::{
     error::{Error, Result},
     weights::{Expected, TensorSource, Weights},
@@ -134,10 +134,10 @@ impl Parameters {
     /// As [`Parameters::get`].
     pub fn linear(&self, name: &str, inputs: usize, outputs: usize, compute: Compute) -> Result<Linear> {
         let weights = self.pp(name);
-        let base = weights.base(inputs, outputs)?;
+        let weight = weights.form(inputs, outputs)?;
         // Converted as it is read: a kernel launched here would stand in the way of one that computes.
         let bias = weights.with_dtype(compute.dtype).get("bias", &[outputs])?;
-        Linear::new(base, Some(bias), compute)
+        Linear::new(weight, Some(bias), compute)
     }
 
     /// The linear layer `{name}.weight` [outputs, inputs] without bias.
@@ -145,17 +145,17 @@ impl Parameters {
     /// # Errors
     /// As [`Parameters::get`].
     pub fn linear_no_bias(&self, name: &str, inputs: usize, outputs: usize, compute: Compute) -> Result<Linear> {
-        Linear::new(self.pp(name).base(inputs, outputs)?, None, compute)
+        Linear::new(self.pp(name).form(inputs, outputs)?, None, compute)
     }
 
-    fn base(&self, inputs: usize, outputs: usize) -> Result<Base> {
+    fn form(&self, inputs: usize, outputs: usize) -> Result<Form> {
         let widens = self.place().is_cpu() && self.dtype() == DType::F32;
         let stored = self.weights.file_dtype("weight") == Some(DType::BF16);
         let held = match self.holds {
             Holds::AsStored if widens && stored => DType::BF16,
             _ => self.dtype(),
         };
-        Ok(Base::Dense(self.with_dtype(held).get("weight", &[outputs, inputs])?))
+        Ok(Form::Dense(self.with_dtype(held).get("weight", &[outputs, inputs])?))
     }
 
     /// Row `row` of the tensor `name`, which as a whole has this shape, as [1, columns].

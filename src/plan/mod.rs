@@ -16,7 +16,7 @@ use crate::{
     models::flux1::{
         Compute, Forward, ForwardCost, ForwardOptions, WeightsMode, held_dtype, text_cost, transformer_tensors,
     },
-    models::parts::kl::{DecodeKernels, DecodeOptions, DecodeWay, DecodeWays, VaeConfig},
+    models::parts::kl::{Banding, Side, VaeConfig, Way, Ways},
     models::parts::{ClipEncoder, T5Encoder, clip_tensors, t5_tensors},
     models::{ModelFiles, manifest},
     nn::Ledger,
@@ -42,7 +42,7 @@ pub struct Choices {
     /// Sizes of the pieces of a forward pass.
     pub forward: ForwardOptions,
     /// How the decoder walks the picture.
-    pub decode: DecodeOptions,
+    pub decode: Banding,
 }
 
 /// What is to be planned.
@@ -186,9 +186,8 @@ impl Plan {
         }
         let kept = if kind.is_cpu() { kept_bytes(&[text]) } else { 0 };
         let Denoising { mode, options, cost, peak } = denoise_choice(files, task, machine, (kind, kept), budget)?;
-        let kernels = DecodeKernels::on_kind(kind.is_cpu(), machine.dtype);
         let decode_kept = if kind.is_cpu() { kept_bytes(&[text, peak - kept]) } else { 0 };
-        let (decode, decode_peak) = decode_choice(&files.vae.config, kernels, grid, decode_kept, budget)?;
+        let (decode, decode_peak) = decode_choice(&files.vae.config, (kind, machine.dtype), grid, decode_kept, budget)?;
         let (step_flops, decode_flops) = (cost.flops, decode.cost.flops);
         Ok(Self {
             task: task.clone(),
@@ -307,15 +306,15 @@ fn denoise_choice(
 /// [`Error::Memory`] when none fits.
 pub fn decode_choice(
     config: &VaeConfig,
-    kernels: DecodeKernels,
+    on: (DeviceKind, DType),
     grid: TokenGrid,
     kept: u64,
     budget: u64,
-) -> Result<(DecodeWay, u64)> {
+) -> Result<(Way, u64)> {
     let size = grid.image();
     let picture = PROCESS_BYTES + kept + 3 * (size.height_px * size.width_px) as u64;
-    let ways = DecodeWays::new(config, kernels, grid.latents())?;
-    let peak = |way: &DecodeWay| picture + way.cost.memory_bytes;
+    let ways = Ways::new(config, Side::Decoder, on, grid.latents())?;
+    let peak = |way: &Way| picture + way.cost.memory_bytes;
     let best = ways.best(budget.saturating_sub(picture));
     let least = || too_small("decoding", ways.least().map_or(picture, peak), budget);
     best.map(|way| (way.clone(), peak(way))).ok_or_else(least)

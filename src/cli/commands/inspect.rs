@@ -6,10 +6,7 @@ use crate::{
     base::progress::{Event, Observer},
     cli::{args::ExtentArgs, model_source, position_args::PositionArgs, report::Report},
     error::Result,
-    lab::{
-        inspect::{InspectSettings, inspect},
-        plot,
-    },
+    lab::{self, InspectSettings},
     models::flux1::FluxConfig,
     recipe::settings::ModelFacts,
     sampling::{self, Mu, SchedulerConfig},
@@ -89,12 +86,12 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
     let mut sigmas = sampling::sigmas(&scheduler, args.extent.steps, tokens, mu)?;
     sigmas.pop();
     let settings = args.settings(&config, sampling::resolve_mu(&scheduler, tokens, mu), &sigmas)?;
-    let inspection = inspect(&settings)?;
+    let inspection = lab::inspect(&settings)?;
     for note in args.position.without_effect() {
         report.on(Event::Note(note.into()));
     }
     if let Some(file) = &args.plot {
-        plot::save(&inspection, file)?;
+        lab::save_plot(&inspection, file)?;
         report.result(&file.display().to_string());
     }
     if args.json {
