@@ -10,7 +10,7 @@ use candle_core::{DType, Device};
 use super::{Array, Compute, Form, Ledger, Linear, Place, array};
 use crate::{
     error::{Error, Result},
-    weights::{Expected, TensorSource, Weights},
+    weights::{Expected, Ring, TensorSource, Weights},
 };
 
 /// A view of the weights below a name prefix.
@@ -74,6 +74,12 @@ impl Parameters {
         Self::dry(&Weights::new(Arc::new(Nothing), dtype, Device::Cpu), ledger)
     }
 
+    /// Nothing, on the CPU: for tests of what takes parameters and reads none.
+    #[cfg(test)]
+    pub(super) fn of_nothing(dtype: DType) -> Self {
+        Self::real(&Weights::new(Arc::new(Nothing), dtype, Device::Cpu))
+    }
+
     /// The same view, whose products' weights the CPU holds in bf16 where their file does, even if it computes in f32.
     #[must_use]
     pub fn held_as_stored(self) -> Self {
@@ -101,6 +107,16 @@ impl Parameters {
             return Ok(self.clone());
         }
         Ok(Self { weights: self.weights.beside_computation()?, ..self.clone() })
+    }
+
+    /// The ledger of a dry pass.
+    pub(super) fn ledger(&self) -> Option<&Ledger> {
+        self.dry.as_ref().map(|dry| &dry.ledger)
+    }
+
+    /// The ring that tensors travel through, where they travel beside computation.
+    pub(super) fn ring(&self) -> Option<&Ring> {
+        self.weights.ring()
     }
 
     /// The number type tensors arrive in.

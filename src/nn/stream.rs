@@ -1,16 +1,23 @@
 //! How blocks reach a forward pass: all resident, or one by one.
 
-use std::{sync::mpsc, thread};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+};
 
-use super::{Ledger, Place};
-use crate::error::{Error, Result};
+use super::{Ledger, Parameters, Place};
+use crate::{
+    error::{Error, Result},
+    weights::{Ring, SLOTS},
+};
 
 /// Where the weights of the blocks live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightsMode {
     /// All on the device, from the start to the end.
     Resident,
-    /// At most two: the one that computes and the one that is being read.
+    /// Few: the one that computes and the one that is being read; on CUDA the places of a ring, which stay.
     Stream,
 }
 
@@ -22,40 +29,60 @@ pub struct Blocks<B> {
     load: Load<B>,
     /// How many there are of each kind, one kind after another; blocks of a kind differ in their numbers alone.
     kinds: Vec<usize>,
-    resident: Option<Vec<B>>,
+    held: Held<B>,
     /// Whether a streamed block is read while the one before it computes.
     ahead: bool,
     dry: Option<Ledger>,
 }
 
+/// What is held between forward passes.
+enum Held<B> {
+    /// All blocks.
+    All(Vec<B>),
+    /// A ring's places, if there is one.
+    Ring(Option<Ring>),
+    /// What those places would hold.
+    DryRing(Mutex<VecDeque<B>>),
+}
+
 impl<B: Send> Blocks<B> {
-    /// Blocks of these kinds, all read now.
+    /// Blocks of these kinds; resident ones are read now, streamed ones when their turn comes, each while the one before
+    /// computes. `load` reads block `index` from the parameters it is given.
     ///
     /// # Errors
-    /// What reading one says.
-    pub fn resident(kinds: &[usize], dry: Option<&Ledger>, load: Load<B>) -> Result<Self> {
-        let resident = (0..kinds.iter().sum()).map(&load).collect::<Result<_>>()?;
-        Ok(Self { load, kinds: kinds.to_vec(), resident: Some(resident), ahead: false, dry: dry.cloned() })
-    }
-
-    /// Blocks of these kinds, read when their turn comes. With `ahead` the next is read by another thread while one
-    /// computes, and two are held at once; without, one is held.
-    pub fn streamed(kinds: &[usize], ahead: bool, dry: Option<&Ledger>, load: Load<B>) -> Self {
-        Self { load, kinds: kinds.to_vec(), resident: None, ahead, dry: dry.cloned() }
+    /// What reading one says, or when the device fails.
+    pub fn new(
+        kinds: &[usize],
+        mode: WeightsMode,
+        parameters: &Parameters,
+        load: impl Fn(usize, &Parameters) -> Result<B> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let dry = parameters.ledger().cloned();
+        let parameters = match mode {
+            WeightsMode::Resident => parameters.clone(),
+            WeightsMode::Stream => parameters.beside_computation()?,
+        };
+        let ring = parameters.ring().cloned();
+        let load: Load<B> = Box::new(move |index| load(index, &parameters));
+        let held = match mode {
+            WeightsMode::Resident => Held::All((0..kinds.iter().sum()).map(&load).collect::<Result<_>>()?),
+            WeightsMode::Stream if dry.as_ref().is_some_and(Ledger::has_rings) => Held::DryRing(Mutex::default()),
+            WeightsMode::Stream => Held::Ring(ring),
+        };
+        Ok(Self { load, kinds: kinds.to_vec(), held, ahead: true, dry })
     }
 
     /// A text encoder's blocks, each used once and gone. On the CPU the next is read ahead; an accelerator takes longer to
     /// receive a block than to compute it, so that looking ahead would only cost memory.
     pub fn one_by_one(
         kinds: &[usize],
-        place: &Place,
-        load: impl Fn(usize) -> Result<B> + Send + Sync + 'static,
+        parameters: &Parameters,
+        load: impl Fn(usize, &Parameters) -> Result<B> + Send + Sync + 'static,
     ) -> Self {
-        let dry = match place {
-            Place::Real(_) => None,
-            Place::Dry(ledger) => Some(ledger),
-        };
-        Self::streamed(kinds, place.is_cpu(), dry, Box::new(load))
+        let (ahead, dry) = (parameters.place().is_cpu(), parameters.ledger().cloned());
+        let parameters = parameters.clone();
+        let load: Load<B> = Box::new(move |index| load(index, &parameters));
+        Self { load, kinds: kinds.to_vec(), held: Held::Ring(None), ahead, dry }
     }
 
     /// Number of blocks.
@@ -69,15 +96,16 @@ impl<B: Send> Blocks<B> {
     /// # Errors
     /// What reading a block or `visit` says.
     pub fn for_each(&self, mut visit: impl FnMut(usize, &B) -> Result<()>) -> Result<()> {
-        match (&self.resident, &self.dry) {
-            (Some(blocks), None) => blocks.iter().enumerate().try_for_each(|(i, block)| visit(i, block)),
-            (Some(blocks), Some(ledger)) => self.starts().try_for_each(|(first, count)| match blocks.get(first) {
+        match (&self.held, &self.dry) {
+            (Held::All(blocks), None) => blocks.iter().enumerate().try_for_each(|(i, block)| visit(i, block)),
+            (Held::All(blocks), Some(ledger)) => self.starts().try_for_each(|(first, count)| match blocks.get(first) {
                 Some(block) => ledger.repeat(count, || visit(first, block)),
                 None => Ok(()),
             }),
-            (None, Some(ledger)) => self.stream_dry(ledger, visit),
-            (None, None) if self.ahead => self.stream_ahead(visit),
-            (None, None) => (0..self.count()).try_for_each(|index| visit(index, &(self.load)(index)?)),
+            (Held::DryRing(places), Some(ledger)) => self.fill_dry(places, ledger, visit),
+            (_, Some(ledger)) => self.stream_dry(ledger, visit),
+            (Held::Ring(ring), None) if self.ahead => self.stream_ahead(ring.as_ref(), visit),
+            (_, None) => (0..self.count()).try_for_each(|index| visit(index, &(self.load)(index)?)),
         }
     }
 
@@ -90,22 +118,32 @@ impl<B: Send> Blocks<B> {
         })
     }
 
-    fn stream_ahead(&self, mut visit: impl FnMut(usize, &B) -> Result<()>) -> Result<()> {
+    fn stream_ahead(&self, ring: Option<&Ring>, mut visit: impl FnMut(usize, &B) -> Result<()>) -> Result<()> {
+        // Of `self`, the thread that reads needs this alone.
+        let load = &self.load;
+        let read = move |index| match ring {
+            Some(ring) => ring.fill(|| load(index)),
+            None => Ok((index, load(index)?)),
+        };
+        let count = self.count();
         thread::scope(|scope| {
             // No room in the channel: the reader holds one finished block until it is asked for, and reads no further.
             let (sender, receiver) = mpsc::sync_channel(0);
-            let (load, count) = (&self.load, self.count());
             scope.spawn(move || {
                 for index in 0..count {
                     // A closed channel means that a visit failed: nobody wants the rest.
-                    if sender.send(load(index)).is_err() {
+                    if sender.send(read(index)).is_err() {
                         break;
                     }
                 }
             });
             for index in 0..count {
                 let block = receiver.recv().map_err(|_| Error::model("the thread that reads blocks is gone", ""))?;
-                visit(index, &block?)?;
+                let (turn, block) = block?;
+                match ring {
+                    Some(ring) => ring.with(turn, || visit(index, &block))?,
+                    None => visit(index, &block)?,
+                }
             }
             Ok(())
         })
@@ -127,17 +165,51 @@ impl<B: Send> Blocks<B> {
         }
         Ok(())
     }
+
+    /// The same for a ring, whose places stay filled: a block goes when the third after it is read into its place.
+    fn fill_dry(
+        &self,
+        places: &Mutex<VecDeque<B>>,
+        ledger: &Ledger,
+        mut visit: impl FnMut(usize, &B) -> Result<()>,
+    ) -> Result<()> {
+        let mut places = places.lock().unwrap_or_else(PoisonError::into_inner);
+        for (first, count) in self.starts() {
+            // Places that blocks of the last kind still fill stand for the change from one kind to the next.
+            for index in first..first + count.min(SLOTS) {
+                if places.len() == SLOTS {
+                    places.pop_front();
+                }
+                places.push_back((self.load)(index)?);
+                let times = if index + 1 - first == SLOTS { count + 1 - SLOTS } else { 1 };
+                match places.back() {
+                    Some(block) => ledger.repeat(times, || visit(index, block))?,
+                    None => unreachable!("a block was pushed"),
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     };
 
+    use candle_core::DType;
+
     use super::*;
-    use crate::{base::device::DeviceKind, nn::Held};
+    use crate::{base::device::DeviceKind, nn::Array};
+
+    const CARD: DeviceKind = DeviceKind::Cuda { capability: (8, 0) };
+
+    /// Parameters on the CPU that nothing is read from.
+    fn nothing() -> Parameters {
+        Parameters::of_nothing(DType::F32)
+    }
 
     struct Block(usize, Arc<AtomicUsize>);
 
@@ -149,76 +221,70 @@ mod tests {
 
     #[test]
     fn blocks_come_in_order_and_at_most_two_are_held() {
-        for (ahead, most) in [(false, 1), (true, 2)] {
-            let (held, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-            let (count, most_held) = (Arc::clone(&held), Arc::clone(&peak));
-            let load = move |index| {
-                most_held.fetch_max(count.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                Ok(Block(index, Arc::clone(&count)))
-            };
-            let mut seen = Vec::new();
-            let blocks = Blocks::streamed(&[2, 3], ahead, None, Box::new(load));
-            blocks
-                .for_each(|index, block| {
-                    assert_eq!(block.0, index);
-                    seen.push(index);
-                    Ok(())
-                })
-                .expect("runs");
-            assert_eq!(seen, [0, 1, 2, 3, 4]);
-            assert!(peak.load(Ordering::SeqCst) <= most);
-            assert_eq!(held.load(Ordering::SeqCst), 0);
-        }
+        let (held, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (count, most_held) = (Arc::clone(&held), Arc::clone(&peak));
+        let load = move |index, _: &Parameters| {
+            most_held.fetch_max(count.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            Ok(Block(index, Arc::clone(&count)))
+        };
+        let mut seen = Vec::new();
+        let blocks = Blocks::new(&[2, 3], WeightsMode::Stream, &nothing(), load).expect("nothing is read yet");
+        blocks
+            .for_each(|index, block| {
+                assert_eq!(block.0, index);
+                seen.push(index);
+                Ok(())
+            })
+            .expect("runs");
+        assert_eq!(seen, [0, 1, 2, 3, 4]);
+        assert!(peak.load(Ordering::SeqCst) <= 2);
+        assert_eq!(held.load(Ordering::SeqCst), 0);
     }
 
     #[test]
     fn an_error_of_either_side_ends_the_stream() {
-        for ahead in [false, true] {
-            let fails = |index| if index == 2 { Err(Error::model("missing", "")) } else { Ok(index) };
-            let mut ran = 0;
-            let blocks = Blocks::streamed(&[5], ahead, None, Box::new(fails));
-            let count = |_: usize, _: &usize| {
-                ran += 1;
-                Ok(())
-            };
-            assert!(blocks.for_each(count).is_err());
-            assert_eq!(ran, 2);
-            let blocks = Blocks::streamed(&[5], ahead, None, Box::new(Ok));
-            assert!(blocks.for_each(|_, _| Err(Error::model("broken", ""))).is_err());
-            assert!(Blocks::resident(&[5], None, Box::new(fails)).is_err());
-        }
+        let fails = |index, _: &Parameters| if index == 2 { Err(Error::model("missing", "")) } else { Ok(index) };
+        let mut ran = 0;
+        let blocks = Blocks::new(&[5], WeightsMode::Stream, &nothing(), fails).expect("nothing is read yet");
+        let count = |_: usize, _: &usize| {
+            ran += 1;
+            Ok(())
+        };
+        assert!(blocks.for_each(count).is_err());
+        assert_eq!(ran, 2);
+        let blocks = Blocks::one_by_one(&[5], &nothing(), |index, _| Ok(index));
+        assert!(blocks.for_each(|_, _| Err(Error::model("broken", ""))).is_err());
+        assert!(Blocks::new(&[5], WeightsMode::Resident, &nothing(), fails).is_err());
     }
 
-    /// Blocks of 100 bytes, then of 1000: what is held, what is read, and what the visits count for.
-    fn dry(mode: WeightsMode, kinds: &[usize]) -> (u64, u64, Vec<usize>) {
-        let ledger = Ledger::new(DeviceKind::Cpu);
-        let read = Arc::new(Mutex::new(Vec::new()));
-        let (of, note, first) = (ledger.clone(), Arc::clone(&read), kinds[0]);
-        let load: Load<Held> = Box::new(move |index| {
-            note.lock().expect("not poisoned").push(index);
-            Ok(of.hold(if index < first { 100 } else { 1000 }, 1))
-        });
-        let blocks = match mode {
-            WeightsMode::Resident => Blocks::resident(kinds, Some(&ledger), load).expect("read"),
-            WeightsMode::Stream => Blocks::streamed(kinds, true, Some(&ledger), load),
+    /// Blocks of 100 numbers, then of 1000: the most bytes held, the bytes held at the end, what the visits count for.
+    fn dry(kind: DeviceKind, mode: WeightsMode, kinds: &[usize]) -> (u64, u64, u64) {
+        let ledger = Ledger::new(kind);
+        let parameters = Parameters::of_configuration(DType::U8, &ledger);
+        let first = kinds[0];
+        let load = move |index, parameters: &Parameters| -> Result<Array> {
+            parameters.get("weight", &[if index < first { 100 } else { 1000 }])
         };
-        let visit = |_: usize, _: &Held| {
+        let blocks = Blocks::new(kinds, mode, &parameters, load).expect("read");
+        let visit = |_: usize, _: &Array| {
             ledger.work(1);
             Ok(())
         };
         blocks.for_each(visit).expect("visited");
-        let read = read.lock().expect("not poisoned").clone();
-        (ledger.peak_bytes(), ledger.flops(), read)
+        (ledger.peak_bytes(), ledger.now_bytes(), ledger.flops())
     }
 
     #[test]
     fn a_dry_pass_holds_what_would_be_held_and_counts_every_block() {
-        assert_eq!(dry(WeightsMode::Resident, &[3, 2]), (2300, 5, vec![0, 1, 2, 3, 4]));
-        let (peak, visits, _) = dry(WeightsMode::Stream, &[19, 38]);
-        assert_eq!((peak, visits), (2000, 57));
-        let (peak, visits, _) = dry(WeightsMode::Stream, &[19, 1]);
-        assert_eq!((peak, visits), (1100, 20));
-        let (peak, visits, read) = dry(WeightsMode::Stream, &[1, 0]);
-        assert_eq!((peak, visits, read), (100, 1, vec![0]));
+        let (resident, stream) = (WeightsMode::Resident, WeightsMode::Stream);
+        assert_eq!(dry(DeviceKind::Cpu, resident, &[3, 2]), (2300, 2300, 5));
+        assert_eq!(dry(DeviceKind::Cpu, stream, &[19, 38]), (2000, 0, 57));
+        assert_eq!(dry(DeviceKind::Cpu, stream, &[19, 1]), (1100, 0, 20));
+        assert_eq!(dry(DeviceKind::Cpu, stream, &[1, 0]), (100, 0, 1));
+        // A ring of three places that stay.
+        assert_eq!(dry(CARD, stream, &[19, 38]), (3000, 3000, 57));
+        assert_eq!(dry(CARD, stream, &[19, 1]), (1200, 1200, 20));
+        assert_eq!(dry(CARD, stream, &[1, 1]), (1100, 1100, 2));
+        assert_eq!(dry(CARD, resident, &[3, 2]), (2300, 2300, 5));
     }
 }

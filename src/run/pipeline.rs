@@ -32,10 +32,11 @@ pub struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    /// Opens a model for computing in `dtype` on `device`. Configs and tokenizers are read and checked; no weight is.
+    /// Opens a model for computing in `dtype` on `device`. Configs and tokenizers are read and checked; no weight is. Where
+    /// a kernel would compute its attention, it is held against the plain one first: plans made later follow what is decided.
     ///
     /// # Errors
-    /// [`crate::Error::Model`] when a config or tokenizer is broken.
+    /// [`crate::Error::Model`] when a config or tokenizer is broken; when the device fails.
     pub fn open(files: &'a ModelFiles, device: Device, dtype: DType, observer: &'a dyn Observer) -> Result<Self> {
         let clip: ClipConfig = files.text_encoder.config()?;
         let t5: T5Config = files.text_encoder_2.config()?;
@@ -46,7 +47,9 @@ impl<'a> Pipeline<'a> {
             t5: T5Encoder::open(t5, files.text_encoder_2_weights(dtype, &device)),
         };
         let scheduler = files.scheduler_config()?;
-        Ok(Self { files, encoders, scheduler, device, dtype, observer })
+        let pipeline = Self { files, encoders, scheduler, device, dtype, observer };
+        pipeline.settle_attention()?;
+        Ok(pipeline)
     }
 
     /// The sigmas of a request: steps + 1 values, the last 0.
@@ -73,16 +76,20 @@ impl<'a> Pipeline<'a> {
         let weights = self.files.transformer_weights(self.dtype, &self.device);
         let weights = weights.with_dtype(held_dtype(&weights, DeviceKind::of(&self.device), self.dtype));
         let config = &self.files.transformer.config;
-        self.check_attention(config)?;
         Ok(Transformer::load(config, &weights, choices.weights, self.dtype)?.with_options(choices.forward))
     }
 
-    /// Tells how far a kernel's attention is from the plain one, where a kernel takes it; the CPU's is held against it in
-    /// the tests.
-    fn check_attention(&self, config: &FluxConfig) -> Result<()> {
-        let (heads, dim) = (config.num_attention_heads, config.attention_head_dim);
-        if let Some(event) = attention_event(nn::settle_attention(heads, dim, self.dtype, &self.device)?) {
-            self.observer.on(event);
+    /// Decides for the transformer's heads and the decoder's one wide head whether a kernel computes their attention, and
+    /// tells what was found; the CPU's is held against the plain one in the tests.
+    fn settle_attention(&self) -> Result<()> {
+        let config = &self.files.transformer.config;
+        let transformer = (config.num_attention_heads, config.attention_head_dim);
+        let decoder = self.files.vae.config.block_out_channels.last().map(|channels| (1, *channels));
+        for (heads, dim) in std::iter::once(transformer).chain(decoder) {
+            let checked = nn::settle_attention(heads, dim, self.dtype, &self.device)?;
+            if let Some(event) = attention_event(dim, checked) {
+                self.observer.on(event);
+            }
         }
         Ok(())
     }
@@ -159,16 +166,15 @@ pub fn decode(
     Ok(picture.crop(size))
 }
 
-/// What is told of a check of a kernel's attention.
-fn attention_event(checked: Checked) -> Option<Event> {
+/// What is told of a check of a kernel's attention over heads of `dim` channels.
+fn attention_event(dim: usize, checked: Checked) -> Option<Event> {
+    let found = |error: f64| format!("attention by flash-attn ({dim} channels) is {error:.1e} from the plain one");
     match checked {
         Checked::Plain => None,
-        Checked::Sound(error) => {
-            Some(Event::Detail(format!("attention by flash-attn is {error:.1e} from the plain one")))
-        }
+        Checked::Sound(error) => Some(Event::Detail(found(error))),
         Checked::Refused(error) => Some(Event::Warning(format!(
-            "attention by flash-attn is {error:.1e} from the plain one on this card, more than rounding: the plain one, \
-             which is slower and takes more memory, is used instead"
+            "{} on this card, more than rounding: the plain one, which is slower and takes more memory, is used instead",
+            found(error)
         ))),
     }
 }
@@ -243,10 +249,10 @@ mod tests {
 
     #[test]
     fn attention_that_is_far_off_is_warned_of() {
-        assert!(attention_event(Checked::Plain).is_none());
-        assert!(matches!(attention_event(Checked::Sound(4e-3)), Some(Event::Detail(_))));
+        assert!(attention_event(128, Checked::Plain).is_none());
+        assert!(matches!(attention_event(128, Checked::Sound(4e-3)), Some(Event::Detail(_))));
         for error in [0.1, f64::NAN, f64::INFINITY] {
-            let Some(Event::Warning(text)) = attention_event(Checked::Refused(error)) else { panic!("{error}") };
+            let Some(Event::Warning(text)) = attention_event(512, Checked::Refused(error)) else { panic!("{error}") };
             assert!(text.contains("is used instead"), "{text}");
         }
     }

@@ -13,11 +13,11 @@ use std::{fmt::Display, ops::Range, sync::Arc};
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
-use upload::Upload;
 
 pub use index::{STEMS, ShardIndex, open_folder, weight_files};
 pub use renamed::{Part, Renamed};
 pub use store::SafetensorsStore;
+pub use upload::{Ring, SLOTS};
 
 /// A place that holds tensors by name.
 pub trait TensorSource: Send + Sync {
@@ -76,13 +76,13 @@ pub struct Weights {
     prefix: String,
     dtype: DType,
     device: Device,
-    upload: Option<Upload>,
+    ring: Option<Ring>,
 }
 
 impl Weights {
     /// The whole of a source.
     pub fn new(source: Arc<dyn TensorSource>, dtype: DType, device: Device) -> Self {
-        Self { source, prefix: String::new(), dtype, device, upload: None }
+        Self { source, prefix: String::new(), dtype, device, ring: None }
     }
 
     /// The view one name segment further down: `weights.pp("transformer_blocks").pp(3)`.
@@ -100,7 +100,12 @@ impl Weights {
     /// # Errors
     /// When the device fails.
     pub fn beside_computation(&self) -> Result<Self> {
-        Ok(Self { upload: Upload::to(&self.device)?, ..self.clone() })
+        Ok(Self { ring: Ring::to(&self.device)?, ..self.clone() })
+    }
+
+    /// The ring that tensors travel through, where they travel beside computation.
+    pub fn ring(&self) -> Option<&Ring> {
+        self.ring.as_ref()
     }
 
     /// The number type tensors arrive in.
@@ -125,8 +130,8 @@ impl Weights {
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.check(name, shape)?;
         let load = |device: &Device| self.source.load(&self.full_name(name), self.dtype, device);
-        match &self.upload {
-            Some(upload) => upload.send(&load(&Device::Cpu)?),
+        match &self.ring {
+            Some(ring) => ring.send(&load(&Device::Cpu)?),
             None => load(&self.device),
         }
     }

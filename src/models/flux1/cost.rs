@@ -110,16 +110,19 @@ impl Forward<'_> {
         let ledger = Ledger::new(self.kind);
         let parameters = Parameters::of_configuration(self.held, &ledger);
         let model = Transformer::load_from(self.config, &parameters, self.mode, self.compute)?.with_options(options);
-        let weights_bytes = ledger.now_bytes();
+        let loaded = ledger.now_bytes();
         let (place, config) = (parameters.place(), self.config);
         let zeros = |shape: &[usize]| place.zeros(shape, DType::F32);
         let img = zeros(&[1, self.image_tokens, config.in_channels])?;
         let prompt_embeds = zeros(&[1, self.text_tokens, config.joint_attention_dim])?;
         let pooled = zeros(&[1, config.pooled_projection_dim])?;
-        let input_bytes = ledger.now_bytes() - weights_bytes;
+        let input_bytes = ledger.now_bytes() - loaded;
         let angles = [self.text_tokens + self.image_tokens, config.attention_head_dim / 2];
         let inputs = Inputs { img, prompt_embeds, pooled, cos: zeros(&angles)?, sin: zeros(&angles)? };
         model.velocity(&inputs, 1.0, Some(1.0))?;
+        drop(inputs);
+        // What was loaded, and the places of a ring, which the first pass fills and which stay.
+        let weights_bytes = ledger.now_bytes();
         Ok(ForwardCost {
             weights_bytes,
             working_bytes: ledger.peak_bytes() - weights_bytes - input_bytes,

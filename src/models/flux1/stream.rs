@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    nn::{Array, Blocks, Compute, Parameters, Place, WeightsMode},
+    nn::{Array, Blocks, Compute, Parameters, WeightsMode},
 };
 
 /// A block of either kind.
@@ -61,18 +61,6 @@ pub fn blocks(
     compute: Compute,
 ) -> Result<Blocks<Block>> {
     let kinds = [config.num_layers, config.num_single_layers];
-    let dry = match parameters.place() {
-        Place::Real(_) => None,
-        Place::Dry(ledger) => Some(ledger),
-    };
-    let loads = |parameters: Parameters| {
-        let config = config.clone();
-        Box::new(move |index| Block::load(index, &config, &parameters, compute))
-    };
-    match mode {
-        WeightsMode::Resident => Blocks::resident(&kinds, dry.as_ref(), loads(parameters.clone())),
-        WeightsMode::Stream => {
-            Ok(Blocks::streamed(&kinds, true, dry.as_ref(), loads(parameters.beside_computation()?)))
-        }
-    }
+    let config = config.clone();
+    Blocks::new(&kinds, mode, parameters, move |index, parameters| Block::load(index, &config, parameters, compute))
 }

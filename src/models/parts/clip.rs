@@ -211,10 +211,9 @@ fn embed(config: &ClipConfig, parameters: &Parameters, id_lists: &[Vec<u32>]) ->
 
 /// The layers, one after another.
 fn layers(config: &ClipConfig, parameters: &Parameters) -> Blocks<ClipLayer> {
-    let place = parameters.place();
-    let (config, parameters) = (config.clone(), parameters.clone());
+    let config = config.clone();
     let kinds = [config.num_hidden_layers];
-    Blocks::one_by_one(&kinds, &place, move |index| ClipLayer::load(&config, &parameters, index))
+    Blocks::one_by_one(&kinds, parameters, move |index, parameters| ClipLayer::load(&config, parameters, index))
 }
 
 fn load_final_norm(config: &ClipConfig, parameters: &Parameters) -> Result<LayerNorm> {

@@ -199,10 +199,9 @@ fn encode(
 
 /// The blocks, one after another.
 fn blocks(config: &T5Config, parameters: &Parameters) -> Blocks<T5Block> {
-    let place = parameters.place();
-    let (config, parameters) = (config.clone(), parameters.clone());
+    let config = config.clone();
     let kinds = [config.num_layers];
-    Blocks::one_by_one(&kinds, &place, move |index| T5Block::load(&config, &parameters, index))
+    Blocks::one_by_one(&kinds, parameters, move |index, parameters| T5Block::load(&config, parameters, index))
 }
 
 /// The relative position bias of each prompt, [H, T, T] f32; prompts of one length share one.
