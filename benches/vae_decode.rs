@@ -11,6 +11,7 @@ use dype::{
     Result,
     base::geometry::{ImageSize, LatentSize},
     base::progress::Silent,
+    models::flux1,
     models::parts::kl::{Banding, Decoder, Keep, VaeConfig},
     weights::{TensorSource, Weights},
 };
@@ -54,7 +55,7 @@ fn weights(tiny: bool) -> (VaeConfig, Weights) {
     let all: serde_json::Value = serde_json::from_str(text).expect("the fixture is JSON");
     let shapes: std::collections::HashMap<String, Vec<usize>> =
         serde_json::from_value(all["vae"].clone()).expect("names and shapes");
-    let config = VaeConfig::flux1();
+    let config = flux1::autoencoder();
     if !tiny {
         return (config, Weights::new(Arc::new(Random { shapes }), DType::F32, Device::Cpu));
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     error::{Error, Result},
-    models::flux1::FluxConfig,
+    models::flux1::{self, FluxConfig},
     models::parts::kl::VaeConfig,
     weights::TensorSource,
 };
@@ -85,7 +85,7 @@ pub(super) fn vae(source: &dyn TensorSource) -> Result<VaeConfig> {
         mid_block_add_attention: shapes.has("decoder.mid_block.attentions.0.to_q.weight"),
         use_quant_conv: shapes.has("quant_conv.weight"),
         use_post_quant_conv: shapes.has("post_quant_conv.weight"),
-        ..VaeConfig::flux1()
+        ..flux1::autoencoder()
     })
 }
 

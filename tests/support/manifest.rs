@@ -13,8 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use dype::{
     Error, Result,
     base::json::read_json,
-    models::flux1::FluxConfig,
-    models::parts::kl::VaeConfig,
+    models::flux1::{FluxConfig, autoencoder},
     models::{ModelFiles, ModelPart, ModelRequest},
     weights::TensorSource,
 };
@@ -27,7 +26,7 @@ pub fn flux1() -> ModelFiles {
     let source = |part| Arc::new(ManifestSource::diffusers(part));
     ModelFiles {
         transformer: ModelPart { config: FluxConfig::flux1_dev(), source: source("transformer") },
-        vae: ModelPart { config: VaeConfig::flux1(), source: source("vae") },
+        vae: ModelPart { config: autoencoder(), source: source("vae") },
         ..tiny
     }
 }

@@ -1,5 +1,6 @@
 //! The FLUX.1 transformer.
 
+mod autoencoder;
 pub mod bfl;
 pub mod blocks;
 mod budget;
@@ -12,6 +13,7 @@ mod stream;
 pub mod text;
 mod transformer;
 
+pub use autoencoder::autoencoder;
 pub use budget::{ForwardOptions, forward_memory_bytes, step_flops};
 pub use config::FluxConfig;
 pub use hub_files::{FluxFiles, FluxPart};
