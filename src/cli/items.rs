@@ -194,7 +194,7 @@ mod tests {
             guidance: 4.5,
             max_sequence_length: None,
             rng: Rng::TorchCpu,
-            method: Method::Yarn,
+            method: Method::YARN,
             dype: Some(DypeSettings::default()),
             base_resolution: None,
             mu: Mu::Pinned,

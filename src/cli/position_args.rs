@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::values;
-use crate::methods::{DypeSettings, Method, Thresholds};
+use crate::methods::{DYPE_SCALE, DYPE_THRESHOLDS, DypeSettings, Method, Thresholds};
 use crate::sampling::Mu;
 
 /// Flags of position extrapolation, as typed.
@@ -22,7 +22,7 @@ pub struct PositionArgs {
 #[command(next_help_heading = "Position")]
 pub struct MethodArgs {
     /// How positions beyond the training resolution are made: yarn and ntk rescale the rotary frequencies, base keeps them
-    #[arg(long, value_name = "METHOD", default_value_t = Method::Yarn, value_parser = methods(), hide_possible_values = true)]
+    #[arg(long, value_name = "METHOD", default_value_t = Method::YARN, value_parser = methods(), hide_possible_values = true)]
     pub method: Method,
 
     /// Extrapolate the same at every step: no DyPE
@@ -67,11 +67,11 @@ impl PositionArgs {
         let has_lambdas = self.tuning.dype_scale.is_some() || self.tuning.dype_exponent.is_some();
         let has_thresholds = self.tuning.dype_thresholds == Thresholds::Power;
         let mut notes = Vec::new();
-        if has_lambdas && method == Method::Base {
+        if has_lambdas && !method.spec().has(&DYPE_SCALE) {
             notes
                 .push("--dype-scale and --dype-exponent have no effect with --method base, which extrapolates nothing");
         }
-        if has_thresholds && (method != Method::Yarn || no_dype) {
+        if has_thresholds && (no_dype || !method.spec().has(&DYPE_THRESHOLDS)) {
             notes.push("--dype-thresholds has no effect here: it is about --method yarn with DyPE");
         }
         notes
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn without_flags_it_is_the_papers_dy_yarn() {
         let args = parse(&[]).expect("no flags are needed");
-        assert_eq!(args.choice.method, Method::Yarn);
+        assert_eq!(args.choice.method, Method::YARN);
         assert_eq!(args.dype(), Some(DypeSettings::default()));
         assert_eq!(args.tuning.mu, None);
     }

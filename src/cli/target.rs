@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::{
     base::geometry::ImageSize,
     error::Result,
-    output::{self, Format},
-    recipe::settings::Request,
+    output::Format,
+    recipe::{self, settings::Request},
 };
 
 /// The folder of pictures that are given no place. Source: the reference's `run_dype.py`.
@@ -59,7 +59,7 @@ impl Target {
             Self::File(file) => file.clone(),
             Self::Folder(folder) => {
                 let method = request.method.to_string();
-                folder.join(output::reference_name(request.seed, &method, request.dype.is_some(), request.size))
+                folder.join(recipe::reference_name(request.seed, &method, request.dype.is_some(), request.size))
             }
         }
     }

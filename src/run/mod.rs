@@ -6,6 +6,7 @@
 mod checkpoint;
 mod existing;
 mod identity;
+mod job;
 mod make;
 pub mod pipeline;
 mod preview;
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub use checkpoint::{FOLDER as CHECKPOINT_FOLDER, clean, sized};
+pub use job::{Job, Pass, Start};
 pub use preview::Preview;
 pub use provenance::VERSION as PROVENANCE_VERSION;
 pub use runner::Runner;

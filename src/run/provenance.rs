@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::{
+    methods,
     models::Identity,
     output::{Provenance, parameters_text},
     plan::Machine,
@@ -25,7 +26,7 @@ fn parameters(settings: &Settings, model: &Identity) -> String {
         ("Seed", settings.seed.to_string()),
         ("Size", format!("{}x{}", settings.width, settings.height)),
         ("Model", model.to_string()),
-        ("Position", if settings.dype { format!("dy_{}", settings.method) } else { settings.method.clone() }),
+        ("Position", methods::label(&settings.method, settings.dype)),
         ("RNG", settings.rng.clone()),
         ("Version", format!("dype {}", env!("CARGO_PKG_VERSION"))),
     ];

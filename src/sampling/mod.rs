@@ -7,8 +7,11 @@ mod latents;
 mod noise;
 pub mod preview;
 mod sigmas;
+mod spectrum;
 
-pub use euler::{Denoiser, StepInfo, denoise};
+pub use crate::models::{SchedulerConfig, TimeShift};
+pub use euler::{After, Denoiser, Progress, State, StepInfo, denoise};
 pub use latents::{pack, unpack};
 pub use noise::{Card, Rng, noise};
-pub use sigmas::{Mu, SchedulerConfig, TimeShift, resolve_mu, sigmas};
+pub use sigmas::{Mu, resolve_mu, sigmas};
+pub use spectrum::spectrum;

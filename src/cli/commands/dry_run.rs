@@ -4,9 +4,9 @@ use std::{fmt::Write, time::Duration};
 
 use serde_json::json;
 
-use super::{execute, items::Planned, model_source::ModelSource, report};
 use crate::{
     base::memory::Bytes,
+    cli::{execute, items::Planned, model_source::ModelSource, report},
     hub::DownloadPlan,
     output,
     plan::{Machine, Plan, SpeedBook},
@@ -31,8 +31,8 @@ pub fn run(
         });
         return Ok(());
     }
-    let files = source.open(&crate::base::progress::Silent)?;
-    let items = execute::plan_items(planned, &files, machine, None)?;
+    let model = source.open(&crate::base::progress::Silent)?;
+    let items = execute::plan_items(planned, &*model, machine, None)?;
     let speed = SpeedBook::open().get(&machine.name());
     let time = |item: &Item| {
         let steps = item.plan.step_flops.saturating_mul(item.settings.steps as u64);
