@@ -5,7 +5,7 @@ mod support;
 use candle_core::{DType, Device};
 use dype::{
     base::geometry::ImageSize,
-    models::flux1::ForwardOptions,
+    models::flux1::{ForwardOptions, LATENTS},
     plan::{Machine, Plan, Task},
 };
 use support::manifest::flux1;
@@ -23,7 +23,7 @@ fn a_processor_s_pieces_follow_from_memory_alone() {
             assert_eq!(plan.choices.forward, ForwardOptions::default(), "{side_px} px, {dtype:?}");
             // The stream alone: 3072 channels of every token.
             let largest = plan.largest_tensor_elements;
-            assert!(largest >= 3072 * (size.tokens().count() as u64 + 512), "{largest}");
+            assert!(largest >= 3072 * (LATENTS.tokens(size).count() as u64 + 512), "{largest}");
         }
     }
 }

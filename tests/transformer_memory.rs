@@ -13,8 +13,9 @@ use candle_core::{DType, Device, Tensor};
 use dype::{
     base::{device::DeviceKind, geometry::TokenGrid, json::read_json},
     methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
-    models::flux1::{Compute, FluxConfig, Forward, ForwardOptions, RopeTables, Transformer, WeightsMode, text_cost},
+    models::flux1::{Compute, FluxConfig, Forward, ForwardOptions, Transformer, WeightsMode, text_cost},
     models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder},
+    nn::RopeTables,
     weights::{SafetensorsStore, Weights},
 };
 
@@ -105,7 +106,14 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
             text_tokens: text,
         };
         let pass = |model: &Transformer| {
-            let rope = RopeTables::new(&config, grid, text, &Still, &Moment::at(1.0), &Device::Cpu).expect("tables");
+            let rope = RopeTables::new(
+                &config.position_ids(grid, text),
+                config.base_patches(),
+                &Still,
+                &Moment::at(1.0),
+                &Device::Cpu,
+            )
+            .expect("tables");
             model.forward(&img, &txt, &pooled, 1.0, Some(1.0), &rope).expect("forward");
         };
         for (token_chunk, query_rows, heads) in [(4096, 256, 1), (512, 128, 4), (128, 64, 1)] {

@@ -150,38 +150,6 @@ fn own(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result<Array> {
     Ok(out) // [C, H·D]
 }
 
-/// The most that a kernel's attention may be from the plain one: some roundings to bf16, which are 0.4% each.
-const MOST_ERROR: f64 = 0.02;
-
-/// What a check of a kernel found.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Checked {
-    /// No kernel takes such heads here; the plain attention is used.
-    Plain,
-    /// The kernel is used; this far from the plain attention, as ‖a - b‖ / ‖b‖.
-    Sound(f64),
-    /// The kernel is that far off and will not be used: the plain attention is.
-    Refused(f64),
-}
-
-/// Holds FlashAttention against the plain attention for heads of `dim` channels in `dtype`, where it would be used, and
-/// decides for this process whether it is. Done before plans are made: they follow what is decided.
-///
-/// # Errors
-/// When the device fails.
-pub fn settle_attention(heads: usize, dim: usize, dtype: DType, device: &Device) -> Result<Checked> {
-    if !flash::takes(crate::base::device::DeviceKind::of(device), dtype, dim) {
-        return Ok(Checked::Plain);
-    }
-    let error = attention_error(heads, dim, dtype, device)?;
-    // NaN too is more than it may be.
-    if error <= MOST_ERROR {
-        return Ok(Checked::Sound(error));
-    }
-    flash::refuse(dtype, dim);
-    Ok(Checked::Refused(error))
-}
-
 /// How far the attention of this device is from the plain one made of tensors: ‖a - b‖ / ‖b‖ on a small slice of numbers,
 /// `heads` of `dim` channels in `dtype`.
 ///

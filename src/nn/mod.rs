@@ -10,6 +10,7 @@
 
 mod array;
 mod attention;
+mod attention_check;
 mod compute;
 mod embedding;
 pub mod kernels;
@@ -18,15 +19,15 @@ mod linear;
 mod norm;
 mod parameters;
 mod place;
+mod rope;
 mod stream;
 mod view;
 
 use candle_core::DType;
 
 pub use array::{Array, launches};
-pub use attention::{
-    Attention, AttentionTiles, Bias, Checked, KeyBias, Scale, attention, attention_error, settle_attention,
-};
+pub use attention::{Attention, AttentionTiles, Bias, KeyBias, Scale, attention, attention_error};
+pub use attention_check::settle_attention;
 pub use compute::{Compute, Products};
 pub use embedding::embedding_rows;
 pub use ledger::{Held, Ledger};
@@ -34,6 +35,7 @@ pub use linear::{Activation, Form, Linear, LowRank, product};
 pub use norm::{LayerNorm, NORM_EPS, RmsNorm, Rotation, add_gated, heads_of, norm_modulate, split_heads};
 pub use parameters::Parameters;
 pub use place::Place;
+pub use rope::{PositionAxis, PositionIds, RopeTables, TokenRun};
 pub use stream::{Blocks, WeightsMode};
 
 use crate::error::Error;

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use super::{Ledger, Parameters, Place};
+use super::{Ledger, Parameters};
 use crate::{
     error::{Error, Result},
     weights::{Ring, SLOTS},

@@ -3,7 +3,7 @@
 use super::{Machine, Plan, Task};
 use crate::{
     base::{device::DeviceKind, geometry::ImageSize, memory::Bytes},
-    models::{ModelFiles, flux1::WeightsMode},
+    models::{Model, WeightsMode},
 };
 
 /// Of the planned peak, what the next try may take: enough less to matter, whatever was in the way.
@@ -11,18 +11,18 @@ const SHRUNK: f64 = 0.8;
 
 /// Advice after `plan` met a full device: the same picture in less memory where that can be planned, else the largest of
 /// its shape that can. All of it is dry passes, for a device of this kind.
-pub fn what_fits(files: &ModelFiles, plan: &Plan, machine: &Machine, kind: DeviceKind) -> String {
+pub fn what_fits(model: &dyn Model, plan: &Plan, machine: &Machine, kind: DeviceKind) -> String {
     let budget = shrunk(plan.peak_bytes.most());
     let memory = budget.flag();
     let less = Machine { budget: Some(budget), weights: None, ..machine.clone() };
-    let fitting = |size: ImageSize| Plan::on(files, &Task { size, ..plan.task.clone() }, &less, kind).ok();
+    let fitting = |size: ImageSize| Plan::on(model, &Task { size, ..plan.task.clone() }, &less, kind).ok();
     let close = "close what else uses the device";
     if let Some(smaller) = fitting(plan.task.size) {
         let streams = smaller.choices.weights == WeightsMode::Stream && plan.choices.weights != WeightsMode::Stream;
         let weights = if streams { " --weights stream" } else { "" };
         return format!("{close}, or try --memory {memory}{weights}, for which this picture can be planned too");
     }
-    match sizes_below(plan.task.size).find(|size| fitting(*size).is_some()) {
+    match sizes_below(plan.task.size, model.facts().latents.px_per_token()).find(|size| fitting(*size).is_some()) {
         Some(size) => format!(
             "{close}; in {budget} would fit --height {} --width {} (with --memory {memory})",
             size.height_px, size.width_px
@@ -39,7 +39,7 @@ fn shrunk(bytes: u64) -> Bytes {
 }
 
 /// Sizes of the same shape, by sixteenths of the side, the largest first.
-fn sizes_below(size: ImageSize) -> impl Iterator<Item = ImageSize> {
-    let part = |px: usize, sixteenths: usize| (px * sixteenths / 16).next_multiple_of(16);
+fn sizes_below(size: ImageSize, side: usize) -> impl Iterator<Item = ImageSize> {
+    let part = move |px: usize, sixteenths: usize| (px * sixteenths / 16).next_multiple_of(side);
     (1..16).rev().filter_map(move |k| ImageSize::new(part(size.height_px, k), part(size.width_px, k)).ok())
 }

@@ -7,18 +7,15 @@ use candle_core::{DType, Device};
 use serde::Serialize;
 
 use crate::{
-    base::{
-        device::DeviceKind,
-        geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
-        memory::Bytes,
-    },
+    base::{device::DeviceKind, geometry::ImageSize, memory::Bytes},
     error::{Error, Result},
     models::flux1::{
-        Compute, Forward, ForwardCost, ForwardOptions, WeightsMode, held_dtype, text_cost, transformer_tensors,
+        self, Compute, Flux1, Forward, ForwardCost, ForwardOptions, WeightsMode, held_dtype, text_cost,
+        transformer_tensors,
     },
-    models::parts::kl::{Banding, Side, VaeConfig, Way, Ways},
+    models::parts::kl::{Banding, Way},
     models::parts::{ClipEncoder, T5Encoder, clip_tensors, t5_tensors},
-    models::{ModelFiles, manifest},
+    models::{Decode, Model, manifest},
     nn::Ledger,
     weights::{Expected, TensorSource},
 };
@@ -168,8 +165,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Memory`] when the budget is below the least that would do.
-    pub fn new(files: &ModelFiles, task: &Task, machine: &Machine) -> Result<Self> {
-        Self::on(files, task, machine, DeviceKind::of(&machine.device))
+    pub fn new(model: &dyn Model, task: &Task, machine: &Machine) -> Result<Self> {
+        Self::on(model, task, machine, DeviceKind::of(&machine.device))
     }
 
     /// The same for the machine with another kind of device: all of it is dry passes, so that a GPU's plan can be made,
@@ -177,9 +174,10 @@ impl Plan {
     ///
     /// # Errors
     /// As [`Plan::new`].
-    pub fn on(files: &ModelFiles, task: &Task, machine: &Machine, kind: DeviceKind) -> Result<Self> {
+    pub fn on(model: &dyn Model, task: &Task, machine: &Machine, kind: DeviceKind) -> Result<Self> {
+        let Some(files) = model.flux1() else { return Err(Error::model("no plan for this kind of model", "")) };
         let budget = machine.budget.map_or(u64::MAX, |bytes| bytes.0);
-        let grid = task.size.tokens();
+        let grid = model.facts().latents.tokens(task.size);
         let text = PROCESS_BYTES + text_ledger(files, task, machine, kind)?.peak_bytes();
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
@@ -187,7 +185,8 @@ impl Plan {
         let kept = if kind.is_cpu() { kept_bytes(&[text]) } else { 0 };
         let Denoising { mode, options, cost, peak } = denoise_choice(files, task, machine, (kind, kept), budget)?;
         let decode_kept = if kind.is_cpu() { kept_bytes(&[text, peak - kept]) } else { 0 };
-        let (decode, decode_peak) = decode_choice(&files.vae.config, (kind, machine.dtype), grid, decode_kept, budget)?;
+        let (decode, decode_peak) =
+            decode_choice(model.decoder(), (kind, machine.dtype), task.size, decode_kept, budget)?;
         let (step_flops, decode_flops) = (cost.flops, decode.cost.flops);
         Ok(Self {
             task: task.clone(),
@@ -221,7 +220,7 @@ impl Plan {
 }
 
 /// What a run reads of each part: every tensor once, whatever other names or tensors its file holds.
-fn stored_bytes(files: &ModelFiles) -> Result<WeightsBytes> {
+fn stored_bytes(files: &Flux1) -> Result<WeightsBytes> {
     let sum = |source: &dyn TensorSource, tensors: Vec<Expected>| {
         tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum()
     };
@@ -230,12 +229,12 @@ fn stored_bytes(files: &ModelFiles) -> Result<WeightsBytes> {
         text_encoder: sum(&*clip.source, clip_tensors(&clip.config()?)?),
         text_encoder_2: sum(&*t5.source, t5_tensors(&t5.config()?)?),
         transformer: sum(&*files.transformer.source, transformer_tensors(&files.transformer.config)?),
-        vae: sum(&*files.vae.source, manifest::decoder(&files.vae.config)),
+        vae: sum(&*files.vae.part.source, manifest::decoder(&files.vae.part.config)),
     })
 }
 
 /// Both text encoders, over all prompts.
-fn text_ledger(files: &ModelFiles, task: &Task, machine: &Machine, kind: DeviceKind) -> Result<Ledger> {
+fn text_ledger(files: &Flux1, task: &Task, machine: &Machine, kind: DeviceKind) -> Result<Ledger> {
     // Headers are read, wherever the numbers will go.
     let (dtype, here) = (machine.dtype, &Device::Cpu);
     let clip = ClipEncoder::open(files.text_encoder.config()?, files.text_encoder_weights(dtype, here));
@@ -260,14 +259,14 @@ struct Denoising {
 
 /// Denoising: resident weights where they fit, streamed ones where not, and pieces that fit into the rest.
 fn denoise_choice(
-    files: &ModelFiles,
+    files: &Flux1,
     task: &Task,
     machine: &Machine,
     (kind, kept): (DeviceKind, u64),
     budget: u64,
 ) -> Result<Denoising> {
     let config = &files.transformer.config;
-    let (image_tokens, text_tokens) = (task.size.tokens().count(), task.text_tokens);
+    let (image_tokens, text_tokens) = (flux1::LATENTS.tokens(task.size).count(), task.text_tokens);
     let weights = files.transformer_weights(machine.dtype, &Device::Cpu);
     let forward = |mode| Forward {
         config,
@@ -280,7 +279,7 @@ fn denoise_choice(
     };
     // The next latents and their sum, and the prompts that wait for their pictures.
     let waiting = task.prompts.saturating_sub(1) * text_tokens * config.joint_attention_dim;
-    let beside = PROCESS_BYTES + kept + (4 * (2 * image_tokens * TOKEN_CHANNELS + waiting)) as u64;
+    let beside = PROCESS_BYTES + kept + (4 * (2 * image_tokens * flux1::LATENTS.token_channels() + waiting)) as u64;
     let fits = || -> Result<bool> {
         let cost = forward(WeightsMode::Resident).cost(ForwardOptions::default())?;
         Ok(beside.saturating_add(cost.peak_bytes()) <= budget)
@@ -305,15 +304,17 @@ fn denoise_choice(
 /// # Errors
 /// [`Error::Memory`] when none fits.
 pub fn decode_choice(
-    config: &VaeConfig,
+    decoder: &dyn Decode,
     on: (DeviceKind, DType),
-    grid: TokenGrid,
+    size: ImageSize,
     kept: u64,
     budget: u64,
 ) -> Result<(Way, u64)> {
-    let size = grid.image();
+    let geometry = decoder.geometry();
+    let grid = geometry.tokens(size);
+    let size = geometry.image(grid);
     let picture = PROCESS_BYTES + kept + 3 * (size.height_px * size.width_px) as u64;
-    let ways = Ways::new(config, Side::Decoder, on, grid.latents())?;
+    let ways = decoder.ways(on, geometry.latents(grid))?;
     let peak = |way: &Way| picture + way.cost.memory_bytes;
     let best = ways.best(budget.saturating_sub(picture));
     let least = || too_small("decoding", ways.least().map_or(picture, peak), budget);

@@ -1,21 +1,25 @@
 //! The FLUX.1 transformer.
 
+mod autoencoder;
 pub mod bfl;
 pub mod blocks;
 mod config;
 mod cost;
-mod hub_files;
+mod family;
+mod infer;
+mod latent_rgb;
 pub mod layers;
-pub(crate) mod recognise;
-mod rope;
 mod stream;
 pub mod text;
 mod transformer;
 
+use crate::nn::RopeTables;
+
 pub use crate::nn::{Compute, WeightsMode};
-pub use config::FluxConfig;
+pub use autoencoder::autoencoder;
+pub use config::{FluxConfig, LATENTS};
 pub use cost::{Forward, ForwardCost, ForwardOptions, held_dtype, text_cost, transformer_tensors};
-pub use hub_files::{FluxFiles, FluxPart};
-pub use rope::RopeTables;
+pub use family::{FAMILY, Flux1, Flux1Family};
+pub use latent_rgb::LATENT_RGB;
 pub use stream::{Block, blocks as block_stream};
 pub use transformer::Transformer;
