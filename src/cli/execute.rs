@@ -16,6 +16,7 @@ use super::{
     report::Report,
 };
 use crate::{
+    base::device::DeviceKind,
     base::progress::{Event, Observer},
     error::Error,
     models::Model,
@@ -47,7 +48,7 @@ pub struct Job<'a> {
 /// For one picture whatever failed; for several [`Error::Unfinished`] when some failed, and what kept all from being made.
 pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) -> anyhow::Result<()> {
     let device = device::open(job.machine.device, report)?;
-    let dtype = device::compute_dtype(job.machine.dtype.map(Into::into), &device);
+    let dtype = device::compute_dtype(job.machine.dtype.map(Into::into), DeviceKind::of(&device))?;
     for wish in &mut job.wishes {
         // Told to whoever looks at the picture: another machine could not know which card was in use.
         wish.request.rng = wish.request.rng.on(&device)?;
