@@ -2,6 +2,8 @@
 //!
 //! Height always comes before width.
 
+use crate::error::Error;
+
 /// Pixels per token: the autoencoder's factor of 8, times patches of 2 x 2 latents.
 pub const PX_PER_TOKEN: usize = 16;
 /// Latent rows (or columns) per token.
@@ -115,6 +117,12 @@ impl std::fmt::Display for InvalidSide {
 }
 
 impl std::error::Error for InvalidSide {}
+
+impl From<InvalidSide> for Error {
+    fn from(side: InvalidSide) -> Self {
+        Self::request(side.to_string(), "choose a size such as --height 4096 --width 4096")
+    }
+}
 
 impl std::fmt::Display for ImageSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     error::{Error, Result},
     output,
-    recipe::settings::Settings,
+    recipe::Recipe,
     run::PROVENANCE_VERSION,
 };
 
@@ -15,8 +15,8 @@ use crate::{
 pub struct Pictured {
     /// The whole of it.
     pub json: Value,
-    /// The settings in it.
-    pub settings: Settings,
+    /// What it was made with.
+    pub recipe: Recipe,
 }
 
 /// Reads a picture's provenance.
@@ -42,12 +42,11 @@ pub fn read(file: &Path) -> Result<Pictured> {
         );
         return Err(Error::request(what, "update dype; `dype info --json` prints what the picture says"));
     }
-    let settings = json.get("settings").cloned().unwrap_or_default();
-    let settings = serde_json::from_value(settings).map_err(|error| {
+    let recipe = Recipe::of_picture(json.get("settings").unwrap_or(&Value::Null)).map_err(|error| {
         let what = format!("{}: its settings make no sense: {error}", file.display());
         Error::request(what, "the picture was edited, or comes from another version of dype")
     })?;
-    Ok(Pictured { json, settings })
+    Ok(Pictured { json, recipe })
 }
 
 /// What the picture says, whatever version wrote it.

@@ -24,6 +24,7 @@ use crate::{
     error::{Error, Result},
     models::flux1::FluxConfig,
     models::parts::kl::VaeConfig,
+    recipe::ModelFacts,
     sampling::SchedulerConfig,
     weights::{TensorSource, Weights},
 };
@@ -223,6 +224,14 @@ impl ModelFiles {
         // transformers writes 1e30 for "no limit", which is no u64.
         let most = read_json::<Value>(&config)?.get("model_max_length").and_then(Value::as_u64);
         Ok(most.and_then(|most| usize::try_from(most).ok()).filter(|most| *most > 0))
+    }
+
+    /// What fills the gaps of a recipe.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::text_tokens`].
+    pub fn recipe_facts(&self) -> Result<ModelFacts> {
+        Ok(self.transformer.config.recipe_facts(self.text_tokens()?))
     }
 
     /// The transformer's tensors as `dtype` on `device`.

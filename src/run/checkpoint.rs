@@ -16,7 +16,7 @@ use crate::{
     base::geometry::ImageSize,
     error::{Error, Result},
     output::{self, LatentsFile},
-    recipe::settings::Settings,
+    recipe::Recipe,
 };
 
 /// The folder of checkpoints, in the folder of the pictures.
@@ -55,10 +55,9 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Disk`] when the file cannot be written; what was there stays then.
-    pub fn save(&self, step: usize, latents: &Tensor, settings: &Settings) -> Result<()> {
-        let size = ImageSize { height_px: settings.height, width_px: settings.width };
-        let mut metadata = sized(size);
-        let settings = serde_json::to_string(settings).unwrap_or_default();
+    pub fn save(&self, step: usize, latents: &Tensor, recipe: &Recipe) -> Result<()> {
+        let mut metadata = sized(recipe.size());
+        let settings = serde_json::to_string(recipe).unwrap_or_default();
         metadata.extend([("format", FORMAT.to_owned()), ("step", step.to_string()), ("settings", settings)].map(own));
         metadata.insert("key".to_owned(), self.key.clone());
         let file = LatentsFile { latents: latents.clone(), metadata };

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{models::Identity, plan::Machine, recipe::settings::Settings};
+use crate::{models::Identity, plan::Machine, recipe::Recipe};
 
 /// What a picture is known by: its settings and its model.
 ///
@@ -13,9 +13,9 @@ pub fn picture_key(settings: &Value, model: &Value) -> String {
 }
 
 /// What a checkpoint is known by: all that its picture is, and all that could change the bits of its latents.
-pub fn checkpoint_key(settings: &Settings, model: &Identity, machine: &Machine) -> String {
+pub fn checkpoint_key(recipe: &Recipe, model: &Identity, machine: &Machine) -> String {
     digest(&json!({
-        "settings": settings,
+        "settings": recipe,
         "model": model,
         "device": machine.device_name(),
         "dtype": machine.dtype.as_str(),

@@ -30,17 +30,15 @@ impl Runner<'_> {
         let checkpoint = self.checkpoint(item);
         let before = self.earlier_progress(item, &checkpoint);
         let resumed_from = before.as_ref().map(|progress| progress.step);
-        let provenance = provenance::of(&item.settings, &self.files.identity, self.machine);
+        let provenance = provenance::of(&item.recipe, &self.files.identity, self.machine);
         let latents = match before {
-            Some(Progress { step, latents }) if step == item.settings.steps => {
-                latents.to_device(&self.machine.device)?
-            }
+            Some(Progress { step, latents }) if step == item.recipe.steps => latents.to_device(&self.machine.device)?,
             before => self.denoise(item, before, coming, &checkpoint, &provenance, &mut times)?,
         };
         self.save_latents(item, &latents, &provenance)?;
         self.make_room_for_decoder(item, coming.len() == 1);
         let started = Instant::now();
-        let picture = self.pipeline.decode(&latents, item.request.size, &item.plan.choices)?;
+        let picture = self.pipeline.decode(&latents, item.recipe.size(), &item.plan.choices)?;
         times.decode = started.elapsed();
         self.note_speed(item, resumed_from.unwrap_or(0), &times);
         let started = Instant::now();
@@ -61,10 +59,10 @@ impl Runner<'_> {
             }
             return None;
         }
-        match checkpoint.load(item.settings.steps) {
+        match checkpoint.load(item.recipe.steps) {
             Ok(progress) => {
                 if let Some(Progress { step, .. }) = &progress {
-                    self.note(format!("going on after step {step} of {}, from {file}", item.settings.steps));
+                    self.note(format!("going on after step {step} of {}, from {file}", item.recipe.steps));
                 }
                 progress
             }
@@ -104,10 +102,10 @@ impl Runner<'_> {
     ) -> Result<Tensor> {
         let start = match before {
             Some(Progress { step, latents }) => (step, latents.to_device(&self.machine.device)?),
-            None => (0, self.pipeline.noise(&item.request)?),
+            None => (0, self.pipeline.noise(&item.recipe)?),
         };
         let mut last = start.1.clone();
-        self.pipeline.denoise(transformer, &item.request, embeddings, start, &mut |step, latents| {
+        self.pipeline.denoise(transformer, &item.recipe, embeddings, start, &mut |step, latents| {
             self.keep(item, checkpoint, step, latents);
             self.show(item, provenance, step, [&last, latents]);
             last = latents.clone();
@@ -123,7 +121,7 @@ impl Runner<'_> {
         if every == 0 || (!done.is_multiple_of(every) && done != step.steps) {
             return;
         }
-        if let Err(error) = checkpoint.save(done, latents, &item.settings)
+        if let Err(error) = checkpoint.save(done, latents, &item.recipe)
             && !self.told_of_lost_checkpoint.replace(true)
         {
             let advice = "free some space there, or --resume can only go on from the checkpoint before";
@@ -144,7 +142,7 @@ impl Runner<'_> {
 
     fn save_latents(&self, item: &Item, latents: &Tensor, provenance: &Provenance) -> Result<()> {
         let Some(path) = &item.latents else { return Ok(()) };
-        let mut metadata = checkpoint::sized(item.request.size);
+        let mut metadata = checkpoint::sized(item.recipe.size());
         metadata.insert("parameters".to_owned(), provenance.parameters.clone());
         metadata.insert("provenance".to_owned(), provenance.json.to_string());
         let path = output::numbered(path, item.index as u64 + 1);
@@ -169,7 +167,7 @@ impl Runner<'_> {
 
     /// Keeps how fast this machine was, for the next estimate.
     fn note_speed(&mut self, item: &Item, first_step: usize, times: &Times) {
-        let steps = (item.settings.steps - first_step) as f64;
+        let steps = (item.recipe.steps - first_step) as f64;
         if steps == 0.0 {
             return;
         }

@@ -16,7 +16,7 @@ use crate::{
     nn::kernels::flash,
     output::Picture,
     plan::{self, Choices},
-    recipe::settings::{ModelFacts, Request},
+    recipe::Recipe,
     sampling::{self, Denoiser, SchedulerConfig, StepInfo},
 };
 
@@ -48,12 +48,12 @@ impl<'a> Pipeline<'a> {
         Ok(Self { files, encoders, scheduler, device, dtype, observer })
     }
 
-    /// The sigmas of a request: steps + 1 values, the last 0.
+    /// The sigmas of a recipe: steps + 1 values, the last 0.
     ///
     /// # Errors
     /// [`crate::Error::Request`] when its steps or mu give no schedule.
-    pub fn sigmas(&self, request: &Request) -> Result<Vec<f64>> {
-        sampling::sigmas(&self.scheduler, request.steps, request.size.tokens().count(), request.mu)
+    pub fn sigmas(&self, recipe: &Recipe) -> Result<Vec<f64>> {
+        sampling::sigmas(&self.scheduler, recipe.steps, recipe.size().tokens().count(), recipe.mu)
     }
 
     /// Prompts to embeddings, of at most `max_sequence_length` T5 tokens. The encoders' weights come and go here.
@@ -88,13 +88,13 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// The noise a request starts from: packed latents [1, N, 64], f32.
+    /// The noise a recipe starts from: packed latents [1, N, 64], f32.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn noise(&self, request: &Request) -> Result<Tensor> {
-        let shape = request.size.tokens().latents().shape();
-        let noise = sampling::noise(request.rng.on(&self.device)?, request.seed, &shape);
+    pub fn noise(&self, recipe: &Recipe) -> Result<Tensor> {
+        let shape = recipe.size().tokens().latents().shape();
+        let noise = sampling::noise(recipe.rng.on(&self.device)?, recipe.seed, &shape);
         sampling::pack(&Tensor::from_vec(noise, &shape, &self.device)?)
     }
 
@@ -106,16 +106,16 @@ impl<'a> Pipeline<'a> {
     pub fn denoise(
         &self,
         transformer: &Transformer,
-        request: &Request,
+        recipe: &Recipe,
         embeddings: &PromptEmbeddings,
         start: (usize, Tensor),
         after_step: &mut dyn FnMut(&StepInfo, &Tensor) -> Result<()>,
     ) -> Result<Tensor> {
-        let sigmas = self.sigmas(request)?;
-        let mut denoiser = FluxDenoiser::new(self, transformer, request, embeddings);
+        let sigmas = self.sigmas(recipe)?;
+        let mut denoiser = FluxDenoiser::new(self, transformer, recipe, embeddings);
         let schedule = denoiser.schedule;
         let stage = Stage::Denoise;
-        self.observer.on(Event::Begin { stage, total: request.steps as u64 });
+        self.observer.on(Event::Begin { stage, total: recipe.steps as u64 });
         let (first, latents) = start;
         let observer = self.observer;
         if first > 0 {
@@ -126,8 +126,8 @@ impl<'a> Pipeline<'a> {
             observer.on(Event::Advance { stage, done: step.index as u64 + 1, detail });
             after_step(step, latents)
         })?;
-        let plural = if request.steps == 1 { "" } else { "s" };
-        observer.on(Event::End { stage, detail: format!("{} step{plural}", request.steps) });
+        let plural = if recipe.steps == 1 { "" } else { "s" };
+        observer.on(Event::End { stage, detail: format!("{} step{plural}", recipe.steps) });
         Ok(latents)
     }
 
@@ -200,20 +200,18 @@ impl<'a> FluxDenoiser<'a> {
     fn new(
         pipeline: &Pipeline<'_>,
         transformer: &'a Transformer,
-        request: &Request,
+        recipe: &Recipe,
         embeddings: &'a PromptEmbeddings,
     ) -> Self {
         let own = &pipeline.files.transformer.config;
-        let facts = ModelFacts::of(own);
-        let base_resolution = Some(facts.base_resolution_px(request.base_resolution));
         Self {
             transformer,
             embeddings,
-            guidance: facts.takes_guidance.then_some(request.guidance),
-            config: FluxConfig { base_resolution, ..own.clone() },
-            grid: request.size.tokens(),
-            scaler: request.scaler(&facts),
-            schedule: request.schedule(&facts),
+            guidance: recipe.guidance,
+            config: FluxConfig { base_resolution: Some(recipe.base_resolution), ..own.clone() },
+            grid: recipe.size().tokens(),
+            scaler: recipe.scaler(),
+            schedule: recipe.schedule(),
             tables: None,
         }
     }

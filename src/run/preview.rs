@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::Item;
 use crate::{
-    base::geometry::ImageSize,
     error::Result,
     output::{self, Picture, Provenance},
     sampling::preview::{RgbFactors, estimate_clean, preview_rgb},
@@ -42,8 +41,7 @@ impl Preview {
         before: &Tensor,
         after: &Tensor,
     ) -> Result<()> {
-        let size = ImageSize { height_px: item.settings.height, width_px: item.settings.width };
-        let grid = size.tokens();
+        let grid = item.recipe.size().tokens();
         let unpacked = |latents: &Tensor| -> Result<Vec<f32>> {
             Ok(sampling::unpack(&latents.to_device(&Device::Cpu)?, grid)?.flatten_all()?.to_vec1()?) // [16 · h · w]
         };

@@ -10,5 +10,5 @@ mod sigmas;
 
 pub use euler::{Denoiser, StepInfo, denoise};
 pub use latents::{pack, unpack};
-pub use noise::{Card, Rng, noise};
-pub use sigmas::{Mu, SchedulerConfig, TimeShift, resolve_mu, sigmas};
+pub use noise::noise;
+pub use sigmas::{SchedulerConfig, TimeShift, resolve_mu, sigmas};

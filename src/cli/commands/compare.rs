@@ -11,14 +11,14 @@ use image::{ImageReader, Limits, RgbImage};
 use serde_json::{Map, Value, json};
 
 use crate::cli::{
-    args::{MachineArgs, ModelArgs, OutputArgs, PictureArgs},
+    args::{MachineArgs, ModelArgs, OutputArgs},
     batch_args::ProgressArgs,
     commands::generate,
     execute::{self, Job},
     items::Wish,
     listen::Finished,
-    position_args::TuningArgs,
     report::Report,
+    setting_flags::{AnyMethod, SettingFlags},
     target::Target,
 };
 use crate::{
@@ -27,8 +27,7 @@ use crate::{
     lab::{self, EXPLANATIONS, Measures, SheetOptions, Tile},
     methods::Method,
     output::{self, Picture, Provenance},
-    recipe::Shard,
-    recipe::settings::Request,
+    recipe::{Merged, Recipe, Shard, Source, Wanted},
 };
 
 /// What is compared.
@@ -37,12 +36,9 @@ pub struct CompareArgs {
     /// Methods, in the order of their columns: base, ntk, yarn; dy_ntk and dy_yarn are those with DyPE
     #[arg(long, value_name = "LIST", default_value = "base,ntk,dy_ntk,yarn,dy_yarn", value_delimiter = ',')]
     methods: Vec<Variant>,
-    /// Picture flags.
+    /// Flags of what the pictures have in common.
     #[command(flatten)]
-    picture: PictureArgs,
-    /// Position flags.
-    #[command(flatten)]
-    tuning: TuningArgs,
+    settings: SettingFlags<AnyMethod>,
     /// Flags of what is kept on the way.
     #[command(flatten)]
     progress: ProgressArgs,
@@ -62,6 +58,13 @@ pub struct CompareArgs {
 struct Variant {
     method: Method,
     dype: bool,
+}
+
+impl Variant {
+    /// What a picture of it asks for.
+    fn wanted(self) -> Wanted {
+        Wanted { method: Some(self.method), dype: Some(self.dype), ..Wanted::default() }
+    }
 }
 
 impl FromStr for Variant {
@@ -88,12 +91,12 @@ pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
         let what = format!("--output {}: a comparison is several files", target.folder().display());
         return Err(Error::request(what, "name a folder, with \"/\" at its end").into());
     };
-    let base = generate::request(&args.picture, Method::Base, None, &args.tuning)?;
+    let flags = Merged::of(Source::Flag, &generate::with_stdin(&args.settings.wanted)?);
+    let common = Recipe::draft(&flags.wanted)?;
     let wish = |variant: &Variant| Wish {
-        request: Request { method: variant.method, dype: variant.dype.then(|| args.tuning.dype()), ..base.clone() },
+        asked: flags.clone().with(Source::Flag, &variant.wanted()),
         target: target.clone(),
         origin: None,
-        guidance_given: args.picture.guidance.is_some(),
     };
     let job = Job {
         wishes: args.methods.iter().map(wish).collect(),
@@ -102,11 +105,12 @@ pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
         machine: &args.machine,
         progress: &args.progress,
         output: &args.output,
+        like: None,
     };
     let mut finished = Vec::new();
     let outcome = execute::run(job, report, Some(&mut finished));
     if !finished.is_empty() {
-        let made = put_together(&finished, &base, folder, args.output.overwrite)?;
+        let made = put_together(&finished, &common, folder, args.output.overwrite)?;
         for line in made.lines(args.output.json) {
             report.result(&line);
         }
@@ -133,8 +137,8 @@ impl Comparison {
 }
 
 /// Measures the pictures, draws the sheet and writes both.
-fn put_together(finished: &[Finished], base: &Request, folder: &Path, overwrite: bool) -> Result<Comparison> {
-    let title = base.prompt.split_whitespace().collect::<Vec<_>>().join(" ");
+fn put_together(finished: &[Finished], common: &Recipe, folder: &Path, overwrite: bool) -> Result<Comparison> {
+    let title = common.prompt.split_whitespace().collect::<Vec<_>>().join(" ");
     let options = SheetOptions { title: Some(title), ..SheetOptions::default() };
     let mut order: Vec<&Finished> = finished.iter().collect();
     order.sort_by_key(|finished| finished.index);
@@ -151,12 +155,12 @@ fn put_together(finished: &[Finished], base: &Request, folder: &Path, overwrite:
         pictures.push(one);
     }
     let sheet = lab::sheet(&tiles, &options)?;
-    let ImageSize { height_px, width_px } = base.size;
-    let name = format!("compare_seed_{}_res_{height_px}x{width_px}.png", base.seed);
+    let ImageSize { height_px, width_px } = common.size();
+    let name = format!("compare_seed_{}_res_{height_px}x{width_px}.png", common.seed);
     let picture = Picture { height: sheet.height() as usize, width: sheet.width() as usize, rgb8: sheet.into_raw() };
     let explained: Map<String, Value> =
         EXPLANATIONS.iter().map(|(name, text)| ((*name).to_owned(), Value::from(*text))).collect();
-    let provenance = Provenance { parameters: base.prompt.clone(), json: Value::Null };
+    let provenance = Provenance { parameters: common.prompt.clone(), json: Value::Null };
     let sheet = output::save(&folder.join(name), &picture, &provenance, overwrite)?;
     let json = json!({ "sheet": sheet, "pictures": pictures, "measures": explained });
     let text = format!("{json:#}\n");

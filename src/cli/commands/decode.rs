@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use clap::Args;
 
 use crate::cli::{
-    args::{DEFAULT_MODEL, DtypeArg},
-    device, model_source,
+    args::DEFAULT_MODEL,
+    device::{self, DeviceChoice, DtypeArg},
+    model_source,
     report::Report,
     values,
 };
@@ -17,7 +18,6 @@ use crate::{
     models::parts::kl::DecodeKernels,
     output::{self, Format, LatentsFile, Provenance},
     plan::{self, Machine},
-    recipe::settings::DeviceChoice,
     run::pipeline,
 };
 
@@ -63,7 +63,7 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     Format::from_path(&args.output)?.check_size(size)?;
     output::check_writable(args.output.parent().unwrap_or(std::path::Path::new("")))?;
     let device = device::open(args.device, report)?;
-    let dtype = device::compute_dtype(args.dtype.map(Into::into), &device);
+    let dtype = device::compute_dtype(args.dtype, &device);
     let budget = Machine::budget(&device, args.memory);
     let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
     let (kernels, budget) = (DecodeKernels::on(&device, dtype), budget.map_or(u64::MAX, |bytes| bytes.0));

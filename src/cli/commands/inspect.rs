@@ -4,15 +4,19 @@ use std::path::PathBuf;
 
 use crate::{
     base::progress::{Event, Observer},
-    cli::{args::ExtentArgs, model_source, position_args::PositionArgs, report::Report},
+    cli::{
+        model_source, notes,
+        report::Report,
+        setting_flags::{Extent, Position, SettingFlags},
+    },
     error::Result,
     lab::{
         inspect::{InspectSettings, inspect},
         plot,
     },
     models::flux1::FluxConfig,
-    recipe::settings::ModelFacts,
-    sampling::{self, Mu, SchedulerConfig},
+    recipe::{Merged, Recipe, Source},
+    sampling::{self, SchedulerConfig},
 };
 
 /// Show the position frequencies of each step: kappa, and each axis's scale and frequencies
@@ -20,7 +24,7 @@ use crate::{
 pub struct InspectArgs {
     /// Size and steps.
     #[command(flatten)]
-    pub extent: ExtentArgs,
+    pub extent: SettingFlags<Extent>,
 
     /// One moment t, from 1 (noise) to 0 (picture), instead of a schedule
     #[arg(long, value_name = "T", value_parser = moment, allow_negative_numbers = true)]
@@ -40,27 +44,31 @@ pub struct InspectArgs {
 
     /// How positions are extrapolated.
     #[command(flatten)]
-    pub position: PositionArgs,
+    pub position: SettingFlags<Position>,
 }
 
 impl InspectArgs {
-    /// Validated settings from the flags, the model's `config` (FLUX.1's where no model is given), and the shift and
-    /// t of each step of the `schedule`; `--t` replaces the schedule.
+    /// What a run with these flags would be made with, by a model of this `config`.
     ///
     /// # Errors
-    /// [`Error::Request`] for an impossible size.
-    pub fn settings(&self, config: &FluxConfig, mu: Option<f64>, schedule: &[f64]) -> Result<InspectSettings> {
-        let model = ModelFacts::of(config);
-        Ok(InspectSettings {
-            method: self.position.choice.method,
-            dype: model.dype(self.position.dype()),
-            size: self.extent.size()?,
-            base_resolution_px: model.base_resolution_px(self.position.tuning.base_resolution),
+    /// As [`Recipe::new`].
+    pub fn recipe(&self, config: &FluxConfig) -> Result<Recipe> {
+        let asked = Merged::of(Source::Flag, &self.extent.wanted).with(Source::Flag, &self.position.wanted);
+        Recipe::new(&asked.wanted, &config.recipe_facts(None))
+    }
+
+    /// What is inspected of a `recipe`: the shift and t of each step of the `schedule`; `--t` replaces the schedule.
+    pub fn settings(&self, recipe: &Recipe, config: &FluxConfig, mu: Option<f64>, schedule: &[f64]) -> InspectSettings {
+        InspectSettings {
+            method: recipe.method,
+            dype: recipe.dype_settings(),
+            size: recipe.size(),
+            base_resolution_px: recipe.base_resolution,
             axes_dim: config.axes_dims_rope,
             theta: config.rope_theta,
             mu,
             t: self.t.map_or_else(|| schedule.to_vec(), |t| vec![t]),
-        })
+        }
     }
 }
 
@@ -83,14 +91,13 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
         Some(model) => model_source::dimensions(model, report)?,
         None => (FluxConfig::flux1_dev(), SchedulerConfig::flux1_dev()),
     };
-    let size = args.extent.size()?;
-    let mu = args.position.tuning.mu.unwrap_or(Mu::Pinned);
-    let tokens = size.tokens().count();
-    let mut sigmas = sampling::sigmas(&scheduler, args.extent.steps, tokens, mu)?;
+    let recipe = args.recipe(&config)?;
+    let tokens = recipe.size().tokens().count();
+    let mut sigmas = sampling::sigmas(&scheduler, recipe.steps, tokens, recipe.mu)?;
     sigmas.pop();
-    let settings = args.settings(&config, sampling::resolve_mu(&scheduler, tokens, mu), &sigmas)?;
-    let inspection = inspect(&settings)?;
-    for note in args.position.without_effect() {
+    let mu = sampling::resolve_mu(&scheduler, tokens, recipe.mu);
+    let inspection = inspect(&args.settings(&recipe, &config, mu, &sigmas))?;
+    for note in notes::without_effect(&args.position.wanted) {
         report.on(Event::Note(note.into()));
     }
     if let Some(file) = &args.plot {
@@ -123,13 +130,15 @@ mod tests {
 
     #[test]
     fn defaults_are_flux1_at_4096() {
+        let config = FluxConfig::flux1_dev();
         let args = parse(&[]).expect("no flags are needed");
-        let settings = args.settings(&FluxConfig::flux1_dev(), Some(1.15), &[1.0, 0.5]).expect("valid");
+        let recipe = args.recipe(&config).expect("valid");
+        let settings = args.settings(&recipe, &config, Some(1.15), &[1.0, 0.5]);
         assert_eq!((settings.axes_dim, settings.theta, settings.base_resolution_px), ([16, 56, 56], 10_000.0, 1024));
         assert_eq!((settings.size.height_px, settings.size.width_px), (4096, 4096));
-        assert_eq!((args.extent.steps, settings.t.as_slice()), (28, [1.0, 0.5].as_slice()));
+        assert_eq!((recipe.steps, settings.t.as_slice()), (28, [1.0, 0.5].as_slice()));
         let args = parse(&["--t", "0.25"]).expect("valid");
-        assert_eq!(args.settings(&FluxConfig::flux1_dev(), None, &[1.0]).expect("valid").t, [0.25]);
+        assert_eq!(args.settings(&recipe, &config, None, &[1.0]).t, [0.25]);
     }
 
     #[test]
