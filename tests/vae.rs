@@ -11,14 +11,15 @@ use candle_core::{DType, Device, Tensor};
 use dype::{
     Error,
     base::geometry::{ImageSize, LatentSize},
+    base::json::read_json,
     base::progress::{Event, Observer, Silent, Stage},
     models::parts::kl::{
         DecodeKernels, DecodeOptions, Decoder, Keep, VaeConfig, best_options, decode_cost, decode_flops,
         decode_memory_bytes, least_options,
     },
-    weights::{SafetensorsStore, TensorSource, Weights, read_json},
+    weights::{SafetensorsStore, TensorSource, Weights},
 };
-use support::{fixture, largest_difference, models::parts::kl::Plain, relative_error};
+use support::{fixture, largest_difference, relative_error, vae::Plain};
 
 fn tiny() -> (VaeConfig, Weights) {
     let folder = fixture("tiny-flux/vae");

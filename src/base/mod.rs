@@ -4,5 +4,6 @@ pub mod cache;
 pub mod device;
 pub mod geometry;
 pub mod json;
+pub mod limits;
 pub mod memory;
 pub mod progress;

@@ -4,14 +4,19 @@
 //! Token streams are [N, C], one picture at a time; heads are [H, N, D].
 
 pub mod kernels;
+mod ledger;
 mod view;
 
 use candle_core::{DType, Device, Tensor};
 
 pub use kernels::cpu::linear::Activation;
+pub use ledger::{Held, Ledger};
 
 use crate::error::{Error, Result};
-use cpu::{attention::Shape, rows};
+use cpu::{
+    attention::{Bias, Piece, Shape},
+    rows,
+};
 use kernels::{cpu, flash, tensors};
 use view::{View, in_place, view};
 
@@ -213,9 +218,15 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, tiles: AttentionTiles) -> R
     if !is_fast(q) {
         return tensors::attention(q, k, v, tiles);
     }
-    let shape = Shape { heads, dim, queries, keys };
     let mut out = vec![0.0; q.elem_count()];
     let (k, v) = (view(k), view(v));
-    cpu::attention::attention(view(q).f32()?, k.f32()?, v.f32()?, shape, tiles.query_rows, &mut out);
+    let piece = Piece { k: k.f32()?, v: v.f32()? };
+    let how = cpu::attention::Attention {
+        shape: Shape { heads, dim, queries, keys },
+        scale: std::f32::consts::LOG2_E / (dim as f32).sqrt(),
+        bias: Bias::None,
+        query_rows: tiles.query_rows,
+    };
+    cpu::attention::attention(view(q).f32()?, &[piece], &how, &mut out);
     Ok(Tensor::from_vec(out, (queries, heads * dim), q.device())?) // [C, H·D]
 }

@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use candle_core::{DType, Device, Tensor};
 use dype::{
     models::flux1::FluxConfig,
-    models::flux1::text::{ClipConfig, T5Config},
     models::manifest as expected,
     models::parts::kl::VaeConfig,
-    weights::{Part, Renamed, SafetensorsStore, TensorSource, bfl, open_folder, text_names},
+    models::{
+        flux1::bfl,
+        parts::{ClipConfig, T5Config, text_names},
+    },
+    weights::{Part, Renamed, SafetensorsStore, TensorSource, open_folder},
 };
 
 use crate::{fixture, manifest::ManifestSource};

@@ -6,7 +6,7 @@ use super::{FluxConfig, blocks::FEED_FORWARD_RATIO, layers::Compute};
 use crate::{
     error::{Error, Result},
     nn::Products,
-    nn::kernels::flash,
+    nn::kernels::{cpu::attention::Shape, flash},
 };
 
 /// The smallest chunk that still keeps matrix products busy.
@@ -110,7 +110,13 @@ fn chunk_bytes(config: &FluxConfig, chunk: u64, tokens: u64, compute: Compute, o
     let attention = 3 * chunk * width;
     let feed_forward = FEED_FORWARD_RATIO as u64 * chunk * width;
     if compute.own_kernels {
-        let tiles = rayon::current_num_threads() as u64 * cpu_attention_bytes(config, options);
+        let shape = Shape {
+            heads: config.num_attention_heads,
+            dim: config.attention_head_dim,
+            queries: options.token_chunk,
+            keys: tokens as usize,
+        };
+        let tiles = shape.working_bytes(options.query_rows);
         let rounded = if compute.products == Products::Rounded { feed_forward / 2 } else { 0 };
         return (attention + tiles).max(2 * chunk * width + feed_forward + rounded);
     }
@@ -128,13 +134,6 @@ fn score_bytes(config: &FluxConfig, tokens: u64, dtype: DType, options: &Forward
         return 0;
     }
     options.scores_elements(config, tokens) * (2 * 4 + dtype.size_in_bytes() as u64)
-}
-
-/// One task of the CPU's kernel: a tile of scores, its queries and outputs.
-fn cpu_attention_bytes(config: &FluxConfig, options: &ForwardOptions) -> u64 {
-    use crate::nn::kernels::cpu::attention::{KEYS, PANEL};
-    let queries = options.query_rows.next_multiple_of(PANEL);
-    4 * (KEYS * PANEL + 2 * queries * config.attention_head_dim) as u64
 }
 
 /// Floating-point operations of one forward pass, a multiply-add counted as two.
