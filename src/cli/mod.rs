@@ -15,6 +15,8 @@ mod pictured;
 mod report;
 mod setting_flags;
 mod target;
+#[cfg(test)]
+mod toy_setting;
 mod usage;
 mod values;
 

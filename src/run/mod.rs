@@ -21,6 +21,8 @@ use crate::{
 };
 
 pub use checkpoint::{FOLDER as CHECKPOINT_FOLDER, clean, sized};
+#[cfg(test)]
+pub(crate) use identity::picture_key;
 pub use preview::Preview;
 pub use provenance::VERSION as PROVENANCE_VERSION;
 pub use runner::Runner;
