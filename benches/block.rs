@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use dype::{
     base::geometry::{ImageSize, TokenGrid},
-    methods::{Method, Step},
+    methods::{Method, Moment},
     models::flux1::{BlockSource, Compute, ForwardOptions, RopeTables, WeightsMode, blocks::Pass},
     models::parts::kl::ConvBand,
     nn::{self, AttentionTiles, Rotation},
@@ -31,8 +31,8 @@ fn random(shape: &[usize]) -> Tensor {
 
 fn tables_of(side_px: usize) -> RopeTables {
     let config = random_weights::config(1, 0);
-    let native = Method::Base.scaler(None);
-    let rope = RopeTables::new(&config, grid(side_px), TEXT_TOKENS, native.as_ref(), &Step::at(0.5), &Device::Cpu);
+    let native = Method::BASE.scaler(None);
+    let rope = RopeTables::new(&config, grid(side_px), TEXT_TOKENS, native.as_ref(), &Moment::at(0.5), &Device::Cpu);
     rope.expect("tables")
 }
 

@@ -23,10 +23,11 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Instant};
 use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
 use dype::{
+    base::device::DeviceKind,
     base::geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
     base::progress::Silent,
     base::{json::read_json, memory},
-    methods::{DypeSettings, Method, Step},
+    methods::{DypeSettings, Method, Moment},
     models::flux1::{Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode, step_flops},
     models::parts::kl::{self, Decoder, VaeConfig},
     nn, sampling,
@@ -170,8 +171,8 @@ fn transformer(arguments: &Arguments, held: DType, device: &Device) -> anyhow::R
 
 /// DY-YaRN's tables of one step.
 fn rope(config: &FluxConfig, grid: TokenGrid, device: &Device) -> dype::Result<RopeTables> {
-    let scaler = Method::Yarn.scaler(Some(DypeSettings::default()));
-    RopeTables::new(config, grid, TEXT_TOKENS, scaler.as_ref(), &Step::at(0.9), device)
+    let scaler = Method::YARN.scaler(Some(DypeSettings::default()));
+    RopeTables::new(config, grid, TEXT_TOKENS, scaler.as_ref(), &Moment::at(0.9), device)
 }
 
 fn tables(arguments: &Arguments) -> anyhow::Result<()> {
@@ -183,18 +184,18 @@ fn tables(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// A folder's decoder with the best way of walking a picture within the memory allowed.
-fn decoder(arguments: &Arguments, device: &Device) -> anyhow::Result<(VaeConfig, Decoder, kl::DecodeOptions)> {
+fn decoder(arguments: &Arguments, device: &Device) -> anyhow::Result<(Decoder, kl::Banding)> {
     let folder = arguments.folder()?.join("vae");
     let config: VaeConfig = read_json(&folder.join("config.json"))?;
     let weights = Weights::new(Arc::new(open_folder(&folder)?), arguments.dtype(), device.clone());
-    let kernels = kl::DecodeKernels::on(device, arguments.dtype());
-    let options = kl::best_options(&config, kernels, arguments.size()?.tokens().latents(), arguments.memory()?)?;
-    Ok((config.clone(), Decoder::open(config, weights)?, options))
+    let (on, size) = ((DeviceKind::of(device), arguments.dtype()), arguments.size()?.tokens().latents());
+    let ways = kl::Ways::new(&config, kl::Side::Decoder, on, size)?;
+    Ok((Decoder::open(config, weights)?, ways.best_within(arguments.memory()?)?.options.clone()))
 }
 
 fn decode(arguments: &Arguments) -> anyhow::Result<()> {
     let (device, size) = (arguments.device()?, arguments.size()?);
-    let (config, decoder, options) = decoder(arguments, &device)?;
+    let (decoder, options) = decoder(arguments, &device)?;
     let latents = Tensor::randn(0f32, 1.0, &size.tokens().latents().shape(), &device)?;
     let seconds = timed(arguments.number("--runs", 1)?, &device, || {
         let mut sum = 0f32;
@@ -205,13 +206,13 @@ fn decode(arguments: &Arguments) -> anyhow::Result<()> {
         std::hint::black_box(sum);
         Ok(())
     })?;
-    report(size, &seconds, kl::decode_flops(&config, size.tokens().latents()));
+    report(size, &seconds, decoder.cost(size.tokens().latents(), &kl::Banding::default())?.flops);
     Ok(())
 }
 
 fn pixels(arguments: &Arguments) -> anyhow::Result<()> {
     let (device, size) = (arguments.device()?, arguments.size()?);
-    let (_, decoder, options) = decoder(arguments, &device)?;
+    let (decoder, options) = decoder(arguments, &device)?;
     let shape = size.tokens().latents().shape();
     let noise = sampling::noise(dype::recipe::Rng::TorchCpu, 1, &shape);
     let latents = Tensor::from_vec(noise, &shape, &device)?;

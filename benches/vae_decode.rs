@@ -11,7 +11,7 @@ use dype::{
     Result,
     base::geometry::{ImageSize, LatentSize},
     base::progress::Silent,
-    models::parts::kl::{DecodeKernels, DecodeOptions, Decoder, Keep, VaeConfig, decode_cost, decode_flops},
+    models::parts::kl::{Banding, Decoder, Keep, VaeConfig},
     weights::{TensorSource, Weights},
 };
 
@@ -102,10 +102,10 @@ fn usage() -> (f64, f64) {
 fn measure(side_px: usize, keep: Keep, band_rows: usize, tiny: bool) {
     let (config, weights) = weights(tiny);
     let size: LatentSize = ImageSize::new(side_px, side_px).expect("a size").tokens().latents();
-    let options = DecodeOptions { band_rows, keep: vec![Keep::All, Keep::All, keep.max(Keep::Maps), keep] };
-    let cost = decode_cost(&config, DecodeKernels::Cpu, size, &options).expect("a decoder");
-    let plain = decode_flops(&config, size);
+    let options = Banding { band_rows, keep: vec![Keep::All, Keep::All, keep.max(Keep::Maps), keep] };
     let decoder = Decoder::open(config, weights).expect("the decoder opens");
+    let cost = decoder.cost(size, &options).expect("a decoder");
+    let plain = decoder.cost(size, &Banding::default()).expect("a decoder").flops;
     let count = 16 * size.height * size.width;
     let latents: Vec<f32> = (0..count).map(|i| ((i as f32) * 12.9898).sin() * 1.7).collect();
     let latents = Tensor::from_vec(latents, &size.shape(), &Device::Cpu).expect("latents");
@@ -141,7 +141,7 @@ fn main() {
         Some("nothing") => Keep::Nothing,
         _ => Keep::All,
     };
-    let band = value("--band").and_then(|rows| rows.parse().ok()).unwrap_or(DecodeOptions::default().band_rows);
+    let band = value("--band").and_then(|rows| rows.parse().ok()).unwrap_or(Banding::default().band_rows);
     let mut sides: Vec<usize> =
         arguments.iter().take_while(|a| !a.starts_with("--")).filter_map(|a| a.parse().ok()).collect();
     if sides.is_empty() {

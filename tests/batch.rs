@@ -30,7 +30,7 @@ fn a_file_of_prompts_is_read_from_disk() {
     assert_eq!(lines.len(), 2);
     assert_eq!((lines[0].number, lines[0].prompt.as_str()), (2, "a castle"));
     let overrides = &lines[1].overrides;
-    assert_eq!((overrides.seed, overrides.method, overrides.dype), (Some(7), Some(Method::Ntk), Some(false)));
+    assert_eq!((overrides.seed, overrides.method, overrides.dype), (Some(7), Some(Method::NTK), Some(false)));
     assert_eq!((overrides.width, overrides.height), (Some(2048), None));
 }
 

@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Device, Tensor};
 use dype::{
     base::geometry::TokenGrid,
-    methods::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
+    methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
     models::flux1::{FluxConfig, RopeTables},
     nn::{
         self, Activation, AttentionTiles, Products, Rotation,
@@ -204,14 +204,18 @@ fn heads_are_split_normed_and_turned_as_by_the_plain_one() {
 struct Native;
 
 impl PositionScaler for Native {
-    fn frequencies(&self, axis: &RotaryAxis, _step: &Step) -> AxisFrequencies {
+    fn spec(&self) -> &'static MethodSpec {
+        &Base::SPEC
+    }
+
+    fn looks(&self) -> Looks {
+        Looks::Nothing
+    }
+
+    fn frequencies(&self, axis: &RotaryAxis, _at: &Moment) -> AxisFrequencies {
         let power = |i: usize| axis.theta.powf(-2.0 * i as f64 / axis.dim as f64);
         let amplitude = if axis.patches == 3 { 1.5 } else { 1.0 };
         AxisFrequencies { inv_freq: (0..axis.dim / 2).map(power).collect(), amplitude: vec![amplitude; axis.dim / 2] }
-    }
-
-    fn is_dynamic(&self) -> bool {
-        false
     }
 }
 
@@ -219,7 +223,7 @@ impl PositionScaler for Native {
 fn tables_hold_rows_then_columns_and_the_amplitude_of_each_axis() {
     let config = FluxConfig::flux1_dev();
     let grid = TokenGrid { height_patches: 3, width_patches: 5 };
-    let rope = RopeTables::new(&config, grid, 2, &Native, &Step::at(1.0), &Device::Cpu).expect("tables");
+    let rope = RopeTables::new(&config, grid, 2, &Native, &Moment::at(1.0), &Device::Cpu).expect("tables");
     assert_eq!((rope.tokens(), rope.cos.dims()), (17, &[17, 64][..]));
     let (cos, sin) = (rope.cos.to_vec2::<f32>().expect("cos"), rope.sin.to_vec2::<f32>().expect("sin"));
     let near = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-6, "{a} {b}");
@@ -243,7 +247,7 @@ proptest! {
     fn turning_keeps_norms(seed: u64, height in 1usize..20, width in 1usize..20) {
         let config = FluxConfig::flux1_dev();
         let grid = TokenGrid { height_patches: height + 3, width_patches: width + 3 };
-        let rope = RopeTables::new(&config, grid, 3, &Native, &Step::at(1.0), &Device::Cpu).expect("tables");
+        let rope = RopeTables::new(&config, grid, 3, &Native, &Moment::at(1.0), &Device::Cpu).expect("tables");
         let x = random(&[rope.tokens(), 128], seed);
         let weight = Tensor::ones(128, DType::F32, &Device::Cpu).expect("ones");
         let out = Tensor::zeros((1, rope.tokens(), 128), DType::F32, &Device::Cpu).expect("zeros");

@@ -11,9 +11,10 @@ use dype::{
     Error,
     base::geometry::ImageSize,
     output::{
-        Format, Picture, Provenance, check_writable, load_latents, parameters_text, read_provenance, reference_name,
+        Format, Picture, Provenance, check_writable, load_latents, parameters_text, read_provenance,
         remove_temporary_files, save, save_latents, write_atomically,
     },
+    recipe::reference_name,
 };
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! Frequency tables of every scaler against the reference: 496 cases of method, revision, t, size and rotary width.
 
-use dype::methods::{DypeSettings, Method, PositionScaler, RotaryAxis, Step, Thresholds};
+use dype::methods::{DypeSettings, Looks, Method, Moment, PositionScaler, RotaryAxis, Thresholds};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -32,7 +32,8 @@ impl Case {
     }
 
     fn axis(&self) -> RotaryAxis {
-        RotaryAxis { dim: self.dim, theta: self.theta, base_patches: self.base_patches, patches: self.patches }
+        let sides = [self.patches; 2];
+        RotaryAxis::of_picture([self.dim; 2], self.theta, self.base_patches, sides)[0]
     }
 
     /// The reference computes YaRN's ramps and amplitude in f32; all else is f64.
@@ -62,7 +63,7 @@ fn every_table_is_the_references() {
     let tensors = SafeTensors::deserialize(&file).expect("valid safetensors");
     assert_eq!(cases.len(), 496);
     for case in &cases {
-        let found = case.scaler().frequencies(&case.axis(), &Step::at(case.t));
+        let found = case.scaler().frequencies(&case.axis(), &Moment::at(case.t));
         let expected = f64s(&tensors, &case.key);
         assert_eq!(found.inv_freq.len(), expected.len(), "{case:?}");
         assert_eq!(found.amplitude.len(), expected.len(), "{case:?}");
@@ -79,10 +80,10 @@ fn every_table_is_the_references() {
 #[test]
 fn what_varies_with_t_says_so() {
     let dype = Some(DypeSettings::default());
-    assert!(Method::Ntk.scaler(dype).is_dynamic());
-    assert!(Method::Yarn.scaler(dype).is_dynamic());
-    assert!(!Method::Base.scaler(dype).is_dynamic());
+    assert_eq!(Method::NTK.scaler(dype).looks(), Looks::Time);
+    assert_eq!(Method::YARN.scaler(dype).looks(), Looks::Time);
+    assert_eq!(Method::BASE.scaler(dype).looks(), Looks::Nothing);
     for method in Method::ALL {
-        assert!(!method.scaler(None).is_dynamic());
+        assert_eq!(method.scaler(None).looks(), Looks::Nothing);
     }
 }

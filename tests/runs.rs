@@ -12,6 +12,7 @@ use dype::{
     plan::{Machine, Plan, Task},
     recipe::{ModelFacts, Recipe, Wanted},
     run::pipeline::Pipeline,
+    sampling::Progress,
 };
 use serde::Deserialize;
 use support::{
@@ -160,9 +161,9 @@ fn the_first_step_of_every_run_is_the_references() {
         let transformer = pipeline.load_transformer(&choices).expect("loads");
         let noise = pipeline.noise(&recipe).expect("noise");
         let mut first: Option<Tensor> = None;
-        let stopped = pipeline.denoise(&transformer, &recipe, &embeddings, (0, noise), &mut |step, latents| {
-            assert_eq!(step.index, 0);
-            first = Some(latents.clone());
+        let stopped = pipeline.denoise(&transformer, &recipe, &embeddings, Progress::start(noise), &mut |after| {
+            assert_eq!(after.step.index, 0);
+            first = Some(after.latents.clone());
             Err(Error::request("one step is enough", ""))
         });
         assert_eq!(stopped.expect_err("the callback's error").to_string(), "one step is enough");

@@ -12,7 +12,7 @@ use candle_transformers::models::flux::{WithForward, model::Config, model::Flux}
 use dype::{
     base::geometry::TokenGrid,
     base::json::read_json,
-    methods::{Method, Step},
+    methods::{Method, Moment},
     models::flux1::{FluxConfig, RopeTables, Transformer, WeightsMode},
     weights::{Weights, open_folder},
 };
@@ -74,9 +74,9 @@ fn the_stock_transformer_agrees_at_the_training_size() {
     let store = open_folder(&fixture("tiny-flux/transformer")).expect("shards");
     let weights = Weights::new(Arc::new(store), DType::F32, Device::Cpu);
     let model = Transformer::load(&config, &weights, WeightsMode::Resident, DType::F32).expect("our model loads");
-    let scaler = Method::Base.scaler(None);
+    let scaler = Method::BASE.scaler(None);
     let rope =
-        RopeTables::new(&config, GRID, TEXT_TOKENS, scaler.as_ref(), &Step::at(T), &Device::Cpu).expect("tables");
+        RopeTables::new(&config, GRID, TEXT_TOKENS, scaler.as_ref(), &Moment::at(T), &Device::Cpu).expect("tables");
     let ours = model.forward(&img, &txt, &pooled, T, Some(GUIDANCE), &rope).expect("our model runs");
 
     let norm = |t: &Tensor| -> f32 { t.sqr().and_then(|t| t.sum_all()?.to_scalar()).expect("a norm") };

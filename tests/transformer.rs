@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use dype::{
     base::geometry::TokenGrid,
     base::json::read_json,
-    methods::{AxisFrequencies, PositionScaler, RotaryAxis, Step},
+    methods::{AxisFrequencies, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis, Yarn},
     models::flux1::{Block, BlockSource, Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode},
     weights::{SafetensorsStore, Weights},
 };
@@ -42,7 +42,15 @@ impl DyYarn {
 }
 
 impl PositionScaler for DyYarn {
-    fn frequencies(&self, axis: &RotaryAxis, step: &Step) -> AxisFrequencies {
+    fn spec(&self) -> &'static MethodSpec {
+        &Yarn::SPEC
+    }
+
+    fn looks(&self) -> Looks {
+        Looks::Time
+    }
+
+    fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies {
         let dim = axis.dim as f64;
         let powers =
             |theta: f64| -> Vec<f64> { (0..axis.dim / 2).map(|i| theta.powf(-2.0 * i as f64 / dim)).collect() };
@@ -51,7 +59,7 @@ impl PositionScaler for DyYarn {
             return AxisFrequencies { amplitude: vec![1.0; native.len()], inv_freq: native };
         }
         let s = axis.patches as f64 / axis.base_patches as f64;
-        let kappa = step.t * step.t;
+        let kappa = at.t * at.t;
         let ntk = powers(axis.theta * s.powf(dim / (dim - 2.0)));
         let beta = Self::ramp(axis, (1.25 * kappa, 0.75 * kappa));
         let gamma = Self::ramp(axis, (16.0 * kappa, 2.0 * kappa));
@@ -61,10 +69,6 @@ impl PositionScaler for DyYarn {
         };
         let inv_freq: Vec<f64> = (0..native.len()).map(blend).collect();
         AxisFrequencies { amplitude: vec![0.1 * s.ln() + 1.0; inv_freq.len()], inv_freq }
-    }
-
-    fn is_dynamic(&self) -> bool {
-        true
     }
 }
 
@@ -80,7 +84,7 @@ impl Golden {
         let tensors = candle_core::safetensors::load(file, &Device::Cpu).expect("golden");
         let t = scalar(&tensors["timestep"]);
         let grid = TokenGrid { height_patches: 20, width_patches: 80 };
-        let rope = RopeTables::new(&tiny_config(), grid, 512, &DyYarn, &Step::at(t), &Device::Cpu).expect("tables");
+        let rope = RopeTables::new(&tiny_config(), grid, 512, &DyYarn, &Moment::at(t), &Device::Cpu).expect("tables");
         Self { tensors, rope }
     }
 

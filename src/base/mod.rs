@@ -1,7 +1,8 @@
-//! What everybody speaks of: amounts of memory, progress, sizes, where files are kept.
+//! What everybody speaks of: amounts of memory, progress, sizes, frequencies, where files are kept.
 
 pub mod cache;
 pub mod device;
+pub mod fourier;
 pub mod geometry;
 pub mod json;
 pub mod limits;

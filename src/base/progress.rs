@@ -49,6 +49,8 @@ pub enum Stage {
     Download,
     /// Prompts become embeddings; units are layers of the text encoders.
     Text,
+    /// A picture becomes latents; units are whatever the encoder counts.
+    Encode,
     /// Noise becomes latents; units are steps.
     Denoise,
     /// Latents become pixels; units are whatever the decoder counts.

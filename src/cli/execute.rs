@@ -9,8 +9,8 @@ use serde_json::json;
 use super::{
     args::{MachineArgs, ModelArgs, OutputArgs},
     batch_args::ProgressArgs,
+    commands::dry_run,
     device::{self, DtypeArg},
-    dry_run,
     items::{self, Planned, Wish},
     listen::{Finished, Teller},
     model_source::ModelSource,

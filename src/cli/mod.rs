@@ -4,7 +4,6 @@ mod args;
 mod batch_args;
 mod commands;
 mod device;
-mod dry_run;
 mod environment;
 mod execute;
 mod items;
@@ -24,7 +23,7 @@ use std::{collections::HashSet, process::ExitCode};
 
 use crate::{Error, output};
 use args::{Cli, Command};
-use commands::{compare, decode, export_demo, generate, info, inspect, replay, shell, version};
+use commands::{compare, completions, decode, export_demo, generate, info, inspect, man, replay, version};
 use environment::Parsed;
 use report::{Report, Verbosity};
 
@@ -64,8 +63,8 @@ fn run(cli: &Cli, typed: &HashSet<String>, report: &Report) -> anyhow::Result<()
         Some(Command::Info(args)) => info::run(args, report),
         Some(Command::Decode(args)) => decode::run(args, report),
         Some(Command::ExportDemo(args)) => export_demo::run(args, report),
-        Some(Command::Completions(args)) => shell::completions(args, report),
-        Some(Command::Man(args)) => shell::man(args, report),
+        Some(Command::Completions(args)) => completions::run(args, report),
+        Some(Command::Man(args)) => man::run(args, report),
         None => generate::run(&cli.generate, report),
     }
 }

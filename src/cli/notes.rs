@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{items::Planned, report::Report};
 use crate::{
     base::progress::{Event, Observer},
-    methods::{Method, Thresholds},
+    methods::{DYPE_SCALE, DYPE_THRESHOLDS, Method, Thresholds},
     recipe::{Source, Wanted, declared},
     run::Item,
 };
@@ -37,7 +37,7 @@ fn no_effect(item: &Item) -> Option<String> {
     let recipe = &item.recipe;
     let computed = recipe.size().computed();
     let longest = computed.height_px.max(computed.width_px);
-    (recipe.method != Method::Base && longest <= recipe.base_resolution).then(|| {
+    (recipe.method != Method::BASE && longest <= recipe.base_resolution).then(|| {
         let what = if recipe.dype { "DyPE has" } else { "extrapolation has" };
         format!(
             "{what} no effect at this size with --method {}: no side exceeds the training resolution of {} px",
@@ -58,10 +58,10 @@ pub fn without_effect(flags: &Wanted) -> Vec<&'static str> {
     let has_lambdas = flags.dype_scale.is_some() || flags.dype_exponent.is_some();
     let has_thresholds = flags.dype_thresholds == Some(Thresholds::Power);
     let mut notes = Vec::new();
-    if has_lambdas && method == Method::Base {
+    if has_lambdas && !method.spec().has(&DYPE_SCALE) {
         notes.push("--dype-scale and --dype-exponent have no effect with --method base, which extrapolates nothing");
     }
-    if has_thresholds && (method != Method::Yarn || flags.dype == Some(false)) {
+    if has_thresholds && (flags.dype == Some(false) || !method.spec().has(&DYPE_THRESHOLDS)) {
         notes.push("--dype-thresholds has no effect here: it is about --method yarn with DyPE");
     }
     notes

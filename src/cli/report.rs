@@ -239,6 +239,7 @@ fn name(stage: Stage) -> &'static str {
     match stage {
         Stage::Download => "download",
         Stage::Text => "text",
+        Stage::Encode => "encode",
         Stage::Denoise => "denoise",
         Stage::Decode => "decode",
     }
@@ -248,6 +249,7 @@ fn new_bar(stage: Stage, total: u64) -> ProgressBar {
     let template = match stage {
         Stage::Download => "download  {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}  {wide_msg}",
         Stage::Denoise => "denoise   {bar:18} {pos}/{len}  ETA {eta}  {wide_msg}",
+        Stage::Encode => "encode    {bar:24} {percent}%  ETA {eta}  {wide_msg}",
         Stage::Decode => "decode    {bar:24} {percent}%  ETA {eta}  {wide_msg}",
         Stage::Text => "text      {bar:24} {percent}%  {wide_msg}",
     };
@@ -271,7 +273,7 @@ fn plain_line(running: &Running, done: u64, detail: &str) -> String {
             let rate = Bytes((done as f64 / elapsed.as_secs_f64().max(1e-3)) as u64);
             format!("{stage:<9} {} of {}  {rate}/s  ETA {left}  {detail}", Bytes(done), Bytes(running.total))
         }
-        Stage::Text | Stage::Decode => {
+        Stage::Text | Stage::Encode | Stage::Decode => {
             format!("{stage:<9} {:.0}%  ETA {left}", 100.0 * done as f64 / running.total.max(1) as f64)
         }
     }

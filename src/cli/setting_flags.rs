@@ -122,7 +122,8 @@ fn text_of(field: &dyn Field, matches: &ArgMatches) -> Option<String> {
 
 fn arg(field: &'static dyn Field, heading: Option<&'static str>) -> Arg {
     let face = field.face();
-    let arg = Arg::new(field.flag()).long(field.flag().replace('_', "-")).help(face.help).help_heading(heading);
+    let help = face.default.map_or_else(|| face.help.to_owned(), |words| format!("{} [default: {words}]", face.help));
+    let arg = Arg::new(field.flag()).long(field.flag().replace('_', "-")).help(help).help_heading(heading);
     let arg = match field.style() {
         Style::Switch => return switch(arg, field),
         Style::Prose => arg.allow_hyphen_values(true).value_parser(checked(field)),
@@ -179,7 +180,7 @@ mod tests {
         assert_eq!(parse(&[]).expect("no flags are needed"), Wanted::default());
         let usual = recipe(&[]);
         let paper = DypeSettings { scale: Some(1.0), exponent: Some(2.0), ..DypeSettings::default() };
-        assert_eq!((usual.method, usual.dype_settings(), usual.mu), (Method::Yarn, Some(paper), Mu::Pinned));
+        assert_eq!((usual.method, usual.dype_settings(), usual.mu), (Method::YARN, Some(paper), Mu::Pinned));
     }
 
     #[test]

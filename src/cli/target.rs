@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::{
     base::geometry::ImageSize,
     error::Result,
-    output::{self, Format},
-    recipe::Recipe,
+    output::Format,
+    recipe::{self, Recipe},
 };
 
 /// The folder of pictures that are given no place. Source: the reference's `run_dype.py`.
@@ -59,7 +59,7 @@ impl Target {
             Self::File(file) => file.clone(),
             Self::Folder(folder) => {
                 let method = recipe.method.to_string();
-                folder.join(output::reference_name(recipe.seed, &method, recipe.dype, recipe.size()))
+                folder.join(recipe::reference_name(recipe.seed, &method, recipe.dype, recipe.size()))
             }
         }
     }

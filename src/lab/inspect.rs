@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::geometry::{ImageSize, PX_PER_TOKEN};
 use crate::error::{Error, Result};
-use crate::methods::{DypeSchedule, DypeSettings, Method, RotaryAxis, Step};
+use crate::methods::{AxisFrequencies, DypeSchedule, DypeSettings, Looks, Method, Moment, RotaryAxis};
 
 /// What is inspected.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,9 +19,9 @@ pub struct InspectSettings {
     pub size: ImageSize,
     /// The training resolution in pixels, at least one token.
     pub base_resolution_px: usize,
-    /// Rotary channels of the three axes (text, height, width).
+    /// Rotary channels of the three axes (text, height, width), each even.
     pub axes_dim: [usize; 3],
-    /// theta of the rotary embedding.
+    /// theta of the rotary embedding, above 1.
     pub theta: f64,
     /// The time shift, where the schedule has one; reported, not used.
     pub mu: Option<f64>,
@@ -47,6 +47,9 @@ pub struct Inspection {
     /// DyPE's schedule, where it acts.
     #[serde(skip)]
     pub schedule: Option<DypeSchedule>,
+    /// What the frequencies depend on.
+    #[serde(skip)]
+    pub looks: Looks,
 }
 
 /// One step.
@@ -56,8 +59,11 @@ pub struct StepInspection {
     pub step: usize,
     /// The sigma at which the model is asked.
     pub t: f64,
-    /// DyPE's kappa(t); null where the frequencies do not depend on t.
+    /// DyPE's kappa(t); null where DyPE does not act.
     pub kappa: Option<f64>,
+    /// Whether the frequencies depend on t.
+    #[serde(skip)]
+    pub follows_t: bool,
     /// Height and width.
     pub axes: [AxisInspection; 2],
 }
@@ -83,22 +89,21 @@ pub struct AxisInspection {
 /// Computes the frequencies of every t.
 ///
 /// # Errors
-/// [`Error::Model`] for axes or a theta that no rotary embedding has, [`Error::Request`] for lambdas or t out of range.
+/// [`Error::Request`] for a base resolution, lambdas or a t out of range.
 pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
     let schedule = settings.dype.and_then(|dype| settings.method.schedule(dype));
     check(settings, schedule)?;
     let scaler = settings.method.scaler(settings.dype);
     let axes = settings.axes();
-    let step = |(index, &t): (usize, &f64)| StepInspection {
-        step: index + 1,
-        t,
-        kappa: schedule.map(|schedule| schedule.kappa(t)),
-        axes: axes.map(|(name, axis)| {
-            let found = scaler.frequencies(&axis, &Step::at(t));
-            let (inv_freq, amplitude) = (found.inv_freq, found.amplitude);
-            let (patches, scale, native) = (axis.patches, axis.scale(), axis.native());
-            AxisInspection { axis: name, patches, scale, inv_freq, amplitude, native }
-        }),
+    let step = |(index, &t): (usize, &f64)| {
+        let at = Moment { step: index, steps: settings.t.len(), ..Moment::at(t) };
+        StepInspection {
+            step: index + 1,
+            t,
+            kappa: schedule.map(|schedule| schedule.kappa(t)),
+            follows_t: scaler.looks() == Looks::Time,
+            axes: axes.map(|axis| AxisInspection::of(&axis, scaler.frequencies(&axis, &at))),
+        }
     };
     Ok(Inspection {
         method: settings.method.name(),
@@ -108,30 +113,23 @@ pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
         mu: settings.mu,
         steps: settings.t.iter().enumerate().map(step).collect(),
         schedule,
+        looks: scaler.looks(),
     })
 }
 
 impl InspectSettings {
-    /// The two spatial axes; axis 0, the text's, is never extrapolated.
-    fn axes(&self) -> [(&'static str, RotaryAxis); 2] {
+    /// The two spatial axes as the model's config, which was checked when it was read, gives them; the text's axis is never
+    /// extrapolated.
+    fn axes(&self) -> [RotaryAxis; 2] {
         let grid = self.size.tokens();
         let base_patches = self.base_resolution_px / PX_PER_TOKEN;
-        let axis = |dim, patches| RotaryAxis { dim, theta: self.theta, base_patches, patches };
         let [_, height, width] = self.axes_dim;
-        [("height", axis(height, grid.height_patches)), ("width", axis(width, grid.width_patches))]
+        let patches = [grid.height_patches, grid.width_patches];
+        RotaryAxis::of_picture([height, width], self.theta, base_patches, patches)
     }
 }
 
 fn check(settings: &InspectSettings, schedule: Option<DypeSchedule>) -> Result<()> {
-    let [_, height, width] = settings.axes_dim;
-    if [height, width].iter().any(|dim| *dim < 2 || dim % 2 != 0) {
-        let what = format!("rotary axes of {height} and {width} channels: each must be even, and at least 2");
-        return Err(Error::model(what, "check `axes_dims_rope` in the transformer's config.json"));
-    }
-    if !(settings.theta.is_finite() && settings.theta > 1.0) {
-        let what = format!("a rotary theta of {}: it must be above 1", settings.theta);
-        return Err(Error::model(what, "check `rope_theta` in the transformer's config.json"));
-    }
     if settings.base_resolution_px < PX_PER_TOKEN {
         let what = format!("a base resolution of {} px: less than one token", settings.base_resolution_px);
         return Err(Error::request(what, format!("give at least {PX_PER_TOKEN} px")));
@@ -149,12 +147,14 @@ fn check(settings: &InspectSettings, schedule: Option<DypeSchedule>) -> Result<(
 impl Inspection {
     /// The method, its schedule, the size and the shift in one line, as a heading.
     pub fn title(&self) -> String {
-        let method = match self.schedule {
-            Some(DypeSchedule { scale, exponent }) => format!("{}, DyPE kappa = {scale} t^{exponent}", self.method),
-            None => format!("{}, static", self.method),
+        let moved = match (self.schedule, self.looks) {
+            (Some(DypeSchedule { scale, exponent }), _) => format!("DyPE kappa = {scale} t^{exponent}"),
+            (None, Looks::Nothing) => "static".to_owned(),
+            (None, Looks::Time) => "moving with t".to_owned(),
+            (None, Looks::Spectrum) => "before the latents' spectrum is known".to_owned(),
         };
         let mu = self.mu.map_or(String::new(), |mu| format!(", mu {mu}"));
-        format!("{method}, {} x {} px{mu}", self.height, self.width)
+        format!("{}, {moved}, {} x {} px{mu}", self.method, self.height, self.width)
     }
 
     /// Whether some axis is longer than in training; where none is, every frequency is native.
@@ -188,6 +188,17 @@ impl Inspection {
 }
 
 impl AxisInspection {
+    fn of(axis: &RotaryAxis, found: AxisFrequencies) -> Self {
+        Self {
+            axis: axis.side.name(),
+            patches: axis.patches,
+            scale: axis.scale(),
+            inv_freq: found.inv_freq,
+            amplitude: found.amplitude,
+            native: axis.native(),
+        }
+    }
+
     /// How many pairs turn as in training, to the precision of the f32 tables a run computes with.
     fn native_pairs(&self) -> usize {
         let pairs = self.inv_freq.iter().zip(&self.native);

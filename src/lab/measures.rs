@@ -83,7 +83,7 @@ pub(super) mod synthetic {
     use image::{Rgb, RgbImage, imageops};
     use rustfft::{FftPlanner, num_complex::Complex32};
 
-    use crate::lab::plane::transposed;
+    use crate::base::fourier::transposed;
 
     /// Numbers that look random (xorshift64*, Vigna 2016), uniform in [0, 1).
     pub fn random(seed: u64) -> impl FnMut() -> f32 {

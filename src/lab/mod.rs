@@ -1,16 +1,17 @@
 //! Pictures and methods looked at: simple measures, a labelled contact sheet, frequencies as tables and plots.
 
-pub mod draw;
-mod fourier;
-pub mod inspect;
+mod draw;
+mod inspect;
 mod measures;
 mod plane;
-pub mod plot;
+mod plot;
 mod repetition;
 mod sheet;
-mod spectrum;
+mod slope;
 
+pub use inspect::{AxisInspection, InspectSettings, Inspection, StepInspection, inspect};
 pub use measures::{EXPLANATIONS, Measures, sharpness};
+pub use plot::save as save_plot;
 pub use repetition::self_similarity;
 pub use sheet::{Focus, SheetOptions, Theme, Tile, sheet};
-pub use spectrum::spectrum_slope;
+pub use slope::spectrum_slope;

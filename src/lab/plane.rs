@@ -2,6 +2,8 @@
 
 use image::{ImageBuffer, Luma, RgbImage, imageops};
 
+use crate::base::fourier::transposed;
+
 /// Luma of white.
 const WHITE: f32 = 255.0;
 
@@ -58,12 +60,6 @@ impl Plane {
 
 /// One channel of floats, as the image crate holds it.
 type GreyBuffer = ImageBuffer<Luma<f32>, Vec<f32>>;
-
-/// [rows, width] as [width, rows].
-pub(super) fn transposed<T: Copy>(values: &[T], width: usize) -> Vec<T> {
-    let rows = values.len() / width.max(1);
-    (0..width).flat_map(|x| (0..rows).map(move |y| values[y * width + x])).collect()
-}
 
 /// Weights from -3 sigma to 3 sigma, which sum to 1.
 fn gaussian(sigma: f32) -> Vec<f32> {

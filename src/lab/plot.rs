@@ -67,7 +67,7 @@ pub fn save(inspection: &Inspection, path: &Path) -> Result<()> {
 fn curves(inspection: &Inspection) -> Vec<&StepInspection> {
     let steps = &inspection.steps;
     let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return Vec::new() };
-    if inspection.schedule.is_none() {
+    if !first.follows_t {
         return vec![first];
     }
     let mut chosen: Vec<&StepInspection> = Vec::with_capacity(CURVES);
@@ -182,10 +182,12 @@ fn draw_legend(canvas: &mut Canvas, left: f32, inspection: &Inspection, curves: 
         y += 30.0;
     };
     for step in curves {
-        match step.kappa {
-            Some(kappa) => entry(color(step), false, &format!("t {:.3}   kappa {kappa:.3}", step.t)),
-            None => entry(color(step), false, "every t"),
-        }
+        let text = match step.kappa {
+            Some(kappa) => format!("t {:.3}   kappa {kappa:.3}", step.t),
+            None if step.follows_t => format!("t {:.3}", step.t),
+            None => "every t".to_owned(),
+        };
+        entry(color(step), false, &text);
     }
     if inspection.extrapolates() {
         entry(GUIDE, true, "interpolation, 1/s");
@@ -213,7 +215,7 @@ fn short(number: f64) -> String {
 
 /// The colour of a moment; ink where t plays no part.
 fn color(step: &StepInspection) -> Color {
-    if step.kappa.is_none() {
+    if !step.follows_t {
         return INK;
     }
     let place = step.t.clamp(0.0, 1.0) * (COLORS.len() - 1) as f64;

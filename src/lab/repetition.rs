@@ -3,7 +3,8 @@
 
 use image::RgbImage;
 
-use super::{fourier, plane::Plane};
+use super::plane::Plane;
+use crate::base::fourier;
 
 /// The longer side at which a picture is looked at: large enough for its subjects, too small for its textures.
 const SIDE: usize = 512;

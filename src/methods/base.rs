@@ -1,18 +1,33 @@
 //! The frequencies of training, at every size.
 
-use super::{AxisFrequencies, PositionScaler, RotaryAxis, Step};
+use super::{AxisFrequencies, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis};
 
 /// No scaling: every axis keeps its native frequencies, `inv_freq[i] = theta^(-2i/D)`, amplitude 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Base;
 
+impl Base {
+    /// DyPE has nothing to move here, and nothing tunes it.
+    pub const SPEC: MethodSpec = MethodSpec {
+        name: "base",
+        help: "the frequencies of training, at every size",
+        dype: None,
+        knobs: &[],
+        scaler: |_| Box::new(Self),
+    };
+}
+
 impl PositionScaler for Base {
-    fn frequencies(&self, axis: &RotaryAxis, _step: &Step) -> AxisFrequencies {
-        native(axis)
+    fn spec(&self) -> &'static MethodSpec {
+        &Self::SPEC
     }
 
-    fn is_dynamic(&self) -> bool {
-        false
+    fn looks(&self) -> Looks {
+        Looks::Nothing
+    }
+
+    fn frequencies(&self, axis: &RotaryAxis, _at: &Moment) -> AxisFrequencies {
+        native(axis)
     }
 }
 

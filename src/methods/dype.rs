@@ -1,5 +1,39 @@
 //! The time in DyPE: how strongly a scaler acts at each moment of the denoising loop.
 
+use std::{fmt, str::FromStr};
+
+use super::{Knob, Takes, UnknownName};
+
+/// lambda_s, as a knob of every method that DyPE moves.
+pub const DYPE_SCALE: Knob = Knob {
+    name: "dype_scale",
+    help: "DyPE's strength at the first step, lambda_s",
+    takes: Takes::Number { least: 0.0 },
+};
+/// lambda_t, as a knob of every method that DyPE moves.
+pub const DYPE_EXPONENT: Knob = Knob {
+    name: "dype_exponent",
+    help: "How soon DyPE fades, lambda_t in kappa = lambda_s * t^lambda_t",
+    takes: Takes::Number { least: 0.0 },
+};
+/// The rule of [`Thresholds`], as a knob of methods that have such.
+pub const DYPE_THRESHOLDS: Knob = Knob {
+    name: "dype_thresholds",
+    help: "How DyPE moves yarn's thresholds: product multiplies by kappa, power is the method's 2025-10 revision",
+    takes: Takes::Word(&Thresholds::NAMES),
+};
+
+/// What differs from the paper's DyPE, where anything does.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct DypeSettings {
+    /// lambda_s in place of the paper's for the method.
+    pub scale: Option<f64>,
+    /// lambda_t in place of the paper's for the method.
+    pub exponent: Option<f64>,
+    /// How kappa moves thresholds.
+    pub thresholds: Thresholds,
+}
+
 /// How strongly the extrapolation acts at time t: `kappa(t) = lambda_s * t^lambda_t` (paper, Eq. 13).
 ///
 /// t is the current sigma of the schedule, 1 for pure noise: the coarse structure forms under the full extrapolation,
@@ -13,11 +47,6 @@ pub struct DypeSchedule {
 }
 
 impl DypeSchedule {
-    /// The paper's choice for DY-NTK.
-    pub const NTK: Self = Self { scale: 2.0, exponent: 2.0 };
-    /// The paper's choice for DY-YaRN.
-    pub const YARN: Self = Self { scale: 1.0, exponent: 2.0 };
-
     /// kappa at time t in [0, 1].
     pub fn kappa(&self, t: f64) -> f64 {
         self.scale * t.powf(self.exponent)
@@ -25,7 +54,7 @@ impl DypeSchedule {
 
     /// Whether both numbers are finite and not negative, as the scalers need them.
     pub fn is_valid(&self) -> bool {
-        [self.scale, self.exponent].iter().all(|lambda| lambda.is_finite() && *lambda >= 0.0)
+        DYPE_SCALE.takes.number(self.scale) && DYPE_EXPONENT.takes.number(self.exponent)
     }
 }
 
@@ -41,11 +70,61 @@ pub enum Thresholds {
 }
 
 impl Thresholds {
+    /// Every rule, the paper's first.
+    pub const ALL: [Self; 2] = [Self::Product, Self::Power];
+    /// The name of each of [`Thresholds::ALL`].
+    pub const NAMES: [&str; 2] = ["product", "power"];
+
+    /// The word that names this rule on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Product => "product",
+            Self::Power => "power",
+        }
+    }
+
     /// The threshold `r` (in rotations over the training length) as kappa moves it.
     pub(super) fn moved(self, r: f64, kappa: f64) -> f64 {
         match self {
             Self::Product => r * kappa,
             Self::Power => r.powf(2.0 * kappa),
+        }
+    }
+}
+
+impl fmt::Display for Thresholds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Thresholds {
+    type Err = UnknownName;
+
+    fn from_str(word: &str) -> Result<Self, UnknownName> {
+        let unknown = || UnknownName { kind: "thresholds", found: word.into(), known: &Self::NAMES };
+        Self::ALL.into_iter().find(|rule| rule.name() == word).ok_or_else(unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_rules_go_both_ways() {
+        assert_eq!(Thresholds::ALL.map(Thresholds::name), Thresholds::NAMES);
+        for rule in Thresholds::ALL {
+            assert_eq!(rule.to_string().parse(), Ok(rule));
+        }
+    }
+
+    #[test]
+    fn lambdas_are_finite_and_not_negative() {
+        let valid = |scale, exponent| DypeSchedule { scale, exponent }.is_valid();
+        assert!(valid(0.0, 0.0) && valid(1e9, 2.0));
+        for wrong in [-1e-9, f64::NAN, f64::INFINITY] {
+            assert!(!valid(wrong, 2.0) && !valid(1.0, wrong), "{wrong}");
         }
     }
 }

@@ -1,32 +1,16 @@
-//! Names for the scalers, and the way from settings to one.
+//! The registry of methods, and the way from a name and settings to a scaler.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+};
 
-use super::{Base, DypeSchedule, Ntk, PositionScaler, Thresholds, Yarn};
+use super::{Base, DypeSchedule, DypeSettings, MethodSpec, Ntk, PositionScaler, Tuning, Yarn};
 
-/// Which scaler is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Method {
-    /// [`Base`]: the frequencies of training.
-    Base,
-    /// [`Ntk`]: a larger theta.
-    Ntk,
-    /// [`Yarn`]: interpolation, NTK and native frequencies by parts.
-    #[default]
-    Yarn,
-}
-
-/// What differs from the paper's DyPE, where anything does.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct DypeSettings {
-    /// lambda_s in place of the paper's for the method.
-    pub scale: Option<f64>,
-    /// lambda_t in place of the paper's for the method.
-    pub exponent: Option<f64>,
-    /// How kappa moves the thresholds of [`Method::Yarn`].
-    pub thresholds: Thresholds,
-}
+/// A method of the registry, or one that a caller of the library brings along; two with one name are the same.
+#[derive(Clone, Copy)]
+pub struct Method(&'static MethodSpec);
 
 /// A word that names nothing here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,28 +24,44 @@ pub struct UnknownName {
 }
 
 impl Method {
+    /// [`Base`]: the frequencies of training.
+    pub const BASE: Self = Self(&Base::SPEC);
+    /// [`Ntk`]: a larger theta.
+    pub const NTK: Self = Self(&Ntk::SPEC);
+    /// [`Yarn`]: interpolation, NTK and native frequencies by parts.
+    pub const YARN: Self = Self(&Yarn::SPEC);
+
     /// Every method, the plainest first.
-    pub const ALL: [Self; 3] = [Self::Base, Self::Ntk, Self::Yarn];
+    pub const ALL: &[Self] = &[Self::BASE, Self::NTK, Self::YARN];
     /// The name of each of [`Method::ALL`].
-    pub const NAMES: [&str; 3] = ["base", "ntk", "yarn"];
+    pub const NAMES: [&str; Self::ALL.len()] = {
+        let mut names = [""; Self::ALL.len()];
+        let mut index = 0;
+        while index < names.len() {
+            names[index] = Self::ALL[index].0.name;
+            index += 1;
+        }
+        names
+    };
+
+    /// A method that is not in the registry.
+    pub const fn new(spec: &'static MethodSpec) -> Self {
+        Self(spec)
+    }
+
+    /// What it says of itself.
+    pub fn spec(self) -> &'static MethodSpec {
+        self.0
+    }
 
     /// The word that names this method on the command line and in files.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Base => "base",
-            Self::Ntk => "ntk",
-            Self::Yarn => "yarn",
-        }
+        self.0.name
     }
 
-    /// DyPE's schedule for this method: the settings', else the paper's. None for `base`, which nothing moves.
+    /// DyPE's schedule for this method: the settings', else the paper's. `None` where DyPE has nothing to move.
     pub fn schedule(self, dype: DypeSettings) -> Option<DypeSchedule> {
-        let paper = match self {
-            Self::Base => return None,
-            Self::Ntk => DypeSchedule::NTK,
-            Self::Yarn => DypeSchedule::YARN,
-        };
-        Some(DypeSchedule {
+        self.0.dype.map(|paper| DypeSchedule {
             scale: dype.scale.unwrap_or(paper.scale),
             exponent: dype.exponent.unwrap_or(paper.exponent),
         })
@@ -69,37 +69,38 @@ impl Method {
 
     /// The scaler: dynamic with `dype`, static without.
     pub fn scaler(self, dype: Option<DypeSettings>) -> Box<dyn PositionScaler> {
-        let schedule = dype.and_then(|dype| self.schedule(dype));
-        match self {
-            Self::Base => Box::new(Base),
-            Self::Ntk => Box::new(Ntk { dype: schedule }),
-            Self::Yarn => Box::new(Yarn { dype: schedule, thresholds: dype.unwrap_or_default().thresholds }),
-        }
+        let thresholds = dype.unwrap_or_default().thresholds;
+        (self.0.scaler)(Tuning { dype: dype.and_then(|dype| self.schedule(dype)), thresholds })
     }
 }
 
-impl Thresholds {
-    /// Every rule, the paper's first.
-    pub const ALL: [Self; 2] = [Self::Product, Self::Power];
-    /// The name of each of [`Thresholds::ALL`].
-    pub const NAMES: [&str; 2] = ["product", "power"];
+impl Default for Method {
+    fn default() -> Self {
+        Self::YARN
+    }
+}
 
-    /// The word that names this rule on the command line and in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Product => "product",
-            Self::Power => "power",
-        }
+impl PartialEq for Method {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Method {}
+
+impl Hash for Method {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+impl fmt::Debug for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
 impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl fmt::Display for Thresholds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -110,16 +111,7 @@ impl FromStr for Method {
 
     fn from_str(word: &str) -> Result<Self, UnknownName> {
         let unknown = || UnknownName { kind: "method", found: word.into(), known: &Self::NAMES };
-        Self::ALL.into_iter().find(|method| method.name() == word).ok_or_else(unknown)
-    }
-}
-
-impl FromStr for Thresholds {
-    type Err = UnknownName;
-
-    fn from_str(word: &str) -> Result<Self, UnknownName> {
-        let unknown = || UnknownName { kind: "thresholds", found: word.into(), known: &Self::NAMES };
-        Self::ALL.into_iter().find(|rule| rule.name() == word).ok_or_else(unknown)
+        Self::ALL.iter().copied().find(|method| method.name() == word).ok_or_else(unknown)
     }
 }
 
@@ -136,14 +128,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_go_both_ways() {
-        assert_eq!(Method::ALL.map(Method::name), Method::NAMES);
-        assert_eq!(Thresholds::ALL.map(Thresholds::name), Thresholds::NAMES);
-        for method in Method::ALL {
+    fn names_go_both_ways_and_name_one_method() {
+        assert_eq!(Method::NAMES, ["base", "ntk", "yarn"]);
+        for &method in Method::ALL {
             assert_eq!(method.to_string().parse(), Ok(method));
         }
-        for rule in Thresholds::ALL {
-            assert_eq!(rule.to_string().parse(), Ok(rule));
+        for (index, name) in Method::NAMES.iter().enumerate() {
+            assert!(!Method::NAMES[..index].contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_scaler_says_which_method_it_is_of() {
+        for method in Method::ALL {
+            assert_eq!(method.scaler(Some(DypeSettings::default())).spec().name, method.name());
         }
     }
 
@@ -156,9 +154,9 @@ mod tests {
     #[test]
     fn settings_override_the_papers_numbers_one_by_one() {
         let half = DypeSettings { scale: Some(0.5), ..DypeSettings::default() };
-        assert_eq!(Method::Ntk.schedule(DypeSettings::default()), Some(DypeSchedule::NTK));
-        assert_eq!(Method::Ntk.schedule(half), Some(DypeSchedule { scale: 0.5, exponent: 2.0 }));
-        assert_eq!(Method::Yarn.schedule(half), Some(DypeSchedule { scale: 0.5, exponent: 2.0 }));
-        assert_eq!(Method::Base.schedule(half), None);
+        assert_eq!(Method::NTK.schedule(DypeSettings::default()), Some(DypeSchedule { scale: 2.0, exponent: 2.0 }));
+        assert_eq!(Method::NTK.schedule(half), Some(DypeSchedule { scale: 0.5, exponent: 2.0 }));
+        assert_eq!(Method::YARN.schedule(half), Some(DypeSchedule { scale: 0.5, exponent: 2.0 }));
+        assert_eq!(Method::BASE.schedule(half), None);
     }
 }

@@ -9,82 +9,83 @@
 //! kappa(t) = lambda_s · t^lambda_t is DyPE's schedule ([`DypeSchedule`]); a scaler without one is static. An axis with
 //! s <= 1 is native under every scaler. All of it is f64 on plain numbers: no tensors, and nothing else of this crate.
 //!
+//! A method is a file: the scaler, and beside it its [`MethodSpec`], which says its name, what DyPE does with it and what
+//! else tunes it. A line in [`Method::ALL`] makes it known to the command line, files of prompts and old pictures.
+//!
 //! Source: Issachar et al., "DyPE: Dynamic Position Extrapolation for Ultra High Resolution Diffusion",
 //! arXiv 2510.20766v2, and the authors' reference code of 2026-02, whose tables `tests/position.rs` holds.
 
+mod axis;
 mod base;
 mod dype;
+mod label;
 mod method;
 mod ntk;
 #[cfg(test)]
 mod properties;
+mod spec;
+mod spectrum;
 mod yarn;
 
+pub use axis::{AxisFrequencies, RotaryAxis, Side};
 pub use base::Base;
-pub use dype::{DypeSchedule, Thresholds};
-pub use method::{DypeSettings, Method, UnknownName};
+pub use dype::{DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSettings, Thresholds};
+pub use label::{Label, label};
+pub use method::{Method, UnknownName};
 pub use ntk::Ntk;
+pub use spec::{Knob, MethodSpec, Takes, Tuning};
+pub use spectrum::Spectrum;
 pub use yarn::Yarn;
-
-/// One spatial axis of the token grid, and the rotary embedding the model gives it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RotaryAxis {
-    /// D: rotary channels of this axis; pairs are D/2.
-    pub dim: usize,
-    /// theta: the base of the geometric progression of frequencies.
-    pub theta: f64,
-    /// L: patches along this axis at the training resolution.
-    pub base_patches: usize,
-    /// L': patches along this axis in the picture being made.
-    pub patches: usize,
-}
-
-impl RotaryAxis {
-    /// s = L'/L: how many times longer than in training this axis is; at most 1 where nothing is extrapolated.
-    pub fn scale(&self) -> f64 {
-        self.patches as f64 / self.base_patches as f64
-    }
-
-    /// D/2: pairs of channels, each turning at its own frequency.
-    pub fn pairs(&self) -> usize {
-        self.dim / 2
-    }
-
-    /// The frequencies of the model's training [D/2]: theta^(-2i/D), radians per patch.
-    pub fn native(&self) -> Vec<f64> {
-        base::geometric(self.dim, self.theta)
-    }
-}
 
 /// The moment of the denoising loop for which frequencies are asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct Step {
+pub struct Moment<'a> {
     /// t: the current sigma of the schedule, after the shift; 1 is pure noise, 0 the picture.
     pub t: f64,
+    /// Index of the step, from 0.
+    pub step: usize,
+    /// Number of steps of the whole schedule.
+    pub steps: usize,
+    /// The spectrum of the latents that enter the step; there for a scaler that looks at it, and for no other.
+    pub spectrum: Option<&'a Spectrum>,
 }
 
-impl Step {
-    /// The moment t, in [0, 1].
+impl Moment<'_> {
+    /// The moment t, in [0, 1], by itself: the only step of a schedule, no latents at hand.
     pub fn at(t: f64) -> Self {
-        Self { t }
+        Self { t, step: 0, steps: 1, spectrum: None }
     }
 }
 
-/// What one axis turns by at one step: the angle of pair i at position p is `p * inv_freq[i]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AxisFrequencies {
-    /// Radians per patch, one for each pair [D/2].
-    pub inv_freq: Vec<f64>,
-    /// Factor on cos and sin, one for each pair [D/2].
-    pub amplitude: Vec<f64>,
+/// What the answers of a scaler depend on, next to the axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looks {
+    /// Nothing: they hold for all steps.
+    Nothing,
+    /// The time of the step.
+    Time,
+    /// The spectrum of the latents that enter the step, and the time if it likes.
+    Spectrum,
 }
+
+/// What is added to the logit of every text token as a key, whatever the query.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TextBias(pub f64);
 
 /// A rule that gives each axis its frequencies at each step.
 pub trait PositionScaler: Send + Sync {
-    /// Frequencies of one spatial axis for one denoising step.
-    fn frequencies(&self, axis: &RotaryAxis, step: &Step) -> AxisFrequencies;
+    /// The method this is a scaler of.
+    fn spec(&self) -> &'static MethodSpec;
 
-    /// Whether the frequencies depend on the step; a static scaler's tables are built once.
-    fn is_dynamic(&self) -> bool;
+    /// What the answers depend on. Tables are built once for [`Looks::Nothing`], else at every step; [`Moment::spectrum`]
+    /// is there for [`Looks::Spectrum`] alone.
+    fn looks(&self) -> Looks;
+
+    /// Frequencies of one spatial axis for one denoising step.
+    fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies;
+
+    /// How strongly text is attended to in a picture of these two axes; `None` leaves it as it was trained.
+    fn key_bias(&self, _axes: &[RotaryAxis; 2], _at: &Moment) -> Option<TextBias> {
+        None
+    }
 }

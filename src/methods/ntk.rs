@@ -1,7 +1,9 @@
 //! NTK-aware scaling: a larger theta, so that the slowest pair turns over the longer axis as it did over the shorter.
 
 use super::base::{geometric, native};
-use super::{AxisFrequencies, DypeSchedule, PositionScaler, RotaryAxis, Step};
+use super::{
+    AxisFrequencies, DYPE_EXPONENT, DYPE_SCALE, DypeSchedule, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis,
+};
 
 /// NTK-aware scaling: `theta' = theta * s^(D/(D-2) * kappa(t))`, kappa = 1 when static; amplitude 1.
 ///
@@ -13,17 +15,32 @@ pub struct Ntk {
     pub dype: Option<DypeSchedule>,
 }
 
+impl Ntk {
+    /// DyPE's lambdas for it are the paper's for DY-NTK (section 4.2).
+    pub const SPEC: MethodSpec = MethodSpec {
+        name: "ntk",
+        help: "a larger theta, so that the slowest pair turns over the longer axis as it did over the shorter",
+        dype: Some(DypeSchedule { scale: 2.0, exponent: 2.0 }),
+        knobs: &[DYPE_SCALE, DYPE_EXPONENT],
+        scaler: |tuning| Box::new(Self { dype: tuning.dype }),
+    };
+}
+
 impl PositionScaler for Ntk {
-    fn frequencies(&self, axis: &RotaryAxis, step: &Step) -> AxisFrequencies {
+    fn spec(&self) -> &'static MethodSpec {
+        &Self::SPEC
+    }
+
+    fn looks(&self) -> Looks {
+        if self.dype.is_some() { Looks::Time } else { Looks::Nothing }
+    }
+
+    fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies {
         if axis.scale() <= 1.0 {
             return native(axis);
         }
-        let kappa = self.dype.map_or(1.0, |dype| dype.kappa(step.t));
+        let kappa = self.dype.map_or(1.0, |dype| dype.kappa(at.t));
         AxisFrequencies { inv_freq: ntk_frequencies(axis, kappa), amplitude: vec![1.0; axis.pairs()] }
-    }
-
-    fn is_dynamic(&self) -> bool {
-        self.dype.is_some()
     }
 }
 

@@ -2,16 +2,14 @@
 
 use proptest::prelude::*;
 
-use super::{AxisFrequencies, DypeSchedule, DypeSettings, Method, Ntk, PositionScaler, RotaryAxis, Step};
+use super::{AxisFrequencies, DypeSchedule, DypeSettings, Method, Moment, Ntk, PositionScaler, RotaryAxis};
 use super::{Thresholds, Yarn};
 
 /// Axes as models have them, from half to 64 times the training length.
 fn axes() -> impl Strategy<Value = RotaryAxis> {
-    (2usize..64, 100.0..1e6f64, 4usize..256, 0.5..64.0f64).prop_map(|(pairs, theta, base_patches, s)| RotaryAxis {
-        dim: 2 * pairs,
-        theta,
-        base_patches,
-        patches: ((base_patches as f64 * s) as usize).max(1),
+    (2usize..64, 100.0..1e6f64, 4usize..256, 0.5..64.0f64).prop_map(|(pairs, theta, base_patches, s)| {
+        let patches = ((base_patches as f64 * s) as usize).max(1);
+        RotaryAxis::of_picture([2 * pairs; 2], theta, base_patches, [patches; 2])[0]
     })
 }
 
@@ -33,16 +31,16 @@ fn scalers() -> impl Strategy<Value = Box<dyn PositionScaler>> {
 
 impl std::fmt::Debug for dyn PositionScaler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "a scaler, dynamic: {}", self.is_dynamic())
+        write!(f, "{} looking at {:?}", self.spec().name, self.looks())
     }
 }
 
 fn dy_yarn(thresholds: Thresholds) -> Yarn {
-    Yarn { dype: Some(DypeSchedule::YARN), thresholds }
+    Yarn { dype: Yarn::SPEC.dype, thresholds }
 }
 
 fn at(scaler: &dyn PositionScaler, axis: &RotaryAxis, t: f64) -> AxisFrequencies {
-    scaler.frequencies(axis, &Step::at(t))
+    scaler.frequencies(axis, &Moment::at(t))
 }
 
 proptest! {
@@ -73,7 +71,7 @@ proptest! {
 
     #[test]
     fn static_frequencies_are_never_below_interpolation(axis in longer_axes()) {
-        for method in [Method::Ntk, Method::Yarn] {
+        for method in [Method::NTK, Method::YARN] {
             let found = at(&*method.scaler(None), &axis, 1.0);
             for (found, native) in found.inv_freq.iter().zip(axis.native()) {
                 prop_assert!(*found >= native / axis.scale() * (1.0 - 1e-12));
@@ -93,7 +91,7 @@ proptest! {
 
     #[test]
     fn a_static_scaler_does_not_see_the_time(axis in axes(), t in 0.0..=1.0f64) {
-        for method in Method::ALL {
+        for method in Method::ALL.iter().copied() {
             let scaler = method.scaler(None);
             prop_assert_eq!(at(&*scaler, &axis, t), at(&*scaler, &axis, 1.0));
         }
@@ -101,7 +99,7 @@ proptest! {
 
     #[test]
     fn dy_ntk_ends_native_and_starts_twice_as_strong(axis in longer_axes()) {
-        let ntk = Ntk { dype: Some(DypeSchedule::NTK) };
+        let ntk = Ntk { dype: Ntk::SPEC.dype };
         prop_assert_eq!(at(&ntk, &axis, 0.0).inv_freq, axis.native());
         // The slowest pair of a static NTK is divided by s; with kappa(1) = 2, by s^2.
         let last = axis.pairs() - 1;
@@ -129,8 +127,8 @@ proptest! {
 
 #[test]
 fn an_axis_of_one_pair_stays_native() {
-    let axis = RotaryAxis { dim: 2, theta: 10_000.0, base_patches: 64, patches: 256 };
-    for (method, t) in [(Method::Ntk, 0.0), (Method::Ntk, 1.0)] {
+    let [axis, _] = RotaryAxis::of_picture([2, 2], 10_000.0, 64, [256, 256]);
+    for (method, t) in [(Method::NTK, 0.0), (Method::NTK, 1.0)] {
         assert_eq!(at(&*method.scaler(Some(DypeSettings::default())), &axis, t).inv_freq, [1.0]);
     }
 }

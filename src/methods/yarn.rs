@@ -3,8 +3,9 @@
 use std::f64::consts::PI;
 
 use super::base::native;
+use super::dype::{DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS};
 use super::ntk::ntk_frequencies;
-use super::{AxisFrequencies, DypeSchedule, PositionScaler, RotaryAxis, Step, Thresholds};
+use super::{AxisFrequencies, DypeSchedule, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis, Thresholds};
 
 /// Rotations over the training length between which position interpolation becomes NTK.
 /// Source: `beta_0`, `beta_1` of the reference code.
@@ -30,13 +31,32 @@ pub struct Yarn {
     pub thresholds: Thresholds,
 }
 
+impl Yarn {
+    /// DyPE's lambdas for it are the paper's for DY-YaRN (section 4.2).
+    pub const SPEC: MethodSpec = MethodSpec {
+        name: "yarn",
+        help: "slow pairs interpolated, fast ones native, NTK's frequencies between",
+        dype: Some(DypeSchedule { scale: 1.0, exponent: 2.0 }),
+        knobs: &[DYPE_SCALE, DYPE_EXPONENT, DYPE_THRESHOLDS],
+        scaler: |tuning| Box::new(Self { dype: tuning.dype, thresholds: tuning.thresholds }),
+    };
+}
+
 impl PositionScaler for Yarn {
-    fn frequencies(&self, axis: &RotaryAxis, step: &Step) -> AxisFrequencies {
+    fn spec(&self) -> &'static MethodSpec {
+        &Self::SPEC
+    }
+
+    fn looks(&self) -> Looks {
+        if self.dype.is_some() { Looks::Time } else { Looks::Nothing }
+    }
+
+    fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies {
         let s = axis.scale();
         if s <= 1.0 {
             return native(axis);
         }
-        let kappa = self.dype.map(|dype| dype.kappa(step.t));
+        let kappa = self.dype.map(|dype| dype.kappa(at.t));
         let moved = |r| kappa.map_or(r, |kappa| self.thresholds.moved(r, kappa));
         let to_ntk = Ramp::between(BETA.map(moved), axis);
         let to_native = Ramp::between(GAMMA.map(moved), axis);
@@ -44,10 +64,6 @@ impl PositionScaler for Yarn {
             inv_freq: blend(axis, &to_ntk, &to_native),
             amplitude: vec![AMPLITUDE_SLOPE * s.ln() + 1.0; axis.pairs()],
         }
-    }
-
-    fn is_dynamic(&self) -> bool {
-        self.dype.is_some()
     }
 }
 
@@ -111,8 +127,16 @@ fn pair_turning(r: f64, axis: &RotaryAxis) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::methods::Side;
 
-    const AXIS: RotaryAxis = RotaryAxis { dim: 56, theta: 10_000.0, base_patches: 64, patches: 256 };
+    const AXIS: RotaryAxis = RotaryAxis {
+        side: Side::Height,
+        dim: 56,
+        theta: 10_000.0,
+        base_patches: 64,
+        patches: 256,
+        longest_patches: 256,
+    };
 
     #[test]
     fn the_borders_are_whole_pairs_inside_the_axis() {
@@ -133,7 +157,7 @@ mod tests {
     fn thresholds_far_above_every_pair_interpolate() {
         // lambda_s = 50: a border far below 0 must not turn the ramp over.
         let yarn = Yarn { dype: Some(DypeSchedule { scale: 50.0, exponent: 2.0 }), ..Yarn::default() };
-        let found = yarn.frequencies(&AXIS, &Step::at(1.0));
+        let found = yarn.frequencies(&AXIS, &Moment::at(1.0));
         for (found, native) in found.inv_freq.iter().zip(AXIS.native()).skip(1) {
             assert_eq!(*found, native / 4.0);
         }
@@ -141,10 +165,10 @@ mod tests {
 
     #[test]
     fn dy_yarn_is_native_near_the_end_and_not_only_at_it() {
-        let yarn = Yarn { dype: Some(DypeSchedule::YARN), ..Yarn::default() };
+        let yarn = Yarn { dype: Yarn::SPEC.dype, ..Yarn::default() };
         for t in [0.0, 1e-300, 1e-9, 0.001, 0.006, 0.0079] {
-            assert_eq!(yarn.frequencies(&AXIS, &Step::at(t)).inv_freq, AXIS.native(), "t = {t}");
+            assert_eq!(yarn.frequencies(&AXIS, &Moment::at(t)).inv_freq, AXIS.native(), "t = {t}");
         }
-        assert_ne!(yarn.frequencies(&AXIS, &Step::at(0.02)).inv_freq, AXIS.native());
+        assert_ne!(yarn.frequencies(&AXIS, &Moment::at(0.02)).inv_freq, AXIS.native());
     }
 }

@@ -83,6 +83,7 @@ pub(super) fn vae(source: &dyn TensorSource) -> Result<VaeConfig> {
         layers_per_block: resnets.saturating_sub(1),
         latent_channels: shapes.dim("decoder.conv_in.weight", 1)?,
         mid_block_add_attention: shapes.has("decoder.mid_block.attentions.0.to_q.weight"),
+        use_quant_conv: shapes.has("quant_conv.weight"),
         use_post_quant_conv: shapes.has("post_quant_conv.weight"),
         ..VaeConfig::flux1()
     })

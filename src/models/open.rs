@@ -128,25 +128,14 @@ fn vae_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>> {
 }
 
 fn checked_vae(config: VaeConfig, source: Arc<dyn TensorSource>) -> Result<ModelPart<VaeConfig>> {
-    let wrong =
-        |what: String| Err(Error::model(format!("{}: {what}", source.describe()), "check the vae's config.json"));
-    let c = &config;
-    let sizes = c.block_out_channels.iter().chain([&c.latent_channels, &c.norm_num_groups]);
-    if c.block_out_channels.is_empty() || sizes.into_iter().any(|&n| n == 0 || n > LARGEST) || c.layers_per_block > 64 {
-        return wrong("its dimensions are out of any range".into());
-    }
+    config.check(&source.describe())?;
     // The picture is 8 times the latents in each direction (geometry.rs), which is four stages.
-    if c.block_out_channels.len() != 4 {
-        return wrong(format!("it has {} stages, FLUX.1's autoencoder has 4", c.block_out_channels.len()));
+    let stages = config.block_out_channels.len();
+    if stages != 4 {
+        let what = format!("{}: it has {stages} stages, FLUX.1's autoencoder has 4", source.describe());
+        return Err(Error::model(what, "check the vae's config.json"));
     }
-    if let Some(odd) = c.block_out_channels.iter().find(|channels| **channels % c.norm_num_groups != 0) {
-        return wrong(format!("{odd} channels are not divisible into {} groups", c.norm_num_groups));
-    }
-    let shift = c.shift_factor.unwrap_or(0.0);
-    if !c.scaling_factor.is_finite() || c.scaling_factor == 0.0 || !shift.is_finite() {
-        return wrong(format!("scaling_factor {} and shift_factor {shift} cannot be undone", c.scaling_factor));
-    }
-    manifest::check(&*source, &manifest::decoder(c))?;
+    manifest::check(&*source, &manifest::decoder(&config))?;
     Ok(ModelPart { config, source })
 }
 

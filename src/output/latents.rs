@@ -18,7 +18,7 @@ use crate::{
 
 /// The tensor's name in the file.
 const KEY: &str = "latents";
-/// The metadata that holds the sha256 of the tensor's bytes.
+/// The metadata that holds the sha256 of the tensor's bytes; for tensors beside the latents a dot and their name follow.
 const SHA256: &str = "sha256";
 /// No file of latents is longer: 65,536 px a side take 4.3 GB.
 const MAX_BYTES: u64 = 8 << 30;
@@ -28,7 +28,10 @@ const MAX_BYTES: u64 = 8 << 30;
 pub struct LatentsFile {
     /// Packed latents [1, N, 64].
     pub latents: Tensor,
-    /// The file's metadata: text by name. `sha256` is the writer's own: it is written and checked, and not kept here.
+    /// Other tensors of floats, by name. f64 is kept as such, all else becomes f32, which holds it exactly.
+    pub beside: BTreeMap<String, Tensor>,
+    /// The file's metadata: text by name. What starts with `sha256` is the writer's own: it is written and checked, and not
+    /// kept here.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -44,19 +47,21 @@ impl LatentsFile {
             let what = format!("cannot save latents of shape {shape:?}, expected [1, N, {TOKEN_CHANNELS}]");
             return Err(Error::request(what, "pack them first"));
         }
-        let latents = self.latents.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
-        let values: Vec<f32> = latents.flatten_all()?.to_vec1()?;
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut parts = vec![(KEY, Bytes::of(&self.latents.to_dtype(DType::F32)?)?)];
+        for (name, tensor) in &self.beside {
+            parts.push((name, Bytes::of(tensor)?));
+        }
         let mut metadata: HashMap<_, _> = self.metadata.clone().into_iter().collect();
-        metadata.insert(SHA256.to_owned(), sha256(&bytes));
+        metadata.extend(parts.iter().map(|(name, part)| (sha256_of(name), sha256(&part.bytes))));
         write_atomically(path, overwrite, |file| {
-            let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).map_err(std::io::Error::other)?;
-            let whole = safetensors::serialize([(KEY, view)], Some(metadata)).map_err(std::io::Error::other)?;
+            let views = parts.iter().map(|(name, part)| part.view().map(|view| (name, view)));
+            let views: Vec<_> = views.collect::<Result<_, _>>().map_err(std::io::Error::other)?;
+            let whole = safetensors::serialize(views, Some(metadata)).map_err(std::io::Error::other)?;
             file.write_all(&whole)
         })
     }
 
-    /// Reads what [`LatentsFile::write`] wrote; the latents are on the CPU.
+    /// Reads what [`LatentsFile::write`] wrote; the tensors are on the CPU.
     ///
     /// # Errors
     /// [`Error::Disk`] when the file cannot be read; [`Error::Model`] when it is not a safetensors file with finite f32
@@ -78,17 +83,67 @@ impl LatentsFile {
             let (dtype, shape) = (view.dtype(), view.shape());
             return Err(wrong(format!("`{KEY}` is {dtype:?} {shape:?}, expected F32 [1, N, {TOKEN_CHANNELS}]")));
         }
-        if metadata.remove(SHA256).is_some_and(|expected| expected != sha256(view.data())) {
-            return Err(wrong(format!("damaged: `{KEY}` is not what was written")));
+        let mut beside = BTreeMap::new();
+        for (name, view) in file.tensors() {
+            if metadata.remove(&sha256_of(&name)).is_some_and(|expected| expected != sha256(view.data())) {
+                return Err(wrong(format!("damaged: `{name}` is not what was written")));
+            }
+            // Of another type it was not written here, and means nothing to anybody.
+            beside.extend(tensor(&view)?.map(|tensor| (name, tensor)));
         }
-        let (words, _) = view.data().as_chunks();
-        let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-        if !values.iter().all(|value| value.is_finite()) {
+        let latents = beside.remove(KEY).ok_or_else(|| wrong(format!("has no tensor `{KEY}`")))?; // [1, N, 64]
+        // 0 times a number is 0 for every finite one and NaN for all others, and so is the sum of them.
+        if (&latents * 0.0)?.sum_all()?.to_scalar::<f32>()? != 0.0 {
             return Err(wrong(format!("`{KEY}` holds a number that is not finite")));
         }
-        let latents = Tensor::from_vec(values, view.shape(), &Device::Cpu)?; // [1, N, 64]
-        Ok(Self { latents, metadata })
+        Ok(Self { latents, beside, metadata })
     }
+}
+
+/// A tensor as a file holds it.
+struct Bytes {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Bytes {
+    fn of(tensor: &Tensor) -> Result<Self> {
+        let values = tensor.to_device(&Device::Cpu)?.flatten_all()?;
+        let (dtype, bytes) = match tensor.dtype() {
+            DType::F64 => (Dtype::F64, values.to_vec1::<f64>()?.into_iter().flat_map(f64::to_le_bytes).collect()),
+            _ => {
+                let values = values.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+                (Dtype::F32, values.into_iter().flat_map(f32::to_le_bytes).collect())
+            }
+        };
+        Ok(Self { dtype, shape: tensor.dims().to_vec(), bytes })
+    }
+
+    fn view(&self) -> Result<TensorView<'_>, safetensors::SafeTensorError> {
+        TensorView::new(self.dtype, self.shape.clone(), &self.bytes)
+    }
+}
+
+/// The tensor of a view; `None` for a type that [`Bytes`] does not write.
+fn tensor(view: &TensorView) -> Result<Option<Tensor>> {
+    let (shape, data) = (view.shape(), view.data());
+    Ok(match view.dtype() {
+        Dtype::F32 => {
+            let values: Vec<f32> = data.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
+            Some(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        }
+        Dtype::F64 => {
+            let values: Vec<f64> = data.as_chunks().0.iter().map(|word| f64::from_le_bytes(*word)).collect();
+            Some(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        }
+        _ => None,
+    })
+}
+
+/// The name of the metadata that holds a tensor's sha256.
+fn sha256_of(name: &str) -> String {
+    if name == KEY { SHA256.to_owned() } else { format!("{SHA256}.{name}") }
 }
 
 /// Writes packed latents [1, N, 64] without more words: see [`LatentsFile::write`].
@@ -96,7 +151,7 @@ impl LatentsFile {
 /// # Errors
 /// As [`LatentsFile::write`].
 pub fn save_latents(path: &Path, latents: &Tensor, overwrite: bool) -> Result<PathBuf> {
-    LatentsFile { latents: latents.clone(), metadata: BTreeMap::new() }.write(path, overwrite)
+    LatentsFile { latents: latents.clone(), beside: BTreeMap::new(), metadata: BTreeMap::new() }.write(path, overwrite)
 }
 
 /// Reads packed latents [1, N, 64] in f32, on the CPU: see [`LatentsFile::read`].

@@ -47,9 +47,3 @@ pub fn save_numbered(
     format.check_size(ImageSize { height_px: picture.height, width_px: picture.width })?;
     write_numbered(path, number, overwrite, |file| format.encode(picture, provenance, file))
 }
-
-/// The name the reference's `run_dype.py` gives a picture. `dy_` marks a method that DyPE drives; `base` has nothing to drive.
-pub fn reference_name(seed: u64, method: &str, dype: bool, size: ImageSize) -> String {
-    let dynamic = if dype && method != "base" { "dy_" } else { "" };
-    format!("seed_{seed}_method_{dynamic}{method}_res_{}x{}.png", size.height_px, size.width_px)
-}

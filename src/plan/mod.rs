@@ -7,12 +7,13 @@ use candle_core::{DType, Device};
 use serde::Serialize;
 
 use crate::{
+    base::device::DeviceKind,
     base::geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
     base::memory::Bytes,
     error::{Error, Result},
     models::flux1::{Compute, ForwardOptions, WeightsMode, forward_memory_bytes, step_flops},
     models::parts::T5Config,
-    models::parts::kl::{DecodeKernels, DecodeOptions, DecodeWay, DecodeWays, VaeConfig},
+    models::parts::kl::{Banding, Side, VaeConfig, Way, Ways},
     models::{ModelFiles, manifest},
     weights::{TensorSource, Weights},
 };
@@ -36,7 +37,7 @@ pub struct Choices {
     /// Sizes of the pieces of a forward pass.
     pub forward: ForwardOptions,
     /// How the decoder walks the picture.
-    pub decode: DecodeOptions,
+    pub decode: Banding,
 }
 
 /// What is to be planned.
@@ -184,9 +185,10 @@ impl Plan {
             WeightsMode::Resident => resident_bytes(files, machine, is_cpu),
             WeightsMode::Stream => streamed_bytes(files, machine, is_cpu),
         };
-        let kernels = DecodeKernels::on_kind(is_cpu, machine.dtype);
+        // Of a card, only that it is none of ours that computes.
+        let kind = if is_cpu { DeviceKind::Cpu } else { DeviceKind::Cuda { capability: (8, 0) } };
         let kept = if is_cpu { kept_bytes(&[text, denoise - kept]) } else { 0 };
-        let (decode, decode_peak) = decode_choice(&files.vae.config, kernels, grid, kept, budget)?;
+        let (decode, decode_peak) = decode_choice(&files.vae.config, (kind, machine.dtype), grid, kept, budget)?;
         let config = &files.transformer.config;
         let step_flops = step_flops(config, grid.count(), task.text_tokens);
         let decode_flops = decode.cost.flops;
@@ -323,15 +325,15 @@ fn streamed_bytes(files: &ModelFiles, machine: &Machine, is_cpu: bool) -> u64 {
 /// [`Error::Memory`] when none fits.
 pub fn decode_choice(
     config: &VaeConfig,
-    kernels: DecodeKernels,
+    on: (DeviceKind, DType),
     grid: TokenGrid,
     kept: u64,
     budget: u64,
-) -> Result<(DecodeWay, u64)> {
+) -> Result<(Way, u64)> {
     let size = grid.image();
     let picture = PROCESS_BYTES + kept + 3 * (size.height_px * size.width_px) as u64;
-    let ways = DecodeWays::new(config, kernels, grid.latents())?;
-    let peak = |way: &DecodeWay| picture + way.cost.memory_bytes;
+    let ways = Ways::new(config, Side::Decoder, on, grid.latents())?;
+    let peak = |way: &Way| picture + way.cost.memory_bytes;
     let best = ways.best(budget.saturating_sub(picture));
     let least = || too_small("decoding", ways.least().map_or(picture, peak), budget);
     best.map(|way| (way.clone(), peak(way))).ok_or_else(least)

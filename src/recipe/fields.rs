@@ -6,10 +6,12 @@
 
 use super::{
     Mu, Rng,
-    kinds::{FINITE, NOT_NEGATIVE, Noise, OneOf, Prose, SIDE_PX, Shift, Switch, Whole},
+    kinds::{FINITE, Noise, Number, OneOf, Prose, SIDE_PX, Shift, Switch, Whole},
     setting::{Declared, Face, Field, Fill, Gaps, Group, Held, Line, Off, Setting, shown},
 };
-use crate::methods::{DypeSchedule, DypeSettings, Method, Thresholds};
+use crate::methods::{
+    self, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSettings, Method, Thresholds,
+};
 #[cfg(test)]
 use crate::recipe::setting::Saved;
 
@@ -78,7 +80,8 @@ settings! {
         face: Face {
             short: Some('p'),
             info: line(10, "prompt", |recipe| Some(recipe.prompt.clone())),
-            ..Face::new(Group::Picture, "TEXT", r#"What to draw; "-" reads it from stdin [default: a dark-fantasy scene]"#)
+            default: Some("a dark-fantasy scene"),
+            ..Face::new(Group::Picture, "TEXT", r#"What to draw; "-" reads it from stdin"#)
         },
     };
 
@@ -147,10 +150,11 @@ settings! {
                 Some(recipe.guidance.map_or_else(|| "none (the model takes none)".into(), |scale| scale.to_string()))
             }),
             parameters: line(30, "Distilled CFG Scale", |recipe| recipe.guidance.map(|scale| scale.to_string())),
+            default: Some("4.5"),
             ..Face::new(
                 Group::Picture,
                 "SCALE",
-                "How strongly the prompt is followed; ignored by models without guidance (schnell) [default: 4.5]",
+                "How strongly the prompt is followed; ignored by models without guidance (schnell)",
             )
         },
     };
@@ -165,11 +169,8 @@ settings! {
         fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.text_tokens)),
         face: Face {
             info: line(80, "text", |recipe| Some(format!("{} T5 tokens", recipe.max_sequence_length))),
-            ..Face::new(
-                Group::Picture,
-                "N",
-                "T5 tokens the prompt may take [default: 512; schnell: 256; fewer where the model reads fewer]",
-            )
+            default: Some("512; schnell: 256; fewer where the model reads fewer"),
+            ..Face::new(Group::Picture, "N", "T5 tokens the prompt may take")
         },
     };
 
@@ -193,7 +194,7 @@ settings! {
         fill: shown(Method::default),
         face: Face {
             info: line(60, "position", |recipe| Some(position(recipe))),
-            parameters: line(70, "Position", |recipe| Some(recipe.position_name())),
+            parameters: line(70, "Position", |recipe| Some(methods::label(recipe.method.name(), recipe.dype))),
             ..Face::new(
                 Group::Choice,
                 "METHOD",
@@ -215,50 +216,40 @@ settings! {
 
     /// lambda_s of kappa(t). A recipe has none without DyPE.
     dype_scale: f64 => Option<f64> = Setting {
-        kind: &NOT_NEGATIVE,
+        kind: &Number::of(&DYPE_SCALE),
         fill: Fill::Model(|_, gaps| gaps.schedule().map(|schedule| schedule.scale)),
-        face: Face::new(
-            Group::Tuning,
-            "NUMBER",
-            "DyPE's strength at the first step, lambda_s [default: the paper's, 1 for yarn and 2 for ntk]",
-        ),
+        face: Face {
+            default: Some("the paper's, 1 for yarn and 2 for ntk"),
+            ..Face::new(Group::Tuning, "NUMBER", DYPE_SCALE.help)
+        },
     };
 
     /// lambda_t of kappa(t). A recipe has none without DyPE.
     dype_exponent: f64 => Option<f64> = Setting {
-        kind: &NOT_NEGATIVE,
+        kind: &Number::of(&DYPE_EXPONENT),
         fill: Fill::Model(|_, gaps| gaps.schedule().map(|schedule| schedule.exponent)),
-        face: Face::new(
-            Group::Tuning,
-            "NUMBER",
-            "How soon DyPE fades, lambda_t in kappa = lambda_s * t^lambda_t [default: 2]",
-        ),
+        face: Face { default: Some("2"), ..Face::new(Group::Tuning, "NUMBER", DYPE_EXPONENT.help) },
     };
 
     /// How kappa moves YaRN's thresholds.
     dype_thresholds: Thresholds => Thresholds = Setting {
-        kind: &OneOf(&Thresholds::NAMES),
+        kind: &OneOf::of(&DYPE_THRESHOLDS),
         fill: Fill::Usual {
             value: Thresholds::default,
             is_shown: true,
             keep: |rule, gaps| if gaps.wanted.dype == Some(false) { Thresholds::default() } else { rule },
         },
-        face: Face::new(
-            Group::Tuning,
-            "RULE",
-            "How DyPE moves yarn's thresholds: product multiplies by kappa, power is the method's 2025-10 revision",
-        ),
+        face: Face::new(Group::Tuning, "RULE", DYPE_THRESHOLDS.help),
     };
 
     /// Training resolution in pixels that positions are scaled against.
     base_resolution: usize => usize = Setting {
         kind: &SIDE_PX,
         fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.base_resolution)),
-        face: Face::new(
-            Group::Tuning,
-            "PX",
-            "The resolution the model was trained at, in pixels [default: what the model says, else 1024]",
-        ),
+        face: Face {
+            default: Some("what the model says, else 1024"),
+            ..Face::new(Group::Tuning, "PX", "The resolution the model was trained at, in pixels")
+        },
     };
 
     /// The time shift.
@@ -267,18 +258,15 @@ settings! {
         fill: Fill::Usual { value: Mu::default, is_shown: false, keep: |shift, _| shift },
         face: Face {
             info: line(70, "shift", |recipe| Some(format!("mu {}", recipe.mu))),
-            ..Face::new(
-                Group::Tuning,
-                "MU",
-                "Time shift: a number, or \"stock\" for FLUX's size-dependent formula [default: the scheduler's max_shift]",
-            )
+            default: Some("the scheduler's max_shift"),
+            ..Face::new(Group::Tuning, "MU", r#"Time shift: a number, or "stock" for FLUX's size-dependent formula"#)
         },
     };
 
     #[cfg(test)]
     /// A setting of the tests: what a new one needs is these lines, and the place that uses it.
     toy_strength: f64 => f64 = Setting {
-        kind: &NOT_NEGATIVE,
+        kind: &Number { least: 0.0 },
         fill: shown(|| 0.0),
         face: Face { saved: Saved::UnlessUsual, ..Face::new(Group::Picture, "NUMBER", "How toy-like it looks") },
     };

@@ -6,7 +6,10 @@ use std::{fmt::Display, str::FromStr};
 use serde_json::Value;
 
 use super::{Mu, Rng};
-use crate::base::geometry::{MAX_SIDE_PX, PX_PER_TOKEN};
+use crate::{
+    base::geometry::{MAX_SIDE_PX, PX_PER_TOKEN},
+    methods::{Knob, Takes},
+};
 
 /// How a value looks on a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,21 +136,24 @@ where
     }
 }
 
-/// A finite number, not below `least`.
+/// A finite number of at least this.
 pub struct Number {
     /// The least.
     pub least: f64,
-    /// What is wanted.
-    pub wanted: &'static str,
-    /// What a flag says was wanted.
-    pub says: &'static str,
+}
+
+impl Number {
+    /// The numbers of a method's knob.
+    pub const fn of(knob: &Knob) -> Self {
+        match knob.takes {
+            Takes::Number { least } => Self { least },
+            Takes::Word(_) => panic!("a knob of words"),
+        }
+    }
 }
 
 /// Any finite number.
-pub const FINITE: Number = Number { least: f64::MIN, wanted: "a number", says: "a finite number is wanted" };
-/// A finite number that is not negative.
-pub const NOT_NEGATIVE: Number =
-    Number { least: 0.0, wanted: "a number of 0 or more", says: "a number of 0 or more is wanted" };
+pub const FINITE: Number = Number { least: f64::MIN };
 
 impl Kind<f64> for Number {
     fn style(&self) -> Style {
@@ -155,7 +161,10 @@ impl Kind<f64> for Number {
     }
 
     fn parse(&self, text: &str) -> Result<f64, String> {
-        text.parse().ok().filter(|number| self.admits(number)).ok_or_else(|| self.says.into())
+        text.parse().ok().filter(|number| self.admits(number)).ok_or_else(|| match self.least {
+            f64::MIN => "a finite number is wanted".into(),
+            _ => format!("{} is wanted", self.wanted()),
+        })
     }
 
     fn from_json(&self, value: &Value) -> Option<f64> {
@@ -167,7 +176,10 @@ impl Kind<f64> for Number {
     }
 
     fn wanted(&self) -> String {
-        self.wanted.into()
+        match self.least {
+            f64::MIN => "a number".into(),
+            least => format!("a number of {least} or more"),
+        }
     }
 
     fn admits(&self, value: &f64) -> bool {
@@ -177,6 +189,16 @@ impl Kind<f64> for Number {
 
 /// One of a few words.
 pub struct OneOf(pub &'static [&'static str]);
+
+impl OneOf {
+    /// The words of a method's knob.
+    pub const fn of(knob: &Knob) -> Self {
+        match knob.takes {
+            Takes::Word(words) => Self(words),
+            Takes::Number { .. } => panic!("a knob of numbers"),
+        }
+    }
+}
 
 impl<W: FromStr + Display> Kind<W> for OneOf {
     fn style(&self) -> Style {
@@ -313,6 +335,7 @@ impl Kind<Mu> for Shift {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::methods::DYPE_SCALE;
 
     #[test]
     fn sides_that_are_no_sides_are_refused_with_the_range() {
@@ -331,8 +354,9 @@ mod tests {
             assert!(FINITE.parse(text).is_err(), "{text}");
         }
         assert_eq!(FINITE.parse("-1.5"), Ok(-1.5));
-        assert!(NOT_NEGATIVE.parse("-0.1").is_err());
-        assert_eq!(NOT_NEGATIVE.parse("0"), Ok(0.0));
+        let not_negative = Number::of(&DYPE_SCALE);
+        assert_eq!(not_negative.parse("-0.1").expect_err("negative"), "a number of 0 or more is wanted");
+        assert_eq!(not_negative.parse("0"), Ok(0.0));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod card;
 mod facts;
 mod fields;
+mod file_name;
 mod kinds;
 mod noise_source;
 mod prompts;
@@ -19,6 +20,7 @@ pub use card::Card;
 pub use facts::ModelFacts;
 pub(crate) use fields::{FIELDS, declared};
 pub use fields::{Recipe, Wanted};
+pub use file_name::reference_name;
 pub(crate) use kinds::{Kind, SIDE_PX, Style};
 pub use noise_source::Rng;
 pub use prompts::{Line, MAX_LINE_BYTES, read_prompts};

@@ -72,11 +72,6 @@ impl Recipe {
         self.method.scaler(self.dype_settings())
     }
 
-    /// The method, and whether DyPE drives it: `dy_yarn`.
-    pub fn position_name(&self) -> String {
-        format!("{}{}", if self.dype { "dy_" } else { "" }, self.method)
-    }
-
     /// What `dype info` says of it: name and text of each line.
     pub fn info_lines(&self) -> Vec<(&'static str, String)> {
         let own = |field: &&dyn Field| match field.face().info {

@@ -59,6 +59,8 @@ pub struct Face {
     pub value_name: &'static str,
     /// What help says.
     pub help: &'static str,
+    /// How help tells what fills the gap, where that is no value to show.
+    pub default: Option<&'static str>,
     /// The flag's letter.
     pub short: Option<char>,
     /// The flag in place of its own, for a switch that is usually on.
@@ -74,8 +76,8 @@ pub struct Face {
 impl Face {
     /// A flag with a value and this help, which nothing else tells of.
     pub const fn new(group: Group, value_name: &'static str, help: &'static str) -> Self {
-        let (short, off, info, parameters) = (None, None, None, None);
-        Self { group, value_name, help, short, off, info, parameters, saved: Saved::Always }
+        let (default, short, off, info, parameters) = (None, None, None, None, None);
+        Self { group, value_name, help, default, short, off, info, parameters, saved: Saved::Always }
     }
 }
 
@@ -85,7 +87,7 @@ pub enum Fill<W, R> {
     Usual {
         /// The value.
         value: fn() -> W,
-        /// Whether help shows it as the flag's default; else its text says it.
+        /// Whether help shows it as the flag's default; else [`Face::default`] tells it.
         is_shown: bool,
         /// What becomes of the value that is asked for, or the usual one.
         keep: fn(W, &Gaps<'_>) -> R,

@@ -1,7 +1,7 @@
-//! Checkpoints: the latents of a picture that is being made, in `.dype/` beside it.
+//! Checkpoints: how far a picture has come that is being made, in `.dype/` beside it.
 //!
-//! Each is a whole file at every moment (written under another name, synced, renamed) and carries a sha256 of its
-//! latents, so that a file which a power cut or a full disk has damaged is never taken for good. A file is named by
+//! Each holds the latents after a step of a pass and what the denoiser carries on. It is a whole file at every moment
+//! (written under another name, synced, renamed) and carries a sha256 of each tensor, so that a file which a power cut or a full disk has damaged is never taken for good. A file is named by
 //! everything that could change its bits: a run with other settings never finds it.
 
 use std::{
@@ -10,19 +10,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::Tensor;
-
 use crate::{
     base::geometry::ImageSize,
     error::{Error, Result},
     output::{self, LatentsFile},
     recipe::Recipe,
+    run::job::Job,
+    sampling::Progress,
 };
 
 /// The folder of checkpoints, in the folder of the pictures.
 pub const FOLDER: &str = ".dype";
-/// The layout of a checkpoint; another is not read.
-const FORMAT: &str = "1";
+/// The layout that is written.
+const FORMAT: &str = "2";
+/// The layout of before there were passes and state: its latents are those of the only pass.
+const FORMAT_WITHOUT_PASSES: &str = "1";
 
 /// The place of one picture's checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +33,13 @@ pub struct Checkpoint {
     key: String,
 }
 
-/// Latents after a number of steps.
+/// How far a picture has come.
 #[derive(Debug, Clone)]
-pub struct Progress {
-    /// Steps that are done.
-    pub step: usize,
-    /// Packed latents [1, N, 64] f32 after them, on the CPU.
-    pub latents: Tensor,
+pub struct Reached {
+    /// The pass that is being done, from 0.
+    pub pass: usize,
+    /// Where it has come to; tensors are on the CPU.
+    pub progress: Progress,
 }
 
 impl Checkpoint {
@@ -51,16 +53,18 @@ impl Checkpoint {
         &self.file
     }
 
-    /// Puts `latents` in place of what was there.
+    /// Puts what `reached` says in place of what was there; `size` is that of its pass.
     ///
     /// # Errors
     /// [`Error::Disk`] when the file cannot be written; what was there stays then.
-    pub fn save(&self, step: usize, latents: &Tensor, recipe: &Recipe) -> Result<()> {
-        let mut metadata = sized(recipe.size());
+    pub fn save(&self, reached: Reached, size: ImageSize, recipe: &Recipe) -> Result<()> {
+        let Reached { pass, progress: Progress { step, latents, state } } = reached;
+        let mut metadata = sized(size);
         let settings = serde_json::to_string(recipe).unwrap_or_default();
-        metadata.extend([("format", FORMAT.to_owned()), ("step", step.to_string()), ("settings", settings)].map(own));
-        metadata.insert("key".to_owned(), self.key.clone());
-        let file = LatentsFile { latents: latents.clone(), metadata };
+        let place = [("pass", pass.to_string()), ("step", step.to_string())];
+        let said = [("format", FORMAT.to_owned()), ("settings", settings), ("key", self.key.clone())];
+        metadata.extend(place.into_iter().chain(said).map(own));
+        let file = LatentsFile { latents, beside: state, metadata };
         // Another process that finishes in this folder may remove it between its creation and our file.
         const ATTEMPTS: usize = 5;
         for _ in 1..ATTEMPTS {
@@ -76,18 +80,27 @@ impl Checkpoint {
     ///
     /// # Errors
     /// In words, why the file that is there cannot be used.
-    pub fn load(&self, steps: usize) -> Result<Option<Progress>, String> {
-        let LatentsFile { latents, metadata } = match LatentsFile::read(&self.file) {
+    pub fn load(&self, job: &Job) -> Result<Option<Reached>, String> {
+        let LatentsFile { latents, beside: state, metadata } = match LatentsFile::read(&self.file) {
             Ok(file) => file,
             Err(Error::Disk { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.to_string()),
         };
         let get = |name: &str| metadata.get(name).map(String::as_str);
-        let step = get("step").and_then(|step| step.parse().ok()).filter(|step| (1..=steps).contains(step));
-        match (get("format"), get("key") == Some(self.key.as_str()), step) {
-            (Some(FORMAT), true, Some(step)) => Ok(Some(Progress { step, latents })),
-            (Some(FORMAT) | None, ..) => Err(format!("{} is no checkpoint of this picture", self.file.display())),
-            (Some(other), ..) => Err(format!("{} has format {other}, not {FORMAT}", self.file.display())),
+        let number = |name: &str| get(name).and_then(|text| text.parse::<usize>().ok());
+        let pass = match get("format") {
+            Some(FORMAT) => number("pass"),
+            Some(FORMAT_WITHOUT_PASSES) => Some(0),
+            None => None,
+            Some(other) => return Err(format!("{} has format {other}, not {FORMAT}", self.file.display())),
+        };
+        let steps = pass.and_then(|pass| job.passes().get(pass)).map_or(0, |pass| pass.steps);
+        let step = number("step").filter(|step| (1..=steps).contains(step));
+        match (pass, step) {
+            (Some(pass), Some(step)) if get("key") == Some(self.key.as_str()) => {
+                Ok(Some(Reached { pass, progress: Progress { step, latents, state } }))
+            }
+            _ => Err(format!("{} is no checkpoint of this picture", self.file.display())),
         }
     }
 
@@ -122,4 +135,121 @@ pub fn sized(size: ImageSize) -> BTreeMap<String, String> {
 
 fn own((name, value): (&str, String)) -> (String, String) {
     (name.to_owned(), value)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::recipe::Wanted;
+    use crate::sampling::{Denoiser, State, StepInfo, denoise};
+
+    const STEPS: usize = 6;
+
+    fn recipe() -> Recipe {
+        let (side, steps) = (Some(32), Some(STEPS));
+        Recipe::draft(&Wanted { height: side, width: side, steps, ..Wanted::default() }).expect("in range")
+    }
+
+    fn latents() -> Tensor {
+        Tensor::arange(0f32, 256.0, &Device::Cpu).and_then(|t| t.reshape((1, 4, 64))).expect("packed")
+    }
+
+    fn values(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().and_then(|t| t.to_vec1()).expect("f32")
+    }
+
+    fn place() -> (tempfile::TempDir, Checkpoint) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let checkpoint = Checkpoint::new(folder.path(), "key".to_owned());
+        (folder, checkpoint)
+    }
+
+    #[test]
+    fn a_checkpoint_of_before_there_were_passes_is_gone_on_with() {
+        let (_folder, checkpoint) = place();
+        let said = [("format", "1"), ("step", "3"), ("key", "key"), ("settings", "{}")];
+        let metadata = said.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let file = LatentsFile { latents: latents(), beside: State::new(), metadata };
+        file.write(checkpoint.file(), true).expect("written");
+        let Reached { pass, progress } = checkpoint.load(&Job::of(&recipe())).expect("readable").expect("there");
+        assert_eq!((pass, progress.step, progress.state.len()), (0, 3, 0));
+        assert_eq!(values(&progress.latents), values(&latents()));
+    }
+
+    #[test]
+    fn another_picture_pass_or_format_is_refused_in_words() {
+        let (folder, checkpoint) = place();
+        let job = Job::of(&recipe());
+        assert!(checkpoint.load(&job).expect("nothing is no error").is_none());
+        for (pass, step) in [(1, 1), (0, 0), (0, STEPS + 1)] {
+            let progress = Progress { step, ..Progress::start(latents()) };
+            checkpoint.save(Reached { pass, progress }, job.passes()[0].size, &recipe()).expect("written");
+            assert!(checkpoint.load(&job).expect_err("not in the job").contains("no checkpoint of this picture"));
+        }
+        let progress = Progress { step: 1, ..Progress::start(latents()) };
+        checkpoint.save(Reached { pass: 0, progress }, job.passes()[0].size, &recipe()).expect("written");
+        let other = Checkpoint { key: "other".to_owned(), ..checkpoint.clone() };
+        assert!(other.load(&job).expect_err("another key").contains("no checkpoint of this picture"));
+        let mut file = LatentsFile::read(checkpoint.file()).expect("readable");
+        file.metadata.insert("format".to_owned(), "3".to_owned());
+        file.write(checkpoint.file(), true).expect("written");
+        assert!(checkpoint.load(&job).expect_err("a later format").contains("format 3, not 2"));
+        drop(folder);
+    }
+
+    /// Asks for a velocity and takes half of the one before with it: what it gives depends on all steps so far.
+    struct Momentum {
+        last: Option<Tensor>,
+    }
+
+    impl Denoiser for Momentum {
+        fn velocity(&mut self, latents: &Tensor, step: &StepInfo) -> Result<Tensor> {
+            let own = (latents.sin()? * (step.t + 0.3))?;
+            let velocity = match &self.last {
+                Some(last) => (own + (last * 0.5)?)?,
+                None => own,
+            };
+            self.last = Some(velocity.clone());
+            Ok(velocity)
+        }
+
+        fn state(&self) -> Result<State> {
+            let steps = Tensor::new(&[1.0f64 / 3.0], &Device::Cpu)?;
+            let last = self.last.iter().map(|last| ("momentum.last".to_owned(), last.clone()));
+            Ok(last.chain([("momentum.weight".to_owned(), steps)]).collect())
+        }
+
+        fn restore(&mut self, mut state: State) -> Result<()> {
+            let weight = state.remove("momentum.weight").map(|weight| weight.to_vec1::<f64>()).transpose()?;
+            assert_eq!(weight.unwrap_or(vec![1.0 / 3.0]), [1.0 / 3.0], "f64 stays f64");
+            self.last = state.remove("momentum.last");
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_denoiser_carries_survives_the_file_bit_for_bit() {
+        let sigmas: Vec<f64> = (0..=STEPS).rev().map(|i| i as f64 / STEPS as f64).collect();
+        let (_folder, checkpoint) = place();
+        let job = Job::of(&recipe());
+        let mut ends = vec![];
+        let mut saved = vec![];
+        let start = Progress::start(latents());
+        let whole = denoise(&mut Momentum { last: None }, &sigmas, start, &mut |after| {
+            let reached = Reached { pass: 0, progress: after.progress()? };
+            checkpoint.save(reached, job.passes()[0].size, &recipe())?;
+            saved.push(checkpoint.load(&job).expect("readable").expect("there"));
+            Ok(())
+        })
+        .expect("runs");
+        for Reached { progress, .. } in saved {
+            ends.push(denoise(&mut Momentum { last: None }, &sigmas, progress, &mut |_| Ok(())).expect("runs"));
+        }
+        assert_eq!(ends.len(), STEPS);
+        for end in ends {
+            assert_eq!(values(&end), values(&whole));
+        }
+    }
 }

@@ -9,7 +9,8 @@ use candle_core::Tensor;
 
 use super::{
     Item, Made, Runner, Times,
-    checkpoint::{self, Checkpoint, Progress},
+    checkpoint::{self, Checkpoint, Reached},
+    job::{Job, Start},
     provenance,
     runner::Waiting,
 };
@@ -20,20 +21,34 @@ use crate::{
     models::flux1::text::PromptEmbeddings,
     output::{self, LatentsFile, Picture, Provenance},
     plan::Speed,
-    sampling::StepInfo,
+    sampling::{After, Progress, State, StepInfo},
 };
+
+/// A picture that is being made.
+struct Making<'m> {
+    item: &'m Item,
+    job: &'m Job,
+    checkpoint: &'m Checkpoint,
+    provenance: &'m Provenance,
+}
 
 impl Runner<'_> {
     /// Makes a picture. `replaced` is a damaged file that it takes the place of; `coming` are this and the next pictures.
     pub(super) fn make(&mut self, item: &Item, replaced: Option<&Path>, coming: &[Waiting<'_>]) -> Result<Made> {
         let mut times = Times::default();
         let checkpoint = self.checkpoint(item);
-        let before = self.earlier_progress(item, &checkpoint);
-        let resumed_from = before.as_ref().map(|progress| progress.step);
+        let job = Job::of(&item.recipe);
+        let before = self.reached(&job, &checkpoint);
+        let resumed_from = before.as_ref().map(|reached| job.steps_done(reached.pass, reached.progress.step));
         let provenance = provenance::of(&item.recipe, &self.files.identity, self.machine);
         let latents = match before {
-            Some(Progress { step, latents }) if step == item.recipe.steps => latents.to_device(&self.machine.device)?,
-            before => self.denoise(item, before, coming, &checkpoint, &provenance, &mut times)?,
+            Some(Reached { progress, .. }) if resumed_from == Some(job.steps()) => {
+                progress.latents.to_device(&self.machine.device)?
+            }
+            before => {
+                let making = Making { item, job: &job, checkpoint: &checkpoint, provenance: &provenance };
+                self.denoise(&making, before, coming, &mut times)?
+            }
         };
         self.save_latents(item, &latents, &provenance)?;
         self.make_room_for_decoder(item, coming.len() == 1);
@@ -49,7 +64,7 @@ impl Runner<'_> {
     }
 
     /// What an earlier run left of this picture, where that is to be used.
-    fn earlier_progress(&self, item: &Item, checkpoint: &Checkpoint) -> Option<Progress> {
+    fn reached(&self, job: &Job, checkpoint: &Checkpoint) -> Option<Reached> {
         let file = checkpoint.file().display();
         if !self.options.resume {
             if checkpoint.file().exists() {
@@ -59,12 +74,13 @@ impl Runner<'_> {
             }
             return None;
         }
-        match checkpoint.load(item.recipe.steps) {
-            Ok(progress) => {
-                if let Some(Progress { step, .. }) = &progress {
-                    self.note(format!("going on after step {step} of {}, from {file}", item.recipe.steps));
+        match checkpoint.load(job) {
+            Ok(reached) => {
+                if let Some(Reached { pass, progress }) = &reached {
+                    let done = job.steps_done(*pass, progress.step);
+                    self.note(format!("going on after step {done} of {}, from {file}", job.steps()));
                 }
-                progress
+                reached
             }
             Err(why) => {
                 self.note(format!("a checkpoint cannot be used, so this picture starts anew: {why}"));
@@ -75,53 +91,83 @@ impl Runner<'_> {
 
     fn denoise(
         &mut self,
-        item: &Item,
-        before: Option<Progress>,
+        making: &Making<'_>,
+        before: Option<Reached>,
         coming: &[Waiting<'_>],
-        checkpoint: &Checkpoint,
-        provenance: &Provenance,
         times: &mut Times,
     ) -> Result<Tensor> {
         let embeddings = self.embeddings(coming, times)?;
-        let transformer = self.take_transformer(item, times)?;
+        let transformer = self.take_transformer(making.item, times)?;
         let started = Instant::now();
-        let result = self.steps(item, before, &embeddings, &transformer, checkpoint, provenance);
+        let result = self.passes(making, before, &embeddings, &transformer);
         times.denoise = started.elapsed();
-        self.keep_transformer(item, transformer);
+        self.keep_transformer(making.item, transformer);
         result
+    }
+
+    /// The passes that are left, to the latents of the last.
+    fn passes(
+        &self,
+        making: &Making<'_>,
+        before: Option<Reached>,
+        embeddings: &PromptEmbeddings,
+        transformer: &Transformer,
+    ) -> Result<Tensor> {
+        let (mut pass, mut from) = match before {
+            Some(Reached { pass, progress }) => (pass, self.on_device(progress)?),
+            None => (0, self.start(making, 0)?),
+        };
+        loop {
+            let latents = self.steps(making, pass, from, embeddings, transformer)?;
+            pass += 1;
+            if pass == making.job.passes().len() {
+                return Ok(latents);
+            }
+            from = self.start(making, pass)?;
+        }
+    }
+
+    /// Where a pass begins.
+    fn start(&self, making: &Making<'_>, pass: usize) -> Result<Progress> {
+        match making.job.passes()[pass].start {
+            Start::Noise => Ok(Progress::start(self.pipeline.noise(&making.item.recipe)?)),
+        }
+    }
+
+    fn on_device(&self, progress: Progress) -> Result<Progress> {
+        Ok(Progress { latents: progress.latents.to_device(&self.machine.device)?, ..progress })
     }
 
     fn steps(
         &self,
-        item: &Item,
-        before: Option<Progress>,
+        making: &Making<'_>,
+        pass: usize,
+        from: Progress,
         embeddings: &PromptEmbeddings,
         transformer: &Transformer,
-        checkpoint: &Checkpoint,
-        provenance: &Provenance,
     ) -> Result<Tensor> {
-        let start = match before {
-            Some(Progress { step, latents }) => (step, latents.to_device(&self.machine.device)?),
-            None => (0, self.pipeline.noise(&item.recipe)?),
-        };
-        let mut last = start.1.clone();
-        self.pipeline.denoise(transformer, &item.recipe, embeddings, start, &mut |step, latents| {
-            self.keep(item, checkpoint, step, latents);
-            self.show(item, provenance, step, [&last, latents]);
-            last = latents.clone();
+        let mut last = from.latents.clone();
+        self.pipeline.denoise(transformer, &making.item.recipe, embeddings, from, &mut |after| {
+            self.keep(making, pass, after);
+            self.show(making.item, making.provenance, &after.step, [&last, after.latents]);
+            last = after.latents.clone();
             Ok(())
         })
     }
 
     /// Writes a checkpoint where one is due. That it fails must not end a run of hours.
-    fn keep(&self, item: &Item, checkpoint: &Checkpoint, step: &StepInfo, latents: &Tensor) {
+    fn keep(&self, making: &Making<'_>, pass: usize, after: &After) {
+        let Making { item, job, checkpoint, .. } = making;
         let every = self.options.checkpoint_every;
-        let done = step.index + 1;
+        let done = after.step.index + 1;
         // After the last step there is one in any case: decoding may fail, or take long.
-        if every == 0 || (!done.is_multiple_of(every) && done != step.steps) {
+        if every == 0 || (!done.is_multiple_of(every) && done != after.step.steps) {
             return;
         }
-        if let Err(error) = checkpoint.save(done, latents, &item.recipe)
+        let size = job.passes()[pass].size;
+        let saved =
+            after.progress().and_then(|progress| checkpoint.save(Reached { pass, progress }, size, &item.recipe));
+        if let Err(error) = saved
             && !self.told_of_lost_checkpoint.replace(true)
         {
             let advice = "free some space there, or --resume can only go on from the checkpoint before";
@@ -146,7 +192,8 @@ impl Runner<'_> {
         metadata.insert("parameters".to_owned(), provenance.parameters.clone());
         metadata.insert("provenance".to_owned(), provenance.json.to_string());
         let path = output::numbered(path, item.index as u64 + 1);
-        let saved = LatentsFile { latents: latents.clone(), metadata }.write(&path, self.options.overwrite)?;
+        let saved = LatentsFile { latents: latents.clone(), beside: State::new(), metadata }
+            .write(&path, self.options.overwrite)?;
         self.observer.on(Event::Detail(format!("latents   {}", saved.display())));
         Ok(())
     }

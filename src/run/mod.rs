@@ -6,6 +6,7 @@
 mod checkpoint;
 mod existing;
 mod identity;
+mod job;
 mod make;
 pub mod pipeline;
 mod preview;
@@ -23,6 +24,7 @@ use crate::{
 pub use checkpoint::{FOLDER as CHECKPOINT_FOLDER, clean, sized};
 #[cfg(test)]
 pub(crate) use identity::picture_key;
+pub use job::{Job, Pass, Start};
 pub use preview::Preview;
 pub use provenance::VERSION as PROVENANCE_VERSION;
 pub use runner::Runner;

@@ -7,17 +7,17 @@ use crate::{
     base::geometry::{ImageSize, TokenGrid},
     base::progress::{Event, Observer, Stage},
     error::Result,
-    methods::{DypeSchedule, PositionScaler, Step},
+    methods::{DypeSchedule, Looks, Moment, PositionScaler},
     models::flux1::text::{PromptEmbeddings, TextEncoders},
     models::flux1::{FluxConfig, RopeTables, Transformer},
-    models::parts::kl::{DecodeOptions, Decoder, VaeConfig},
+    models::parts::kl::{Banding, Decoder, VaeConfig},
     models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder, Tokenizers},
     models::{ModelFiles, ModelPart},
     nn::kernels::flash,
     output::Picture,
     plan::{self, Choices},
     recipe::Recipe,
-    sampling::{self, Denoiser, SchedulerConfig, StepInfo},
+    sampling::{self, After, Denoiser, Progress, SchedulerConfig, StepInfo},
 };
 
 /// One model on one device, ready to make pictures.
@@ -98,8 +98,7 @@ impl<'a> Pipeline<'a> {
         sampling::pack(&Tensor::from_vec(noise, &shape, &self.device)?)
     }
 
-    /// Noise to latents [1, N, 64], f32. `start` is the step to begin at and the latents before it; `after_step` sees the
-    /// latents after each step.
+    /// Noise to latents [1, N, 64], f32, from where `from` stands; `after_step` is told of each step.
     ///
     /// # Errors
     /// [`crate::Error::Numeric`] when latents are not finite; what computing and `after_step` may fail with.
@@ -108,23 +107,22 @@ impl<'a> Pipeline<'a> {
         transformer: &Transformer,
         recipe: &Recipe,
         embeddings: &PromptEmbeddings,
-        start: (usize, Tensor),
-        after_step: &mut dyn FnMut(&StepInfo, &Tensor) -> Result<()>,
+        from: Progress,
+        after_step: &mut dyn FnMut(&After) -> Result<()>,
     ) -> Result<Tensor> {
         let sigmas = self.sigmas(recipe)?;
         let mut denoiser = FluxDenoiser::new(self, transformer, recipe, embeddings);
         let schedule = denoiser.schedule;
         let stage = Stage::Denoise;
         self.observer.on(Event::Begin { stage, total: recipe.steps as u64 });
-        let (first, latents) = start;
         let observer = self.observer;
-        if first > 0 {
-            observer.on(Event::Resume { stage, done: first as u64 });
+        if from.step > 0 {
+            observer.on(Event::Resume { stage, done: from.step as u64 });
         }
-        let latents = sampling::denoise(&mut denoiser, &sigmas, first, &latents, &mut |step, latents| {
-            let detail = moment(step.t, schedule);
-            observer.on(Event::Advance { stage, done: step.index as u64 + 1, detail });
-            after_step(step, latents)
+        let latents = sampling::denoise(&mut denoiser, &sigmas, from, &mut |after| {
+            let detail = moment(after.step.t, schedule);
+            observer.on(Event::Advance { stage, done: after.step.index as u64 + 1, detail });
+            after_step(after)
         })?;
         let plural = if recipe.steps == 1 { "" } else { "s" };
         observer.on(Event::End { stage, detail: format!("{} step{plural}", recipe.steps) });
@@ -148,7 +146,7 @@ pub fn decode(
     vae: &ModelPart<VaeConfig>,
     latents: &Tensor,
     size: ImageSize,
-    options: &DecodeOptions,
+    options: &Banding,
     dtype: DType,
     observer: &dyn Observer,
 ) -> Result<Picture> {
@@ -216,14 +214,13 @@ impl<'a> FluxDenoiser<'a> {
         }
     }
 
-    fn tables(&mut self, t: f64, device: &Device) -> Result<RopeTables> {
+    fn tables(&mut self, at: &Moment, device: &Device) -> Result<RopeTables> {
         if let Some(tables) = &self.tables {
             return Ok(tables.clone());
         }
         let text_tokens = self.embeddings.prompt_embeds.dim(1)?;
-        let step = Step::at(t);
-        let tables = RopeTables::new(&self.config, self.grid, text_tokens, self.scaler.as_ref(), &step, device)?;
-        if !self.scaler.is_dynamic() {
+        let tables = RopeTables::new(&self.config, self.grid, text_tokens, self.scaler.as_ref(), at, device)?;
+        if self.scaler.looks() == Looks::Nothing {
             self.tables = Some(tables.clone());
         }
         Ok(tables)
@@ -232,7 +229,7 @@ impl<'a> FluxDenoiser<'a> {
 
 impl Denoiser for FluxDenoiser<'_> {
     fn velocity(&mut self, latents: &Tensor, step: &StepInfo) -> Result<Tensor> {
-        let rope = self.tables(step.t, latents.device())?;
+        let rope = self.tables(&step.moment(), latents.device())?;
         let PromptEmbeddings { prompt_embeds, pooled } = self.embeddings;
         self.transformer.forward(latents, prompt_embeds, pooled, step.t, self.guidance, &rope)
     }

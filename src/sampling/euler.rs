@@ -3,9 +3,14 @@
 //! Source: `FlowMatchEulerDiscreteScheduler.step` of diffusers; Euler's method for the ODE of rectified flow
 //! (arXiv 2209.03003), whose time runs from 1 (noise) to 0 (image).
 
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Tensor};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    methods::Moment,
+};
 
 /// Where the loop stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,36 +25,110 @@ pub struct StepInfo {
     pub t_next: f64,
 }
 
-/// Whatever predicts the velocity of the latents: the transformer, or a test.
+impl StepInfo {
+    /// The same moment as the scalers see it, without the latents' spectrum.
+    pub fn moment(&self) -> Moment<'static> {
+        Moment { t: self.t, step: self.index, steps: self.steps, spectrum: None }
+    }
+}
+
+/// What a denoiser carries from step to step, as tensors by name.
+pub type State = BTreeMap<String, Tensor>;
+
+/// Whatever predicts the velocity of the latents: the transformer, a test, or a decorator around another denoiser.
+///
+/// A decorator asks the one it holds, or does not. Its own state goes under names of its own beside that of the other, and
+/// it takes those names out of what it is given back before it hands on the rest.
 pub trait Denoiser {
-    /// The velocity at `latents` [1, N, 64] f32, of the same shape, of any float type.
+    /// The velocity at `latents` [1, N, C] f32, of the same shape, of any float type.
     ///
     /// # Errors
     /// Whatever kept the velocity from being computed.
     fn velocity(&mut self, latents: &Tensor, step: &StepInfo) -> Result<Tensor>;
+
+    /// What it must find again to go on as if nothing had happened; nothing, where a velocity depends on latents and step
+    /// alone.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn state(&self) -> Result<State> {
+        Ok(State::new())
+    }
+
+    /// Takes back what [`Denoiser::state`] gave, on any device.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for a state that is not its own.
+    fn restore(&mut self, state: State) -> Result<()> {
+        match state.keys().next() {
+            None => Ok(()),
+            Some(name) => {
+                let hint = "the checkpoint belongs to a run with other settings; start without --resume";
+                Err(Error::request(format!("nothing takes the state {name:?} of a checkpoint"), hint))
+            }
+        }
+    }
 }
 
-/// Runs the steps `start..` of the schedule on packed latents [1, N, 64] and returns the final ones, in f32.
+/// Where a loop begins, or has come to.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// Steps that are done.
+    pub step: usize,
+    /// Packed latents [1, N, C] after them.
+    pub latents: Tensor,
+    /// What the denoiser carries on.
+    pub state: State,
+}
+
+impl Progress {
+    /// Before the first step, from these latents.
+    pub fn start(latents: Tensor) -> Self {
+        Self { step: 0, latents, state: State::new() }
+    }
+}
+
+/// A step that has been done.
+pub struct After<'a> {
+    /// Which.
+    pub step: StepInfo,
+    /// Packed latents [1, N, C] f32 after it.
+    pub latents: &'a Tensor,
+    /// Who gave its velocity.
+    denoiser: &'a dyn Denoiser,
+}
+
+impl After<'_> {
+    /// All that the steps behind this one need: copies of what is on the device, so not for every step.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn progress(&self) -> Result<Progress> {
+        Ok(Progress { step: self.step.index + 1, latents: self.latents.clone(), state: self.denoiser.state()? })
+    }
+}
+
+/// Runs the steps of the schedule that `from` has not done on packed latents [1, N, C] and returns the final ones, in f32.
 ///
-/// `sigmas` are the schedule of [`crate::sampling::sigmas`]: one more than steps. `after_step` sees the latents after every step;
-/// its error ends the loop. A run that starts at step `k` from the latents that `after_step` saw after step `k - 1` repeats the
-/// rest bit for bit, since nothing else is carried from step to step.
+/// `sigmas` are the schedule of [`crate::sampling::sigmas`]: one more than steps. `after_step` is told of every step; its error
+/// ends the loop. A run that starts from what [`After::progress`] gave after step `k` repeats the rest bit for bit.
 ///
 /// # Errors
-/// [`Error::Request`] when `start` lies beyond the schedule; [`Error::Numeric`] naming the step after which a latent is not
-/// finite; whatever the denoiser or `after_step` return.
+/// [`Error::Request`] when `from` lies beyond the schedule or its state is another denoiser's; [`Error::Numeric`] naming the step
+/// after which a latent is not finite; whatever the denoiser or `after_step` return.
 pub fn denoise(
     denoiser: &mut dyn Denoiser,
     sigmas: &[f64],
-    start: usize,
-    latents: &Tensor,
-    after_step: &mut dyn FnMut(&StepInfo, &Tensor) -> Result<()>,
+    from: Progress,
+    after_step: &mut dyn FnMut(&After) -> Result<()>,
 ) -> Result<Tensor> {
     let steps = sigmas.len().saturating_sub(1);
+    let Progress { step: start, latents, state } = from;
     if start > steps {
         let what = format!("cannot start at step {start} of a schedule of {steps} steps");
         return Err(Error::request(what, "the checkpoint belongs to a run with more steps"));
     }
+    denoiser.restore(state)?;
     let mut latents = latents.to_dtype(DType::F32)?;
     check_finite(&latents, || format!("before step {} of {steps}", start + 1))?;
     for index in start..steps {
@@ -57,9 +136,9 @@ pub fn denoise(
         let velocity = denoiser.velocity(&latents, &step)?.to_dtype(DType::F32)?;
         // The reference holds its sigmas in f32 and subtracts there.
         let dt = step.t_next as f32 - step.t as f32;
-        latents = (latents + (velocity * f64::from(dt))?)?; // [1, N, 64]
+        latents = (latents + (velocity * f64::from(dt))?)?; // [1, N, C]
         check_finite(&latents, || format!("after step {} of {steps} (t = {:.4})", index + 1, step.t))?;
-        after_step(&step, &latents)?;
+        after_step(&After { step, latents: &latents, denoiser })?;
     }
     Ok(latents)
 }
@@ -107,8 +186,9 @@ mod tests {
         latents: &Tensor,
     ) -> Vec<Tensor> {
         let mut seen = vec![];
-        let last = denoise(&mut Field(field), sigmas, start, latents, &mut |_, latents| {
-            seen.push(latents.clone());
+        let from = Progress { step: start, ..Progress::start(latents.clone()) };
+        let last = denoise(&mut Field(field), sigmas, from, &mut |after| {
+            seen.push(after.latents.clone());
             Ok(())
         })
         .expect("runs");
@@ -175,7 +255,8 @@ mod tests {
                 let factor = if t < 0.8 { bad } else { 1.0 };
                 Ok(x.affine(0.0, 1.0)?.affine(factor, 0.0)?)
             });
-            let error = denoise(&mut field, &SIGMAS, 0, &start_latents(), &mut |_, _| Ok(())).expect_err("not finite");
+            let error = denoise(&mut field, &SIGMAS, Progress::start(start_latents()), &mut |_| Ok(()))
+                .expect_err("not finite");
             assert!(matches!(error, Error::Numeric { .. }), "{error}");
             assert!(error.to_string().contains("step 3 of 4"), "{error}");
         }
@@ -184,9 +265,10 @@ mod tests {
     #[test]
     fn the_callback_can_end_the_loop() {
         let mut calls = 0;
-        let error = denoise(&mut Field(|x: &Tensor, _| Ok(x.clone())), &SIGMAS, 0, &start_latents(), &mut |step, _| {
+        let from = Progress::start(start_latents());
+        let error = denoise(&mut Field(|x: &Tensor, _| Ok(x.clone())), &SIGMAS, from, &mut |after| {
             calls += 1;
-            if step.index == 1 { Err(Error::request("enough", "")) } else { Ok(()) }
+            if after.step.index == 1 { Err(Error::request("enough", "")) } else { Ok(()) }
         });
         assert!(error.is_err());
         assert_eq!(calls, 2);
@@ -194,8 +276,71 @@ mod tests {
 
     #[test]
     fn a_start_beyond_the_schedule_is_refused() {
-        let error =
-            denoise(&mut Field(|x: &Tensor, _| Ok(x.clone())), &SIGMAS, 5, &start_latents(), &mut |_, _| Ok(()));
+        let from = Progress { step: 5, ..Progress::start(start_latents()) };
+        let error = denoise(&mut Field(|x: &Tensor, _| Ok(x.clone())), &SIGMAS, from, &mut |_| Ok(()));
         assert_eq!(error.expect_err("beyond").exit_code(), 2);
+    }
+
+    #[test]
+    fn a_state_that_nobody_takes_is_refused() {
+        let state = State::from([("residual".to_owned(), start_latents())]);
+        let from = Progress { step: 1, latents: start_latents(), state };
+        let error = denoise(&mut Field(|x: &Tensor, _| Ok(x.clone())), &SIGMAS, from, &mut |_| Ok(()));
+        assert!(error.expect_err("not a pure function's").to_string().contains("\"residual\""));
+    }
+
+    /// Asks for every second velocity only and repeats it in between.
+    struct EverySecond<D> {
+        inner: D,
+        last: Option<Tensor>,
+    }
+
+    const LAST: &str = "every_second.last";
+
+    impl<D: Denoiser> Denoiser for EverySecond<D> {
+        fn velocity(&mut self, latents: &Tensor, step: &StepInfo) -> Result<Tensor> {
+            if let Some(last) = self.last.take() {
+                return Ok(last);
+            }
+            let velocity = self.inner.velocity(latents, step)?;
+            self.last = Some(velocity.clone());
+            Ok(velocity)
+        }
+
+        fn state(&self) -> Result<State> {
+            let mut state = self.inner.state()?;
+            state.extend(self.last.clone().map(|last| (LAST.to_owned(), last)));
+            Ok(state)
+        }
+
+        fn restore(&mut self, mut state: State) -> Result<()> {
+            self.last = state.remove(LAST);
+            self.inner.restore(state)
+        }
+    }
+
+    #[test]
+    fn a_decorator_with_a_state_goes_on_bit_for_bit() {
+        let decorated = || {
+            let asked = std::cell::Cell::new(0);
+            let field = Field(move |x: &Tensor, t: f64| {
+                asked.set(asked.get() + 1);
+                assert!(asked.get() <= 2, "four steps ask twice");
+                Ok((x.sin()? * (t + 0.3))?)
+            });
+            EverySecond { inner: field, last: None }
+        };
+        let mut seen = vec![];
+        let whole = denoise(&mut decorated(), &SIGMAS, Progress::start(start_latents()), &mut |after| {
+            seen.push(after.progress()?);
+            Ok(())
+        })
+        .expect("runs");
+        assert_eq!(seen.iter().map(|progress| progress.state.len()).collect::<Vec<_>>(), [1, 0, 1, 0]);
+        for progress in seen {
+            let step = progress.step;
+            let resumed = denoise(&mut decorated(), &SIGMAS, progress, &mut |_| Ok(())).expect("runs");
+            assert_eq!(values(&resumed), values(&whole), "from step {step}");
+        }
     }
 }

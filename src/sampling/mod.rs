@@ -7,8 +7,10 @@ mod latents;
 mod noise;
 pub mod preview;
 mod sigmas;
+mod spectrum;
 
-pub use euler::{Denoiser, StepInfo, denoise};
+pub use euler::{After, Denoiser, Progress, State, StepInfo, denoise};
 pub use latents::{pack, unpack};
 pub use noise::noise;
 pub use sigmas::{SchedulerConfig, TimeShift, resolve_mu, sigmas};
+pub use spectrum::spectrum;

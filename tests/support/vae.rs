@@ -1,10 +1,10 @@
-//! A plain decoder: whole maps, candle's own convolution and group norm, one layer after another.
+//! A plain autoencoder: whole maps, candle's own convolution and group norm, one layer after another.
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use dype::{models::parts::kl::VaeConfig, weights::Weights};
 
-/// The plain decoder.
+/// The plain autoencoder.
 pub struct Plain<'a> {
     /// Its dimensions.
     pub config: &'a VaeConfig,
@@ -18,10 +18,20 @@ impl Plain<'_> {
     }
 
     fn conv(&self, name: &str, x: &Tensor, outputs: usize, kernel: usize) -> Result<Tensor> {
+        self.conv_by(name, x, outputs, (kernel, kernel / 2, 1))
+    }
+
+    fn conv_by(
+        &self,
+        name: &str,
+        x: &Tensor,
+        outputs: usize,
+        (kernel, padding, stride): (usize, usize, usize),
+    ) -> Result<Tensor> {
         let inputs = x.dim(1)?;
         let weight = self.get(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel]);
         let bias = self.get(&format!("{name}.bias"), &[outputs]).reshape((1, outputs, 1, 1))?;
-        x.conv2d(&weight, kernel / 2, 1, 1, 1)?.broadcast_add(&bias)
+        x.conv2d(&weight, padding, stride, 1, 1)?.broadcast_add(&bias)
     }
 
     fn norm(&self, name: &str, x: &Tensor) -> Result<Tensor> {
@@ -53,6 +63,40 @@ impl Plain<'_> {
         x + out.t()?.contiguous()?.reshape((1, channels, height, width))?
     }
 
+    fn mid_block(&self, name: &str, x: &Tensor, channels: usize) -> Result<Tensor> {
+        let mut x = self.residual(&format!("{name}.resnets.0"), x, channels)?;
+        if self.config.mid_block_add_attention {
+            x = self.attention(&format!("{name}.attentions.0"), &x)?;
+        }
+        self.residual(&format!("{name}.resnets.1"), &x, channels)
+    }
+
+    /// The latents [C, h, w] of a picture [1, 3, H, W]: the mean, less shift, times scale.
+    pub fn encode(&self, picture: &Tensor) -> Result<Vec<f32>> {
+        let config = self.config;
+        let stages = &config.block_out_channels;
+        let mut x = self.conv("encoder.conv_in", picture, stages[0], 3)?;
+        for (stage, &outputs) in stages.iter().enumerate() {
+            for resnet in 0..config.layers_per_block {
+                x = self.residual(&format!("encoder.down_blocks.{stage}.resnets.{resnet}"), &x, outputs)?;
+            }
+            if stage + 1 < stages.len() {
+                // diffusers' Downsample2D with padding 0: zeros right and below only.
+                x = x.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?;
+                x =
+                    self.conv_by(&format!("encoder.down_blocks.{stage}.downsamplers.0.conv"), &x, outputs, (3, 0, 2))?;
+            }
+        }
+        x = self.mid_block("encoder.mid_block", &x, *stages.last().expect("stages"))?;
+        x = self.norm("encoder.conv_norm_out", &x)?.silu()?;
+        x = self.conv("encoder.conv_out", &x, 2 * config.latent_channels, 3)?;
+        if config.use_quant_conv {
+            x = self.conv("quant_conv", &x, 2 * config.latent_channels, 1)?;
+        }
+        let mean = x.narrow(1, 0, config.latent_channels)?;
+        ((mean - config.shift_factor.unwrap_or(0.0))? * config.scaling_factor)?.flatten_all()?.to_vec1()
+    }
+
     /// The picture [H, W, 3] of latents [1, C, h, w].
     pub fn decode(&self, latents: &Tensor) -> Result<Vec<f32>> {
         let config = self.config;
@@ -62,11 +106,7 @@ impl Plain<'_> {
             x = self.conv("post_quant_conv", &x, config.latent_channels, 1)?;
         }
         x = self.conv("decoder.conv_in", &x, last, 3)?;
-        x = self.residual("decoder.mid_block.resnets.0", &x, last)?;
-        if config.mid_block_add_attention {
-            x = self.attention("decoder.mid_block.attentions.0", &x)?;
-        }
-        x = self.residual("decoder.mid_block.resnets.1", &x, last)?;
+        x = self.mid_block("decoder.mid_block", &x, last)?;
         for (stage, &outputs) in config.block_out_channels.iter().rev().enumerate() {
             for resnet in 0..=config.layers_per_block {
                 x = self.residual(&format!("decoder.up_blocks.{stage}.resnets.{resnet}"), &x, outputs)?;

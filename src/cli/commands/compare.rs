@@ -1,10 +1,6 @@
 //! `dype compare`: one prompt and one noise by several methods, side by side.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use image::{ImageReader, Limits, RgbImage};
@@ -25,7 +21,7 @@ use crate::{
     base::geometry::ImageSize,
     error::{Error, Result},
     lab::{self, EXPLANATIONS, Measures, SheetOptions, Tile},
-    methods::Method,
+    methods::{self, Label},
     output::{self, Picture, Provenance},
     recipe::{Merged, Recipe, Shard, Source, Wanted},
 };
@@ -35,7 +31,7 @@ use crate::{
 pub struct CompareArgs {
     /// Methods, in the order of their columns: base, ntk, yarn; dy_ntk and dy_yarn are those with DyPE
     #[arg(long, value_name = "LIST", default_value = "base,ntk,dy_ntk,yarn,dy_yarn", value_delimiter = ',')]
-    methods: Vec<Variant>,
+    methods: Vec<Label>,
     /// Flags of what the pictures have in common.
     #[command(flatten)]
     settings: SettingFlags<AnyMethod>,
@@ -53,35 +49,9 @@ pub struct CompareArgs {
     pub output: OutputArgs,
 }
 
-/// A method with or without DyPE.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Variant {
-    method: Method,
-    dype: bool,
-}
-
-impl Variant {
-    /// What a picture of it asks for.
-    fn wanted(self) -> Wanted {
-        Wanted { method: Some(self.method), dype: Some(self.dype), ..Wanted::default() }
-    }
-}
-
-impl FromStr for Variant {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (dype, name) = text.trim().strip_prefix("dy_").map_or((false, text.trim()), |name| (true, name));
-        let method = name.parse().ok().filter(|method| !dype || *method != Method::Base);
-        let method = method.ok_or("the methods are base, ntk, dy_ntk, yarn and dy_yarn")?;
-        Ok(Self { method, dype })
-    }
-}
-
-impl fmt::Display for Variant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", if self.dype { "dy_" } else { "" }, self.method)
-    }
+/// What a picture of this label asks for.
+fn of_label(Label { method, dype }: Label) -> Wanted {
+    Wanted { method: Some(method), dype: Some(dype), ..Wanted::default() }
 }
 
 /// Runs `dype compare`.
@@ -93,8 +63,8 @@ pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
     };
     let flags = Merged::of(Source::Flag, &generate::with_stdin(&args.settings.wanted)?);
     let common = Recipe::draft(&flags.wanted)?;
-    let wish = |variant: &Variant| Wish {
-        asked: flags.clone().with(Source::Flag, &variant.wanted()),
+    let wish = |label: &Label| Wish {
+        asked: flags.clone().with(Source::Flag, &of_label(*label)),
         target: target.clone(),
         origin: None,
     };
@@ -178,10 +148,9 @@ fn open(path: &Path) -> Result<RgbImage> {
     Ok(picture.into_rgb8())
 }
 
-/// `dy_yarn`, as `--methods` takes it.
+/// The label of a picture with these settings.
 fn label(settings: &Value) -> String {
-    let dynamic = if settings["dype"] == true { "dy_" } else { "" };
-    format!("{dynamic}{}", settings["method"].as_str().unwrap_or_default())
+    methods::label(settings["method"].as_str().unwrap_or_default(), settings["dype"] == true)
 }
 
 /// Below the label: what fits into a column.
@@ -191,20 +160,4 @@ fn detail(measures: &Measures, json: &Value) -> String {
         false => format!("{:.1} s", json["seconds"]["total"].as_f64().unwrap_or_default()),
     };
     format!("{time}, sharpness {:.0}, repetition {:.2}", measures.sharpness, measures.self_similarity)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn methods_are_read_with_and_without_dype() {
-        for (text, dype) in [("base", false), ("ntk", false), ("dy_ntk", true), ("yarn", false), (" dy_yarn", true)] {
-            let variant: Variant = text.parse().expect(text);
-            assert_eq!((variant.to_string().as_str(), variant.dype), (text.trim(), dype));
-        }
-        for text in ["dy_base", "dy_", "", "yarm", "dy-yarn"] {
-            assert!(text.parse::<Variant>().expect_err(text).contains("dy_yarn"));
-        }
-    }
 }

@@ -12,10 +12,10 @@ use crate::cli::{
     values,
 };
 use crate::{
+    base::device::DeviceKind,
     base::geometry::{ImageSize, PX_PER_TOKEN},
     base::memory::Bytes,
     error::{Error, Result},
-    models::parts::kl::DecodeKernels,
     output::{self, Format, LatentsFile, Provenance},
     plan::{self, Machine},
     run::pipeline,
@@ -58,7 +58,7 @@ pub struct DecodeArgs {
 
 /// Runs `dype decode`.
 pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
-    let LatentsFile { latents, metadata } = LatentsFile::read(&args.file)?;
+    let LatentsFile { latents, metadata, .. } = LatentsFile::read(&args.file)?;
     let size = size(args, &metadata, latents.dim(1)?)?;
     Format::from_path(&args.output)?.check_size(size)?;
     output::check_writable(args.output.parent().unwrap_or(std::path::Path::new("")))?;
@@ -66,8 +66,8 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let dtype = device::compute_dtype(args.dtype, &device);
     let budget = Machine::budget(&device, args.memory);
     let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
-    let (kernels, budget) = (DecodeKernels::on(&device, dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
-    let (way, _) = plan::decode_choice(&vae.config, kernels, size.tokens(), 0, budget)?;
+    let (on, budget) = ((DeviceKind::of(&device), dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
+    let (way, _) = plan::decode_choice(&vae.config, on, size.tokens(), 0, budget)?;
     let picture = pipeline::decode(&vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
     let path = output::save(&args.output, &picture, &provenance(&metadata), args.overwrite)?;
     report.result(&path.display().to_string());

@@ -10,10 +10,7 @@ use crate::{
         setting_flags::{Extent, Position, SettingFlags},
     },
     error::Result,
-    lab::{
-        inspect::{InspectSettings, inspect},
-        plot,
-    },
+    lab::{self, InspectSettings},
     models::flux1::FluxConfig,
     recipe::{Merged, Recipe, Source},
     sampling::{self, SchedulerConfig},
@@ -96,12 +93,12 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
     let mut sigmas = sampling::sigmas(&scheduler, recipe.steps, tokens, recipe.mu)?;
     sigmas.pop();
     let mu = sampling::resolve_mu(&scheduler, tokens, recipe.mu);
-    let inspection = inspect(&args.settings(&recipe, &config, mu, &sigmas))?;
+    let inspection = lab::inspect(&args.settings(&recipe, &config, mu, &sigmas))?;
     for note in notes::without_effect(&args.position.wanted) {
         report.on(Event::Note(note.into()));
     }
     if let Some(file) = &args.plot {
-        plot::save(&inspection, file)?;
+        lab::save_plot(&inspection, file)?;
         report.result(&file.display().to_string());
     }
     if args.json {

@@ -1,11 +1,13 @@
 //! One file a command.
 
 pub mod compare;
+pub mod completions;
 pub mod decode;
+pub mod dry_run;
 pub mod export_demo;
 pub mod generate;
 pub mod info;
 pub mod inspect;
+pub mod man;
 pub mod replay;
-pub mod shell;
 pub mod version;

@@ -4,7 +4,7 @@ use crate::methods::Thresholds;
 /// The small model of the fixtures' dimensions, 256 x 128 px on a training resolution of 128 px.
 fn small() -> InspectSettings {
     InspectSettings {
-        method: Method::Yarn,
+        method: Method::YARN,
         dype: Some(DypeSettings::default()),
         size: ImageSize::new(256, 128).expect("valid"),
         base_resolution_px: 128,
@@ -39,7 +39,7 @@ fn the_json_reads_back_to_the_same_bits() {
 
 #[test]
 fn kappa_is_null_where_nothing_depends_on_t() {
-    for (method, dype) in [(Method::Base, Some(DypeSettings::default())), (Method::Yarn, None), (Method::Ntk, None)] {
+    for (method, dype) in [(Method::BASE, Some(DypeSettings::default())), (Method::YARN, None), (Method::NTK, None)] {
         let inspection = inspect(&InspectSettings { method, dype, ..small() }).expect("valid");
         let json = serde_json::to_string(&inspection).expect("plain data");
         assert!(json.contains(r#""dype":false"#) && json.contains(r#""kappa":null"#), "{json}");
@@ -48,10 +48,10 @@ fn kappa_is_null_where_nothing_depends_on_t() {
 
 #[test]
 fn the_frequencies_are_the_scalers() {
-    let inspection = inspect(&InspectSettings { method: Method::Ntk, ..small() }).expect("valid");
-    let axis = RotaryAxis { dim: 14, theta: 10_000.0, base_patches: 8, patches: 16 };
+    let inspection = inspect(&InspectSettings { method: Method::NTK, ..small() }).expect("valid");
+    let [axis, _] = RotaryAxis::of_picture([14, 14], 10_000.0, 8, [16, 16]);
     for step in &inspection.steps {
-        let expected = Method::Ntk.scaler(Some(DypeSettings::default())).frequencies(&axis, &Step::at(step.t));
+        let expected = Method::NTK.scaler(Some(DypeSettings::default())).frequencies(&axis, &Moment::at(step.t));
         assert_eq!(step.axes[0].inv_freq, expected.inv_freq);
         assert_eq!(step.axes[0].amplitude, expected.amplitude);
     }
@@ -77,7 +77,7 @@ step       t   kappa    lowest    highest native      lowest    highest native
 #[test]
 fn the_widest_table_fits_80_columns() {
     let settings = InspectSettings {
-        method: Method::Ntk,
+        method: Method::NTK,
         dype: Some(DypeSettings { scale: Some(1.25), exponent: Some(0.75), thresholds: Thresholds::Power }),
         size: ImageSize::new(65_536, 65_536).expect("valid"),
         base_resolution_px: 16,
@@ -99,13 +99,9 @@ fn a_small_picture_says_that_nothing_acts() {
 }
 
 #[test]
-fn settings_that_no_model_has_are_errors_with_a_hint() {
+fn settings_that_no_run_has_are_errors_with_a_hint() {
     let wrong_scale = Some(DypeSettings { scale: Some(f64::NAN), ..DypeSettings::default() });
     let wrong = [
-        InspectSettings { axes_dim: [4, 7, 14], ..small() },
-        InspectSettings { axes_dim: [4, 14, 0], ..small() },
-        InspectSettings { theta: 1.0, ..small() },
-        InspectSettings { theta: f64::NAN, ..small() },
         InspectSettings { base_resolution_px: 15, ..small() },
         InspectSettings { dype: wrong_scale, ..small() },
         InspectSettings { t: vec![1.0, f64::NAN], ..small() },

@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::geometry::ImageSize;
-use crate::lab::inspect::{InspectSettings, inspect};
+use crate::lab::{InspectSettings, inspect};
 use crate::methods::{DypeSettings, Method};
 
 /// FLUX.1's axes at a size; t falls evenly in 28 steps.
@@ -25,25 +25,25 @@ fn pixels_of(image: &RgbImage, color: Color) -> usize {
 
 #[test]
 fn curves_are_few_and_reach_both_ends_of_the_schedule() {
-    let inspection = flux(Method::Yarn, true, 4096, 4096);
+    let inspection = flux(Method::YARN, true, 4096, 4096);
     let curves = curves(&inspection);
     assert_eq!(curves.len(), CURVES);
     assert_eq!((curves[0].step, curves[CURVES - 1].step), (1, 28));
-    assert_eq!(super::curves(&flux(Method::Yarn, false, 4096, 4096)).len(), 1);
+    assert_eq!(super::curves(&flux(Method::YARN, false, 4096, 4096)).len(), 1);
 }
 
 #[test]
 fn unlike_axes_get_a_panel_each() {
-    let [square, wide] = [(2048, 2048), (2048, 4096)].map(|(h, w)| draw(&flux(Method::Yarn, true, h, w)));
+    let [square, wide] = [(2048, 2048), (2048, 4096)].map(|(h, w)| draw(&flux(Method::YARN, true, h, w)));
     assert!(wide.width() > square.width() + 600);
     assert_eq!(wide.height(), square.height());
-    let native = draw(&flux(Method::Yarn, true, 1024, 512));
+    let native = draw(&flux(Method::YARN, true, 1024, 512));
     assert_eq!(native.width(), wide.width());
 }
 
 #[test]
 fn every_curve_is_seen() {
-    let inspection = flux(Method::Ntk, true, 4096, 4096);
+    let inspection = flux(Method::NTK, true, 4096, 4096);
     let image = draw(&inspection);
     for step in curves(&inspection) {
         assert!(pixels_of(&image, color(step)) > 500, "t = {}", step.t);
@@ -53,7 +53,7 @@ fn every_curve_is_seen() {
 
 #[test]
 fn points_stay_inside_their_panel() {
-    let inspection = flux(Method::Ntk, true, 65_536, 16);
+    let inspection = flux(Method::NTK, true, 65_536, 16);
     let curves = curves(&inspection);
     let panel = Panel { left: 0.0, octaves: octaves(&curves), name: "height", axis: 0 };
     for step in &curves {
@@ -67,7 +67,7 @@ fn points_stay_inside_their_panel() {
 #[test]
 fn a_picture_is_saved_as_png_and_a_file_for_a_folder_is_an_error() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let inspection = flux(Method::Yarn, true, 4096, 2048);
+    let inspection = flux(Method::YARN, true, 4096, 2048);
     let path = folder.path().join("plot.png");
     save(&inspection, &path).expect("written");
     assert_eq!(image::open(&path).expect("a picture").to_rgb8(), draw(&inspection));
@@ -83,7 +83,7 @@ fn numbers_are_short() {
 
 #[test]
 fn all_text_fits_the_sheet() {
-    let inspection = flux(Method::Ntk, true, 65_536, 65_520);
+    let inspection = flux(Method::NTK, true, 65_536, 65_520);
     let mut long = inspection.clone();
     long.schedule = Some(crate::methods::DypeSchedule { scale: 0.123_456_789_012_345_6, exponent: 0.3 / 0.7 });
     for image in [draw(&inspection), draw(&long)] {
@@ -99,12 +99,12 @@ fn all_text_fits_the_sheet() {
 fn pictures_to_look_at() {
     let folder = std::env::var("PLOTS").expect("PLOTS names a folder");
     let cases = [
-        ("yarn", flux(Method::Yarn, true, 4096, 4096)),
-        ("yarn_wide", flux(Method::Yarn, true, 2048, 4096)),
-        ("ntk", flux(Method::Ntk, true, 4096, 4096)),
-        ("static", flux(Method::Yarn, false, 4096, 4096)),
-        ("huge", flux(Method::Ntk, true, 65_536, 512)),
-        ("small", flux(Method::Yarn, true, 1024, 512)),
+        ("yarn", flux(Method::YARN, true, 4096, 4096)),
+        ("yarn_wide", flux(Method::YARN, true, 2048, 4096)),
+        ("ntk", flux(Method::NTK, true, 4096, 4096)),
+        ("static", flux(Method::YARN, false, 4096, 4096)),
+        ("huge", flux(Method::NTK, true, 65_536, 512)),
+        ("small", flux(Method::YARN, true, 1024, 512)),
     ];
     for (name, inspection) in cases {
         save(&inspection, &Path::new(&folder).join(format!("{name}.png"))).expect("written");

@@ -10,7 +10,7 @@ use super::FluxConfig;
 use crate::{
     base::geometry::TokenGrid,
     error::{Error, Result},
-    methods::{PositionScaler, RotaryAxis, Step},
+    methods::{Moment, PositionScaler, RotaryAxis},
 };
 
 /// cos and sin for every token, text first: [N_txt + N_img, D/2], f32.
@@ -35,12 +35,14 @@ impl RopeTables {
         grid: TokenGrid,
         text_tokens: usize,
         scaler: &dyn PositionScaler,
-        step: &Step,
+        at: &Moment,
         device: &Device,
     ) -> Result<Self> {
         let [text_dim, height_dim, width_dim] = config.axes_dims_rope;
-        let rows = axis_table(config, height_dim, grid.height_patches, scaler, step)?;
-        let columns = axis_table(config, width_dim, grid.width_patches, scaler, step)?;
+        let patches = [grid.height_patches, grid.width_patches];
+        let axes = RotaryAxis::of_picture([height_dim, width_dim], config.rope_theta, config.base_patches(), patches);
+        let rows = axis_table(&axes[0], scaler, at)?;
+        let columns = axis_table(&axes[1], scaler, at)?;
         // Axis 0 stands at 0 for every token: it never turns.
         let still = vec![(1.0, 0.0); text_dim / 2];
         let pairs = (text_dim + height_dim + width_dim) / 2;
@@ -77,20 +79,13 @@ impl RopeTables {
 }
 
 /// cos and sin of one axis at each of its positions, from f64 angles.
-fn axis_table(
-    config: &FluxConfig,
-    dim: usize,
-    patches: usize,
-    scaler: &dyn PositionScaler,
-    step: &Step,
-) -> Result<AxisTable> {
-    let axis = RotaryAxis { dim, theta: config.rope_theta, base_patches: config.base_patches(), patches };
-    let frequencies = scaler.frequencies(&axis, step);
-    if (frequencies.inv_freq.len(), frequencies.amplitude.len()) != (dim / 2, dim / 2) {
+fn axis_table(axis: &RotaryAxis, scaler: &dyn PositionScaler, at: &Moment) -> Result<AxisTable> {
+    let frequencies = scaler.frequencies(axis, at);
+    if (frequencies.inv_freq.len(), frequencies.amplitude.len()) != (axis.pairs(), axis.pairs()) {
         let found = frequencies.inv_freq.len();
-        return Err(Error::model(format!("{found} frequencies for an axis of {dim} channels"), ""));
+        return Err(Error::model(format!("{found} frequencies for an axis of {} channels", axis.dim), ""));
     }
-    let at = |position: usize| {
+    let turned = |position: usize| {
         let turns = frequencies.inv_freq.iter().zip(&frequencies.amplitude);
         turns
             .map(|(inv_freq, amplitude)| {
@@ -99,5 +94,5 @@ fn axis_table(
             })
             .collect()
     };
-    Ok((0..patches).map(at).collect())
+    Ok((0..axis.patches).map(turned).collect())
 }

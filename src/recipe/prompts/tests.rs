@@ -47,7 +47,7 @@ fn a_json_line_sets_every_flag() {
     assert_eq!(line.prompt, "a castle");
     let expected = Wanted {
         seed: Some(u64::MAX),
-        method: Some(Method::Ntk),
+        method: Some(Method::NTK),
         dype: Some(false),
         dype_scale: Some(0.0),
         dype_exponent: Some(1.5),

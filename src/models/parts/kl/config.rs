@@ -24,17 +24,47 @@ pub struct VaeConfig {
     /// Whether the middle block has attention.
     #[serde(default = "yes")]
     pub mid_block_add_attention: bool,
+    /// Whether a 1 x 1 convolution stands after the encoder (not in FLUX.1).
+    #[serde(default = "yes")]
+    pub use_quant_conv: bool,
     /// Whether a 1 x 1 convolution stands before the decoder (not in FLUX.1).
-    #[serde(default)]
+    #[serde(default = "yes")]
     pub use_post_quant_conv: bool,
+    /// Kinds of the encoder's stages; only [`DOWN_BLOCK`] is known.
+    #[serde(default)]
+    pub down_block_types: Vec<String>,
+    /// Kinds of the decoder's stages; only [`UP_BLOCK`] is known.
+    #[serde(default)]
+    pub up_block_types: Vec<String>,
+    /// The activation between convolutions; only SiLU is known.
+    #[serde(default = "silu")]
+    pub act_fn: String,
 }
+
+/// diffusers' `DownEncoderBlock2D`: residual blocks, then a convolution of stride 2.
+const DOWN_BLOCK: &str = "DownEncoderBlock2D";
+/// diffusers' `UpDecoderBlock2D`: residual blocks, then doubling and a convolution.
+const UP_BLOCK: &str = "UpDecoderBlock2D";
+/// x / (1 + e^-x), under diffusers' name.
+const SILU: &str = "silu";
+/// Far more channels than any autoencoder has; sizes computed from them cannot overflow.
+const MAX_CHANNELS: usize = 1 << 14;
+/// Far more layers than any stage has.
+const MAX_LAYERS: usize = 64;
+/// Far more stages than any autoencoder has.
+const MAX_STAGES: usize = 8;
 
 fn groups() -> usize {
     32
 }
 
+/// What diffusers' AutoencoderKL takes where its config does not say.
 fn yes() -> bool {
     true
+}
+
+fn silu() -> String {
+    SILU.into()
 }
 
 impl VaeConfig {
@@ -44,11 +74,15 @@ impl VaeConfig {
             block_out_channels: vec![128, 256, 512, 512],
             layers_per_block: 2,
             latent_channels: 16,
-            norm_num_groups: 32,
+            norm_num_groups: groups(),
             scaling_factor: 0.3611,
             shift_factor: Some(0.1159),
             mid_block_add_attention: true,
+            use_quant_conv: false,
             use_post_quant_conv: false,
+            down_block_types: Vec::new(),
+            up_block_types: Vec::new(),
+            act_fn: silu(),
         }
     }
 
@@ -57,39 +91,39 @@ impl VaeConfig {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
 
-    /// Checks that the numbers are those of an autoencoder.
+    /// Checks that the numbers are those of an autoencoder of this kind; `whose` they are stands before what is wrong.
     ///
     /// # Errors
     /// [`Error::Model`] that names the number.
-    pub fn check(&self) -> Result<()> {
-        let wrong = |what: String| {
-            let hint = "the autoencoder's config.json is damaged or belongs to another kind of model";
-            Err(Error::model(format!("the autoencoder's configuration makes no sense: {what}"), hint))
-        };
-        let groups = self.norm_num_groups;
-        if !(1..=8).contains(&self.block_out_channels.len()) {
-            return wrong(format!("{} stages in block_out_channels, expected 1 to 8", self.block_out_channels.len()));
+    pub fn check(&self, whose: &str) -> Result<()> {
+        match self.wrong() {
+            Some(what) => Err(Error::model(format!("{whose}: {what}"), "check the vae's config.json")),
+            None => Ok(()),
         }
-        for &channels in &self.block_out_channels {
-            if groups == 0 || channels == 0 || channels % groups != 0 || channels > MAX_CHANNELS {
-                return wrong(format!("{channels} channels in {groups} norm groups"));
-            }
+    }
+
+    /// What is wrong first.
+    fn wrong(&self) -> Option<String> {
+        let (stages, groups) = (&self.block_out_channels, self.norm_num_groups);
+        let mut sizes = stages.iter().chain([&self.latent_channels, &groups]);
+        if !(1..=MAX_STAGES).contains(&stages.len())
+            || !sizes.all(|n| (1..=MAX_CHANNELS).contains(n))
+            || self.layers_per_block > MAX_LAYERS
+        {
+            return Some("its dimensions are out of any range".into());
         }
-        if !(1..=MAX_CHANNELS).contains(&self.latent_channels) || self.layers_per_block > MAX_LAYERS {
-            return wrong(format!(
-                "{} latent channels, {} layers per block",
-                self.latent_channels, self.layers_per_block
-            ));
+        if let Some(odd) = stages.iter().find(|channels| **channels % groups != 0) {
+            return Some(format!("{odd} channels are not divisible into {groups} groups"));
         }
         let shift = self.shift_factor.unwrap_or(0.0);
         if !self.scaling_factor.is_normal() || !shift.is_finite() {
-            return wrong(format!("scaling_factor {}, shift_factor {shift}", self.scaling_factor));
+            return Some(format!("scaling_factor {} and shift_factor {shift} cannot be undone", self.scaling_factor));
         }
-        Ok(())
+        let kinds = self.down_block_types.iter().map(|kind| (kind, DOWN_BLOCK));
+        let kinds = kinds.chain(self.up_block_types.iter().map(|kind| (kind, UP_BLOCK)));
+        let mut kinds = kinds.chain([(&self.act_fn, SILU)]);
+        kinds
+            .find(|(kind, known)| kind != known)
+            .map(|(kind, known)| format!("{kind} is not supported, only {known} is"))
     }
 }
-
-/// Far more channels than any autoencoder has; sizes computed from them cannot overflow.
-const MAX_CHANNELS: usize = 1 << 14;
-/// Far more layers than any stage has.
-const MAX_LAYERS: usize = 64;

@@ -1,17 +1,20 @@
-//! The decoder: latents in, rows of the picture out.
+//! The decoder: its layers in their order, latents in, rows of the picture out.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::{
-    DecodeCost, DecodeKernels, DecodeOptions, VaeConfig,
+    Banding, Cost, PICTURE_CHANNELS, Path, VaeConfig,
     cpu::Cpu,
-    device::{self, OnDevice},
-    kernels::{Kernels, Meter},
-    plan, walk,
+    device::OnDevice,
+    kernels::{Before, Kernels, Layer, Meter},
+    plan::{self, Keep, Side},
+    stream::Map,
+    walk::Walk,
 };
 use crate::{
+    base::device::DeviceKind,
     base::geometry::LatentSize,
-    base::progress::{Event, Observer, Stage},
+    base::progress::{Event, Observer, Silent, Stage},
     error::{Error, Result},
     weights::Weights,
 };
@@ -19,17 +22,43 @@ use crate::{
 /// Takes rows of the picture from top to bottom: the first row's number, and the rows [rows, W, 3], about -1 to 1.
 pub type RowSink<'a> = dyn FnMut(usize, &[f32]) -> Result<()> + 'a;
 
+/// Decodes latents [h, w, C] (scale and shift already undone) into rows of the picture, [rows, W, 3] each.
+///
+/// The layers are those of diffusers' `Decoder`: conv_in, mid block, up blocks, norm, SiLU, conv_out.
+pub(super) fn walk<K: Kernels>(
+    kernels: &K,
+    config: &VaeConfig,
+    options: &Banding,
+    latents: K::Rows,
+    sink: impl FnMut(K::Rows) -> Result<()>,
+) -> Result<()> {
+    let inputs = config.latent_channels;
+    let latents = if config.use_post_quant_conv {
+        let layer = Layer { name: "post_quant_conv", inputs, outputs: inputs };
+        kernels.project(&kernels.projection(layer, true)?, &latents, Before::Nothing, None)?
+    } else {
+        latents
+    };
+    let coarsest = config.block_out_channels.last().copied().unwrap_or(0);
+    let conv_in = Layer { name: "decoder.conv_in", inputs, outputs: coarsest };
+    let mut walk = Walk::begin(kernels, config, options, Map::of(latents), conv_in, Keep::Maps)?;
+    walk.mid_block("decoder.mid_block")?;
+    for (stage, &outputs) in config.block_out_channels.iter().rev().enumerate() {
+        let block = format!("decoder.up_blocks.{stage}");
+        for resnet in 0..=config.layers_per_block {
+            walk.residual(&format!("{block}.resnets.{resnet}"), outputs, options.keep_at(stage))?;
+        }
+        if stage + 1 < config.block_out_channels.len() {
+            walk.double(&format!("{block}.upsamplers.0.conv"), options.keep_at(stage + 1))?;
+        }
+    }
+    walk.finish("decoder", PICTURE_CHANNELS, sink)
+}
+
 /// The decoder of an AutoencoderKL. It holds no weights: each layer's are read when it runs.
 pub struct Decoder {
     config: VaeConfig,
     weights: Weights,
-}
-
-/// Which kernels to use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Path {
-    Cpu { plain: bool },
-    Device,
 }
 
 impl Decoder {
@@ -39,7 +68,8 @@ impl Decoder {
     /// [`Error::Model`] when the configuration is not a decoder's, or a tensor is missing or of another shape.
     pub fn open(config: VaeConfig, weights: Weights) -> Result<Self> {
         let smallest = LatentSize { height: 2, width: 2 };
-        plan::dry_run(&config, DecodeKernels::Cpu, smallest, &DecodeOptions::default(), Some(&weights))?;
+        let on = (DeviceKind::Cpu, weights.dtype());
+        plan::dry_run(&config, Side::Decoder, on, smallest, &Banding::default(), Some(&weights))?;
         Ok(Self { config, weights })
     }
 
@@ -51,10 +81,10 @@ impl Decoder {
     /// What decoding latents of this size takes on the device of the weights.
     ///
     /// # Errors
-    /// As [`plan::decode_cost`](super::decode_cost).
-    pub fn cost(&self, size: LatentSize, options: &DecodeOptions) -> Result<DecodeCost> {
-        let kernels = DecodeKernels::on(self.weights.device(), self.weights.dtype());
-        plan::decode_cost(&self.config, kernels, size, options)
+    /// As [`plan::cost`](super::cost).
+    pub fn cost(&self, size: LatentSize, options: &Banding) -> Result<Cost> {
+        let on = (DeviceKind::of(self.weights.device()), self.weights.dtype());
+        plan::cost(&self.config, Side::Decoder, on, size, options)
     }
 
     /// Decodes latents [1, C, h, w] as the pipeline holds them: z / scaling_factor + shift_factor is decoded.
@@ -67,60 +97,58 @@ impl Decoder {
     pub fn decode(
         &self,
         latents: &Tensor,
-        options: &DecodeOptions,
+        options: &Banding,
         observer: &dyn Observer,
         sink: &mut RowSink<'_>,
     ) -> Result<()> {
-        let path = if self.weights.device().is_cpu() { Path::Cpu { plain: false } } else { Path::Device };
-        self.decode_by(path, latents, options, observer, sink)
+        self.decode_by(Path::on(self.weights.device()), latents, options, observer, sink)
     }
 
     /// The same by plain matrix products on the CPU: what the fast kernels are held against.
     #[doc(hidden)]
-    pub fn decode_plain(&self, latents: &Tensor, options: &DecodeOptions, sink: &mut RowSink<'_>) -> Result<()> {
-        self.decode_by(Path::Cpu { plain: true }, latents, options, &crate::base::progress::Silent, sink)
+    pub fn decode_plain(&self, latents: &Tensor, options: &Banding, sink: &mut RowSink<'_>) -> Result<()> {
+        self.decode_by(Path::Cpu { plain: true }, latents, options, &Silent, sink)
     }
 
     /// The same by candle's operations, on the device the weights are for: the way of CUDA and Metal, testable on a CPU.
     #[doc(hidden)]
-    pub fn decode_on_device(&self, latents: &Tensor, options: &DecodeOptions, sink: &mut RowSink<'_>) -> Result<()> {
-        self.decode_by(Path::Device, latents, options, &crate::base::progress::Silent, sink)
+    pub fn decode_on_device(&self, latents: &Tensor, options: &Banding, sink: &mut RowSink<'_>) -> Result<()> {
+        self.decode_by(Path::Device, latents, options, &Silent, sink)
     }
 
     fn decode_by(
         &self,
         path: Path,
         latents: &Tensor,
-        options: &DecodeOptions,
+        options: &Banding,
         observer: &dyn Observer,
         sink: &mut RowSink<'_>,
     ) -> Result<()> {
-        let options = &DecodeOptions { band_rows: options.band_rows.max(1), ..options.clone() };
-        let (rows, size) = self.unscaled(latents)?;
-        let channels = self.config.latent_channels;
-        let cost = plan::dry_run(&self.config, DecodeKernels::Cpu, size, options, None)?;
-        observer.on(Event::Begin { stage: Stage::Decode, total: cost.flops / 1_000_000 });
-        let meter = Meter::new(observer);
-        let mut picture = Picture { next_row: 0, width: size.width * self.config.scale(), sink };
+        let options = &Banding { band_rows: options.band_rows.max(1), ..options.clone() };
+        let (latents, size) = self.unscaled(latents)?;
+        observer.on(Event::Begin { stage: Stage::Decode, total: self.cost(size, options)?.flops / 1_000_000 });
+        let meter = Meter::new(Stage::Decode, observer);
         match path {
-            Path::Cpu { plain } => {
-                let kernels = Cpu::new(&self.weights, meter, plain);
-                let rows = rows.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-                let rows = kernels.rows(size.height, size.width, channels, &rows);
-                walk::decode(&kernels, &self.config, options, rows, |band| picture.give(kernels.download(band)?))?;
-            }
-            Path::Device => {
-                let kernels = OnDevice::new(&self.weights, meter);
-                let rows = rows.to_device(self.weights.device())?.to_dtype(self.weights.dtype())?;
-                let rows = device::Rows(rows);
-                walk::decode(&kernels, &self.config, options, rows, |band| picture.give(kernels.download(band)?))?;
-            }
+            Path::Cpu { plain } => self.run(&Cpu::new(&self.weights, meter, plain), size, &latents, options, sink),
+            Path::Device => self.run(&OnDevice::new(&self.weights, meter), size, &latents, options, sink),
         }
-        Ok(())
+    }
+
+    fn run<K: Kernels>(
+        &self,
+        kernels: &K,
+        size: LatentSize,
+        latents: &[f32],
+        options: &Banding,
+        sink: &mut RowSink<'_>,
+    ) -> Result<()> {
+        let mut picture = Picture { next_row: 0, width: size.width * self.config.scale(), sink };
+        let latents = kernels.upload([size.height, size.width, self.config.latent_channels], latents)?;
+        walk(kernels, &self.config, options, latents, |band| picture.give(kernels.download(band)?))
     }
 
     /// z / scaling_factor + shift_factor as [h, w, C] in f32.
-    fn unscaled(&self, latents: &Tensor) -> Result<(Tensor, LatentSize)> {
+    fn unscaled(&self, latents: &Tensor) -> Result<(Vec<f32>, LatentSize)> {
         let (batch, channels, height, width) = latents.dims4()?;
         if batch != 1 || channels != self.config.latent_channels {
             let what = format!(
@@ -133,7 +161,7 @@ impl Decoder {
         let latents = latents.to_dtype(DType::F32)?.squeeze(0)?.permute((1, 2, 0))?; // [h, w, C]
         let shift = self.config.shift_factor.unwrap_or(0.0);
         let unscaled = latents.contiguous()?.affine(1.0 / self.config.scaling_factor, shift)?;
-        Ok((unscaled, LatentSize { height, width }))
+        Ok((unscaled.flatten_all()?.to_vec1()?, LatentSize { height, width }))
     }
 }
 

@@ -1,9 +1,9 @@
-//! The decoder's kernels on any candle device: a band is a tensor [rows, W, C], a convolution one matrix product.
+//! The kernels on any candle device: a band is a tensor [rows, W, C], a convolution one matrix product.
 
 use candle_core::{D, DType, Tensor};
 use candle_nn::ops;
 
-use super::kernels::{Affine, Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach};
+use super::kernels::{Affine, Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps};
 use crate::{error::Result, nn::kernels::flash, weights::Weights};
 
 /// Attention scores held at once: 64 MiB of f32. At 4096 px that is 64 queries of 262,144 keys.
@@ -35,11 +35,31 @@ impl Band for Rows {
     }
 }
 
-/// Weights [K, O] and O biases; K is 9 I for a convolution, tap by tap.
-pub(super) struct Filter {
-    reach: Reach,
+/// Input rows [rows, W + 2, C] of a convolution: two columns of zeros, on the sides the reach asks for.
+pub(super) struct Window(Tensor);
+
+impl Band for Window {
+    fn height(&self) -> usize {
+        self.0.dims().first().copied().unwrap_or(0)
+    }
+}
+
+/// Weights [I, O] of a projection, and O biases.
+pub(super) struct Matrix {
     weight: Tensor,
     bias: Tensor,
+}
+
+/// Weights [9 I, O] of a convolution, tap by tap, and its biases.
+pub(super) struct Filter {
+    reach: Reach,
+    matrix: Matrix,
+}
+
+impl Taps for Filter {
+    fn reach(&self) -> Reach {
+        self.reach
+    }
 }
 
 impl<'a> OnDevice<'a> {
@@ -62,19 +82,36 @@ impl<'a> OnDevice<'a> {
     }
 }
 
-/// The nine pixels around each, side by side: a window [rows + 2, W + 2, I] as [rows, W, 9 I], tap by tap.
+/// The nine pixels of each output, side by side: [rows, W, 9 I], tap by tap.
 ///
 /// Each tap is copied once to lie in one piece and once to its place: a cat of strided views along the last dimension
 /// would write them transposed, and copy all of it again.
-fn taps(window: &Tensor) -> Result<Tensor> {
-    let (height, width, inputs) = window.dims3()?;
-    let (height, width) = (height - 2, width - 2);
+fn taps(window: &Tensor, reach: Reach) -> Result<Tensor> {
+    let (rows, columns, inputs) = window.dims3()?;
+    let (height, width, stride) = (reach.ready(rows), reach.ready(columns), reach.stride());
+    let window = phases(window, height, width, stride)?;
     let taps = Tensor::zeros((height, width, 9 * inputs), window.dtype(), window.device())?;
-    for tap in 0..9 {
-        let shifted = window.narrow(0, tap / 3, height)?.narrow(1, tap % 3, width)?.contiguous()?; // [rows, W, I]
-        taps.slice_set(&shifted, D::Minus1, tap * inputs)?;
+    for (row, column) in (0..3).flat_map(|row| (0..3).map(move |column| (row, column))) {
+        let of_row = window.narrow(0, row / stride, height)?.narrow(1, row % stride, 1)?;
+        let of_both = of_row.narrow(2, column / stride, width)?.narrow(3, column % stride, 1)?;
+        let shifted = of_both.squeeze(3)?.squeeze(1)?.contiguous()?; // [rows, W, I]
+        taps.slice_set(&shifted, D::Minus1, (3 * row + column) * inputs)?;
     }
     Ok(taps)
+}
+
+/// A window as [rows / stride, stride, columns / stride, stride, I], so that every `stride`-th row is a slice of it.
+fn phases(window: &Tensor, height: usize, width: usize, stride: usize) -> Result<Tensor> {
+    if stride == 1 {
+        return Ok(window.unsqueeze(1)?.unsqueeze(3)?); // a view, also of a window that does not lie in one piece
+    }
+    let (rows, columns, inputs) = window.dims3()?;
+    // The last tap starts a new group of `stride` rows: no row of it but the first is looked at.
+    let (down, across) = (height + 2 / stride, width + 2 / stride);
+    let window = window.pad_with_zeros(0, 0, (stride * down).saturating_sub(rows))?;
+    let window = window.pad_with_zeros(1, 0, (stride * across).saturating_sub(columns))?;
+    let window = window.narrow(0, 0, stride * down)?.narrow(1, 0, stride * across)?;
+    Ok(window.reshape((down, stride, across, stride, inputs))?)
 }
 
 /// Rows and columns doubled by nearest neighbour, without the outer half of the border.
@@ -90,23 +127,25 @@ fn double(window: &Tensor) -> Result<Tensor> {
 
 impl Kernels for OnDevice<'_> {
     type Rows = Rows;
-    type Window = Tensor; // [rows, W + 2, C]
+    type Window = Window;
     type Filter = Filter;
+    type Projection = Matrix;
     type Keys = (Tensor, Tensor); // [C, N], [N, C]
 
     fn filter(&self, layer: Layer<'_>, reach: Reach) -> Result<Filter> {
         let Layer { name, inputs, outputs } = layer;
         let weight = self.weights.get(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
         let weight = weight.permute((2, 3, 1, 0))?.contiguous()?.reshape((9 * inputs, outputs))?;
-        Ok(Filter { reach, weight, bias: self.weights.get(&format!("{name}.bias"), &[outputs])? })
+        let bias = self.weights.get(&format!("{name}.bias"), &[outputs])?;
+        Ok(Filter { reach, matrix: Matrix { weight, bias } })
     }
 
-    fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Filter> {
+    fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Matrix> {
         let Layer { name, inputs, outputs } = layer;
         let shape = [outputs, inputs, 1, 1];
         let weight = self.weights.get(&format!("{name}.weight"), &shape[..if convolution { 4 } else { 2 }])?;
         let weight = weight.reshape((outputs, inputs))?.t()?.contiguous()?;
-        Ok(Filter { reach: Reach::Same, weight, bias: self.weights.get(&format!("{name}.bias"), &[outputs])? })
+        Ok(Matrix { weight, bias: self.weights.get(&format!("{name}.bias"), &[outputs])? })
     }
 
     fn norm(&self, name: &str, channels: usize) -> Result<(Vec<f32>, Vec<f32>)> {
@@ -125,44 +164,44 @@ impl Kernels for OnDevice<'_> {
         Ok(Rows(Tensor::cat(&[a.0, b.0], 0)?))
     }
 
-    fn window(&self, above: Option<Tensor>, rows: Option<&Rows>, before: Before<'_>) -> Result<Tensor> {
-        let zero_like = |rows: &Tensor| -> Result<Tensor> { Ok(rows.narrow(0, 0, 1)?.zeros_like()?) };
+    fn window(&self, reach: Reach, above: Option<Window>, rows: Option<&Rows>, before: Before<'_>) -> Result<Window> {
+        let border = reach.border();
         let below = match rows {
-            Some(rows) => Some(self.before(&rows.0, before)?.pad_with_zeros(1, 1, 1)?),
+            Some(rows) => Some(self.before(&rows.0, before)?.pad_with_zeros(1, border, 2 - border)?),
             None => None,
         };
-        let above = match (&above, &below) {
-            (Some(above), _) => above.narrow(0, above.dim(0)? - 2, 2)?,
-            (None, Some(below)) => zero_like(below)?,
+        let above = match above {
+            Some(Window(above)) => {
+                let (rows, kept) = (above.dim(0)?, reach.kept(above.dim(0)?));
+                Some(above.narrow(0, rows - kept, kept)?)
+            }
+            None => None,
+        };
+        Ok(Window(match (above, below) {
+            (Some(above), Some(below)) => Tensor::cat(&[above, below], 0)?,
+            (Some(above), None) => above.pad_with_zeros(0, 0, 1)?,
+            (None, Some(below)) => below.pad_with_zeros(0, border, 0)?,
             (None, None) => return Err(candle_core::Error::Msg("a picture without rows".into()).into()),
-        };
-        let below = match below {
-            Some(below) => below,
-            None => zero_like(&above)?,
-        };
-        Ok(Tensor::cat(&[above, below], 0)?)
-    }
-
-    fn ready(&self, window: &Tensor) -> usize {
-        window.dims().first().map_or(0, |rows| rows.saturating_sub(2))
+        }))
     }
 
     fn convolve(
         &self,
         filter: &Filter,
-        window: &Tensor,
+        Window(window): &Window,
         residual: Option<&Fifo<Rows>>,
         moments: Option<&mut Moments>,
     ) -> Result<Rows> {
-        let window = match filter.reach {
-            Reach::Same => window.clone(),
-            Reach::Doubled => double(window)?,
+        let taps = match filter.reach {
+            Reach::Doubled => taps(&double(window)?, Reach::Same)?,
+            reach => taps(window, reach)?,
         };
-        let (height, width, inputs) = window.dims3()?;
-        let (height, width, outputs) = (height - 2, width - 2, filter.bias.dim(0)?);
-        let output = taps(&window)?.reshape((height * width, 9 * inputs))?.matmul(&filter.weight)?; // [rows W, O]
-        drop(window);
-        let mut output = output.broadcast_add(&filter.bias)?.reshape((height, width, outputs))?;
+        let Matrix { weight, bias } = &filter.matrix;
+        let (height, width, nine_pixels) = taps.dims3()?;
+        let (inputs, outputs) = (nine_pixels / 9, bias.dim(0)?);
+        let output = taps.reshape((height * width, nine_pixels))?.matmul(weight)?; // [rows W, O]
+        drop(taps);
+        let mut output = output.broadcast_add(bias)?.reshape((height, width, outputs))?;
         if let Some(queue) = residual {
             let pieces = queue.first(height).into_iter().map(|(band, first, rows)| band.0.narrow(0, first, rows));
             output = (output + Tensor::cat(&pieces.collect::<candle_core::Result<Vec<_>>>()?, 0)?)?;
@@ -175,11 +214,11 @@ impl Kernels for OnDevice<'_> {
         Ok(output)
     }
 
-    fn project(&self, filter: &Filter, rows: &Rows, before: Before<'_>, residual: Option<&Rows>) -> Result<Rows> {
+    fn project(&self, matrix: &Matrix, rows: &Rows, before: Before<'_>, residual: Option<&Rows>) -> Result<Rows> {
         let (height, width, inputs) = rows.0.dims3()?;
-        let outputs = filter.bias.dim(0)?;
+        let outputs = matrix.bias.dim(0)?;
         let input = self.before(&rows.0, before)?.reshape((height * width, inputs))?;
-        let output = input.matmul(&filter.weight)?.broadcast_add(&filter.bias)?.reshape((height, width, outputs))?;
+        let output = input.matmul(&matrix.weight)?.broadcast_add(&matrix.bias)?.reshape((height, width, outputs))?;
         self.meter.projected(inputs, outputs, height * width);
         Ok(Rows(match residual {
             Some(residual) => (output + &residual.0)?,
@@ -224,6 +263,11 @@ impl Kernels for OnDevice<'_> {
             parts.push(weights.matmul(values)?);
         }
         Ok(Rows(Tensor::cat(&parts, 0)?.reshape((height, width, channels))?))
+    }
+
+    fn upload(&self, shape: [usize; 3], numbers: &[f32]) -> Result<Rows> {
+        let rows = Tensor::from_slice(numbers, shape.as_slice(), self.weights.device())?;
+        Ok(Rows(rows.to_dtype(self.weights.dtype())?))
     }
 
     fn download(&self, rows: Rows) -> Result<Vec<f32>> {

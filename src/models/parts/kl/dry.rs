@@ -1,4 +1,4 @@
-//! A decode that computes nothing: the same walk over shapes, which counts bytes and operations.
+//! A walk that computes nothing: the same over shapes, which counts bytes and operations.
 //!
 //! What it says of memory and work therefore follows every change of the order of work by itself. What an operation
 //! holds while it runs is told here, once for the CPU's kernels and once for those of tensors ([`super::device`]).
@@ -10,18 +10,18 @@ use candle_core::DType;
 use super::{
     cpu,
     device::scores_at_once,
-    kernels::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach},
-    plan::DecodeKernels,
+    kernels::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps},
 };
-use crate::{error::Result, nn::kernels::flash, weights::Weights};
+use crate::{base::device::DeviceKind, error::Result, nn::kernels::flash, weights::Weights};
 
 /// Bytes of a number in the copies that tensors make where they compute in f32: a norm's input, product and sum, or a
 /// measurement's input, differences and squares.
 const THREE_F32: usize = 3 * 4;
 
-/// What a dry decode has seen.
+/// What a dry walk has seen.
 pub(super) struct Ledger {
-    kernels: DecodeKernels,
+    /// What the walk is planned for; the CPU computes in f32 whatever the number type.
+    on: (DeviceKind, DType),
     now: Cell<u64>,
     peak: Cell<u64>,
     /// Numbers in the largest buffer.
@@ -31,17 +31,19 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Nothing seen yet, by these kernels.
-    pub fn new(kernels: DecodeKernels) -> Self {
-        Self { kernels, now: Cell::new(0), peak: Cell::new(0), largest: Cell::new(0), scratch: Cell::new(0) }
+    /// Nothing seen yet.
+    pub fn new(on: (DeviceKind, DType)) -> Self {
+        Self { on, now: Cell::new(0), peak: Cell::new(0), largest: Cell::new(0), scratch: Cell::new(0) }
     }
 
     /// Bytes of a number of a feature map.
     fn width(&self) -> usize {
-        match self.kernels {
-            DecodeKernels::Cpu => size_of::<f32>(),
-            DecodeKernels::Tensors(dtype) => dtype.size_in_bytes(),
-        }
+        self.tensors().map_or(size_of::<f32>(), |dtype| dtype.size_in_bytes())
+    }
+
+    /// Whether it is tensors whose memory is counted, and their number type; else it is the CPU's own kernels'.
+    fn tensors(&self) -> Option<DType> {
+        (!self.on.0.is_cpu()).then_some(self.on.1)
     }
 
     /// The most bytes held at once.
@@ -62,7 +64,7 @@ impl Ledger {
 
     /// Bytes that an operation of tensors takes while it runs; the CPU's kernels have their scratch instead.
     fn pass(&self, bytes: usize) {
-        if self.kernels != DecodeKernels::Cpu {
+        if self.tensors().is_some() {
             self.peak.set(self.peak.get().max(self.now.get() + bytes as u64));
         }
     }
@@ -86,9 +88,9 @@ impl Held {
 impl Clone for Held {
     /// The CPU copies; tensors share.
     fn clone(&self) -> Self {
-        match self.0.ledger.kernels {
-            DecodeKernels::Cpu => Self::new(self.0.elements as usize, &self.0.ledger),
-            DecodeKernels::Tensors(_) => Self(self.0.clone()),
+        match self.0.ledger.tensors() {
+            None => Self::new(self.0.elements as usize, &self.0.ledger),
+            Some(_) => Self(self.0.clone()),
         }
     }
 }
@@ -115,11 +117,23 @@ impl Band for Rows {
     }
 }
 
-/// A layer's shape.
+/// A projection's shape.
+pub(super) struct Projection {
+    outputs: usize,
+    _held: Held,
+}
+
+/// A convolution's shape.
 pub(super) struct Filter {
     reach: Reach,
     outputs: usize,
     _held: Held,
+}
+
+impl Taps for Filter {
+    fn reach(&self) -> Reach {
+        self.reach
+    }
 }
 
 /// Kernels that only count.
@@ -151,14 +165,6 @@ impl<'a> Dry<'a> {
         self.ledger.width() * elements
     }
 
-    /// Whether it is tensors whose memory is counted, and their number type.
-    fn tensors(&self) -> Option<DType> {
-        match self.ledger.kernels {
-            DecodeKernels::Cpu => None,
-            DecodeKernels::Tensors(dtype) => Some(dtype),
-        }
-    }
-
     /// A window of tensors: the rows after their norm, with a border, and both parts copied together.
     fn window_of_tensors(&self, above: Option<&Rows>, rows: Option<&Rows>, kept: usize) -> Rows {
         let (width, channels) = match (above, rows) {
@@ -180,8 +186,9 @@ impl<'a> Dry<'a> {
         let doubled = (reach == Reach::Doubled).then(|| Held::new(doubled, &self.ledger));
         let taps = Held::new(9 * inputs * pixels, &self.ledger);
         self.ledger.pass(self.bytes(inputs * pixels));
+        drop(doubled);
         let output = self.rows(height, width, outputs);
-        drop((doubled, taps));
+        drop(taps);
         self.ledger.pass(self.bytes(3 * outputs * pixels).max(THREE_F32 * outputs * pixels));
         output
     }
@@ -195,13 +202,14 @@ impl Kernels for Dry<'_> {
     type Rows = Rows;
     type Window = Rows;
     type Filter = Filter;
+    type Projection = Projection;
     type Keys = (usize, Vec<Rows>);
 
     fn filter(&self, layer: Layer<'_>, reach: Reach) -> Result<Filter> {
         let Layer { name, inputs, outputs } = layer;
         self.check(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
         self.check(&format!("{name}.bias"), &[outputs])?;
-        if self.tensors().is_some() {
+        if self.ledger.tensors().is_some() {
             // The file's order, until it is copied.
             let _file = Held::new(9 * inputs * outputs, &self.ledger);
             return Ok(Filter { reach, outputs, _held: Held::new(9 * inputs * outputs, &self.ledger) });
@@ -214,13 +222,13 @@ impl Kernels for Dry<'_> {
         Ok(Filter { reach, outputs, _held: Held::new(elements, &self.ledger) })
     }
 
-    fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Filter> {
+    fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Projection> {
         let Layer { name, inputs, outputs } = layer;
         let shape = [outputs, inputs, 1, 1];
         self.check(&format!("{name}.weight"), &shape[..if convolution { 4 } else { 2 }])?;
         self.check(&format!("{name}.bias"), &[outputs])?;
         self.ledger.pass(self.bytes(2 * inputs * outputs));
-        Ok(Filter { reach: Reach::Same, outputs, _held: Held::new(inputs * outputs, &self.ledger) })
+        Ok(Projection { outputs, _held: Held::new(inputs * outputs, &self.ledger) })
     }
 
     fn norm(&self, name: &str, channels: usize) -> Result<(Vec<f32>, Vec<f32>)> {
@@ -230,7 +238,7 @@ impl Kernels for Dry<'_> {
     }
 
     fn slice(&self, rows: &Rows, _first: usize, count: usize) -> Result<Rows> {
-        Ok(match self.tensors() {
+        Ok(match self.ledger.tensors() {
             None => self.rows(count, rows.width, rows.channels),
             Some(_) => Rows { height: count, ..rows.clone() },
         })
@@ -238,14 +246,14 @@ impl Kernels for Dry<'_> {
 
     fn join(&self, a: Rows, b: Rows) -> Result<Rows> {
         let height = a.height + b.height;
-        let _both = self.tensors().map(|_| a.clone());
+        let _both = self.ledger.tensors().map(|_| a.clone());
         drop(a);
         Ok(self.rows(height, b.width, b.channels))
     }
 
-    fn window(&self, above: Option<Rows>, rows: Option<&Rows>, _before: Before<'_>) -> Result<Rows> {
-        let kept = if above.is_some() { 2 } else { 1 };
-        if self.tensors().is_some() {
+    fn window(&self, reach: Reach, above: Option<Rows>, rows: Option<&Rows>, _before: Before<'_>) -> Result<Rows> {
+        let kept = above.as_ref().map_or(reach.border(), |above| reach.kept(above.height));
+        if self.ledger.tensors().is_some() {
             return Ok(self.window_of_tensors(above.as_ref(), rows, kept));
         }
         let height = kept + rows.map_or(1, Band::height);
@@ -255,10 +263,6 @@ impl Kernels for Dry<'_> {
         Ok(Rows { height, width, channels, _held: held })
     }
 
-    fn ready(&self, window: &Rows) -> usize {
-        window.height.saturating_sub(2)
-    }
-
     fn convolve(
         &self,
         filter: &Filter,
@@ -266,9 +270,10 @@ impl Kernels for Dry<'_> {
         _residual: Option<&Fifo<Rows>>,
         _moments: Option<&mut Moments>,
     ) -> Result<Rows> {
-        let factor = if filter.reach == Reach::Doubled { 2 } else { 1 };
-        let (height, width) = (factor * (window.height - 2), factor * window.width);
-        let output = match self.tensors() {
+        let ready = filter.reach.ready(window.height);
+        let height = if filter.reach == Reach::Doubled { 2 * ready } else { ready };
+        let width = filter.reach.resized(window.width);
+        let output = match self.ledger.tensors() {
             None => self.rows(height, width, filter.outputs),
             Some(_) => self.convolve_tensors(window, filter.reach, [height, width, filter.outputs]),
         };
@@ -276,13 +281,19 @@ impl Kernels for Dry<'_> {
         Ok(output)
     }
 
-    fn project(&self, filter: &Filter, rows: &Rows, _before: Before<'_>, _residual: Option<&Rows>) -> Result<Rows> {
+    fn project(
+        &self,
+        projection: &Projection,
+        rows: &Rows,
+        _before: Before<'_>,
+        _residual: Option<&Rows>,
+    ) -> Result<Rows> {
         let pixels = rows.height * rows.width;
-        self.meter.projected(rows.channels, filter.outputs, pixels);
+        self.meter.projected(rows.channels, projection.outputs, pixels);
         // The norm; then its result, the product, and bias and residual as new tensors.
-        let added = self.bytes((rows.channels + 3 * filter.outputs) * pixels);
+        let added = self.bytes((rows.channels + 3 * projection.outputs) * pixels);
         self.ledger.pass(added.max(THREE_F32 * rows.channels * pixels));
-        Ok(self.rows(rows.height, rows.width, filter.outputs))
+        Ok(self.rows(rows.height, rows.width, projection.outputs))
     }
 
     fn measure(&self, rows: &Rows, _moments: &mut Moments) -> Result<()> {
@@ -292,7 +303,7 @@ impl Kernels for Dry<'_> {
 
     fn keys(&self, keys: Vec<Rows>, values: Vec<Rows>) -> Result<(usize, Vec<Rows>)> {
         let count = keys.iter().map(|band| band.height * band.width).sum();
-        if self.tensors().is_some() {
+        if self.ledger.tensors().is_some() {
             // One tensor of all keys, then one of all values; the bands of each stay until it is made.
             let channels = keys.first().map_or(0, |band| band.channels);
             let gather = |bands: Vec<Rows>| {
@@ -308,13 +319,17 @@ impl Kernels for Dry<'_> {
     fn attend(&self, queries: &Rows, keys: &(usize, Vec<Rows>)) -> Result<Rows> {
         let (pixels, channels) = (queries.height * queries.width, queries.channels);
         self.meter.attended(pixels, keys.0, channels);
-        if let Some(dtype) = self.tensors() {
+        if let Some(dtype) = self.ledger.tensors() {
             // Scaled queries, the outputs of all pieces, and scores in both number types before and after the softmax.
             let scores = if flash::takes(dtype, channels) { 0 } else { scores_at_once(pixels, keys.0) };
             let width = self.ledger.width();
             self.ledger.pass(self.bytes(2 * pixels * channels) + scores * (2 * width + 2 * size_of::<f32>()));
         }
         Ok(self.rows(queries.height, queries.width, queries.channels))
+    }
+
+    fn upload(&self, [height, width, channels]: [usize; 3], _numbers: &[f32]) -> Result<Rows> {
+        Ok(self.rows(height, width, channels))
     }
 
     fn download(&self, rows: Rows) -> Result<Vec<f32>> {

@@ -1,7 +1,7 @@
-//! What the decoder needs from a device: convolutions, projections and attention over bands of rows.
+//! What an autoencoder needs from a device: convolutions, projections and attention over bands of rows.
 //!
-//! A band is a few whole rows of a feature map, channels fastest: [rows, W, C]. The decoder's order of work
-//! ([`super::decoder`]) is written once over [`Kernels`]; the CPU, any candle device, and the dry run that only counts
+//! A band is a few whole rows of a feature map, channels fastest: [rows, W, C]. The order of work ([`super::decoder`],
+//! [`super::encoder`]) is written once over [`Kernels`]; the CPU, any candle device, and the dry run that only counts
 //! bytes and operations implement it.
 
 use std::{
@@ -14,16 +14,17 @@ use crate::{
     error::Result,
 };
 
-/// Counts floating point operations and tells how far the decode has come, in millions of them.
+/// Counts floating point operations and tells how far a stage has come, in millions of them.
 pub(super) struct Meter<'a> {
     done: AtomicU64,
+    stage: Stage,
     observer: &'a dyn Observer,
 }
 
 impl<'a> Meter<'a> {
     /// Nothing done yet.
-    pub fn new(observer: &'a dyn Observer) -> Self {
-        Self { done: AtomicU64::new(0), observer }
+    pub fn new(stage: Stage, observer: &'a dyn Observer) -> Self {
+        Self { done: AtomicU64::new(0), stage, observer }
     }
 
     /// A 3 x 3 convolution gave this many pixels.
@@ -48,12 +49,12 @@ impl<'a> Meter<'a> {
 
     fn add(&self, flops: u64) {
         let done = self.done.fetch_add(flops, Ordering::Relaxed) + flops;
-        self.observer.on(Event::Advance { stage: Stage::Decode, done: done / 1_000_000, detail: String::new() });
+        self.observer.on(Event::Advance { stage: self.stage, done: done / 1_000_000, detail: String::new() });
     }
 }
 
-/// A band of rows, whatever holds its numbers.
-pub(super) trait Band: Clone {
+/// Some rows, whatever holds their numbers.
+pub(super) trait Band {
     /// Number of rows.
     fn height(&self) -> usize;
 }
@@ -65,6 +66,52 @@ pub(super) enum Reach {
     Same,
     /// The same after doubling rows and columns (nearest neighbour), without storing the doubled map.
     Doubled,
+    /// Each second pixel of each second row, from itself and the pixels right of and below it: zeros stand on those two
+    /// sides only (diffusers' `Downsample2D`, which pads 0 before and 1 after).
+    Halved,
+}
+
+impl Reach {
+    /// Zero rows above the map, and zero columns left of it.
+    pub fn border(self) -> usize {
+        match self {
+            Self::Same | Self::Doubled => 1,
+            Self::Halved => 0,
+        }
+    }
+
+    /// Rows of the window from one output row to the next, before doubling.
+    pub fn stride(self) -> usize {
+        match self {
+            Self::Same | Self::Doubled => 1,
+            Self::Halved => 2,
+        }
+    }
+
+    /// Output rows that a window of `rows` rows is good for, before doubling.
+    pub fn ready(self, rows: usize) -> usize {
+        (rows + self.stride()).saturating_sub(3) / self.stride()
+    }
+
+    /// Rows at the end of a window of `rows` rows that the next window still needs.
+    pub fn kept(self, rows: usize) -> usize {
+        rows - self.stride() * self.ready(rows)
+    }
+
+    /// Columns (or rows) of the output where the map has `length` of them.
+    pub fn resized(self, length: usize) -> usize {
+        match self {
+            Self::Same => length,
+            Self::Doubled => 2 * length,
+            Self::Halved => length / 2,
+        }
+    }
+}
+
+/// The weights of a 3 x 3 convolution, however a device holds them.
+pub(super) trait Taps {
+    /// How it reads its input.
+    fn reach(&self) -> Reach;
 }
 
 /// The name and size of a convolution or projection.
@@ -101,18 +148,20 @@ pub(super) enum Before<'a> {
 /// What a device does with bands.
 pub(super) trait Kernels {
     /// A band of a feature map, [rows, W, C].
-    type Rows: Band;
+    type Rows: Band + Clone;
     /// Input rows of a 3 x 3 convolution with the rows above that are still needed.
-    type Window;
-    /// Weights and bias, laid out for this device.
-    type Filter;
+    type Window: Band;
+    /// Weights and bias of a 3 x 3 convolution, laid out for this device.
+    type Filter: Taps;
+    /// Weights and bias of a projection, laid out for this device.
+    type Projection;
     /// Keys and values of the whole map.
     type Keys;
 
     /// Loads a 3 x 3 convolution `{name}.weight` [O, I, 3, 3], `{name}.bias`, O numbers.
     fn filter(&self, layer: Layer<'_>, reach: Reach) -> Result<Self::Filter>;
     /// Loads a projection: weights [O, I], or [O, I, 1, 1] where `convolution` says so.
-    fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Self::Filter>;
+    fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Self::Projection>;
     /// Loads gamma and beta of a norm, both C numbers.
     fn norm(&self, name: &str, channels: usize) -> Result<(Vec<f32>, Vec<f32>)>;
 
@@ -121,16 +170,16 @@ pub(super) trait Kernels {
     /// `a` with `b` below it.
     fn join(&self, a: Self::Rows, b: Self::Rows) -> Result<Self::Rows>;
 
-    /// Puts `rows` (`None`: the zero row below the picture) under the last two rows of `above` (`None`: the zero row
-    /// above the picture). `before` is applied to the new rows only: a zero row stays zero.
+    /// Puts `rows` (`None`: the zero row below the picture) under those last rows of `above` that are still needed
+    /// (`None`: the zero row above the picture, where the reach has one). `before` is applied to the new rows only: a zero
+    /// row stays zero.
     fn window(
         &self,
+        reach: Reach,
         above: Option<Self::Window>,
         rows: Option<&Self::Rows>,
         before: Before<'_>,
     ) -> Result<Self::Window>;
-    /// Output rows the window is good for, before doubling.
-    fn ready(&self, window: &Self::Window) -> usize;
     /// Convolves the window, adds the first rows of `residual`, and adds the result's statistics to `moments`.
     fn convolve(
         &self,
@@ -142,7 +191,7 @@ pub(super) trait Kernels {
     /// Multiplies every pixel by a matrix: [rows, W, I] -> [rows, W, O], plus `residual`.
     fn project(
         &self,
-        filter: &Self::Filter,
+        projection: &Self::Projection,
         rows: &Self::Rows,
         before: Before<'_>,
         residual: Option<&Self::Rows>,
@@ -155,6 +204,8 @@ pub(super) trait Kernels {
     /// softmax(q k^T / sqrt(C)) v for every pixel of a band, over all pixels of the map.
     fn attend(&self, queries: &Self::Rows, keys: &Self::Keys) -> Result<Self::Rows>;
 
+    /// A band [rows, W, C] of these numbers.
+    fn upload(&self, shape: [usize; 3], numbers: &[f32]) -> Result<Self::Rows>;
     /// The band's numbers on the host, in f32.
     fn download(&self, rows: Self::Rows) -> Result<Vec<f32>>;
 }
@@ -215,7 +266,7 @@ pub(super) struct Moments {
     squares: Vec<f64>,
 }
 
-/// Group norm's epsilon in diffusers' AutoencoderKL (`resnet_eps` of the decoder's blocks).
+/// Group norm's epsilon in diffusers' AutoencoderKL (`resnet_eps` of its blocks).
 const EPSILON: f64 = 1e-6;
 
 impl Moments {
@@ -303,11 +354,35 @@ mod tests {
         assert!((f64::from(affine.shift[1]) - (5.0 - 4.0 * inverse)).abs() < 1e-6);
     }
 
-    #[derive(Clone)]
     struct Fake(usize);
     impl Band for Fake {
         fn height(&self) -> usize {
             self.0
+        }
+    }
+
+    /// Walks a map of `rows` rows through windows of bands of `band` rows: the windows' first rows, and the output's rows.
+    fn walk(reach: Reach, rows: usize, band: usize) -> (Vec<usize>, usize) {
+        let (mut first, mut height, mut output, mut firsts) = (0, reach.border(), 0, Vec::new());
+        for new in (0..rows).step_by(band).map(|at| band.min(rows - at)).chain([1]) {
+            height += new;
+            firsts.push(first);
+            output += reach.ready(height);
+            first += reach.stride() * reach.ready(height);
+            height = reach.kept(height);
+        }
+        (firsts, output)
+    }
+
+    #[test]
+    fn windows_of_any_bands_give_every_row_once() {
+        for rows in 1..40 {
+            for band in 1..=rows {
+                assert_eq!(walk(Reach::Same, rows, band).1, rows);
+                let (firsts, output) = walk(Reach::Halved, rows, band);
+                assert_eq!(output, Reach::Halved.resized(rows), "{rows} rows in bands of {band}");
+                assert!(firsts.iter().all(|first| first.is_multiple_of(2)));
+            }
         }
     }
 

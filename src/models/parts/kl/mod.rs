@@ -1,8 +1,8 @@
-//! The autoencoder's decoder: exact, in bands of rows, in bounded memory.
+//! The KL autoencoder: encoder and decoder, exact, in bands of rows, in bounded memory.
 //!
 //! A convolution needs a neighbouring row, a group norm the statistics of the whole map. So the picture is walked in passes
 //! over bands (`walk`), each layer a stream of rows (`stream`); what is kept between passes is a choice between
-//! memory and time ([`Keep`]) that never changes the picture. No tile is blended with another, because none overlaps.
+//! memory and time ([`Keep`]) that never changes the result. No tile is blended with another, because none overlaps.
 
 mod attention;
 mod config;
@@ -10,16 +10,36 @@ mod cpu;
 mod decoder;
 mod device;
 mod dry;
+mod encoder;
 mod kernels;
 mod plan;
 mod stream;
 mod walk;
 
+use candle_core::Device;
+
 pub use config::VaeConfig;
 #[doc(hidden)]
 pub use cpu::ConvBand;
 pub use decoder::{Decoder, RowSink};
-pub use plan::{
-    DecodeCost, DecodeKernels, DecodeOptions, DecodeWay, DecodeWays, Keep, best_options, decode_cost, decode_flops,
-    decode_memory_bytes, least_options,
-};
+pub use encoder::{Encoder, RowSource};
+pub use plan::{Banding, Cost, Keep, Side, Way, Ways, cost};
+
+/// Channels of the picture: red, green, blue.
+const PICTURE_CHANNELS: usize = 3;
+
+/// Which kernels compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    /// The CPU's own; plain ones are what the fast ones are held against.
+    Cpu { plain: bool },
+    /// Those made of tensors.
+    Device,
+}
+
+impl Path {
+    /// The fast way on this device.
+    fn on(device: &Device) -> Self {
+        if device.is_cpu() { Self::Cpu { plain: false } } else { Self::Device }
+    }
+}

@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, collections::VecDeque};
 
-use super::kernels::{Affine, Band, Before, Fifo, Kernels, Moments};
+use super::kernels::{Affine, Band, Before, Fifo, Kernels, Moments, Taps};
 use crate::error::Result;
 
 /// A 3 x 3 convolution whose rows come one band after another.
@@ -31,8 +31,9 @@ impl<'a, K: Kernels> ConvStream<'a, K> {
     /// Takes the next rows, or the end of the picture; gives the rows that became ready.
     fn feed(&mut self, kernels: &K, rows: Option<&K::Rows>) -> Result<Option<K::Rows>> {
         let before = self.norm.map_or(Before::Nothing, Before::NormSilu);
-        let window = kernels.window(self.window.take(), rows, before)?;
-        let ready = kernels.ready(&window);
+        let reach = self.filter.reach();
+        let window = kernels.window(reach, self.window.take(), rows, before)?;
+        let ready = reach.ready(window.height());
         let output = if ready == 0 {
             None
         } else {
@@ -57,13 +58,13 @@ pub(super) enum Node<'a, K: Kernels> {
         /// norm2, SiLU, conv2, and the queue of x.
         second: ConvStream<'a, K>,
         /// The projection of x.
-        shortcut: Option<&'a K::Filter>,
+        shortcut: Option<&'a K::Projection>,
     },
 }
 
 impl<'a, K: Kernels> Node<'a, K> {
     /// A residual block.
-    pub fn residual(first: ConvStream<'a, K>, second: ConvStream<'a, K>, shortcut: Option<&'a K::Filter>) -> Self {
+    pub fn residual(first: ConvStream<'a, K>, second: ConvStream<'a, K>, shortcut: Option<&'a K::Projection>) -> Self {
         Self::Residual { first, second: second.with_residual(VecDeque::new()), shortcut }
     }
 
@@ -160,10 +161,15 @@ pub(super) struct Map<R> {
     bands: VecDeque<R>,
 }
 
-impl<R: Band> Map<R> {
+impl<R: Band + Clone> Map<R> {
     /// A map without rows.
     pub fn new() -> Self {
         Self { bands: VecDeque::new() }
+    }
+
+    /// A map of these rows.
+    pub fn of(band: R) -> Self {
+        Self { bands: [band].into() }
     }
 
     /// Adds rows below; a small band joins the one above it, so that bands stay about `rows` high.

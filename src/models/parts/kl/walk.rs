@@ -1,21 +1,19 @@
-//! The decoder's layers in their order, and what is stored between them.
+//! An autoencoder's layers as passes over bands, and what is stored between them.
 //!
 //! A group norm needs the statistics of its whole input before its first output row exists. So the picture is walked in
 //! passes: each sends the bands of the last stored map (`base`) through the layers since then (`pending`). What a stage
-//! keeps decides how many layers a pass repeats.
+//! keeps decides how many layers a pass repeats. Which layers there are, in which order, say [`super::decoder`] and
+//! [`super::encoder`].
 
 use std::{borrow::Cow, collections::VecDeque};
 
 use super::{
     VaeConfig,
     kernels::{Affine, Before, Kernels, Layer, Moments, Reach},
-    plan::{DecodeOptions, Keep},
+    plan::{Banding, Keep},
     stream::{Chain, ConvStream, Map, Node},
 };
 use crate::error::Result;
-
-/// Channels of the picture.
-const PICTURE_CHANNELS: usize = 3;
 
 /// A residual block's weights.
 struct Residual<K: Kernels> {
@@ -24,19 +22,19 @@ struct Residual<K: Kernels> {
     conv1: K::Filter,
     norm2: (Vec<f32>, Vec<f32>),
     conv2: K::Filter,
-    shortcut: Option<K::Filter>,
+    shortcut: Option<K::Projection>,
 }
 
 /// A layer whose output is not stored; its norms are known.
 enum Step<K: Kernels> {
-    Doubled(K::Filter),
+    Conv { filter: K::Filter, reach: Reach },
     Residual { weights: Residual<K>, norm1: Affine, norm2: Affine },
 }
 
 impl<K: Kernels> Step<K> {
     fn node(&self) -> Node<'_, K> {
         match self {
-            Self::Doubled(filter) => Node::Conv(ConvStream::new(filter, None)),
+            Self::Conv { filter, .. } => Node::Conv(ConvStream::new(filter, None)),
             Self::Residual { weights, norm1, norm2 } => Node::residual(
                 ConvStream::new(&weights.conv1, Some(norm1)),
                 ConvStream::new(&weights.conv2, Some(norm2)),
@@ -46,74 +44,38 @@ impl<K: Kernels> Step<K> {
     }
 }
 
-/// Where a decode stands.
+/// Where a walk stands.
 pub(super) struct Walk<'a, K: Kernels> {
     kernels: &'a K,
     config: &'a VaeConfig,
-    options: &'a DecodeOptions,
+    options: &'a Banding,
     base: Map<K::Rows>,
     pending: Vec<Step<K>>,
-    moments: Moments,
-}
-
-/// Decodes latents [h, w, C] (scale and shift already undone) into rows of the picture, [rows, W, 3] each.
-///
-/// The layers are those of diffusers' `Decoder`: conv_in, mid block, four up blocks, norm, SiLU, conv_out.
-pub(super) fn decode<K: Kernels>(
-    kernels: &K,
-    config: &VaeConfig,
-    options: &DecodeOptions,
-    latents: K::Rows,
-    sink: impl FnMut(K::Rows) -> Result<()>,
-) -> Result<()> {
-    let mut channels = config.block_out_channels.last().copied().unwrap_or(0);
-    let mut walk = Walk::begin(kernels, config, options, latents, channels)?;
-    let middle = options.keep_at(0).max(Keep::Maps);
-    walk.residual("decoder.mid_block.resnets.0", channels, channels, middle)?;
-    if config.mid_block_add_attention {
-        walk.attention("decoder.mid_block.attentions.0", channels)?;
-    }
-    walk.residual("decoder.mid_block.resnets.1", channels, channels, middle)?;
-    for (stage, &outputs) in config.block_out_channels.iter().rev().enumerate() {
-        let (block, keep) = (format!("decoder.up_blocks.{stage}"), options.keep_at(stage));
-        for resnet in 0..=config.layers_per_block {
-            walk.residual(&format!("{block}.resnets.{resnet}"), channels, outputs, keep)?;
-            channels = outputs;
-        }
-        if stage + 1 < config.block_out_channels.len() {
-            walk.double(&format!("{block}.upsamplers.0.conv"), channels, options.keep_at(stage + 1))?;
-        }
-    }
-    walk.finish(channels, sink)
+    /// Channels of what the pending layers give.
+    channels: usize,
+    /// Its statistics, once they are known.
+    moments: Option<Moments>,
 }
 
 impl<'a, K: Kernels> Walk<'a, K> {
-    fn begin(
+    /// The first layer, a convolution of `input`.
+    pub fn begin(
         kernels: &'a K,
         config: &'a VaeConfig,
-        options: &'a DecodeOptions,
-        latents: K::Rows,
-        channels: usize,
+        options: &'a Banding,
+        input: Map<K::Rows>,
+        conv_in: Layer<'_>,
+        keep: Keep,
     ) -> Result<Self> {
-        let mut walk =
-            Self { kernels, config, options, base: Map::new(), pending: Vec::new(), moments: Moments::new(channels) };
-        let inputs = config.latent_channels;
-        let latents = if config.use_post_quant_conv {
-            let layer = Layer { name: "post_quant_conv", inputs, outputs: inputs };
-            kernels.project(&kernels.projection(layer, true)?, &latents, Before::Nothing, None)?
-        } else {
-            latents
-        };
-        walk.base.push(kernels, options.band_rows, latents)?;
-        let conv_in = kernels.filter(Layer { name: "decoder.conv_in", inputs, outputs: channels }, Reach::Same)?;
-        let chain = Chain::new(kernels, vec![Node::Conv(ConvStream::new(&conv_in, None))]);
-        walk.store(chain.measured(channels), options.band_rows)?;
+        let (pending, channels) = (Vec::new(), conv_in.inputs);
+        let mut walk = Self { kernels, config, options, base: input, pending, channels, moments: None };
+        walk.conv(conv_in, Reach::Same, keep > Keep::Nothing)?;
         Ok(walk)
     }
 
     /// Rows of the base to send at once, so that bands stay `band_rows` high however often they are doubled.
     fn rows(&self, pending: &[Step<K>]) -> usize {
-        let doublings = pending.iter().filter(|step| matches!(step, Step::Doubled(_))).count();
+        let doublings = pending.iter().filter(|step| matches!(step, Step::Conv { reach: Reach::Doubled, .. })).count();
         (self.options.band_rows >> doublings).max(1)
     }
 
@@ -124,8 +86,15 @@ impl<'a, K: Kernels> Walk<'a, K> {
         Chain::new(self.kernels, pending.iter().map(Step::node).chain(more).collect())
     }
 
-    fn affine(&self, norm: &(Vec<f32>, Vec<f32>)) -> Affine {
-        self.moments.affine(self.config.norm_num_groups, &norm.0, &norm.1)
+    /// The group norm of what the pending layers give; they are walked for its statistics where nobody has yet.
+    fn affine(&mut self, norm: &(Vec<f32>, Vec<f32>)) -> Result<Affine> {
+        let moments = match self.moments.take() {
+            Some(moments) => moments,
+            None => self.survey(None, self.channels)?,
+        };
+        let affine = moments.affine(self.config.norm_num_groups, &norm.0, &norm.1);
+        self.moments = Some(moments);
+        Ok(affine)
     }
 
     /// Statistics of what the pending layers (and `more`) make of the base; nothing is stored.
@@ -143,24 +112,23 @@ impl<'a, K: Kernels> Walk<'a, K> {
             Some(band) => output.push(kernels, limit, band),
             None => Ok(()),
         })?;
-        if let Some(moments) = chain.finish(|band| output.push(kernels, limit, band))? {
-            self.moments = moments;
-        }
+        self.moments = chain.finish(|band| output.push(kernels, limit, band))?;
         self.base = output;
         Ok(())
     }
 
     /// Stores the output of the pending layers, so that none is pending.
-    fn settle(&mut self, channels: usize) -> Result<()> {
+    fn settle(&mut self) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
         let pending = std::mem::take(&mut self.pending);
-        let chain = self.chain(&pending, None).measured(channels);
+        let chain = self.chain(&pending, None).measured(self.channels);
         self.store(chain, self.rows(&pending))
     }
 
-    fn load_residual(&self, name: &str, inputs: usize, outputs: usize) -> Result<Residual<K>> {
+    fn load_residual(&self, name: &str, outputs: usize) -> Result<Residual<K>> {
+        let inputs = self.channels;
         let filter = |part: &str, inputs| {
             let name = format!("{name}.{part}");
             self.kernels.filter(Layer { name: &name, inputs, outputs }, Reach::Same)
@@ -179,25 +147,24 @@ impl<'a, K: Kernels> Walk<'a, K> {
     }
 
     /// x + conv2(silu(norm2(conv1(silu(norm1(x))))))  (diffusers' `ResnetBlock2D`).
-    fn residual(&mut self, name: &str, inputs: usize, outputs: usize, keep: Keep) -> Result<()> {
-        let weights = self.load_residual(name, inputs, outputs)?;
+    pub fn residual(&mut self, name: &str, outputs: usize, keep: Keep) -> Result<()> {
+        let weights = self.load_residual(name, outputs)?;
         if keep == Keep::All {
-            self.settle(inputs)?;
+            self.settle()?;
             return self.residual_kept(&weights);
         }
-        let norm1 = self.affine(&weights.norm1);
+        let norm1 = self.affine(&weights.norm1)?;
         let conv1 = Node::Conv(ConvStream::new(&weights.conv1, Some(&norm1)));
-        self.moments = self.survey(Some(conv1), outputs)?;
-        let norm2 = self.affine(&weights.norm2);
-        self.pending.push(Step::Residual { weights, norm1, norm2 });
-        self.settle_or_survey(outputs, keep)
+        self.moments = Some(self.survey(Some(conv1), outputs)?);
+        let norm2 = self.affine(&weights.norm2)?;
+        self.advance(Step::Residual { weights, norm1, norm2 }, outputs, keep > Keep::Nothing)
     }
 
     /// The same, keeping the inner map: nothing is computed twice.
     fn residual_kept(&mut self, weights: &Residual<K>) -> Result<()> {
         let (kernels, rows) = (self.kernels, self.options.band_rows);
         let (mut hidden, mut shortcuts) = (Map::new(), VecDeque::new());
-        let norm1 = self.affine(&weights.norm1);
+        let norm1 = self.affine(&weights.norm1)?;
         let conv1 = Node::Conv(ConvStream::new(&weights.conv1, Some(&norm1)));
         let mut chain = self.chain(&[], Some(conv1)).measured(weights.outputs);
         std::mem::replace(&mut self.base, Map::new()).drain(kernels, rows, |band| {
@@ -210,46 +177,62 @@ impl<'a, K: Kernels> Walk<'a, K> {
             });
             Ok(())
         })?;
-        if let Some(moments) = chain.finish(|band| hidden.push(kernels, rows, band))? {
-            self.moments = moments;
-        }
-        self.base = hidden;
-        let norm2 = self.affine(&weights.norm2);
+        let moments = chain.finish(|band| hidden.push(kernels, rows, band))?;
+        (self.base, self.moments, self.channels) = (hidden, moments, weights.outputs);
+        let norm2 = self.affine(&weights.norm2)?;
         let conv2 = ConvStream::new(&weights.conv2, Some(&norm2)).with_residual(shortcuts);
         let chain = self.chain(&[], Some(Node::Conv(conv2))).measured(weights.outputs);
         self.store(chain, rows)
     }
 
-    fn settle_or_survey(&mut self, channels: usize, keep: Keep) -> Result<()> {
-        if keep > Keep::Nothing {
-            self.settle(channels)
-        } else {
-            self.moments = self.survey(None, channels)?;
-            Ok(())
-        }
+    /// One more pending layer; its output is stored where `stores` says so.
+    fn advance(&mut self, step: Step<K>, channels: usize, stores: bool) -> Result<()> {
+        self.pending.push(step);
+        (self.channels, self.moments) = (channels, None);
+        if stores { self.settle() } else { Ok(()) }
     }
 
-    /// Nearest-neighbour doubling, then a 3 x 3 convolution (diffusers' `Upsample2D`).
-    fn double(&mut self, name: &str, channels: usize, keep: Keep) -> Result<()> {
-        let layer = Layer { name, inputs: channels, outputs: channels };
-        self.pending.push(Step::Doubled(self.kernels.filter(layer, Reach::Doubled)?));
+    /// A layer that keeps the number of channels.
+    fn square<'n>(&self, name: &'n str) -> Layer<'n> {
+        Layer { name, inputs: self.channels, outputs: self.channels }
+    }
+
+    /// A 3 x 3 convolution without norm.
+    fn conv(&mut self, layer: Layer<'_>, reach: Reach, stores: bool) -> Result<()> {
+        let filter = self.kernels.filter(layer, reach)?;
+        self.advance(Step::Conv { filter, reach }, layer.outputs, stores)
+    }
+
+    /// Nearest-neighbour doubling, then a 3 x 3 convolution (diffusers' `Upsample2D`); the next stage keeps `keep`.
+    pub fn double(&mut self, name: &str, keep: Keep) -> Result<()> {
         // The doubled map is stored only where everything is: it is the largest of its stage.
-        if keep == Keep::All {
-            self.settle(channels)
-        } else {
-            self.moments = self.survey(None, channels)?;
-            Ok(())
+        self.conv(self.square(name), Reach::Doubled, keep == Keep::All)
+    }
+
+    /// A 3 x 3 convolution of each second row and column (diffusers' `Downsample2D`); the next stage keeps `keep`.
+    pub fn halve(&mut self, name: &str, keep: Keep) -> Result<()> {
+        self.conv(self.square(name), Reach::Halved, keep > Keep::Nothing)
+    }
+
+    /// Two residual blocks, with attention between them where the configuration has it (diffusers' `UNetMidBlock2D`).
+    pub fn mid_block(&mut self, name: &str) -> Result<()> {
+        // Attention looks at all of the map, so one is kept in any case.
+        let keep = self.options.keep_at(0).max(Keep::Maps);
+        self.residual(&format!("{name}.resnets.0"), self.channels, keep)?;
+        if self.config.mid_block_add_attention {
+            self.attention(&format!("{name}.attentions.0"))?;
         }
+        self.residual(&format!("{name}.resnets.1"), self.channels, keep)
     }
 
     /// x + to_out(attention(norm(x))), every latent pixel looking at all others (diffusers' `Attention`, one head).
-    fn attention(&mut self, name: &str, channels: usize) -> Result<()> {
-        let kernels = self.kernels;
+    fn attention(&mut self, name: &str) -> Result<()> {
+        let (kernels, channels) = (self.kernels, self.channels);
         let load = |part: &str| {
             let name = format!("{name}.{part}");
             kernels.projection(Layer { name: &name, inputs: channels, outputs: channels }, false)
         };
-        let norm = self.affine(&kernels.norm(&format!("{name}.group_norm"), channels)?);
+        let norm = self.affine(&kernels.norm(&format!("{name}.group_norm"), channels)?)?;
         let (norm, rows) = (Before::Norm(&norm), self.options.band_rows);
         let (to_q, to_k, to_v, to_out) = (load("to_q")?, load("to_k")?, load("to_v")?, load("to_out.0")?);
         let (mut keys, mut values) = (Vec::new(), Vec::new());
@@ -267,14 +250,14 @@ impl<'a, K: Kernels> Walk<'a, K> {
             kernels.measure(&sum, &mut moments)?;
             output.push(kernels, rows, sum)
         })?;
-        (self.base, self.moments) = (output, moments);
+        (self.base, self.moments) = (output, Some(moments));
         Ok(())
     }
 
-    /// norm, SiLU, conv_out: rows of the picture.
-    fn finish(mut self, channels: usize, mut sink: impl FnMut(K::Rows) -> Result<()>) -> Result<()> {
-        let norm = self.affine(&self.kernels.norm("decoder.conv_norm_out", channels)?);
-        let layer = Layer { name: "decoder.conv_out", inputs: channels, outputs: PICTURE_CHANNELS };
+    /// conv_norm_out, SiLU and conv_out of this side (`encoder` or `decoder`): the rows they give, of `outputs` channels.
+    pub fn finish(mut self, side: &str, outputs: usize, mut sink: impl FnMut(K::Rows) -> Result<()>) -> Result<()> {
+        let norm = self.affine(&self.kernels.norm(&format!("{side}.conv_norm_out"), self.channels)?)?;
+        let layer = Layer { name: &format!("{side}.conv_out"), inputs: self.channels, outputs };
         let conv_out = self.kernels.filter(layer, Reach::Same)?;
         let (kernels, rows) = (self.kernels, self.rows(&self.pending));
         let base = std::mem::replace(&mut self.base, Map::new());

@@ -1,8 +1,8 @@
-//! One convolution of the decoder alone: the way in for benches, which see no kernels.
+//! One convolution alone: the way in for benches, which see no kernels.
 
 use super::{Cpu, Filter, Window};
 use crate::{
-    base::progress::Silent,
+    base::progress::{Silent, Stage},
     error::Result,
     models::parts::kl::kernels::{Before, Kernels, Layer, Meter, Reach},
     weights::Weights,
@@ -28,12 +28,12 @@ impl ConvBand {
         [rows, width]: [usize; 2],
         plain: bool,
     ) -> Result<Self> {
-        let kernels = Cpu::new(weights, Meter::new(&Silent), plain);
+        let kernels = Cpu::new(weights, Meter::new(Stage::Decode, &Silent), plain);
         let filter = kernels.filter(Layer { name, inputs, outputs }, Reach::Same)?;
         // One more row: the last row's lower neighbour.
         let numbers: Vec<f32> = (0..(rows + 1) * width * inputs).map(|i| (i as f32 * 0.37).sin()).collect();
         let band = kernels.rows(rows + 1, width, inputs, &numbers);
-        let window = kernels.window(None, Some(&band), Before::Nothing)?;
+        let window = kernels.window(Reach::Same, None, Some(&band), Before::Nothing)?;
         Ok(Self { kernels, filter, window })
     }
 

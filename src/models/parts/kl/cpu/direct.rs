@@ -40,20 +40,20 @@ impl DirectFilter {
         pool: &Arc<Pool>,
     ) -> Rows {
         let doubled;
-        let window = match self.reach {
-            Reach::Same => window,
+        let (window, reach) = match self.reach {
             Reach::Doubled => {
                 doubled = double(window, pool);
-                &doubled
+                (&doubled, Reach::Same)
             }
+            reach => (window, reach),
         };
-        let (width, outputs) = (window.width, self.bias.len());
-        let mut output = Rows::blank(pool, window.height - 2, width, outputs);
+        let (height, width, outputs) = (reach.ready(window.height), reach.resized(window.width), self.bias.len());
+        let mut output = Rows::blank(pool, height, width, outputs);
         let residual = tiles::residual_rows(residual, output.height);
         let rows = output.data.par_chunks_mut(width * outputs).enumerate();
         let parts: Vec<_> = rows
             .map(|(y, row)| {
-                self.row(window, y, row);
+                self.row(window, reach, y, row);
                 if let Some(residual) = &residual {
                     row.iter_mut().zip(residual[y]).for_each(|(o, r)| *o += r);
                 }
@@ -66,14 +66,22 @@ impl DirectFilter {
         output
     }
 
-    fn row(&self, window: &Window, y: usize, row: &mut [f32]) {
-        let (inputs, outputs, reach) = (self.inputs, self.bias.len(), 3 * self.inputs);
+    fn row(&self, window: &Window, reach: Reach, y: usize, row: &mut [f32]) {
+        let (inputs, outputs, three_pixels) = (self.inputs, self.bias.len(), 3 * self.inputs);
         row.chunks_exact_mut(outputs).for_each(|pixel| pixel.copy_from_slice(&self.bias));
+        // A window has a zero column on its left whether or not it is looked at.
+        let (stride, first) = (reach.stride(), 1 - reach.border());
         for tap in 0..3 {
-            let a = View { data: &window.data[(y + tap) * window.pitch() * inputs..], stride: inputs };
-            let b = View { data: &self.weight[tap * reach * outputs..], stride: outputs };
-            multiply([window.width, reach, outputs], a, b, row, outputs, true);
+            let corner = ((stride * y + tap) * window.pitch() + first) * inputs;
+            let a = View { data: &window.data[corner..], stride: stride * inputs };
+            let b = View { data: &self.weight[tap * three_pixels * outputs..], stride: outputs };
+            multiply([row.len() / outputs, three_pixels, outputs], a, b, row, outputs, true);
         }
+    }
+
+    /// How it reads its input.
+    pub fn reach(&self) -> Reach {
+        self.reach
     }
 }
 

@@ -8,7 +8,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{Rows, Window, buffer::Pool, pitch};
-use crate::models::parts::kl::kernels::{Before, Moments};
+use crate::models::parts::kl::kernels::{Before, Moments, Reach};
 
 /// e^x for finite x, to 2 units in the last place; 0 below -87, 2^126 or so above 87.
 ///
@@ -94,6 +94,7 @@ pub(in crate::models::parts::kl) fn merge_all(moments: &mut Moments, parts: Vec<
 
 /// See [`Kernels::window`](crate::models::parts::kl::kernels::Kernels::window).
 pub(in crate::models::parts::kl) fn window(
+    reach: Reach,
     above: Option<Window>,
     rows: Option<&Rows>,
     before: Before<'_>,
@@ -105,15 +106,15 @@ pub(in crate::models::parts::kl) fn window(
         (None, None) => (0, 0),
     };
     let row = pitch(width) * channels;
-    let kept = if above.is_some() { 2 } else { 1 };
+    let kept = above.as_ref().map_or(reach.border(), |above| reach.kept(above.height));
     let height = kept + rows.map_or(1, |rows| rows.height);
     let len = (height + 1) * row;
     let mut data = match above {
-        // The buffer is used again: its last two rows move to the top, its zero columns stay where they are.
+        // The buffer is used again: its last rows move to the top, its zero columns stay where they are.
         Some(mut above) => {
-            let first = (above.height - 2) * row;
-            above.data.copy_within(first..first + 2 * row, 0);
-            above.data.resize(len, 2 * row);
+            let first = (above.height - kept) * row;
+            above.data.copy_within(first..first + kept * row, 0);
+            above.data.resize(len, kept * row);
             above.data
         }
         None => {

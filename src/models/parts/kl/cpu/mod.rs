@@ -1,4 +1,4 @@
-//! The decoder's kernels on the CPU: f32, channels last, every thread on its own rows.
+//! The kernels on the CPU: f32, channels last, every thread on its own rows.
 
 mod buffer;
 mod conv_band;
@@ -13,8 +13,9 @@ use candle_core::DType;
 use rayon::prelude::*;
 
 use super::attention;
-use super::kernels::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach};
+use super::kernels::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps};
 use crate::{error::Result, weights::Weights};
+use tiles::Tiling;
 
 pub(super) use buffer::{Buffer, Pool};
 pub use conv_band::ConvBand;
@@ -66,6 +67,12 @@ pub(super) struct Window {
     data: Buffer, // [height + 1, pitch, channels]
 }
 
+impl Band for Window {
+    fn height(&self) -> usize {
+        self.height
+    }
+}
+
 impl Window {
     /// Pixels from one row to the next.
     fn pitch(&self) -> usize {
@@ -78,28 +85,32 @@ pub(super) fn pitch(width: usize) -> usize {
     (width + 2).next_multiple_of(2)
 }
 
-fn tiled(inputs: usize, outputs: usize) -> bool {
-    inputs.is_multiple_of(tiles::LANES) && outputs.is_multiple_of(tiles::LANES)
-}
-
 /// Numbers a convolution's weights take in the layout of its kernel.
 pub(super) fn filter_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
-    inputs * outputs * if tiled(inputs, outputs) { tiles::points(reach) } else { 9 }
+    inputs * outputs * Tiling::of(inputs, outputs, reach).map_or(9, Tiling::points)
 }
 
 /// Numbers a convolution's scratch buffers take on each thread.
 pub(super) fn scratch_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
-    if tiled(inputs, outputs) { (inputs + outputs) * tiles::points(reach) * tiles::batch(inputs, outputs) } else { 0 }
+    let points = Tiling::of(inputs, outputs, reach).map_or(0, Tiling::points);
+    (inputs + outputs) * points * tiles::batch(inputs, outputs)
 }
 
-/// Weights in the layout of the kernel that uses them.
+/// A convolution's weights in the layout of the kernel that uses them.
 pub(super) enum Filter {
-    /// A convolution by transformed tiles.
+    /// By transformed tiles.
     Tiles(tiles::TileFilter),
-    /// A convolution by plain matrix products.
+    /// By plain matrix products.
     Direct(direct::DirectFilter),
-    /// A projection.
-    Matrix(matmul::Matrix),
+}
+
+impl Taps for Filter {
+    fn reach(&self) -> Reach {
+        match self {
+            Self::Tiles(filter) => filter.reach(),
+            Self::Direct(filter) => filter.reach(),
+        }
+    }
 }
 
 impl<'a> Cpu<'a> {
@@ -130,25 +141,25 @@ impl Kernels for Cpu<'_> {
     type Rows = Rows;
     type Window = Window;
     type Filter = Filter;
+    type Projection = matmul::Matrix;
     type Keys = attention::Keys;
 
     fn filter(&self, layer: Layer<'_>, reach: Reach) -> Result<Filter> {
         let Layer { name, inputs, outputs } = layer;
         let weight = self.load(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
         let bias = self.load(&format!("{name}.bias"), &[outputs])?;
-        Ok(if tiled(inputs, outputs) && !self.plain {
-            Filter::Tiles(tiles::TileFilter::new(reach, inputs, &weight, bias, &self.filters))
-        } else {
-            Filter::Direct(direct::DirectFilter::new(reach, inputs, &weight, bias, &self.filters))
+        Ok(match Tiling::of(inputs, outputs, reach).filter(|_| !self.plain) {
+            Some(tiling) => Filter::Tiles(tiles::TileFilter::new(tiling, inputs, &weight, bias, &self.filters)),
+            None => Filter::Direct(direct::DirectFilter::new(reach, inputs, &weight, bias, &self.filters)),
         })
     }
 
-    fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Filter> {
+    fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<matmul::Matrix> {
         let Layer { name, inputs, outputs } = layer;
         let shape = [outputs, inputs, 1, 1];
         let weight = self.load(&format!("{name}.weight"), &shape[..if convolution { 4 } else { 2 }])?;
         let bias = self.load(&format!("{name}.bias"), &[outputs])?;
-        Ok(Filter::Matrix(matmul::Matrix::new(inputs, &weight, bias)))
+        Ok(matmul::Matrix::new(inputs, &weight, bias))
     }
 
     fn norm(&self, name: &str, channels: usize) -> Result<(Vec<f32>, Vec<f32>)> {
@@ -169,12 +180,8 @@ impl Kernels for Cpu<'_> {
         Ok(joined)
     }
 
-    fn window(&self, above: Option<Window>, rows: Option<&Rows>, before: Before<'_>) -> Result<Window> {
-        Ok(elementwise::window(above, rows, before, &self.bands))
-    }
-
-    fn ready(&self, window: &Window) -> usize {
-        window.height.saturating_sub(2)
+    fn window(&self, reach: Reach, above: Option<Window>, rows: Option<&Rows>, before: Before<'_>) -> Result<Window> {
+        Ok(elementwise::window(reach, above, rows, before, &self.bands))
     }
 
     fn convolve(
@@ -184,21 +191,21 @@ impl Kernels for Cpu<'_> {
         residual: Option<&Fifo<Rows>>,
         moments: Option<&mut Moments>,
     ) -> Result<Rows> {
-        let (output, inputs) = match filter {
-            Filter::Tiles(filter) => {
-                (filter.convolve(window, residual, moments, &self.bands, &self.scratch), window.channels)
-            }
-            Filter::Direct(filter) => (filter.convolve(window, residual, moments, &self.bands), window.channels),
-            Filter::Matrix(_) => return Err(candle_core::Error::Msg("a projection is no convolution".into()).into()),
+        let output = match filter {
+            Filter::Tiles(filter) => filter.convolve(window, residual, moments, &self.bands, &self.scratch),
+            Filter::Direct(filter) => filter.convolve(window, residual, moments, &self.bands),
         };
-        self.meter.convolved(inputs, output.channels, output.height * output.width);
+        self.meter.convolved(window.channels, output.channels, output.height * output.width);
         Ok(output)
     }
 
-    fn project(&self, filter: &Filter, rows: &Rows, before: Before<'_>, residual: Option<&Rows>) -> Result<Rows> {
-        let Filter::Matrix(matrix) = filter else {
-            return Err(candle_core::Error::Msg("a convolution is no projection".into()).into());
-        };
+    fn project(
+        &self,
+        matrix: &matmul::Matrix,
+        rows: &Rows,
+        before: Before<'_>,
+        residual: Option<&Rows>,
+    ) -> Result<Rows> {
         let output = matrix.project(rows, before, residual, &self.bands);
         self.meter.projected(rows.channels, output.channels, rows.height * rows.width);
         Ok(output)
@@ -223,6 +230,10 @@ impl Kernels for Cpu<'_> {
         let mut output = Rows::blank(&self.bands, queries.height, queries.width, queries.channels);
         keys.attend(queries.channels, &queries.data, &mut output.data);
         Ok(output)
+    }
+
+    fn upload(&self, [height, width, channels]: [usize; 3], numbers: &[f32]) -> Result<Rows> {
+        Ok(self.rows(height, width, channels, numbers))
     }
 
     fn download(&self, rows: Rows) -> Result<Vec<f32>> {

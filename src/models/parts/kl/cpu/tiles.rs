@@ -22,17 +22,39 @@ use super::{
 use crate::models::parts::kl::kernels::{Fifo, Moments, Reach};
 
 /// Channels must be a multiple of this: the widest vector of f32.
-pub(in crate::models::parts::kl) const LANES: usize = 16;
+const LANES: usize = 16;
 /// Tiles of one matrix product: with few channels more of them, or calls would cost more than products.
 pub(in crate::models::parts::kl) fn batch(inputs: usize, outputs: usize) -> usize {
     (16_384 / inputs.max(outputs)).clamp(128, 512)
 }
 
-/// Points of a tile, N * N.
-pub(in crate::models::parts::kl) fn points(reach: Reach) -> usize {
-    match reach {
-        Reach::Same => 16,
-        Reach::Doubled => 9,
+/// Which transform a convolution takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::models::parts::kl) enum Tiling {
+    /// [`Winograd`]
+    Same,
+    /// [`Doubled`]
+    Doubled,
+}
+
+impl Tiling {
+    /// That of a convolution with so many channels; none where only plain products will do.
+    pub fn of(inputs: usize, outputs: usize, reach: Reach) -> Option<Self> {
+        let whole_vectors = inputs.is_multiple_of(LANES) && outputs.is_multiple_of(LANES);
+        match reach {
+            Reach::Same => whole_vectors.then_some(Self::Same),
+            Reach::Doubled => whole_vectors.then_some(Self::Doubled),
+            // Neighbouring outputs share too little of their input.
+            Reach::Halved => None,
+        }
+    }
+
+    /// Points of a tile, N * N.
+    pub fn points(self) -> usize {
+        match self {
+            Self::Same => 16,
+            Self::Doubled => 9,
+        }
     }
 }
 
@@ -90,7 +112,7 @@ impl Scheme<3> for Doubled {
 
 /// Weights at the points of a scheme.
 pub(in crate::models::parts::kl) struct TileFilter {
-    reach: Reach,
+    tiling: Tiling,
     inputs: usize,
     points: Buffer, // [N * N, I, O]
     bias: Vec<f32>, // [O]
@@ -98,12 +120,20 @@ pub(in crate::models::parts::kl) struct TileFilter {
 
 impl TileFilter {
     /// From weights [O, I, 3, 3] and bias (O numbers).
-    pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>, pool: &Arc<Pool>) -> Self {
-        let points = match reach {
-            Reach::Same => transform::<4, Winograd>(inputs, weight, bias.len(), pool),
-            Reach::Doubled => transform::<3, Doubled>(inputs, weight, bias.len(), pool),
+    pub fn new(tiling: Tiling, inputs: usize, weight: &[f32], bias: Vec<f32>, pool: &Arc<Pool>) -> Self {
+        let points = match tiling {
+            Tiling::Same => transform::<4, Winograd>(inputs, weight, bias.len(), pool),
+            Tiling::Doubled => transform::<3, Doubled>(inputs, weight, bias.len(), pool),
         };
-        Self { reach, inputs, points, bias }
+        Self { tiling, inputs, points, bias }
+    }
+
+    /// How it reads its input.
+    pub fn reach(&self) -> Reach {
+        match self.tiling {
+            Tiling::Same => Reach::Same,
+            Tiling::Doubled => Reach::Doubled,
+        }
     }
 
     /// See [`Kernels::convolve`](crate::models::parts::kl::kernels::Kernels::convolve).
@@ -115,9 +145,9 @@ impl TileFilter {
         pool: &Arc<Pool>,
         scratch: &ScratchPool,
     ) -> Rows {
-        match self.reach {
-            Reach::Same => self.run::<4, Winograd>(window, residual, moments, pool, scratch),
-            Reach::Doubled => self.run::<3, Doubled>(window, residual, moments, pool, scratch),
+        match self.tiling {
+            Tiling::Same => self.run::<4, Winograd>(window, residual, moments, pool, scratch),
+            Tiling::Doubled => self.run::<3, Doubled>(window, residual, moments, pool, scratch),
         }
     }
 

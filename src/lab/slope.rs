@@ -2,7 +2,8 @@
 
 use image::RgbImage;
 
-use super::{fourier, plane::Plane};
+use super::plane::Plane;
+use crate::base::fourier;
 
 /// The largest side that is transformed: 2048 x 2048 complex numbers are 32 MB.
 const MAX_SIDE: usize = 2048;

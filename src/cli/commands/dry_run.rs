@@ -4,9 +4,9 @@ use std::{fmt::Write, time::Duration};
 
 use serde_json::json;
 
-use super::{execute, items::Planned, model_source::ModelSource, report};
 use crate::{
     base::memory::Bytes,
+    cli::{execute, items::Planned, model_source::ModelSource, report},
     hub::DownloadPlan,
     output,
     plan::{Machine, Plan, SpeedBook},

@@ -1,0 +1,215 @@
+//! The encoder: its layers in their order, rows of a picture in, latents out.
+
+use std::ops::Range;
+
+use candle_core::{Device, Tensor};
+
+use super::{
+    Banding, Cost, PICTURE_CHANNELS, Path, VaeConfig,
+    cpu::Cpu,
+    device::OnDevice,
+    kernels::{Before, Kernels, Layer, Meter},
+    plan::{self, Side},
+    stream::Map,
+    walk::Walk,
+};
+use crate::{
+    base::{
+        device::DeviceKind,
+        geometry::LatentSize,
+        progress::{Event, Observer, Silent, Stage},
+    },
+    error::{Error, Result},
+    weights::Weights,
+};
+
+/// Fills rows of the picture, from the given one on, with numbers from -1 to 1: [rows, W, 3]. Called from top to bottom, each
+/// row once.
+pub type RowSource<'a> = dyn FnMut(usize, &mut [f32]) -> Result<()> + 'a;
+
+/// Encodes the picture [H, W, 3] into rows of [h, w, 2C]: the mean of each latent's C channels, then the logarithms of their
+/// variances.
+///
+/// The layers are those of diffusers' `Encoder`: conv_in, down blocks, mid block, norm, SiLU, conv_out; then `quant_conv`.
+pub(super) fn walk<K: Kernels>(
+    kernels: &K,
+    config: &VaeConfig,
+    options: &Banding,
+    picture: Map<K::Rows>,
+    mut sink: impl FnMut(K::Rows) -> Result<()>,
+) -> Result<()> {
+    let stages = config.block_out_channels.len();
+    // The stages are counted from the coarsest, as a decoder meets them.
+    let keep_at = |stage: usize| options.keep_at(stages - 1 - stage);
+    let finest = config.block_out_channels.first().copied().unwrap_or(0);
+    let conv_in = Layer { name: "encoder.conv_in", inputs: PICTURE_CHANNELS, outputs: finest };
+    let mut walk = Walk::begin(kernels, config, options, picture, conv_in, keep_at(0))?;
+    for (stage, &outputs) in config.block_out_channels.iter().enumerate() {
+        let block = format!("encoder.down_blocks.{stage}");
+        for resnet in 0..config.layers_per_block {
+            walk.residual(&format!("{block}.resnets.{resnet}"), outputs, keep_at(stage))?;
+        }
+        if stage + 1 < stages {
+            walk.halve(&format!("{block}.downsamplers.0.conv"), keep_at(stage + 1))?;
+        }
+    }
+    walk.mid_block("encoder.mid_block")?;
+    let outputs = 2 * config.latent_channels;
+    if !config.use_quant_conv {
+        return walk.finish("encoder", outputs, sink);
+    }
+    let quant_conv = kernels.projection(Layer { name: "quant_conv", inputs: outputs, outputs }, true)?;
+    walk.finish("encoder", outputs, |rows| sink(kernels.project(&quant_conv, &rows, Before::Nothing, None)?))
+}
+
+/// The bands in which a picture of so many rows is taken in.
+pub(super) fn bands(height: usize, band_rows: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..height).step_by(band_rows).map(move |first| first..height.min(first + band_rows))
+}
+
+/// The encoder of an AutoencoderKL. It holds no weights: each layer's are read when it runs.
+pub struct Encoder {
+    config: VaeConfig,
+    weights: Weights,
+}
+
+impl Encoder {
+    /// An encoder whose tensors are all there, under diffusers' names.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the configuration is not an encoder's, or a tensor is missing or of another shape.
+    pub fn open(config: VaeConfig, weights: Weights) -> Result<Self> {
+        let smallest = LatentSize { height: 2, width: 2 };
+        let on = (DeviceKind::Cpu, weights.dtype());
+        plan::dry_run(&config, Side::Encoder, on, smallest, &Banding::default(), Some(&weights))?;
+        Ok(Self { config, weights })
+    }
+
+    /// Its dimensions.
+    pub fn config(&self) -> &VaeConfig {
+        &self.config
+    }
+
+    /// What encoding to latents of this size takes on the device of the weights.
+    ///
+    /// # Errors
+    /// As [`plan::cost`](super::cost).
+    pub fn cost(&self, size: LatentSize, options: &Banding) -> Result<Cost> {
+        let on = (DeviceKind::of(self.weights.device()), self.weights.dtype());
+        plan::cost(&self.config, Side::Encoder, on, size, options)
+    }
+
+    /// Encodes a picture into latents [1, C, h, w] as the pipeline holds them, f32 on the weights' device: the mean of the
+    /// encoder's distribution, less shift_factor, times scaling_factor. `size` is that of the latents; the picture is
+    /// [`VaeConfig::scale`] times as high and wide.
+    ///
+    /// On the CPU everything is f32; elsewhere it is the weights' number type. Progress is told in millions of operations.
+    ///
+    /// # Errors
+    /// [`Error::Numeric`] when a latent is not finite; whatever `picture` returns; [`Error::Model`] or [`Error::Tensor`] when
+    /// weights cannot be read or the device gives up.
+    pub fn encode(
+        &self,
+        size: LatentSize,
+        picture: &mut RowSource<'_>,
+        options: &Banding,
+        observer: &dyn Observer,
+    ) -> Result<Tensor> {
+        self.encode_by(Path::on(self.weights.device()), size, picture, options, observer)
+    }
+
+    /// The same by plain matrix products on the CPU: what the fast kernels are held against.
+    #[doc(hidden)]
+    pub fn encode_plain(&self, size: LatentSize, picture: &mut RowSource<'_>, options: &Banding) -> Result<Tensor> {
+        self.encode_by(Path::Cpu { plain: true }, size, picture, options, &Silent)
+    }
+
+    /// The same by candle's operations, on the device the weights are for: the way of CUDA and Metal, testable on a CPU.
+    #[doc(hidden)]
+    pub fn encode_on_device(&self, size: LatentSize, picture: &mut RowSource<'_>, options: &Banding) -> Result<Tensor> {
+        self.encode_by(Path::Device, size, picture, options, &Silent)
+    }
+
+    fn encode_by(
+        &self,
+        path: Path,
+        size: LatentSize,
+        picture: &mut RowSource<'_>,
+        options: &Banding,
+        observer: &dyn Observer,
+    ) -> Result<Tensor> {
+        let options = &Banding { band_rows: options.band_rows.max(1), ..options.clone() };
+        observer.on(Event::Begin { stage: Stage::Encode, total: self.cost(size, options)?.flops / 1_000_000 });
+        let meter = Meter::new(Stage::Encode, observer);
+        let latents = match path {
+            Path::Cpu { plain } => self.run(&Cpu::new(&self.weights, meter, plain), size, picture, options)?,
+            Path::Device => self.run(&OnDevice::new(&self.weights, meter), size, picture, options)?,
+        };
+        let shape = (1, self.config.latent_channels, size.height, size.width);
+        Ok(Tensor::from_vec(latents, shape, &Device::Cpu)?.to_device(self.weights.device())?) // [1, C, h, w]
+    }
+
+    fn run<K: Kernels>(
+        &self,
+        kernels: &K,
+        size: LatentSize,
+        picture: &mut RowSource<'_>,
+        options: &Banding,
+    ) -> Result<Vec<f32>> {
+        let (height, width) = (size.height * self.config.scale(), size.width * self.config.scale());
+        let (mut map, mut numbers) = (Map::new(), vec![0.0; options.band_rows.min(height) * width * PICTURE_CHANNELS]);
+        for rows in bands(height, options.band_rows) {
+            let numbers = &mut numbers[..rows.len() * width * PICTURE_CHANNELS];
+            picture(rows.start, numbers)?;
+            let band = kernels.upload([rows.len(), width, PICTURE_CHANNELS], numbers)?;
+            map.push(kernels, options.band_rows, band)?;
+        }
+        drop(numbers);
+        let mut means = Means::new(&self.config, size);
+        walk(kernels, &self.config, options, map, |rows| means.take(&kernels.download(rows)?))?;
+        Ok(means.latents)
+    }
+}
+
+/// The latents as far as they have been encoded.
+struct Means {
+    latents: Vec<f32>, // [C, h, w]
+    channels: usize,
+    width: usize,
+    /// Pixels of the latents so far.
+    done: usize,
+    scale: f64,
+    shift: f64,
+}
+
+impl Means {
+    fn new(config: &VaeConfig, size: LatentSize) -> Self {
+        Self {
+            latents: vec![0.0; config.latent_channels * size.height * size.width],
+            channels: config.latent_channels,
+            width: size.width,
+            done: 0,
+            scale: config.scaling_factor,
+            shift: config.shift_factor.unwrap_or(0.0),
+        }
+    }
+
+    /// (mean - shift_factor) * scaling_factor of the next rows [rows, w, 2C].
+    fn take(&mut self, rows: &[f32]) -> Result<()> {
+        let pixels = self.latents.len() / self.channels;
+        for pixel in rows.chunks_exact(2 * self.channels) {
+            for (channel, mean) in pixel[..self.channels].iter().enumerate() {
+                let latent = (f64::from(*mean) - self.shift) * self.scale;
+                if !latent.is_finite() {
+                    return Err(Error::Numeric {
+                        what: format!("the encoded picture is not finite in latent row {}", self.done / self.width),
+                        hint: "try --dtype f32; if it stays, the autoencoder's weights are damaged".into(),
+                    });
+                }
+                self.latents[channel * pixels + self.done] = latent as f32;
+            }
+            self.done += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! The spectrum of latents against SEGA's analysis of one number a token: slopes of 0 and 1, sides even and odd, short, equal.
+
+use candle_core::{DType, Device, Tensor};
+use dype::{base::geometry::TokenGrid, methods::Spectrum, sampling::spectrum};
+
+/// What f64 may lose on the way: the expected values come from another transform.
+const TOLERANCE: f64 = 1e-8;
+/// Below this part of the strongest bin there is only rounding.
+const ROUNDING: f64 = 1e-14;
+
+fn f64s(tensor: &Tensor) -> Vec<f64> {
+    tensor.to_dtype(DType::F64).and_then(|t| t.flatten_all()?.to_vec1()).expect("f64")
+}
+
+fn close(found: &[f64], expected: &[f64], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let strongest = expected.iter().copied().fold(0.0, f64::max);
+    for (bin, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let error = (found - expected).abs();
+        assert!(error <= TOLERANCE * expected + ROUNDING * strongest, "{what} {bin}: {found} for {expected}");
+    }
+}
+
+#[test]
+fn every_spectrum_is_the_references() {
+    let path = format!("{}/tests/fixtures/expected/spectrum.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu).expect("the fixture is part of the repository");
+    for case in ["f1_36x68", "f1_45x64", "f1_10x42", "f0_64x64", "constant"] {
+        let of = |field: &str| &tensors[&format!("{case}/{field}")];
+        let (rows, columns) = of("map").dims2().expect("rows and columns");
+        let grid = TokenGrid { height_patches: rows, width_patches: columns };
+        let map = of("map").reshape((1, rows * columns, 1)).expect("a token each");
+        let found = spectrum(&map, grid, &[1.0]).expect("a spectrum");
+        close(&found.height, &f64s(of("profile_h")), &format!("{case} height"));
+        close(&found.width, &f64s(of("profile_w")), &format!("{case} width"));
+        close(&found.rings, &f64s(of("radial")), &format!("{case} rings"));
+    }
+}
+
+#[test]
+fn tokens_are_read_through_their_weights_and_their_mean_plays_no_part() {
+    let grid = TokenGrid { height_patches: 3, width_patches: 2 };
+    let tokens: Vec<f32> = (0..18).map(|i| ((i * 7) % 11) as f32).collect();
+    let tokens = Tensor::from_vec(tokens, (1, 6, 3), &Device::Cpu).expect("tokens");
+    let read: Vec<f32> = tokens
+        .squeeze(0)
+        .and_then(|t| t.to_vec2::<f32>())
+        .expect("rows")
+        .iter()
+        .map(|token| 0.5 * token[0] - 2.0 * token[1] + 0.25 * token[2] + 100.0)
+        .collect();
+    let read = Tensor::from_vec(read, (1, 6, 1), &Device::Cpu).expect("one number a token");
+    let [whole, before]: [Spectrum; 2] = [
+        spectrum(&tokens, grid, &[0.5, -2.0, 0.25]).expect("a spectrum"),
+        spectrum(&read, grid, &[1.0]).expect("a spectrum"),
+    ];
+    close(&whole.height, &before.height, "height");
+    close(&whole.width, &before.width, "width");
+    close(&whole.rings, &before.rings, "rings");
+    assert!(whole.rings.iter().all(|power| *power > 0.0), "{whole:?}");
+}
+
+#[test]
+fn an_axis_of_one_token_has_one_bin() {
+    let one = Tensor::ones((1, 1, 4), DType::F32, &Device::Cpu).expect("a token");
+    let grid = TokenGrid { height_patches: 1, width_patches: 1 };
+    let found = spectrum(&one, grid, &[1.0; 4]).expect("a spectrum");
+    assert_eq!(found, Spectrum { height: vec![0.0], width: vec![0.0], rings: vec![0.0] });
+}
+
+#[test]
+fn latents_of_another_size_are_refused() {
+    let tokens = Tensor::zeros((1, 6, 4), DType::F32, &Device::Cpu).expect("tokens");
+    let grid = TokenGrid { height_patches: 3, width_patches: 2 };
+    assert!(spectrum(&tokens, TokenGrid { width_patches: 3, ..grid }, &[1.0; 4]).is_err());
+    assert!(spectrum(&tokens, grid, &[1.0; 3]).is_err());
+}
