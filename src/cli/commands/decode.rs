@@ -1,13 +1,17 @@
 //! `dype decode`: latents to a picture, with the autoencoder alone.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
+use serde_json::Value;
 
 use crate::cli::{
     args::DEFAULT_MODEL,
     device::{self, DeviceChoice, DtypeArg},
-    model_source,
+    model_source, pictured,
     report::Report,
     values,
 };
@@ -15,6 +19,7 @@ use crate::{
     base::device::DeviceKind,
     base::geometry::{ImageSize, PX_PER_TOKEN},
     base::memory::Bytes,
+    base::progress::{Event, Observer},
     error::{Error, Result},
     output::{self, Format, LatentsFile, Provenance},
     plan::{self, Machine},
@@ -61,7 +66,7 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let LatentsFile { latents, metadata, .. } = LatentsFile::read(&args.file)?;
     let size = size(args, &metadata, latents.dim(1)?)?;
     Format::from_path(&args.output)?.check_size(size)?;
-    output::check_writable(args.output.parent().unwrap_or(std::path::Path::new("")))?;
+    output::check_writable(args.output.parent().unwrap_or(Path::new("")))?;
     let device = device::open(args.device, report)?;
     let dtype = device::compute_dtype(args.dtype, &device);
     let budget = Machine::budget(&device, args.memory);
@@ -69,7 +74,7 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let (on, budget) = ((DeviceKind::of(&device), dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
     let (way, _) = plan::decode_choice(&vae.config, on, size.tokens(), 0, budget)?;
     let picture = pipeline::decode(&vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
-    let path = output::save(&args.output, &picture, &provenance(&metadata), args.overwrite)?;
+    let path = output::save(&args.output, &picture, &provenance(&metadata, &args.file, report), args.overwrite)?;
     report.result(&path.display().to_string());
     Ok(())
 }
@@ -99,8 +104,14 @@ fn size(args: &DecodeArgs, metadata: &BTreeMap<String, String>, tokens: usize) -
     Err(Error::request(what, "give the --height and --width the latents were made with"))
 }
 
-/// What the latents say of how they were made, for the picture. A checkpoint says nothing: its picture is not done.
-fn provenance(metadata: &BTreeMap<String, String>) -> Provenance {
-    let json = metadata.get("provenance").and_then(|text| serde_json::from_str(text).ok());
-    Provenance { parameters: metadata.get("parameters").cloned().unwrap_or_default(), json: json.unwrap_or_default() }
+/// What the latents say of how they were made, for the picture; what no picture would say is left out, and told. A checkpoint
+/// says nothing: its picture is not done.
+fn provenance(metadata: &BTreeMap<String, String>, file: &Path, report: &Report) -> Provenance {
+    let Some(text) = metadata.get("provenance") else { return Provenance::default() };
+    let json: Value = serde_json::from_str(text).unwrap_or_default();
+    if let Err(error) = pictured::recipe(&json, file) {
+        report.on(Event::Note(format!("the picture will not say how it was made: {error}")));
+        return Provenance::default();
+    }
+    Provenance { parameters: metadata.get("parameters").cloned().unwrap_or_default(), json }
 }
