@@ -7,7 +7,7 @@ use dype::{
     Error,
     base::json::read_json,
     base::progress::Silent,
-    models::{ModelFiles, ModelRequest},
+    models::ModelRequest,
     output::load_latents,
     plan::{Machine, Plan, Task},
     recipe::{ModelFacts, Recipe, Wanted},
@@ -111,7 +111,7 @@ fn meets(run: usize) {
     let ended = place.dype(&golden.args(&flags));
     ended.succeeds();
     assert_eq!(ended.stdout, "x.png\n");
-    let latents = load_latents(&place.path("x.safetensors")).expect("latents");
+    let latents = load_latents(&place.path("x.safetensors"), 64).expect("latents");
     let error = relative_error(&values(&latents), &golden.latents("latents_final"));
     assert!(error < LATENTS_TOLERANCE, "latents: {error:e}");
     assert_same_picture(&rgb8(&place.path("x.png")), &golden.picture());
@@ -150,18 +150,18 @@ fn run_5_wide_with_another_seed() {
 /// Latents after the first step, as the library's pipeline hands them out.
 #[test]
 fn the_first_step_of_every_run_is_the_references() {
-    let files = ModelFiles::resolve(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let files = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
     let pipeline = Pipeline::open(&files, Device::Cpu, DType::F32, &Silent).expect("opens");
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     for golden in Golden::all() {
-        let recipe = golden.recipe(&files.recipe_facts().expect("readable"));
+        let recipe = golden.recipe(&files.facts.recipe);
         let task = Task { size: recipe.size(), steps: recipe.steps, text_tokens: 512, prompts: 1 };
         let choices = Plan::new(&files, &task, &machine).expect("fits").choices;
         let embeddings = pipeline.encode(&[golden.prompt.as_str()], 512).expect("encodes").remove(0);
         let transformer = pipeline.load_transformer(&choices).expect("loads");
         let noise = pipeline.noise(&recipe).expect("noise");
         let mut first: Option<Tensor> = None;
-        let stopped = pipeline.denoise(&transformer, &recipe, &embeddings, Progress::start(noise), &mut |after| {
+        let stopped = pipeline.denoise(&*transformer, &recipe, &embeddings, Progress::start(noise), &mut |after| {
             assert_eq!(after.step.index, 0);
             first = Some(after.latents.clone());
             Err(Error::request("one step is enough", ""))

@@ -15,11 +15,12 @@ use super::{
     commands::man::ManArgs,
     commands::replay::ReplayArgs,
     device::{DeviceChoice, DtypeArg},
+    part_args::PartArgs,
     report::Verbosity,
     setting_flags::{All, SettingFlags},
     values,
 };
-use crate::{base::memory::Bytes, models::flux1::WeightsMode};
+use crate::{base::memory::Bytes, models::WeightsMode};
 
 /// Model that is used when none is named.
 pub const DEFAULT_MODEL: &str = "black-forest-labs/FLUX.1-Krea-dev";
@@ -121,21 +122,9 @@ pub struct ModelArgs {
     /// landscapes inside this program
     #[arg(long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
     pub model: String,
-    /// Autoencoder: a file or a folder
-    #[arg(long, value_name = "PATH")]
-    pub vae: Option<PathBuf>,
-    /// CLIP text encoder: a file or a folder
-    #[arg(long, value_name = "PATH")]
-    pub text_encoder: Option<PathBuf>,
-    /// T5 text encoder: a file or a folder
-    #[arg(long = "text-encoder-2", value_name = "PATH")]
-    pub text_encoder_2: Option<PathBuf>,
-    /// CLIP tokenizer: a folder, or a tokenizer.json
-    #[arg(long, value_name = "PATH")]
-    pub tokenizer: Option<PathBuf>,
-    /// T5 tokenizer: a folder, or a tokenizer.json
-    #[arg(long = "tokenizer-2", value_name = "PATH")]
-    pub tokenizer_2: Option<PathBuf>,
+    /// Parts from elsewhere.
+    #[command(flatten)]
+    pub parts: PartArgs,
 }
 
 /// Where and how it is computed.

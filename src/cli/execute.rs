@@ -21,7 +21,7 @@ use crate::{
     base::device::DeviceKind,
     base::progress::{Event, Observer},
     error::{Error, Result},
-    models::ModelFiles,
+    models::Model,
     output::{self, Format},
     plan::{Machine, Plan},
     recipe::{Recipe, Shard},
@@ -105,18 +105,18 @@ pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) 
     if job.machine.dry_run {
         return dry_run::run(&planned, source, &machine, job.output.json, report);
     }
-    let files = source.open(report)?;
+    let model = source.open(report)?;
     let options = job.progress.options(job.output.overwrite);
-    let mut runner = Runner::new(&files, &machine, &options, report)?;
-    let made = plan_items(&planned, &files, &machine, job.output.save_latents.as_deref())?;
+    let mut runner = Runner::new(&*model, &machine, &options, report)?;
+    let made = plan_items(&planned, &*model, &machine, job.output.save_latents.as_deref())?;
     for (item, planned) in made.iter().zip(&planned) {
         runner.check(item).map_err(|error| planned.wish.named(error))?;
     }
-    notes::tell(&planned, &made, report);
+    notes::tell(&planned, &made, &runner.geometry(), report);
     if let Some(item) = made.first() {
         report.detail(&dry_run::table(&item.plan, &item.recipe, None));
     }
-    let mut teller = Teller::new(report, &planned, json!(files.identity), job.output.json, kept);
+    let mut teller = Teller::new(report, &planned, json!(model.identity()), job.output.json, kept);
     runner.run(&made, &mut teller)?;
     teller.end()
 }
@@ -124,12 +124,12 @@ pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) 
 /// What every picture needs, and whether it fits.
 pub fn plan_items(
     planned: &[Planned],
-    files: &ModelFiles,
+    model: &dyn Model,
     machine: &Machine,
     latents: Option<&Path>,
 ) -> anyhow::Result<Vec<Item>> {
-    let facts = files.recipe_facts()?;
-    let recipe = |one: &Planned| Recipe::new(&one.wish.asked.wanted, &facts).map_err(|error| one.wish.named(error));
+    let facts = &model.facts().recipe;
+    let recipe = |one: &Planned| Recipe::new(&one.wish.asked.wanted, facts).map_err(|error| one.wish.named(error));
     let recipes = planned.iter().map(recipe).collect::<Result<Vec<_>>>()?;
     let prompts = recipes.iter().map(|recipe| &recipe.prompt).collect::<HashSet<_>>().len().min(PROMPTS_AT_ONCE);
     let mut plans: Vec<Rc<Plan>> = Vec::new();
@@ -139,7 +139,7 @@ pub fn plan_items(
         let plan = match plans.iter().find(|plan| plan.task == task) {
             Some(plan) => Rc::clone(plan),
             None => {
-                let plan = Rc::new(Plan::new(files, &task, machine).map_err(|error| one.wish.named(error))?);
+                let plan = Rc::new(Plan::new(model, &task, machine).map_err(|error| one.wish.named(error))?);
                 plans.push(Rc::clone(&plan));
                 plan
             }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Mu, Rng};
 use crate::{
-    base::geometry::{MAX_SIDE_PX, PX_PER_TOKEN},
+    base::geometry::{MAX_SIDE_PX, MIN_SIDE_PX},
     methods::{Knob, Takes},
 };
 
@@ -101,7 +101,7 @@ pub struct Whole {
 
 /// A side in pixels.
 pub const SIDE_PX: Whole = Whole {
-    least: PX_PER_TOKEN as u64,
+    least: MIN_SIDE_PX as u64,
     most: MAX_SIDE_PX as u64,
     says: |least, most| format!("a side is a whole number of pixels from {least} to {most}"),
 };

@@ -135,7 +135,7 @@ fn large_pictures_are_the_same_at_every_band_height() {
 fn a_single_files_encoder_is_the_folders() {
     let (config, weights) = tiny();
     let file = SafetensorsStore::open(&[fixture("tiny-bfl/ae.safetensors")]).expect("the fixture opens");
-    let names = dype::models::flux1::bfl::vae(Arc::new(file)).expect("an autoencoder");
+    let names = dype::models::parts::vae_names::vae(Arc::new(file)).expect("an autoencoder");
     let single = Weights::new(Arc::new(names), DType::F32, Device::Cpu);
     let size = LatentSize { height: 3, width: 2 };
     let [folder, single] = [weights, single].map(|weights| {
@@ -148,7 +148,7 @@ fn a_single_files_encoder_is_the_folders() {
 #[test]
 fn asks_for_exactly_the_real_encoders_tensors() {
     let (expected, source) = real_tensors("encoder.");
-    Encoder::open(VaeConfig::flux1(), Weights::new(source.clone(), DType::F32, Device::Cpu)).expect("opens");
+    Encoder::open(autoencoder(), Weights::new(source.clone(), DType::F32, Device::Cpu)).expect("opens");
     assert_eq!(*source.checked.lock().expect("lock"), expected);
     assert!(source.loaded.lock().expect("lock").is_empty(), "opening reads no weights");
 }

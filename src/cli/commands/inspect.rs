@@ -11,9 +11,10 @@ use crate::{
     },
     error::Result,
     lab::{self, InspectSettings},
-    models::flux1::FluxConfig,
+    methods::Side,
+    models::{Facts, Registry},
     recipe::{Merged, Recipe, Source},
-    sampling::{self, SchedulerConfig},
+    sampling,
 };
 
 /// Show the position frequencies of each step: kappa, and each axis's scale and frequencies
@@ -45,24 +46,27 @@ pub struct InspectArgs {
 }
 
 impl InspectArgs {
-    /// What a run with these flags would be made with, by a model of this `config`.
+    /// What a run with these flags would be made with, by a model that says this about itself.
     ///
     /// # Errors
     /// As [`Recipe::new`].
-    pub fn recipe(&self, config: &FluxConfig) -> Result<Recipe> {
+    pub fn recipe(&self, facts: &Facts) -> Result<Recipe> {
         let asked = Merged::of(Source::Flag, &self.extent.wanted).with(Source::Flag, &self.position.wanted);
-        Recipe::new(&asked.wanted, &config.recipe_facts(None))
+        Recipe::new(&asked.wanted, &facts.recipe)
     }
 
     /// What is inspected of a `recipe`: the shift and t of each step of the `schedule`; `--t` replaces the schedule.
-    pub fn settings(&self, recipe: &Recipe, config: &FluxConfig, mu: Option<f64>, schedule: &[f64]) -> InspectSettings {
+    pub fn settings(&self, recipe: &Recipe, facts: &Facts, mu: Option<f64>, schedule: &[f64]) -> InspectSettings {
+        let along = |side| facts.axes.iter().find(|axis| axis.side == side);
+        let dim = |side| along(side).map_or(0, |axis| axis.dim);
         InspectSettings {
             method: recipe.method,
             dype: recipe.dype_settings(),
             size: recipe.size(),
+            geometry: facts.latents,
             base_resolution_px: recipe.base_resolution,
-            axes_dim: config.axes_dims_rope,
-            theta: config.rope_theta,
+            axes_dim: [dim(None), dim(Some(Side::Height)), dim(Some(Side::Width))],
+            theta: along(Some(Side::Height)).map_or(0.0, |axis| axis.theta),
             mu,
             t: self.t.map_or_else(|| schedule.to_vec(), |t| vec![t]),
         }
@@ -84,16 +88,17 @@ fn png_file(text: &str) -> std::result::Result<PathBuf, String> {
 
 /// Runs `dype inspect`.
 pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
-    let (config, scheduler) = match &args.model {
-        Some(model) => model_source::dimensions(model, report)?,
-        None => (FluxConfig::flux1_dev(), SchedulerConfig::flux1_dev()),
+    let facts = match &args.model {
+        Some(model) => model_source::facts(model, report)?,
+        None => Registry::default().usual(),
     };
-    let recipe = args.recipe(&config)?;
-    let tokens = recipe.size().tokens().count();
-    let mut sigmas = sampling::sigmas(&scheduler, recipe.steps, tokens, recipe.mu)?;
+    let scheduler = &facts.scheduler;
+    let recipe = args.recipe(&facts)?;
+    let tokens = facts.latents.tokens(recipe.size()).count();
+    let mut sigmas = sampling::sigmas(scheduler, recipe.steps, tokens, recipe.mu)?;
     sigmas.pop();
-    let mu = sampling::resolve_mu(&scheduler, tokens, recipe.mu);
-    let inspection = lab::inspect(&args.settings(&recipe, &config, mu, &sigmas))?;
+    let mu = sampling::resolve_mu(scheduler, tokens, recipe.mu);
+    let inspection = lab::inspect(&args.settings(&recipe, &facts, mu, &sigmas))?;
     for note in notes::without_effect(&args.position.wanted) {
         report.on(Event::Note(note.into()));
     }
@@ -127,15 +132,15 @@ mod tests {
 
     #[test]
     fn defaults_are_flux1_at_4096() {
-        let config = FluxConfig::flux1_dev();
         let args = parse(&[]).expect("no flags are needed");
-        let recipe = args.recipe(&config).expect("valid");
-        let settings = args.settings(&recipe, &config, Some(1.15), &[1.0, 0.5]);
+        let facts = Registry::default().usual();
+        let recipe = args.recipe(&facts).expect("valid");
+        let settings = args.settings(&recipe, &facts, Some(1.15), &[1.0, 0.5]);
         assert_eq!((settings.axes_dim, settings.theta, settings.base_resolution_px), ([16, 56, 56], 10_000.0, 1024));
         assert_eq!((settings.size.height_px, settings.size.width_px), (4096, 4096));
         assert_eq!((recipe.steps, settings.t.as_slice()), (28, [1.0, 0.5].as_slice()));
         let args = parse(&["--t", "0.25"]).expect("valid");
-        assert_eq!(args.settings(&recipe, &config, None, &[1.0]).t, [0.25]);
+        assert_eq!(args.settings(&recipe, &facts, None, &[1.0]).t, [0.25]);
     }
 
     #[test]
