@@ -158,9 +158,7 @@ impl Hub {
         if absent.is_empty() {
             return Ok(Files::default());
         }
-        let known = block_on(|| async {
-            self.downloader(plan, &cache, observer)?.peek(&absent).await
-        })?;
+        let known = block_on(|| async { self.downloader(plan, &cache, observer)?.peek(&absent).await })?;
         Ok(Files::with(known))
     }
 

@@ -88,7 +88,8 @@ impl Downloader<'_> {
         let stall = self.settings.stall;
         let silent =
             |_| Failure::passing(format!("{} was silent for {} s", self.settings.endpoint, stall.as_secs_f64()));
-        let request = self.repo.download_file_stream().filename(&file.path).revision(self.commit).range(0..count).send();
+        let request =
+            self.repo.download_file_stream().filename(&file.path).revision(self.commit).range(0..count).send();
         let answer = tokio::time::timeout(stall, request).await.map_err(silent)?;
         let (_, mut stream) = answer.map_err(|e| asked.judge_hf(e))?;
         let mut bytes: Vec<u8> = Vec::new();

@@ -130,7 +130,8 @@ const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
 /// Configs whole, weights by their headers, tokenizers by name: nothing of it is written.
 #[test]
 fn what_is_not_here_is_known_by_its_beginning() {
-    let header = |tensor: &str| format!(r#"{{"{tensor}":{{"dtype":"F32","shape":[70000],"data_offsets":[0,280000]}}}}"#);
+    let header =
+        |tensor: &str| format!(r#"{{"{tensor}":{{"dtype":"F32","shape":[70000],"data_offsets":[0,280000]}}}}"#);
     // Longer than what the first request asks for, by its spaces.
     let long = format!("{}{}", header("b"), " ".repeat(300_000));
     let file = |header: &str| [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 280_000]].concat();
