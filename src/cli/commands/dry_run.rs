@@ -64,7 +64,8 @@ pub fn run(
 /// A plan as a table of at most 80 columns.
 pub fn table(plan: &Plan, recipe: &Recipe, estimate: Option<Duration>) -> String {
     let tera = |flops: u64| format!("{:.1} TFLOP", flops as f64 / 1e12);
-    let weights = plan.weights_bytes;
+    let weights = plan.weights_bytes.iter().map(|network| format!("{} {}", network.word, Bytes(network.bytes)));
+    let weights = weights.collect::<Vec<_>>().join(", ");
     let peaks = plan.peak_bytes;
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
@@ -74,16 +75,7 @@ pub fn table(plan: &Plan, recipe: &Recipe, estimate: Option<Duration>) -> String
     line("picture", format!("{} x {} px, {}", recipe.height, recipe.width, report::steps(recipe.steps)));
     line("tokens", format!("{} image + {} text", plan.image_tokens, plan.text_tokens));
     line("work", format!("{} a step, {} in all", tera(plan.step_flops), tera(plan.total_flops)));
-    line(
-        "weights",
-        format!(
-            "transformer {}, T5 {}, CLIP {}, VAE {}",
-            Bytes(weights.transformer),
-            Bytes(weights.text_encoder_2),
-            Bytes(weights.text_encoder),
-            Bytes(weights.vae)
-        ),
-    );
+    line("weights", weights);
     line(
         "memory",
         format!("text {}, denoise {}, decode {}", Bytes(peaks.text), Bytes(peaks.denoise), Bytes(peaks.decode)),
