@@ -1,6 +1,9 @@
 //! The device a run computes on, and in which numbers.
 
+use std::str::FromStr;
+
 use candle_core::{DType, Device};
+use clap::ValueEnum;
 
 use super::report::Report;
 use crate::{
@@ -9,8 +12,61 @@ use crate::{
         progress::{Event, Observer},
     },
     error::{Error, Result},
-    recipe::settings::{DeviceChoice, ModelDtype},
 };
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The best device this binary was built for and finds.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// A CUDA device by number.
+    Cuda(usize),
+    /// Apple's GPU.
+    Metal,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None => match text {
+                "auto" => Ok(Self::Auto),
+                "cpu" => Ok(Self::Cpu),
+                "cuda" => Ok(Self::Cuda(0)),
+                "metal" => Ok(Self::Metal),
+                _ => Err("a device is auto, cpu, cuda, cuda:N or metal".into()),
+            },
+            Some(("cuda", number)) => {
+                number.parse().map(Self::Cuda).map_err(|_| "a CUDA device is cuda:0, cuda:1, ...".into())
+            }
+            Some(_) => Err("a device is auto, cpu, cuda, cuda:N or metal".into()),
+        }
+    }
+}
+
+/// The number type a model computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeArg {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// 16-bit floats.
+    F16,
+}
+
+impl From<DtypeArg> for DType {
+    fn from(arg: DtypeArg) -> Self {
+        match arg {
+            DtypeArg::F32 => Self::F32,
+            DtypeArg::Bf16 => Self::BF16,
+            DtypeArg::F16 => Self::F16,
+        }
+    }
+}
 
 /// The device that was asked for; `auto` takes a GPU where one is built in and found, and says so where none is found.
 ///
@@ -64,16 +120,14 @@ fn reason(error: candle_core::Error) -> String {
 ///
 /// # Errors
 /// [`Error::Request`] for bf16 on a card that has none.
-pub fn compute_dtype(asked: Option<ModelDtype>, kind: DeviceKind) -> Result<DType> {
+pub fn compute_dtype(asked: Option<DtypeArg>, kind: DeviceKind) -> Result<DType> {
     match asked {
         None => Ok(kind.usual_dtype()),
-        Some(ModelDtype::F32) => Ok(DType::F32),
-        Some(ModelDtype::F16) => Ok(DType::F16),
-        Some(ModelDtype::Bf16) if kind.has_bf16() => Ok(DType::BF16),
-        Some(ModelDtype::Bf16) => {
+        Some(DtypeArg::Bf16) if !kind.has_bf16() => {
             let what = format!("--dtype bf16: this {} does not compute in bf16", card(kind));
             Err(Error::request(what, "use --dtype f32; cards from compute capability 8.0 on have bf16"))
         }
+        Some(asked) => Ok(asked.into()),
     }
 }
 
@@ -105,10 +159,10 @@ mod tests {
         let new = DeviceKind::Cuda { capability: (8, 0) };
         for (kind, usual) in [(DeviceKind::Cpu, DType::F32), (old, DType::F32), (new, DType::BF16)] {
             assert_eq!(compute_dtype(None, kind).expect("usual"), usual, "{kind:?}");
-            assert_eq!(compute_dtype(Some(ModelDtype::F16), kind).expect("asked"), DType::F16, "{kind:?}");
+            assert_eq!(compute_dtype(Some(DtypeArg::F16), kind).expect("asked"), DType::F16, "{kind:?}");
         }
-        assert_eq!(compute_dtype(Some(ModelDtype::Bf16), DeviceKind::Cpu).expect("rounded products"), DType::BF16);
-        let error = compute_dtype(Some(ModelDtype::Bf16), old).expect_err("no bf16");
+        assert_eq!(compute_dtype(Some(DtypeArg::Bf16), DeviceKind::Cpu).expect("rounded products"), DType::BF16);
+        let error = compute_dtype(Some(DtypeArg::Bf16), old).expect_err("no bf16");
         assert_eq!((error.exit_code(), error.to_string().contains("7.5")), (2, true), "{error}");
         assert!(error.hint().expect("advice").contains("--dtype f32"));
     }
