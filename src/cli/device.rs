@@ -123,13 +123,11 @@ fn reason(error: candle_core::Error) -> String {
 pub fn compute_dtype(asked: Option<DtypeArg>, kind: DeviceKind) -> Result<DType> {
     match asked {
         None => Ok(kind.usual_dtype()),
-        Some(DtypeArg::F32) => Ok(DType::F32),
-        Some(DtypeArg::F16) => Ok(DType::F16),
-        Some(DtypeArg::Bf16) if kind.has_bf16() => Ok(DType::BF16),
-        Some(DtypeArg::Bf16) => {
+        Some(DtypeArg::Bf16) if !kind.has_bf16() => {
             let what = format!("--dtype bf16: this {} does not compute in bf16", card(kind));
             Err(Error::request(what, "use --dtype f32; cards from compute capability 8.0 on have bf16"))
         }
+        Some(asked) => Ok(asked.into()),
     }
 }
 
