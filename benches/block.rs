@@ -11,9 +11,9 @@ use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_
 use dype::{
     base::geometry::{ImageSize, TokenGrid},
     methods::{Method, Moment},
-    models::flux1::{BlockSource, Compute, ForwardOptions, RopeTables, WeightsMode, blocks::Pass},
+    models::flux1::{BlockSource, Compute, ForwardOptions, LATENTS, WeightsMode, blocks::Pass},
     models::parts::kl::ConvBand,
-    nn::{self, AttentionTiles, Rotation},
+    nn::{self, AttentionTiles, RopeTables, Rotation},
 };
 
 #[global_allocator]
@@ -22,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const TEXT_TOKENS: usize = 512;
 
 fn grid(side_px: usize) -> TokenGrid {
-    ImageSize::new(side_px, side_px).expect("a size").tokens()
+    LATENTS.tokens(ImageSize::new(side_px, side_px).expect("a size"))
 }
 
 fn random(shape: &[usize]) -> Tensor {
@@ -32,7 +32,13 @@ fn random(shape: &[usize]) -> Tensor {
 fn tables_of(side_px: usize) -> RopeTables {
     let config = random_weights::config(1, 0);
     let native = Method::BASE.scaler(None);
-    let rope = RopeTables::new(&config, grid(side_px), TEXT_TOKENS, native.as_ref(), &Moment::at(0.5), &Device::Cpu);
+    let rope = RopeTables::new(
+        &config.position_ids(grid(side_px), TEXT_TOKENS),
+        config.base_patches(),
+        native.as_ref(),
+        &Moment::at(0.5),
+        &Device::Cpu,
+    );
     rope.expect("tables")
 }
 

@@ -24,13 +24,14 @@ use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
 use dype::{
     base::device::DeviceKind,
-    base::geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
+    base::geometry::{ImageSize, TokenGrid},
     base::progress::Silent,
     base::{json::read_json, memory},
     methods::{DypeSettings, Method, Moment},
-    models::flux1::{Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode, step_flops},
+    models::flux1::{Compute, FluxConfig, ForwardOptions, LATENTS, Transformer, WeightsMode, step_flops},
     models::parts::kl::{self, Decoder, VaeConfig},
-    nn, sampling,
+    nn::{self, RopeTables},
+    sampling,
     weights::{Weights, open_folder},
 };
 
@@ -128,10 +129,10 @@ fn step(arguments: &Arguments) -> anyhow::Result<()> {
     let (config, weights) = transformer(arguments, held, &device)?;
     let mut model = Transformer::load(&config, &weights, mode, dtype)?;
     for size in arguments.sizes()? {
-        let tokens = size.tokens().count();
+        let tokens = LATENTS.tokens(size).count();
         let (compute, budget) = (Compute::on(&device, dtype), arguments.memory()?);
         model = model.with_options(ForwardOptions::for_budget(&config, tokens, TEXT_TOKENS, compute, budget)?);
-        let seconds = steps(&model, &config, size.tokens(), arguments.number("--runs", 1)?, &device)?;
+        let seconds = steps(&model, &config, LATENTS.tokens(size), arguments.number("--runs", 1)?, &device)?;
         report(size, &seconds, step_flops(&config, tokens, TEXT_TOKENS));
     }
     Ok(())
@@ -145,7 +146,7 @@ fn steps(
     device: &Device,
 ) -> anyhow::Result<Vec<f64>> {
     let random = |shape: (usize, usize, usize)| Tensor::randn(0f32, 1.0, shape, device);
-    let img = random((1, grid.count(), TOKEN_CHANNELS))?;
+    let img = random((1, grid.count(), LATENTS.token_channels()))?;
     let prompt_embeds = random((1, TEXT_TOKENS, config.joint_attention_dim))?;
     let pooled = random((1, 1, config.pooled_projection_dim))?.squeeze(0)?;
     timed(runs, device, || {
@@ -172,14 +173,21 @@ fn transformer(arguments: &Arguments, held: DType, device: &Device) -> anyhow::R
 /// DY-YaRN's tables of one step.
 fn rope(config: &FluxConfig, grid: TokenGrid, device: &Device) -> dype::Result<RopeTables> {
     let scaler = Method::YARN.scaler(Some(DypeSettings::default()));
-    RopeTables::new(config, grid, TEXT_TOKENS, scaler.as_ref(), &Moment::at(0.9), device)
+    RopeTables::new(
+        &config.position_ids(grid, TEXT_TOKENS),
+        config.base_patches(),
+        scaler.as_ref(),
+        &Moment::at(0.9),
+        device,
+    )
 }
 
 fn tables(arguments: &Arguments) -> anyhow::Result<()> {
     let (config, size, device) = (FluxConfig::flux1_dev(), arguments.size()?, arguments.device()?);
-    let seconds =
-        timed(arguments.number("--runs", 5)?, &device, || Ok(rope(&config, size.tokens(), &device).map(|_| ())?))?;
-    report(size, &seconds, step_flops(&config, size.tokens().count(), TEXT_TOKENS));
+    let seconds = timed(arguments.number("--runs", 5)?, &device, || {
+        Ok(rope(&config, LATENTS.tokens(size), &device).map(|_| ())?)
+    })?;
+    report(size, &seconds, step_flops(&config, LATENTS.tokens(size).count(), TEXT_TOKENS));
     Ok(())
 }
 
@@ -188,7 +196,7 @@ fn decoder(arguments: &Arguments, device: &Device) -> anyhow::Result<(Decoder, k
     let folder = arguments.folder()?.join("vae");
     let config: VaeConfig = read_json(&folder.join("config.json"))?;
     let weights = Weights::new(Arc::new(open_folder(&folder)?), arguments.dtype(), device.clone());
-    let (on, size) = ((DeviceKind::of(device), arguments.dtype()), arguments.size()?.tokens().latents());
+    let (on, size) = ((DeviceKind::of(device), arguments.dtype()), LATENTS.latents(LATENTS.tokens(arguments.size()?)));
     let ways = kl::Ways::new(&config, kl::Side::Decoder, on, size)?;
     Ok((Decoder::open(config, weights)?, ways.best_within(arguments.memory()?)?.options.clone()))
 }
@@ -196,7 +204,7 @@ fn decoder(arguments: &Arguments, device: &Device) -> anyhow::Result<(Decoder, k
 fn decode(arguments: &Arguments) -> anyhow::Result<()> {
     let (device, size) = (arguments.device()?, arguments.size()?);
     let (decoder, options) = decoder(arguments, &device)?;
-    let latents = Tensor::randn(0f32, 1.0, &size.tokens().latents().shape(), &device)?;
+    let latents = Tensor::randn(0f32, 1.0, &LATENTS.latents_shape(LATENTS.tokens(size)), &device)?;
     let seconds = timed(arguments.number("--runs", 1)?, &device, || {
         let mut sum = 0f32;
         decoder.decode(&latents, &options, &Silent, &mut |_, rows| {
@@ -206,14 +214,14 @@ fn decode(arguments: &Arguments) -> anyhow::Result<()> {
         std::hint::black_box(sum);
         Ok(())
     })?;
-    report(size, &seconds, decoder.cost(size.tokens().latents(), &kl::Banding::default())?.flops);
+    report(size, &seconds, decoder.cost(LATENTS.latents(LATENTS.tokens(size)), &kl::Banding::default())?.flops);
     Ok(())
 }
 
 fn pixels(arguments: &Arguments) -> anyhow::Result<()> {
     let (device, size) = (arguments.device()?, arguments.size()?);
     let (decoder, options) = decoder(arguments, &device)?;
-    let shape = size.tokens().latents().shape();
+    let shape = LATENTS.latents_shape(LATENTS.tokens(size));
     let noise = sampling::noise(sampling::Rng::TorchCpu, 1, &shape);
     let latents = Tensor::from_vec(noise, &shape, &device)?;
     let mut pixels = Vec::new();

@@ -11,6 +11,7 @@ use dype::{
     Result,
     base::geometry::{ImageSize, LatentSize},
     base::progress::Silent,
+    models::flux1::LATENTS,
     models::parts::kl::{Banding, Decoder, Keep, VaeConfig},
     weights::{TensorSource, Weights},
 };
@@ -101,14 +102,15 @@ fn usage() -> (f64, f64) {
 #[expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 fn measure(side_px: usize, keep: Keep, band_rows: usize, tiny: bool) {
     let (config, weights) = weights(tiny);
-    let size: LatentSize = ImageSize::new(side_px, side_px).expect("a size").tokens().latents();
+    let grid = LATENTS.tokens(ImageSize::new(side_px, side_px).expect("a size"));
+    let size: LatentSize = LATENTS.latents(grid);
     let options = Banding { band_rows, keep: vec![Keep::All, Keep::All, keep.max(Keep::Maps), keep] };
     let decoder = Decoder::open(config, weights).expect("the decoder opens");
     let cost = decoder.cost(size, &options).expect("a decoder");
     let plain = decoder.cost(size, &Banding::default()).expect("a decoder").flops;
     let count = 16 * size.height * size.width;
     let latents: Vec<f32> = (0..count).map(|i| ((i as f32) * 12.9898).sin() * 1.7).collect();
-    let latents = Tensor::from_vec(latents, &size.shape(), &Device::Cpu).expect("latents");
+    let latents = Tensor::from_vec(latents, &LATENTS.latents_shape(grid), &Device::Cpu).expect("latents");
     let ((before, held), mut sum) = (usage(), 0f64);
     let start = Instant::now();
     decoder

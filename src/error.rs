@@ -98,6 +98,15 @@ impl Error {
         Self::Disk { what, path: path.to_path_buf(), source }
     }
 
+    /// The same error about a model, with the file it was found in.
+    #[must_use]
+    pub(crate) fn in_file(self, file: &str) -> Self {
+        match self {
+            Self::Model { what, hint } => Self::Model { what: format!("{file}: {what}"), hint },
+            other => other,
+        }
+    }
+
     /// What the user can do about it, when there is something to say.
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -34,7 +34,6 @@ const FLOORS: &[(&str, &[&str])] = &[
 /// Imports against the rule that are still there, as (file, module). The list may only shrink: one that is gone fails too.
 const STILL_THERE: &[(&str, &str)] = &[
     ("models/demo.rs", "output"),
-    ("models/mod.rs", "sampling"),
     ("recipe/prompts.rs", "sampling"),
     ("recipe/prompts/fields.rs", "sampling"),
     ("recipe/settings.rs", "models"),

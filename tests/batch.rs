@@ -6,8 +6,9 @@ use dype::{
     Error,
     lab::{Measures, SheetOptions, Theme, Tile, sheet},
     methods::Method,
+    models::flux1::LATENT_RGB,
     recipe::{Shard, consecutive, parse_seeds, read_prompts},
-    sampling::preview::{RgbFactors, preview_rgb},
+    sampling::preview::preview_rgb,
 };
 use image::RgbImage;
 use safetensors::SafeTensors;
@@ -86,8 +87,8 @@ fn the_latents_of_a_run_have_a_preview() {
     let latents = tensors.tensor("latents").expect("latents"); // [1, 16, h, w]
     let &[1, 16, h, w] = latents.shape() else { panic!("shape {:?}", latents.shape()) };
     let values: Vec<f32> = latents.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    let rgb = preview_rgb(&values, h, w, &RgbFactors::FLUX).expect("a preview");
+    let rgb = preview_rgb(&values, h, w, &LATENT_RGB).expect("a preview");
     assert_eq!(rgb.len(), h * w * 3);
     assert!(rgb.iter().collect::<BTreeSet<_>>().len() > 10, "it shows something");
-    assert!(preview_rgb(&values, w, h + 1, &RgbFactors::FLUX).is_err());
+    assert!(preview_rgb(&values, w, h + 1, &LATENT_RGB).is_err());
 }

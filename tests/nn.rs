@@ -4,9 +4,9 @@ use candle_core::{D, DType, Device, Tensor};
 use dype::{
     base::geometry::TokenGrid,
     methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
-    models::flux1::{FluxConfig, RopeTables},
+    models::flux1::FluxConfig,
     nn::{
-        self, Activation, AttentionTiles, Products, Rotation,
+        self, Activation, AttentionTiles, Products, RopeTables, Rotation,
         kernels::{cpu, tensors},
     },
 };
@@ -223,7 +223,9 @@ impl PositionScaler for Native {
 fn tables_hold_rows_then_columns_and_the_amplitude_of_each_axis() {
     let config = FluxConfig::flux1_dev();
     let grid = TokenGrid { height_patches: 3, width_patches: 5 };
-    let rope = RopeTables::new(&config, grid, 2, &Native, &Moment::at(1.0), &Device::Cpu).expect("tables");
+    let rope =
+        RopeTables::new(&config.position_ids(grid, 2), config.base_patches(), &Native, &Moment::at(1.0), &Device::Cpu)
+            .expect("tables");
     assert_eq!((rope.tokens(), rope.cos.dims()), (17, &[17, 64][..]));
     let (cos, sin) = (rope.cos.to_vec2::<f32>().expect("cos"), rope.sin.to_vec2::<f32>().expect("sin"));
     let near = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-6, "{a} {b}");
@@ -247,7 +249,7 @@ proptest! {
     fn turning_keeps_norms(seed: u64, height in 1usize..20, width in 1usize..20) {
         let config = FluxConfig::flux1_dev();
         let grid = TokenGrid { height_patches: height + 3, width_patches: width + 3 };
-        let rope = RopeTables::new(&config, grid, 3, &Native, &Moment::at(1.0), &Device::Cpu).expect("tables");
+        let rope = RopeTables::new(&config.position_ids(grid, 3), config.base_patches(), &Native, &Moment::at(1.0), &Device::Cpu).expect("tables");
         let x = random(&[rope.tokens(), 128], seed);
         let weight = Tensor::ones(128, DType::F32, &Device::Cpu).expect("ones");
         let out = Tensor::zeros((1, rope.tokens(), 128), DType::F32, &Device::Cpu).expect("zeros");

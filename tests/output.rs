@@ -421,11 +421,11 @@ fn latents_are_kept_and_checked() {
         let values = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
         a.dims() == b.dims() && values(a) == values(b)
     };
-    assert!(same(&load_latents(&path).expect("loaded"), &latents));
+    assert!(same(&load_latents(&path, 64).expect("loaded"), &latents));
     let by_candle = candle_core::safetensors::load(&path, &Device::Cpu).expect("loaded");
     assert!(same(&by_candle["latents"], &latents));
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/expected/run0.safetensors");
-    assert!(matches!(load_latents(&golden), Err(Error::Model { .. })), "no key `latents`");
+    assert!(matches!(load_latents(&golden, 64), Err(Error::Model { .. })), "no key `latents`");
 
     let bad = folder.path().join("bad.safetensors");
     let save_as = |tensor: Tensor| {
@@ -440,10 +440,10 @@ fn latents_are_kept_and_checked() {
         (&latents * f64::NAN).expect("scaled"),
     ] {
         save_as(tensor);
-        assert!(matches!(load_latents(&bad), Err(Error::Model { .. })));
+        assert!(matches!(load_latents(&bad, 64), Err(Error::Model { .. })));
     }
     fs::write(&bad, "nonsense").expect("written");
-    assert!(matches!(load_latents(&bad), Err(Error::Model { .. })));
-    assert!(matches!(load_latents(&folder.path().join("missing")), Err(Error::Disk { .. })));
+    assert!(matches!(load_latents(&bad, 64), Err(Error::Model { .. })));
+    assert!(matches!(load_latents(&folder.path().join("missing"), 64), Err(Error::Disk { .. })));
     assert!(save_latents(&path, &flat, true).is_err());
 }

@@ -5,6 +5,7 @@ mod support;
 use candle_core::{DType, Device};
 use dype::{
     base::geometry::ImageSize,
+    models::flux1::LATENTS,
     plan::{Machine, Plan, Task},
 };
 use support::manifest::flux1;
@@ -22,7 +23,7 @@ fn no_tensor_of_a_large_picture_reaches_what_a_device_can_count() {
             let (largest, forward) = (plan.largest_tensor_elements, plan.choices.forward);
             assert!(largest < 1 << 32, "{side_px} px, {dtype:?}: {largest}, {forward:?}");
             // The stream alone: 3072 channels of every token.
-            assert!(largest >= 3072 * (size.tokens().count() as u64 + 512), "{largest}");
+            assert!(largest >= 3072 * (LATENTS.tokens(size).count() as u64 + 512), "{largest}");
         }
     }
 }

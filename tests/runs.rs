@@ -9,7 +9,7 @@ use dype::{
     base::json::read_json,
     base::progress::Silent,
     methods::DypeSettings,
-    models::{ModelFiles, ModelRequest},
+    models::ModelRequest,
     output::load_latents,
     plan::{Machine, Plan, Task},
     recipe::settings::Request,
@@ -114,7 +114,7 @@ fn meets(run: usize) {
     let ended = place.dype(&golden.args(&flags));
     ended.succeeds();
     assert_eq!(ended.stdout, "x.png\n");
-    let latents = load_latents(&place.path("x.safetensors")).expect("latents");
+    let latents = load_latents(&place.path("x.safetensors"), 64).expect("latents");
     let error = relative_error(&values(&latents), &golden.latents("latents_final"));
     assert!(error < LATENTS_TOLERANCE, "latents: {error:e}");
     assert_same_picture(&rgb8(&place.path("x.png")), &golden.picture());
@@ -153,7 +153,7 @@ fn run_5_wide_with_another_seed() {
 /// Latents after the first step, as the library's pipeline hands them out.
 #[test]
 fn the_first_step_of_every_run_is_the_references() {
-    let files = ModelFiles::resolve(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let files = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
     let pipeline = Pipeline::open(&files, Device::Cpu, DType::F32, &Silent).expect("opens");
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     for golden in Golden::all() {
@@ -164,7 +164,7 @@ fn the_first_step_of_every_run_is_the_references() {
         let transformer = pipeline.load_transformer(&choices).expect("loads");
         let noise = pipeline.noise(&request).expect("noise");
         let mut first: Option<Tensor> = None;
-        let stopped = pipeline.denoise(&transformer, &request, &embeddings, Progress::start(noise), &mut |after| {
+        let stopped = pipeline.denoise(&*transformer, &request, &embeddings, Progress::start(noise), &mut |after| {
             assert_eq!(after.step.index, 0);
             first = Some(after.latents.clone());
             Err(Error::request("one step is enough", ""))

@@ -13,7 +13,8 @@ use dype::{
     base::geometry::TokenGrid,
     base::json::read_json,
     methods::{Method, Moment},
-    models::flux1::{FluxConfig, RopeTables, Transformer, WeightsMode},
+    models::flux1::{FluxConfig, Transformer, WeightsMode},
+    nn::RopeTables,
     weights::{Weights, open_folder},
 };
 
@@ -75,8 +76,14 @@ fn the_stock_transformer_agrees_at_the_training_size() {
     let weights = Weights::new(Arc::new(store), DType::F32, Device::Cpu);
     let model = Transformer::load(&config, &weights, WeightsMode::Resident, DType::F32).expect("our model loads");
     let scaler = Method::BASE.scaler(None);
-    let rope =
-        RopeTables::new(&config, GRID, TEXT_TOKENS, scaler.as_ref(), &Moment::at(T), &Device::Cpu).expect("tables");
+    let rope = RopeTables::new(
+        &config.position_ids(GRID, TEXT_TOKENS),
+        config.base_patches(),
+        scaler.as_ref(),
+        &Moment::at(T),
+        &Device::Cpu,
+    )
+    .expect("tables");
     let ours = model.forward(&img, &txt, &pooled, T, Some(GUIDANCE), &rope).expect("our model runs");
 
     let norm = |t: &Tensor| -> f32 { t.sqr().and_then(|t| t.sum_all()?.to_scalar()).expect("a norm") };

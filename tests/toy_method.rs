@@ -7,7 +7,8 @@ use dype::{
     methods::{
         AxisFrequencies, Looks, Method, MethodSpec, Moment, PositionScaler, RotaryAxis, Spectrum, TextBias, label,
     },
-    models::flux1::{FluxConfig, RopeTables},
+    models::flux1::{FluxConfig, LATENTS},
+    nn::RopeTables,
 };
 
 /// Both axes slowed by the longer side's scale to the power t, and text kept as strong as the picture is large.
@@ -50,6 +51,7 @@ fn inspected(height: usize, width: usize) -> InspectSettings {
         method: Slowed::METHOD,
         dype: None,
         size: ImageSize::new(height, width).expect("valid"),
+        geometry: LATENTS,
         base_resolution_px: 1024,
         axes_dim: [16, 56, 56],
         theta: 10_000.0,
@@ -80,7 +82,14 @@ fn its_tables_turn_every_token() {
     let grid = TokenGrid { height_patches: 4, width_patches: 3 };
     let scaler = Slowed::METHOD.scaler(None);
     assert_eq!(scaler.spec().name, Slowed::METHOD.name());
-    let tables = RopeTables::new(&config, grid, 2, scaler.as_ref(), &Moment::at(1.0), &Device::Cpu).expect("tables");
+    let tables = RopeTables::new(
+        &config.position_ids(grid, 2),
+        config.base_patches(),
+        scaler.as_ref(),
+        &Moment::at(1.0),
+        &Device::Cpu,
+    )
+    .expect("tables");
     let sines: Vec<Vec<f32>> = tables.sin.to_vec2().expect("f32");
     // Text, then (0, 0), (0, 1), (0, 2), (1, 0): the fastest pair of the rows is the ninth of all, of the columns the 37th.
     assert_eq!([sines[0][8], sines[1][36], sines[2][8]], [0.0; 3]);

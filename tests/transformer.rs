@@ -9,7 +9,8 @@ use dype::{
     base::geometry::TokenGrid,
     base::json::read_json,
     methods::{AxisFrequencies, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis, Yarn},
-    models::flux1::{Block, BlockSource, Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode},
+    models::flux1::{Block, BlockSource, Compute, FluxConfig, ForwardOptions, Transformer, WeightsMode},
+    nn::RopeTables,
     weights::{SafetensorsStore, Weights},
 };
 use support::{fixture, manifest::ManifestSource, values};
@@ -84,7 +85,14 @@ impl Golden {
         let tensors = candle_core::safetensors::load(file, &Device::Cpu).expect("golden");
         let t = scalar(&tensors["timestep"]);
         let grid = TokenGrid { height_patches: 20, width_patches: 80 };
-        let rope = RopeTables::new(&tiny_config(), grid, 512, &DyYarn, &Moment::at(t), &Device::Cpu).expect("tables");
+        let rope = RopeTables::new(
+            &tiny_config().position_ids(grid, 512),
+            tiny_config().base_patches(),
+            &DyYarn,
+            &Moment::at(t),
+            &Device::Cpu,
+        )
+        .expect("tables");
         Self { tensors, rope }
     }
 

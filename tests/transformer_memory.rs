@@ -14,7 +14,8 @@ use dype::{
     base::geometry::TokenGrid,
     base::json::read_json,
     methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
-    models::flux1::{Compute, FluxConfig, ForwardOptions, RopeTables, Transformer, WeightsMode, forward_memory_bytes},
+    models::flux1::{Compute, FluxConfig, ForwardOptions, Transformer, WeightsMode, forward_memory_bytes},
+    nn::RopeTables,
     weights::{SafetensorsStore, Weights},
 };
 
@@ -85,15 +86,28 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
         let weights = Weights::new(store.clone(), dtype, Device::Cpu);
         let mut model = Transformer::load(&config, &weights, WeightsMode::Resident, dtype).expect("tiny-flux");
         // The first pass fills the room that the matrix products keep for themselves, per thread.
-        let rope = RopeTables::new(&config, grid, text, &Still, &Moment::at(1.0), &Device::Cpu).expect("tables");
+        let rope = RopeTables::new(
+            &config.position_ids(grid, text),
+            config.base_patches(),
+            &Still,
+            &Moment::at(1.0),
+            &Device::Cpu,
+        )
+        .expect("tables");
         model.forward(&img, &txt, &pooled, 1.0, Some(1.0), &rope).expect("forward");
         drop(rope);
         for (token_chunk, query_rows, heads) in [(4096, 256, 1), (512, 128, 4), (128, 64, 1)] {
             let options = ForwardOptions { token_chunk, query_rows, heads };
             model = model.with_options(options);
             let found = peak_of(|| {
-                let rope =
-                    RopeTables::new(&config, grid, text, &Still, &Moment::at(1.0), &Device::Cpu).expect("tables");
+                let rope = RopeTables::new(
+                    &config.position_ids(grid, text),
+                    config.base_patches(),
+                    &Still,
+                    &Moment::at(1.0),
+                    &Device::Cpu,
+                )
+                .expect("tables");
                 model.forward(&img, &txt, &pooled, 1.0, Some(1.0), &rope).expect("forward");
             });
             let foretold = forward_memory_bytes(&config, image, text, compute, &options);

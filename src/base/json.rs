@@ -12,7 +12,15 @@ use crate::error::{Error, Result};
 /// [`Error::Disk`] when it cannot be read, [`Error::Model`] when it is not JSON or lacks a key.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::disk("cannot read", path, e))?;
-    serde_json::from_str(&text).map_err(|e| {
+    parse_json(path, text.as_bytes())
+}
+
+/// The same for a file, called `path` in messages, whose bytes are at hand.
+///
+/// # Errors
+/// [`Error::Model`] when they are not JSON or lack a key.
+pub fn parse_json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| {
         let hint = "the file is damaged or belongs to another kind of model; delete it and fetch it again";
         // What serde says of a missing key stands for itself; of broken syntax it only says where.
         let lead = if e.is_syntax() || e.is_eof() { "this is not JSON: " } else { "" };

@@ -14,6 +14,7 @@ use super::{
     commands::inspect::InspectArgs,
     commands::man::ManArgs,
     commands::replay::ReplayArgs,
+    part_args::PartArgs,
     position_args::PositionArgs,
     report::Verbosity,
     values,
@@ -22,7 +23,7 @@ use crate::{
     base::geometry::ImageSize,
     base::memory::Bytes,
     error::Result,
-    models::flux1::WeightsMode,
+    models::WeightsMode,
     recipe::settings::{DeviceChoice, ModelDtype},
     sampling::Rng,
 };
@@ -186,21 +187,9 @@ pub struct ModelArgs {
     /// landscapes inside this program
     #[arg(long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
     pub model: String,
-    /// Autoencoder: a file or a folder
-    #[arg(long, value_name = "PATH")]
-    pub vae: Option<PathBuf>,
-    /// CLIP text encoder: a file or a folder
-    #[arg(long, value_name = "PATH")]
-    pub text_encoder: Option<PathBuf>,
-    /// T5 text encoder: a file or a folder
-    #[arg(long = "text-encoder-2", value_name = "PATH")]
-    pub text_encoder_2: Option<PathBuf>,
-    /// CLIP tokenizer: a folder, or a tokenizer.json
-    #[arg(long, value_name = "PATH")]
-    pub tokenizer: Option<PathBuf>,
-    /// T5 tokenizer: a folder, or a tokenizer.json
-    #[arg(long = "tokenizer-2", value_name = "PATH")]
-    pub tokenizer_2: Option<PathBuf>,
+    /// Parts from elsewhere.
+    #[command(flatten)]
+    pub parts: PartArgs,
 }
 
 /// Where and how it is computed.

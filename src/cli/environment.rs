@@ -13,7 +13,7 @@ use clap::{
 use super::args::Cli;
 
 /// Flags that `dype replay` takes from the picture: no variable may stand in their way.
-const REPLAYED: [&str; 21] = [
+const REPLAYED: [&str; 22] = [
     "prompt",
     "height",
     "width",
@@ -35,6 +35,7 @@ const REPLAYED: [&str; 21] = [
     "text_encoder_2",
     "tokenizer",
     "tokenizer_2",
+    "part",
 ];
 
 /// A command line as it was meant.

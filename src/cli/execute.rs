@@ -18,11 +18,10 @@ use super::{
 use crate::{
     base::progress::{Event, Observer},
     error::Error,
-    models::ModelFiles,
+    models::Model,
     output::{self, Format},
     plan::{Machine, Plan},
     recipe::Shard,
-    recipe::settings::ModelFacts,
     run::{Item, PROMPTS_AT_ONCE, Runner},
 };
 
@@ -76,18 +75,18 @@ pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) 
     if job.machine.dry_run {
         return dry_run::run(&planned, source, &machine, job.output.json, report);
     }
-    let files = source.open(report)?;
+    let model = source.open(report)?;
     let options = job.progress.options(job.output.overwrite);
-    let mut runner = Runner::new(&files, &machine, &options, report)?;
-    let made = plan_items(&planned, &files, &machine, job.output.save_latents.as_deref())?;
+    let mut runner = Runner::new(&*model, &machine, &options, report)?;
+    let made = plan_items(&planned, &*model, &machine, job.output.save_latents.as_deref())?;
     for (item, planned) in made.iter().zip(&planned) {
         runner.check(item).map_err(|error| planned.wish.named(error))?;
     }
-    notes::tell(&planned, &made, report);
+    notes::tell(&planned, &made, &runner.geometry(), report);
     if let Some(item) = made.first() {
         report.detail(&dry_run::table(&item.plan, &item.settings, None));
     }
-    let mut teller = Teller::new(report, &planned, json!(files.identity), job.output.json, kept);
+    let mut teller = Teller::new(report, &planned, json!(model.identity()), job.output.json, kept);
     runner.run(&made, &mut teller)?;
     teller.end()
 }
@@ -95,22 +94,22 @@ pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) 
 /// What every picture needs, and whether it fits.
 pub fn plan_items(
     planned: &[Planned],
-    files: &ModelFiles,
+    model: &dyn Model,
     machine: &Machine,
     latents: Option<&Path>,
 ) -> anyhow::Result<Vec<Item>> {
-    let facts = ModelFacts { text_tokens: files.text_tokens()?, ..ModelFacts::of(&files.transformer.config) };
+    let facts = &model.facts().recipe;
     let prompts: HashSet<&str> = planned.iter().map(|planned| planned.wish.request.prompt.as_str()).collect();
     let prompts = prompts.len().min(PROMPTS_AT_ONCE);
     let mut plans: Vec<Rc<Plan>> = Vec::new();
     let mut made = Vec::with_capacity(planned.len());
     for one in planned {
-        let settings = one.wish.request.resolve(&facts);
+        let settings = one.wish.request.resolve(facts);
         let task = Item::task(&settings, prompts);
         let plan = match plans.iter().find(|plan| plan.task == task) {
             Some(plan) => Rc::clone(plan),
             None => {
-                let plan = Rc::new(Plan::new(files, &task, machine).map_err(|error| one.wish.named(error))?);
+                let plan = Rc::new(Plan::new(model, &task, machine).map_err(|error| one.wish.named(error))?);
                 plans.push(Rc::clone(&plan));
                 plan
             }

@@ -10,6 +10,7 @@ mod items;
 mod listen;
 mod model_source;
 mod notes;
+mod part_args;
 mod pictured;
 pub mod position_args;
 mod report;

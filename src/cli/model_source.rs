@@ -1,4 +1,4 @@
-//! From `--model` and its companions to files on this disk.
+//! From `--model` and its parts to files on this disk.
 
 use std::path::{Path, PathBuf};
 
@@ -6,12 +6,8 @@ use super::args::{DEFAULT_MODEL, ModelArgs};
 use crate::{
     base::progress::Observer,
     error::{Error, Result},
-    hub::{DownloadPlan, FileSet, Hub, HubModel, HubSettings},
-    models::demo,
-    models::flux1::{FluxConfig, FluxFiles, FluxPart},
-    models::parts::kl::VaeConfig,
-    models::{self, ModelFiles, ModelPart, ModelRequest},
-    sampling::SchedulerConfig,
+    hub::{DownloadPlan, Hub, HubModel, HubSettings},
+    models::{Decode, Facts, Model, ModelRequest, PartSpec, Registry, RepositoryFiles, demo},
 };
 
 /// Where the model comes from.
@@ -41,23 +37,16 @@ impl ModelSource {
             Some(folder) => (folder, Some((demo::NAME.to_owned(), demo::revision().to_owned()))),
             None => (args.model.clone().into(), None),
         };
-        let request = ModelRequest {
-            model,
-            name,
-            vae: args.vae.clone(),
-            text_encoder: args.text_encoder.clone(),
-            text_encoder_2: args.text_encoder_2.clone(),
-            tokenizer: args.tokenizer.clone(),
-            tokenizer_2: args.tokenizer_2.clone(),
-            ..ModelRequest::default()
-        };
+        let request = ModelRequest { model, name, parts: args.parts.parts.clone(), ..ModelRequest::default() };
         if request.model.exists() {
             return Ok(Self::Local(Box::new(request)));
         }
         let model: HubModel = args.model.parse()?;
         let hub = Hub::new(HubSettings::from_env());
-        let plan = hub.plan(&model, &FluxFiles::without(&replaced(&request)), observer);
-        let plan = plan.map_err(|error| or_the_demo(&args.model, error))?;
+        // Parts that come from elsewhere need not be fetched.
+        let elsewhere = |part: &PartSpec| request.parts.contains_key(part.name);
+        let files = RepositoryFiles::without(Registry::default().families(), elsewhere);
+        let plan = hub.plan(&model, &files, observer).map_err(|error| or_the_demo(&args.model, error))?;
         Ok(Self::Hub(Box::new(HubSource { hub, request, plan })))
     }
 
@@ -73,15 +62,15 @@ impl ModelSource {
     ///
     /// # Errors
     /// What fetching and opening may fail with.
-    pub fn open(self, observer: &dyn Observer) -> Result<ModelFiles> {
+    pub fn open(self, observer: &dyn Observer) -> Result<Box<dyn Model>> {
         match self {
-            Self::Local(request) => ModelFiles::resolve(&request),
+            Self::Local(request) => Registry::default().open(&request),
             Self::Hub(source) => {
                 let HubSource { hub, request, plan } = *source;
                 let name = request.model.display().to_string();
                 let folder = hub.fetch(&plan, observer).map_err(|error| or_the_demo(&name, error))?;
                 let identity = Some((plan.model.repo(), plan.commit.clone()));
-                ModelFiles::resolve(&ModelRequest { model: folder, name: identity, ..request })
+                Registry::default().open(&ModelRequest { model: folder, name: identity, ..request })
             }
         }
     }
@@ -109,66 +98,34 @@ fn or_the_demo(model: &str, error: Error) -> Error {
     }
 }
 
-/// What `dype inspect` needs of a model: two small files.
-struct ConfigFiles;
-
-const CONFIG_FILES: [&str; 2] = ["transformer/config.json", "scheduler/scheduler_config.json"];
-
-impl FileSet for ConfigFiles {
-    fn select(&self, listing: &[String]) -> Result<Vec<String>, String> {
-        let wanted = |path: &&String| CONFIG_FILES.contains(&path.as_str());
-        let found: Vec<String> = listing.iter().filter(wanted).cloned().collect();
-        if found.len() == CONFIG_FILES.len() {
-            Ok(found)
-        } else {
-            Err(format!("not both of {}", CONFIG_FILES.join(" and ")))
-        }
+/// The folder of some files of the model `name`: its own where it is on this disk, else with what the Hub has of them.
+fn folder_with(name: &str, files: &RepositoryFiles, observer: &dyn Observer) -> Result<PathBuf> {
+    if let Some(path) = on_disk(name)? {
+        return Ok(path);
     }
-
-    fn missing(&self, snapshot: &Path) -> Option<String> {
-        CONFIG_FILES.iter().find(|file| !snapshot.join(file).is_file()).map(|file| (*file).to_owned())
-    }
+    let hub = Hub::new(HubSettings::from_env());
+    hub.fetch(&hub.plan(&name.parse()?, files, observer)?, observer)
 }
 
-/// Dimensions and scheduler of the model `name`; of the Hub's models only their two configs are fetched.
+/// What the model `name` says about itself; of the Hub's models only two configs are fetched.
 ///
 /// # Errors
 /// What finding, fetching and reading may fail with.
-pub fn dimensions(name: &str, observer: &dyn Observer) -> Result<(FluxConfig, SchedulerConfig)> {
-    if let Some(path) = on_disk(name)? {
-        return models::dimensions(&path);
-    }
-    let hub = Hub::new(HubSettings::from_env());
-    let plan = hub.plan(&name.parse()?, &ConfigFiles, observer)?;
-    models::dimensions(&hub.fetch(&plan, observer)?)
+pub fn facts(name: &str, observer: &dyn Observer) -> Result<Facts> {
+    let registry = Registry::default();
+    let folder = folder_with(name, &RepositoryFiles::dimensions(registry.families()), observer)?;
+    registry.facts(&ModelRequest::new(folder))
 }
 
 /// The autoencoder of the model `name`, or the one at `vae`; of the Hub's models only that part is fetched.
 ///
 /// # Errors
 /// What finding, fetching and opening may fail with.
-pub fn autoencoder(name: &str, vae: Option<&Path>, observer: &dyn Observer) -> Result<ModelPart<VaeConfig>> {
-    let path = match vae {
-        Some(path) => Some(path.to_path_buf()),
-        None => on_disk(name)?,
-    };
-    if let Some(path) = path {
-        return models::autoencoder(&path);
+pub fn autoencoder(name: &str, vae: Option<&Path>, observer: &dyn Observer) -> Result<Box<dyn Decode>> {
+    let registry = Registry::default();
+    let files = RepositoryFiles::only(registry.families(), |part| part.name == "vae");
+    match vae {
+        Some(path) => registry.autoencoder(path),
+        None => registry.autoencoder(&folder_with(name, &files, observer)?),
     }
-    let others: Vec<FluxPart> = FluxPart::ALL.into_iter().filter(|part| *part != FluxPart::Vae).collect();
-    let hub = Hub::new(HubSettings::from_env());
-    let plan = hub.plan(&name.parse()?, &FluxFiles::without(&others), observer)?;
-    models::autoencoder(&hub.fetch(&plan, observer)?)
-}
-
-/// Parts that come from elsewhere and need not be fetched.
-fn replaced(request: &ModelRequest) -> Vec<FluxPart> {
-    let parts = [
-        (&request.vae, FluxPart::Vae),
-        (&request.text_encoder, FluxPart::TextEncoder),
-        (&request.text_encoder_2, FluxPart::TextEncoder2),
-        (&request.tokenizer, FluxPart::Tokenizer),
-        (&request.tokenizer_2, FluxPart::Tokenizer2),
-    ];
-    parts.into_iter().filter(|(path, _)| path.is_some()).map(|(_, part)| part).collect()
 }

@@ -4,15 +4,18 @@ use std::collections::HashSet;
 
 use super::{items::Planned, report::Report};
 use crate::{
+    base::geometry::LatentGeometry,
     base::progress::{Event, Observer},
     run::Item,
 };
 
 /// Tells each note once, however many pictures it holds for.
-pub fn tell(planned: &[Planned], items: &[Item], report: &Report) {
+pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, report: &Report) {
     let mut told = HashSet::new();
     for (planned, item) in planned.iter().zip(items) {
-        for note in [cropped(item), no_effect(item), no_guidance(planned, item)].into_iter().flatten() {
+        for note in
+            [cropped(item, geometry), no_effect(item, geometry), no_guidance(planned, item)].into_iter().flatten()
+        {
             if told.insert(note.clone()) {
                 report.on(Event::Note(note));
             }
@@ -20,20 +23,24 @@ pub fn tell(planned: &[Planned], items: &[Item], report: &Report) {
     }
 }
 
-fn cropped(item: &Item) -> Option<String> {
+fn cropped(item: &Item, geometry: &LatentGeometry) -> Option<String> {
     let size = item.request.size;
-    let computed = size.computed();
-    size.is_cropped().then(|| {
+    let computed = geometry.computed(size);
+    (computed != size).then(|| {
         format!(
-            "{} x {} px is computed as {} x {} (multiples of 16) and cropped",
-            size.height_px, size.width_px, computed.height_px, computed.width_px
+            "{} x {} px is computed as {} x {} (multiples of {}) and cropped",
+            size.height_px,
+            size.width_px,
+            computed.height_px,
+            computed.width_px,
+            geometry.px_per_token()
         )
     })
 }
 
-fn no_effect(item: &Item) -> Option<String> {
+fn no_effect(item: &Item, geometry: &LatentGeometry) -> Option<String> {
     let settings = &item.settings;
-    let computed = item.request.size.computed();
+    let computed = geometry.computed(item.request.size);
     let longest = computed.height_px.max(computed.width_px);
     (settings.method != "base" && longest <= settings.base_resolution).then(|| {
         let what = if settings.dype { "DyPE has" } else { "extrapolation has" };

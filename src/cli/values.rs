@@ -1,7 +1,7 @@
 //! Parsers of flag values: each says what it wanted when it refuses.
 
 use crate::{
-    base::geometry::{MAX_SIDE_PX, PX_PER_TOKEN},
+    base::geometry::{MAX_SIDE_PX, MIN_SIDE_PX},
     base::memory::Bytes,
     recipe::settings::DeviceChoice,
     recipe::{self, Shard},
@@ -10,9 +10,9 @@ use crate::{
 
 /// A side of the picture in pixels.
 pub fn side_px(text: &str) -> Result<usize, String> {
-    let wanted = || format!("a side is a whole number of pixels from {PX_PER_TOKEN} to {MAX_SIDE_PX}");
+    let wanted = || format!("a side is a whole number of pixels from {MIN_SIDE_PX} to {MAX_SIDE_PX}");
     let side: usize = text.parse().map_err(|_| wanted())?;
-    if (PX_PER_TOKEN..=MAX_SIDE_PX).contains(&side) { Ok(side) } else { Err(wanted()) }
+    if (MIN_SIDE_PX..=MAX_SIDE_PX).contains(&side) { Ok(side) } else { Err(wanted()) }
 }
 
 /// A number of denoising steps.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::base::geometry::{ImageSize, PX_PER_TOKEN};
+use crate::base::geometry::{ImageSize, LatentGeometry};
 use crate::error::{Error, Result};
 use crate::methods::{AxisFrequencies, DypeSchedule, DypeSettings, Looks, Method, Moment, RotaryAxis};
 
@@ -17,6 +17,8 @@ pub struct InspectSettings {
     pub dype: Option<DypeSettings>,
     /// The picture's size.
     pub size: ImageSize,
+    /// How the model's pixels become tokens.
+    pub geometry: LatentGeometry,
     /// The training resolution in pixels, at least one token.
     pub base_resolution_px: usize,
     /// Rotary channels of the three axes (text, height, width), each even.
@@ -121,8 +123,8 @@ impl InspectSettings {
     /// The two spatial axes as the model's config, which was checked when it was read, gives them; the text's axis is never
     /// extrapolated.
     fn axes(&self) -> [RotaryAxis; 2] {
-        let grid = self.size.tokens();
-        let base_patches = self.base_resolution_px / PX_PER_TOKEN;
+        let grid = self.geometry.tokens(self.size);
+        let base_patches = self.base_resolution_px / self.geometry.px_per_token();
         let [_, height, width] = self.axes_dim;
         let patches = [grid.height_patches, grid.width_patches];
         RotaryAxis::of_picture([height, width], self.theta, base_patches, patches)
@@ -130,9 +132,10 @@ impl InspectSettings {
 }
 
 fn check(settings: &InspectSettings, schedule: Option<DypeSchedule>) -> Result<()> {
-    if settings.base_resolution_px < PX_PER_TOKEN {
+    let token_px = settings.geometry.px_per_token();
+    if settings.base_resolution_px < token_px {
         let what = format!("a base resolution of {} px: less than one token", settings.base_resolution_px);
-        return Err(Error::request(what, format!("give at least {PX_PER_TOKEN} px")));
+        return Err(Error::request(what, format!("give at least {token_px} px")));
     }
     if let Some(schedule) = schedule.filter(|schedule| !schedule.is_valid()) {
         let what = format!("a DyPE schedule of {} * t^{}: not 0 or more", schedule.scale, schedule.exponent);

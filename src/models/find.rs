@@ -1,4 +1,4 @@
-//! Where each part of a model is.
+//! Where each part of a model is, and which family's model it is.
 
 use std::{
     collections::BTreeMap,
@@ -8,21 +8,18 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Identity, ModelPart, ModelRequest, exists, open};
+use super::{
+    Family, Identity, ModelRequest, PartKind, PartSpec, Seen, repository::PIPELINE_INDEX, strangers::looks_like,
+};
 use crate::{
-    base::json::read_json,
     error::{Error, Result},
-    models::flux1::FluxConfig,
-    models::{flux1::bfl, parts::text_names},
-    weights::{SafetensorsStore, TensorSource},
+    weights::{Files, TensorSource},
 };
 
-/// Pipelines of diffusers whose parts are FLUX.1's.
-const FLUX_PIPELINES: [&str; 4] = ["FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxKontextPipeline"];
-
-/// Where the weights of a part are.
-pub(super) enum Place {
-    /// In a folder with `config.json`.
+/// Where a part is.
+#[derive(Clone)]
+pub enum Place {
+    /// In a folder of its own.
     Folder(PathBuf),
     /// In a file of its own.
     File(PathBuf),
@@ -30,58 +27,39 @@ pub(super) enum Place {
     Inside(Arc<dyn TensorSource>),
 }
 
-/// Where every part is.
-pub(super) struct Places {
-    pub(super) vae: Place,
-    pub(super) text_encoder: Place,
-    pub(super) text_encoder_2: Place,
-    pub(super) tokenizer: PathBuf,
-    pub(super) tokenizer_2: PathBuf,
+/// Where the parts of a model are that were looked for.
+#[derive(Clone)]
+pub struct Found {
+    /// Which model it is.
+    pub identity: Identity,
+    /// The files they are among.
+    pub files: Files,
+    places: BTreeMap<&'static str, Place>,
 }
 
-/// A part's names.
-struct PartName {
-    /// Its folder in diffusers layout.
-    folder: &'static str,
-    flag: &'static str,
-    /// Files of either of these sets make it, in its folder.
-    files: &'static [&'static [&'static str]],
-    /// A file beside a single-file transformer that is this part.
-    beside: Option<&'static str>,
-}
-
-const TRANSFORMER: PartName =
-    PartName { folder: "transformer", flag: "--model", files: &[&["config.json"]], beside: None };
-const VAE: PartName =
-    PartName { folder: "vae", flag: "--vae", files: &[&["config.json"]], beside: Some("ae.safetensors") };
-const TEXT_ENCODER: PartName =
-    PartName { folder: "text_encoder", flag: "--text-encoder", files: &[&["config.json"]], beside: None };
-const TEXT_ENCODER_2: PartName =
-    PartName { folder: "text_encoder_2", flag: "--text-encoder-2", files: &[&["config.json"]], beside: None };
-const TOKENIZER: PartName = PartName {
-    folder: "tokenizer",
-    flag: "--tokenizer",
-    files: &[&["tokenizer.json"], &["vocab.json", "merges.txt"]],
-    beside: None,
-};
-const TOKENIZER_2: PartName =
-    PartName { folder: "tokenizer_2", flag: "--tokenizer-2", files: &[&["tokenizer.json"]], beside: None };
-
-impl PartName {
-    /// Whether `folder` holds this part (or at least says that it does).
-    fn is_in(&self, folder: &Path) -> bool {
-        self.files.iter().any(|set| set.iter().all(|file| folder.join(file).is_file()))
+impl Found {
+    /// Where a part is.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it was not looked for: a bug of the caller.
+    pub fn place(&self, part: &str) -> Result<&Place> {
+        self.places.get(part).ok_or_else(|| Error::model(format!("no part {part}"), "please report this"))
     }
 
-    /// "vae (looked for vae/config.json or ae.safetensors in DIR)"
-    fn missing(&self, roots: &[PathBuf]) -> String {
-        let sets = self.files.iter().map(|set| {
-            let files: Vec<_> = set.iter().map(|file| format!("{}/{file}", self.folder)).collect();
-            files.join(" and ")
-        });
-        let looked: Vec<_> = sets.chain(self.beside.map(str::to_owned)).collect();
-        let roots: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
-        format!("{} (looked for {} in {})", self.folder, looked.join(" or "), roots.join(" and "))
+    /// Where a part is that a model may lack.
+    pub fn optional(&self, part: &str) -> Option<&Place> {
+        self.places.get(part)
+    }
+
+    /// The file or folder of a part that is no network.
+    ///
+    /// # Errors
+    /// As [`Found::place`].
+    pub fn path(&self, part: &str) -> Result<PathBuf> {
+        match self.place(part)? {
+            Place::Folder(path) | Place::File(path) => Ok(path.clone()),
+            Place::Inside(_) => Err(Error::model(format!("{part} has no file of its own"), "please report this")),
+        }
     }
 }
 
@@ -96,73 +74,77 @@ enum Base {
 /// Finds parts.
 pub(super) struct Finder<'a> {
     request: &'a ModelRequest,
+    family: &'static dyn Family,
     base: Base,
-    /// Folders in diffusers layout to look in, in this order.
-    roots: Vec<PathBuf>,
+    /// The folder in diffusers layout to look in.
+    root: PathBuf,
 }
 
 impl<'a> Finder<'a> {
-    /// Looks at what the model's path is.
+    /// Looks at what the model's path is, and whose model.
     ///
     /// # Errors
-    /// [`Error::Model`] when there is nothing, or nothing of FLUX.1.
-    pub(super) fn new(request: &'a ModelRequest) -> Result<Self> {
+    /// [`Error::Model`] when there is nothing, or nothing of any of the families; [`Error::Request`] for a part that the
+    /// family's models do not have.
+    pub(super) fn new(request: &'a ModelRequest, families: &[&'static dyn Family]) -> Result<Self> {
         let path = &request.model;
-        exists(path)?;
-        let (base, root) = if path.is_dir() {
-            check_pipeline(path)?;
-            (Base::Folder, path.clone())
+        if !request.files.is_dir(path) && !request.files.is_file(path) {
+            exists(path)?;
+        }
+        let (family, base, root) = if request.files.is_dir(path) {
+            (family_of_folder(path, &request.files, families)?, Base::Folder, path.clone())
         } else {
-            let source: Arc<dyn TensorSource> = Arc::new(SafetensorsStore::open(std::slice::from_ref(path))?);
-            open::check_is_flux(&source)?;
+            let source: Arc<dyn TensorSource> = Arc::new(request.files.open(std::slice::from_ref(path))?);
+            let family = family_of_file(&source, families)?;
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            (Base::File(source), parent.unwrap_or(Path::new(".")).to_path_buf())
+            (family, Base::File(source), parent.unwrap_or(Path::new(".")).to_path_buf())
         };
-        if let Some(companion) = &request.companion {
-            exists(companion)?;
-        }
-        let roots = std::iter::once(root).chain(request.companion.clone()).collect();
-        Ok(Self { request, base, roots })
+        let finder = Self { request, family, base, root };
+        finder.check_names()?;
+        Ok(finder)
     }
 
-    /// The transformer.
-    pub(super) fn transformer(&self) -> Result<ModelPart<FluxConfig>> {
-        match &self.base {
-            Base::Folder => open::transformer_folder(&self.request.model.join(TRANSFORMER.folder)),
-            Base::File(source) => open::transformer_file(source),
+    /// Whose model it is.
+    pub(super) fn family(&self) -> &'static dyn Family {
+        self.family
+    }
+
+    /// Every part that was given is one of this family's.
+    fn check_names(&self) -> Result<()> {
+        let names: Vec<_> = self.family.parts().iter().map(|part| part.name).collect();
+        match self.request.parts.keys().find(|given| !names.contains(&given.as_str())) {
+            None => Ok(()),
+            Some(odd) => {
+                let what = format!("--part {odd}: a {} model has no such part", self.family.name());
+                Err(Error::request(what, format!("its parts are {}", names.join(", "))))
+            }
         }
     }
 
-    /// Where the other parts are.
+    /// Where the parts are that `wanted` takes.
     ///
     /// # Errors
     /// [`Error::Model`] that names every missing part, what was looked for and the flag that gives it.
-    pub(super) fn places(&self) -> Result<Places> {
-        let request = self.request;
-        let mut missing = Vec::new();
-        if matches!(self.base, Base::Folder) && !TRANSFORMER.is_in(&request.model.join(TRANSFORMER.folder)) {
-            missing.push(&TRANSFORMER);
-        }
-        let vae = self.weights(&VAE, &request.vae, |s| bfl::vae(s).is_some(), &mut missing)?;
-        let clip = |s| text_names::clip(s).is_some();
-        let text_encoder = self.weights(&TEXT_ENCODER, &request.text_encoder, clip, &mut missing)?;
-        let t5 = |s| text_names::t5(s).is_some();
-        let text_encoder_2 = self.weights(&TEXT_ENCODER_2, &request.text_encoder_2, t5, &mut missing)?;
-        let tokenizer = self.tokenizer(&TOKENIZER, &request.tokenizer, &mut missing)?;
-        let tokenizer_2 = self.tokenizer(&TOKENIZER_2, &request.tokenizer_2, &mut missing)?;
-        match (vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2) {
-            (Some(vae), Some(text_encoder), Some(text_encoder_2), Some(tokenizer), Some(tokenizer_2))
-                if missing.is_empty() =>
-            {
-                Ok(Places { vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2 })
+    pub(super) fn found(self, wanted: impl Fn(&PartSpec) -> bool) -> Result<Found> {
+        let (mut places, mut missing) = (BTreeMap::new(), Vec::new());
+        for part in self.family.parts().iter().filter(|part| wanted(part)) {
+            match self.place(part)? {
+                Some(place) => {
+                    places.insert(part.name, place);
+                }
+                None if part.kind == PartKind::Scheduler => {}
+                None => missing.push(part),
             }
-            _ => Err(self.lacks(&missing)),
         }
+        if !missing.is_empty() {
+            return Err(self.lacks(&missing));
+        }
+        Ok(Found { identity: self.identity(), files: self.request.files.clone(), places })
     }
 
-    fn lacks(&self, missing: &[&PartName]) -> Error {
-        let parts: Vec<_> = missing.iter().map(|part| part.missing(&self.roots)).collect();
-        let flags: Vec<_> = missing.iter().map(|part| part.flag).collect();
+    fn lacks(&self, missing: &[&PartSpec]) -> Error {
+        let parts: Vec<_> = missing.iter().map(|part| part.missing_from(&self.root)).collect();
+        let flags: Vec<_> = missing.iter().map(|part| part.flag()).collect();
         let what = format!("{} lacks {}", self.request.model.display(), parts.join("; "));
         let advice = match self.base {
             Base::Folder => "fetch the model again, or give the missing parts with",
@@ -173,94 +155,87 @@ impl<'a> Finder<'a> {
         Error::model(what, format!("{advice} {}", flags.join(", ")))
     }
 
-    /// Where a part with weights is; notes it as missing if nowhere.
-    fn weights(
-        &self,
-        part: &'static PartName,
-        given: &Option<PathBuf>,
-        is_inside: impl Fn(Arc<dyn TensorSource>) -> bool,
-        missing: &mut Vec<&'static PartName>,
-    ) -> Result<Option<Place>> {
-        if let Some(path) = given {
-            return given_weights(part, path).map(Some);
+    /// Where a part is; `None` if nowhere.
+    fn place(&self, part: &'static PartSpec) -> Result<Option<Place>> {
+        if let Some(path) = self.request.parts.get(part.name) {
+            return given(part, path).map(Some);
         }
         if let Base::File(source) = &self.base
-            && is_inside(Arc::clone(source))
+            && (part.kind == PartKind::Denoiser || (part.is_inside)(source))
         {
             return Ok(Some(Place::Inside(Arc::clone(source))));
         }
-        for root in &self.roots {
-            if part.is_in(&root.join(part.folder)) {
-                return Ok(Some(Place::Folder(root.join(part.folder))));
-            }
-            if let Some(file) = part.beside.map(|file| root.join(file)).filter(|file| file.is_file()) {
-                return Ok(Some(Place::File(file)));
-            }
+        let (folder, files) = (self.root.join(part.name), &self.request.files);
+        if part.is_in(&folder, files) {
+            return Ok(Some(Place::Folder(folder)));
         }
-        missing.push(part);
-        Ok(None)
-    }
-
-    /// Where a tokenizer is; notes it as missing if nowhere.
-    fn tokenizer(
-        &self,
-        part: &'static PartName,
-        given: &Option<PathBuf>,
-        missing: &mut Vec<&'static PartName>,
-    ) -> Result<Option<PathBuf>> {
-        if let Some(path) = given {
-            return given_tokenizer(part, path).map(Some);
-        }
-        let found = self.roots.iter().map(|root| root.join(part.folder)).find(|folder| part.is_in(folder));
-        if found.is_none() {
-            missing.push(part);
-        }
-        Ok(found)
-    }
-
-    /// The scheduler's config, where there is one.
-    pub(super) fn scheduler(&self) -> Option<PathBuf> {
-        let configs = self.roots.iter().map(|root| root.join("scheduler/scheduler_config.json"));
-        configs.into_iter().find(|config| config.is_file())
+        Ok(part.beside.map(|file| self.root.join(file)).filter(|file| files.is_file(file)).map(Place::File))
     }
 
     /// Which model it is.
-    pub(super) fn identity(&self) -> Identity {
+    fn identity(&self) -> Identity {
         let request = self.request;
-        let given = [
-            (VAE.folder, &request.vae),
-            (TEXT_ENCODER.folder, &request.text_encoder),
-            (TEXT_ENCODER_2.folder, &request.text_encoder_2),
-            (TOKENIZER.folder, &request.tokenizer),
-            (TOKENIZER_2.folder, &request.tokenizer_2),
-        ];
-        let parts = given.into_iter().filter_map(|(part, path)| Some((part, path.as_ref()?.display().to_string())));
+        let given = |part: &PartSpec| Some((part.name, request.parts.get(part.name)?.display().to_string()));
         let (model, revision) = match &request.name {
             Some((id, revision)) => (id.clone(), Some(revision.clone())),
             None => (request.model.display().to_string(), None),
         };
         let layout = if matches!(self.base, Base::Folder) { "diffusers" } else { "single-file" };
-        Identity { model, revision, layout, parts: parts.collect::<BTreeMap<_, _>>() }
+        Identity { model, revision, layout, parts: self.family.parts().iter().filter_map(given).collect() }
+    }
+}
+
+/// Where an autoencoder is that `path` names: its file or folder, or a model's that holds it. A model's folder says whose it
+/// is; anything else is taken for the first family's.
+///
+/// # Errors
+/// [`Error::Model`] when there is none.
+pub(super) fn autoencoder(path: &Path, families: &[&'static dyn Family]) -> Result<(&'static dyn Family, Found)> {
+    let files = Files::default();
+    let is_model = path.join(PIPELINE_INDEX).is_file();
+    let family = if is_model { family_of_folder(path, &files, families)? } else { first(families)? };
+    let Some(part) = family.parts().iter().find(|part| part.name == AUTOENCODER) else {
+        return Err(Error::model(format!("{} models have no autoencoder", family.name()), ""));
+    };
+    let places = BTreeMap::from([(part.name, given(part, path)?)]);
+    let model = path.display().to_string();
+    let identity = Identity { model, revision: None, layout: "diffusers", parts: BTreeMap::new() };
+    Ok((family, Found { identity, files, places }))
+}
+
+/// What every family calls its autoencoder, as diffusers does.
+pub(super) const AUTOENCODER: &str = "vae";
+
+fn first(families: &[&'static dyn Family]) -> Result<&'static dyn Family> {
+    families.first().copied().ok_or_else(|| Error::model("no kind of model is known", ""))
+}
+
+fn exists(path: &Path) -> Result<()> {
+    match path.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let hint = "check the path; a model of the Hub is written owner/name";
+            Err(Error::model(format!("there is no file or folder {}", path.display()), hint))
+        }
+        Err(e) => Err(Error::disk("cannot look at", path, e)),
     }
 }
 
 /// What a flag gave is there. Parts do not come from the Hub, so no advice about it.
-fn given_exists(part: &PartName, path: &Path) -> Result<()> {
+fn given_exists(part: &PartSpec, path: &Path) -> Result<()> {
     if matches!(path.try_exists(), Ok(false)) {
-        let what = format!("{}: there is no file or folder {}", part.flag, path.display());
+        let what = format!("{}: there is no file or folder {}", part.flag(), path.display());
         return Err(Error::model(what, "check the path"));
     }
     exists(path)
 }
 
-/// Where the autoencoder is that `path` names: a file, its folder, or a whole model's folder.
-pub(super) fn autoencoder(path: &Path) -> Result<Place> {
-    given_weights(&VAE, path)
-}
-
-/// Where the weights are that a flag gave: a file, a part's folder, or a whole model's folder.
-fn given_weights(part: &PartName, path: &Path) -> Result<Place> {
+/// Where a part is that a flag gave: a file, a part's folder, or a whole model's folder.
+fn given(part: &PartSpec, path: &Path) -> Result<Place> {
     given_exists(part, path)?;
+    if part.kind == PartKind::Tokenizer {
+        return given_tokenizer(part, path);
+    }
     if path.is_file() {
         return Ok(Place::File(path.to_path_buf()));
     }
@@ -270,62 +245,107 @@ fn given_weights(part: &PartName, path: &Path) -> Result<Place> {
     if let Some(file) = part.beside.map(|file| path.join(file)).filter(|file| file.is_file()) {
         return Ok(Place::File(file));
     }
-    let what = format!("{} {} is a folder without config.json", part.flag, path.display());
+    let lacking = part.files.first().and_then(|set| set.first()).copied().unwrap_or("config.json");
+    let what = format!("{} {} is a folder without {lacking}", part.flag(), path.display());
     Err(Error::model(what, "give the .safetensors file itself, or a folder in diffusers layout"))
 }
 
 /// Where the tokenizer is that a flag gave.
-fn given_tokenizer(part: &PartName, path: &Path) -> Result<PathBuf> {
-    given_exists(part, path)?;
+fn given_tokenizer(part: &PartSpec, path: &Path) -> Result<Place> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let sets = || part.files.iter().copied();
     if path.is_file() {
         let known = sets().flatten().any(|file| *file == name);
         // Of a tokenizer in two files either may be given; the folder stands for both.
         if !known || sets().any(|set| set == [name]) {
-            return Ok(path.to_path_buf());
+            return Ok(Place::File(path.to_path_buf()));
         }
     }
     let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
-    part_folder(part, folder).ok_or_else(|| {
+    part_folder(part, folder).map(Place::Folder).ok_or_else(|| {
         let sets: Vec<_> = sets().map(|set| set.join(" and ")).collect();
-        let what = format!("{} {} holds no tokenizer (looked for {})", part.flag, path.display(), sets.join(" or "));
+        let what = format!("{} {} holds no tokenizer (looked for {})", part.flag(), path.display(), sets.join(" or "));
         Error::model(what, "give a tokenizer.json or the folder of a tokenizer in the format of transformers")
     })
 }
 
 /// The part's folder: this one, or the one of its name in it.
-fn part_folder(part: &PartName, folder: &Path) -> Option<PathBuf> {
-    [folder.to_path_buf(), folder.join(part.folder)].into_iter().find(|folder| part.is_in(folder))
+fn part_folder(part: &PartSpec, folder: &Path) -> Option<PathBuf> {
+    let files = Files::default();
+    [folder.to_path_buf(), folder.join(part.name)].into_iter().find(|folder| part.is_in(folder, &files))
 }
 
-/// The folder holds a FLUX.1 model in diffusers layout.
-fn check_pipeline(folder: &Path) -> Result<()> {
-    let index = folder.join("model_index.json");
-    if index.is_file() {
-        let class = read_json::<Value>(&index)?.get("_class_name").and_then(Value::as_str).map(str::to_owned);
-        let Some(class) = class.filter(|class| !FLUX_PIPELINES.contains(&class.as_str())) else { return Ok(()) };
-        let what = format!("{}: this is a {class} model, not FLUX.1", folder.display());
-        return Err(Error::model(what, "give a FLUX.1 model, for example black-forest-labs/FLUX.1-Krea-dev"));
+/// The family that is surest of a model; the first of them where several are equally sure.
+fn surest(seen: &Seen, families: &[&'static dyn Family]) -> Option<&'static dyn Family> {
+    let sure = families.iter().filter_map(|family| Some((family.recognise(seen)?, *family)));
+    sure.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, family)| family)
+}
+
+/// "FLUX.1", or all their names.
+fn names_of(families: &[&'static dyn Family]) -> String {
+    families.iter().map(|family| family.name()).collect::<Vec<_>>().join(" or ")
+}
+
+/// Whose single file it is.
+fn family_of_file(source: &Arc<dyn TensorSource>, families: &[&'static dyn Family]) -> Result<&'static dyn Family> {
+    let seen = Seen { tensors: Some(Arc::clone(source)), ..Seen::default() };
+    surest(&seen, families).map_or_else(|| Err(no_transformer(&**source, families)), Ok)
+}
+
+fn no_transformer(source: &dyn TensorSource, families: &[&'static dyn Family]) -> Error {
+    let names = names_of(families);
+    let what = format!("{} is not a {names} transformer: {}", source.describe(), looks_like(source));
+    let example = first(families).map_or("", |family| family.examples().file);
+    Error::model(what, format!("give a {names} transformer, for example {example}, or a {names} model folder"))
+}
+
+/// Whose model in diffusers layout the folder holds.
+fn family_of_folder(folder: &Path, files: &Files, families: &[&'static dyn Family]) -> Result<&'static dyn Family> {
+    let index = folder.join(PIPELINE_INDEX);
+    let denoisers = || families.iter().flat_map(|family| family.parts()).filter(|p| p.kind == PartKind::Denoiser);
+    if !files.is_file(&index) && !denoisers().any(|part| files.is_dir(&folder.join(part.name))) {
+        return Err(no_model_in(folder, families));
     }
-    if folder.join("transformer").is_dir() {
-        return Ok(());
+    let pipeline = if files.is_file(&index) {
+        files.read_json::<Value>(&index)?.get("_class_name").and_then(Value::as_str).map(str::to_owned)
+    } else {
+        None
+    };
+    let config = denoisers().map(|part| folder.join(part.name).join("config.json")).find(|path| files.is_file(path));
+    // A config that cannot be read is told of by who needs it.
+    let config = config.and_then(|path| files.read_json(&path).ok());
+    let seen = Seen { pipeline, config, tensors: None };
+    surest(&seen, families).ok_or_else(|| {
+        let class = seen.pipeline.as_deref().or(seen.class()).unwrap_or("unknown");
+        let names = names_of(families);
+        let what = format!("{}: this is a {class} model, not {names}", folder.display());
+        let example = first(families).map_or("", |family| family.examples().hub);
+        Error::model(what, format!("give a {names} model, for example {example}"))
+    })
+}
+
+fn no_model_in(folder: &Path, families: &[&'static dyn Family]) -> Error {
+    let parts = || families.iter().flat_map(|family| family.parts());
+    let mut looked = vec![PIPELINE_INDEX.to_owned()];
+    for part in parts().filter(|part| part.kind == PartKind::Denoiser) {
+        let name = format!("{}/", part.name);
+        if !looked.contains(&name) {
+            looked.push(name);
+        }
     }
-    let looked = "looked for model_index.json and transformer/";
-    let what = format!("{} holds no model in diffusers layout ({looked})", folder.display());
-    let files = std::fs::read_dir(folder).map_err(|e| Error::disk("cannot read", folder, e))?;
+    let what = format!("{} holds no model in diffusers layout (looked for {})", folder.display(), looked.join(" and "));
+    let files = match std::fs::read_dir(folder) {
+        Ok(files) => files,
+        Err(e) => return Error::disk("cannot read", folder, e),
+    };
     let mut files: Vec<_> = files.flatten().map(|file| file.path()).collect();
     files.sort();
-    let single = files.iter().find(|path| path.extension().is_some_and(|e| e == "safetensors") && !is_vae(path));
-    Err(Error::model(
-        what,
-        match single {
-            Some(file) => format!("if the model is a single file, give the file: --model {}", file.display()),
-            None => "give the folder that holds model_index.json, or a single .safetensors file".into(),
-        },
-    ))
-}
-
-fn is_vae(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == "ae.safetensors")
+    let is_part =
+        |path: &Path| path.file_name().is_some_and(|name| parts().any(|p| p.beside.is_some_and(|b| name == b)));
+    let single = files.iter().find(|path| path.extension().is_some_and(|e| e == "safetensors") && !is_part(path));
+    let hint = match single {
+        Some(file) => format!("if the model is a single file, give the file: --model {}", file.display()),
+        None => "give the folder that holds model_index.json, or a single .safetensors file".into(),
+    };
+    Error::model(what, hint)
 }

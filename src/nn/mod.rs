@@ -3,14 +3,18 @@
 //!
 //! Token streams are [N, C], one picture at a time; heads are [H, N, D].
 
+mod attention_check;
 pub mod kernels;
 mod ledger;
+mod rope;
 mod view;
 
 use candle_core::{DType, Device, Tensor};
 
+pub use attention_check::tell_attention_error;
 pub use kernels::cpu::linear::Activation;
 pub use ledger::{Held, Ledger};
+pub use rope::{PositionAxis, PositionIds, RopeTables, TokenRun};
 
 use crate::error::{Error, Result};
 use cpu::{

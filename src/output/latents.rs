@@ -11,10 +11,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
 use super::write_atomically;
-use crate::{
-    base::geometry::TOKEN_CHANNELS,
-    error::{Error, Result},
-};
+use crate::error::{Error, Result};
 
 /// The tensor's name in the file.
 const KEY: &str = "latents";
@@ -26,7 +23,7 @@ const MAX_BYTES: u64 = 8 << 30;
 /// A safetensors file of packed latents, with what is said about them.
 #[derive(Debug, Clone)]
 pub struct LatentsFile {
-    /// Packed latents [1, N, 64].
+    /// Packed latents [1, N, C].
     pub latents: Tensor,
     /// Other tensors of floats, by name. f64 is kept as such, all else becomes f32, which holds it exactly.
     pub beside: BTreeMap<String, Tensor>,
@@ -44,7 +41,7 @@ impl LatentsFile {
     pub fn write(&self, path: &Path, overwrite: bool) -> Result<PathBuf> {
         let shape = self.latents.dims();
         if !is_packed(shape) {
-            let what = format!("cannot save latents of shape {shape:?}, expected [1, N, {TOKEN_CHANNELS}]");
+            let what = format!("cannot save latents of shape {shape:?}, expected [1, N, C]");
             return Err(Error::request(what, "pack them first"));
         }
         let mut parts = vec![(KEY, Bytes::of(&self.latents.to_dtype(DType::F32)?)?)];
@@ -81,7 +78,7 @@ impl LatentsFile {
         let view = file.tensor(KEY).map_err(|_| wrong(format!("has no tensor `{KEY}`")))?;
         if view.dtype() != Dtype::F32 || !is_packed(view.shape()) {
             let (dtype, shape) = (view.dtype(), view.shape());
-            return Err(wrong(format!("`{KEY}` is {dtype:?} {shape:?}, expected F32 [1, N, {TOKEN_CHANNELS}]")));
+            return Err(wrong(format!("`{KEY}` is {dtype:?} {shape:?}, expected F32 [1, N, C]")));
         }
         let mut beside = BTreeMap::new();
         for (name, view) in file.tensors() {
@@ -97,6 +94,20 @@ impl LatentsFile {
             return Err(wrong(format!("`{KEY}` holds a number that is not finite")));
         }
         Ok(Self { latents, beside, metadata })
+    }
+
+    /// [`LatentsFile::read`] for a model whose tokens have `channels` channels.
+    ///
+    /// # Errors
+    /// As [`LatentsFile::read`]; and [`Error::Model`] when these have another number.
+    pub fn read_of(path: &Path, channels: usize) -> Result<Self> {
+        let file = Self::read(path)?;
+        if file.latents.dims().last() == Some(&channels) {
+            return Ok(file);
+        }
+        let found = file.latents.dims();
+        let what = format!("{}: `{KEY}` is {found:?}, expected [1, N, {channels}]", path.display());
+        Err(Error::model(what, "give latents of the same kind of model"))
     }
 }
 
@@ -146,7 +157,7 @@ fn sha256_of(name: &str) -> String {
     if name == KEY { SHA256.to_owned() } else { format!("{SHA256}.{name}") }
 }
 
-/// Writes packed latents [1, N, 64] without more words: see [`LatentsFile::write`].
+/// Writes packed latents [1, N, C] without more words: see [`LatentsFile::write`].
 ///
 /// # Errors
 /// As [`LatentsFile::write`].
@@ -154,16 +165,16 @@ pub fn save_latents(path: &Path, latents: &Tensor, overwrite: bool) -> Result<Pa
     LatentsFile { latents: latents.clone(), beside: BTreeMap::new(), metadata: BTreeMap::new() }.write(path, overwrite)
 }
 
-/// Reads packed latents [1, N, 64] in f32, on the CPU: see [`LatentsFile::read`].
+/// Reads packed latents [1, N, C] in f32, on the CPU, of a model whose tokens have `channels` channels: see [`LatentsFile::read`].
 ///
 /// # Errors
-/// As [`LatentsFile::read`].
-pub fn load_latents(path: &Path) -> Result<Tensor> {
-    Ok(LatentsFile::read(path)?.latents)
+/// As [`LatentsFile::read`]; and [`Error::Model`] when they have other channels.
+pub fn load_latents(path: &Path, channels: usize) -> Result<Tensor> {
+    LatentsFile::read_of(path, channels).map(|file| file.latents)
 }
 
 fn is_packed(shape: &[usize]) -> bool {
-    matches!(*shape, [1, tokens, TOKEN_CHANNELS] if tokens > 0)
+    matches!(*shape, [1, tokens, channels] if tokens > 0 && channels > 0)
 }
 
 /// Lower-case hexadecimal digits.

@@ -1,25 +1,29 @@
 //! What would fit, where a device had less room than it was planned for.
 
 use super::{Machine, Plan, Task};
-use crate::{base::geometry::ImageSize, base::memory::Bytes, models::ModelFiles, models::flux1::WeightsMode};
+use crate::{
+    base::geometry::ImageSize,
+    base::memory::Bytes,
+    models::{Model, WeightsMode},
+};
 
 /// Of the planned peak, what the next try may take: enough less to matter, whatever was in the way.
 const SHRUNK: f64 = 0.8;
 
 /// Advice after `plan` met a full device: the same picture in less memory where that can be planned, else the largest of
 /// its shape that can. All of it is arithmetic; `is_cpu` says for which kind of device.
-pub fn what_fits(files: &ModelFiles, plan: &Plan, machine: &Machine, is_cpu: bool) -> String {
+pub fn what_fits(model: &dyn Model, plan: &Plan, machine: &Machine, is_cpu: bool) -> String {
     let budget = shrunk(plan.peak_bytes.most());
     let memory = budget.flag();
     let less = Machine { budget: Some(budget), weights: None, ..machine.clone() };
-    let fitting = |size: ImageSize| Plan::on(files, &Task { size, ..plan.task.clone() }, &less, is_cpu).ok();
+    let fitting = |size: ImageSize| Plan::on(model, &Task { size, ..plan.task.clone() }, &less, is_cpu).ok();
     let close = "close what else uses the device";
     if let Some(smaller) = fitting(plan.task.size) {
         let streams = smaller.choices.weights == WeightsMode::Stream && plan.choices.weights != WeightsMode::Stream;
         let weights = if streams { " --weights stream" } else { "" };
         return format!("{close}, or try --memory {memory}{weights}, for which this picture can be planned too");
     }
-    match sizes_below(plan.task.size).find(|size| fitting(*size).is_some()) {
+    match sizes_below(plan.task.size, model.facts().latents.px_per_token()).find(|size| fitting(*size).is_some()) {
         Some(size) => format!(
             "{close}; in {budget} would fit --height {} --width {} (with --memory {memory})",
             size.height_px, size.width_px
@@ -36,7 +40,7 @@ fn shrunk(bytes: u64) -> Bytes {
 }
 
 /// Sizes of the same shape, by sixteenths of the side, the largest first.
-fn sizes_below(size: ImageSize) -> impl Iterator<Item = ImageSize> {
-    let part = |px: usize, sixteenths: usize| (px * sixteenths / 16).next_multiple_of(16);
+fn sizes_below(size: ImageSize, side: usize) -> impl Iterator<Item = ImageSize> {
+    let part = move |px: usize, sixteenths: usize| (px * sixteenths / 16).next_multiple_of(side);
     (1..16).rev().filter_map(move |k| ImageSize::new(part(size.height_px, k), part(size.width_px, k)).ok())
 }

@@ -8,14 +8,14 @@ use serde::Serialize;
 
 use crate::{
     base::device::DeviceKind,
-    base::geometry::{ImageSize, TOKEN_CHANNELS, TokenGrid},
+    base::geometry::ImageSize,
     base::memory::Bytes,
     error::{Error, Result},
-    models::flux1::{Compute, ForwardOptions, WeightsMode, forward_memory_bytes, step_flops},
+    models::flux1::{self, Compute, Flux1, ForwardOptions, WeightsMode, forward_memory_bytes, held_dtype, step_flops},
     models::parts::T5Config,
-    models::parts::kl::{Banding, Side, VaeConfig, Way, Ways},
-    models::{ModelFiles, manifest},
-    weights::{TensorSource, Weights},
+    models::parts::kl::{Banding, Way},
+    models::{Decode, Model, manifest},
+    weights::TensorSource,
 };
 
 pub use fit::what_fits;
@@ -163,8 +163,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Memory`] when the budget is below the least that would do.
-    pub fn new(files: &ModelFiles, task: &Task, machine: &Machine) -> Result<Self> {
-        Self::on(files, task, machine, machine.device.is_cpu())
+    pub fn new(model: &dyn Model, task: &Task, machine: &Machine) -> Result<Self> {
+        Self::on(model, task, machine, machine.device.is_cpu())
     }
 
     /// The same for the machine with another kind of device: all of it is arithmetic, so that a GPU's plan can be made,
@@ -172,9 +172,10 @@ impl Plan {
     ///
     /// # Errors
     /// As [`Plan::new`].
-    pub fn on(files: &ModelFiles, task: &Task, machine: &Machine, is_cpu: bool) -> Result<Self> {
+    pub fn on(model: &dyn Model, task: &Task, machine: &Machine, is_cpu: bool) -> Result<Self> {
+        let Some(files) = model.flux1() else { return Err(Error::model("no plan for this kind of model", "")) };
         let budget = machine.budget.map_or(u64::MAX, |bytes| bytes.0);
-        let grid = task.size.tokens();
+        let grid = model.facts().latents.tokens(task.size);
         let text = text_bytes(files, task, machine)?;
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
@@ -188,7 +189,7 @@ impl Plan {
         // Of a card, only that it is none of ours that computes.
         let kind = if is_cpu { DeviceKind::Cpu } else { DeviceKind::Cuda { capability: (8, 0) } };
         let kept = if is_cpu { kept_bytes(&[text, denoise - kept]) } else { 0 };
-        let (decode, decode_peak) = decode_choice(&files.vae.config, (kind, machine.dtype), grid, kept, budget)?;
+        let (decode, decode_peak) = decode_choice(model.decoder(), (kind, machine.dtype), task.size, kept, budget)?;
         let config = &files.transformer.config;
         let step_flops = step_flops(config, grid.count(), task.text_tokens);
         let decode_flops = decode.cost.flops;
@@ -223,16 +224,8 @@ impl Plan {
     }
 }
 
-/// The number type weights are held in: on the CPU their file's own where that is narrower, so that they take half.
-pub fn held_dtype(weights: &Weights, is_cpu: bool, dtype: DType) -> DType {
-    match weights.file_dtype("proj_out.weight") {
-        Some(DType::BF16) if is_cpu && dtype == DType::F32 => DType::BF16,
-        _ => dtype,
-    }
-}
-
 /// What a run reads of each part: every tensor once, whatever other names or tensors its file holds.
-fn stored_bytes(files: &ModelFiles) -> Result<WeightsBytes> {
+fn stored_bytes(files: &Flux1) -> Result<WeightsBytes> {
     let sum = |source: &dyn TensorSource, tensors: Vec<manifest::Expected>| {
         tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum()
     };
@@ -241,12 +234,12 @@ fn stored_bytes(files: &ModelFiles) -> Result<WeightsBytes> {
         text_encoder: sum(&*clip.source, manifest::clip(&clip.config()?)),
         text_encoder_2: sum(&*t5.source, manifest::t5(&t5.config()?)),
         transformer: sum(&*files.transformer.source, manifest::transformer(&files.transformer.config)),
-        vae: sum(&*files.vae.source, manifest::decoder(&files.vae.config)),
+        vae: sum(&*files.vae.part.source, manifest::decoder(&files.vae.part.config)),
     })
 }
 
 /// Text: two blocks of T5 (the one at work and the next), and the activations of every prompt.
-fn text_bytes(files: &ModelFiles, task: &Task, machine: &Machine) -> Result<u64> {
+fn text_bytes(files: &Flux1, task: &Task, machine: &Machine) -> Result<u64> {
     let config: T5Config = files.text_encoder_2.config()?;
     let weights = files.text_encoder_2_weights(machine.dtype, &machine.device);
     let block = weights.pp("encoder.block").pp(0).elements() * machine.dtype.size_in_bytes() as u64;
@@ -269,7 +262,7 @@ fn embeddings_bytes(width: usize, task: &Task) -> u64 {
 
 /// Denoising: resident weights where they fit, streamed ones where not, and pieces that fit into the rest.
 fn denoise_choice(
-    files: &ModelFiles,
+    files: &Flux1,
     task: &Task,
     machine: &Machine,
     (is_cpu, kept): (bool, u64),
@@ -277,13 +270,13 @@ fn denoise_choice(
 ) -> Result<(WeightsMode, ForwardOptions, u64)> {
     let config = &files.transformer.config;
     let compute = Compute::on_kind(is_cpu, machine.dtype);
-    let (image_tokens, text_tokens) = (task.size.tokens().count(), task.text_tokens);
+    let (image_tokens, text_tokens) = (flux1::LATENTS.tokens(task.size).count(), task.text_tokens);
     let resident = PROCESS_BYTES + kept + resident_bytes(files, machine, is_cpu);
     let streamed = PROCESS_BYTES + kept + streamed_bytes(files, machine, is_cpu);
     let need = |options: &ForwardOptions| {
         forward_memory_bytes(config, image_tokens, text_tokens, compute, options)
             // The latents, their velocity and the next latents, and the prompts that wait for their pictures.
-            + 3 * (image_tokens * TOKEN_CHANNELS * 4) as u64
+            + 3 * (image_tokens * flux1::LATENTS.token_channels() * 4) as u64
             + embeddings_bytes(config.joint_attention_dim, task)
     };
     let default = ForwardOptions::default();
@@ -304,13 +297,13 @@ fn least_forward() -> ForwardOptions {
     ForwardOptions { token_chunk: 128, query_rows: 128, heads: 1 }
 }
 
-fn resident_bytes(files: &ModelFiles, machine: &Machine, is_cpu: bool) -> u64 {
+fn resident_bytes(files: &Flux1, machine: &Machine, is_cpu: bool) -> u64 {
     let weights = files.transformer_weights(machine.dtype, &machine.device);
     weights.elements() * held_dtype(&weights, is_cpu, machine.dtype).size_in_bytes() as u64
 }
 
 /// Everything outside the blocks, and two of the largest blocks.
-fn streamed_bytes(files: &ModelFiles, machine: &Machine, is_cpu: bool) -> u64 {
+fn streamed_bytes(files: &Flux1, machine: &Machine, is_cpu: bool) -> u64 {
     let weights = files.transformer_weights(machine.dtype, &machine.device);
     let (double, single) = (weights.pp("transformer_blocks"), weights.pp("single_transformer_blocks"));
     let outside = weights.elements() - double.elements() - single.elements();
@@ -324,15 +317,17 @@ fn streamed_bytes(files: &ModelFiles, machine: &Machine, is_cpu: bool) -> u64 {
 /// # Errors
 /// [`Error::Memory`] when none fits.
 pub fn decode_choice(
-    config: &VaeConfig,
+    decoder: &dyn Decode,
     on: (DeviceKind, DType),
-    grid: TokenGrid,
+    size: ImageSize,
     kept: u64,
     budget: u64,
 ) -> Result<(Way, u64)> {
-    let size = grid.image();
+    let geometry = decoder.geometry();
+    let grid = geometry.tokens(size);
+    let size = geometry.image(grid);
     let picture = PROCESS_BYTES + kept + 3 * (size.height_px * size.width_px) as u64;
-    let ways = Ways::new(config, Side::Decoder, on, grid.latents())?;
+    let ways = decoder.ways(on, geometry.latents(grid))?;
     let peak = |way: &Way| picture + way.cost.memory_bytes;
     let best = ways.best(budget.saturating_sub(picture));
     let least = || too_small("decoding", ways.least().map_or(picture, peak), budget);
@@ -340,9 +335,9 @@ pub fn decode_choice(
 }
 
 /// Numbers in the transformer's largest tensor.
-fn largest_elements(files: &ModelFiles, task: &Task, forward: &ForwardOptions) -> u64 {
+fn largest_elements(files: &Flux1, task: &Task, forward: &ForwardOptions) -> u64 {
     let hidden = files.transformer.config.hidden_size() as u64;
-    let tokens = (task.size.tokens().count() + task.text_tokens) as u64;
+    let tokens = (flux1::LATENTS.tokens(task.size).count() + task.text_tokens) as u64;
     // The widest projection: a single block's feed-forward half, four times the stream's width.
     let widest = forward.token_chunk as u64 * 4 * hidden;
     (tokens * hidden).max(widest).max(forward.scores_elements(&files.transformer.config, tokens))

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    base::geometry::ImageSize,
+    base::geometry::{ImageSize, LatentGeometry},
     error::{Error, Result},
     output::{self, LatentsFile},
     recipe::settings::Settings,
@@ -76,11 +76,11 @@ impl Checkpoint {
         file.write(&self.file, true).map(|_| ())
     }
 
-    /// What an earlier run left; `None` when there is nothing.
+    /// What an earlier run left of a picture of so many steps whose packed latents have this shape; `None` when there is nothing.
     ///
     /// # Errors
     /// In words, why the file that is there cannot be used.
-    pub fn load(&self, job: &Job) -> Result<Option<Reached>, String> {
+    pub fn load(&self, job: &Job, geometry: &LatentGeometry) -> Result<Option<Reached>, String> {
         let LatentsFile { latents, beside: state, metadata } = match LatentsFile::read(&self.file) {
             Ok(file) => file,
             Err(Error::Disk { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -94,10 +94,12 @@ impl Checkpoint {
             None => None,
             Some(other) => return Err(format!("{} has format {other}, not {FORMAT}", self.file.display())),
         };
-        let steps = pass.and_then(|pass| job.passes().get(pass)).map_or(0, |pass| pass.steps);
+        let known = pass.and_then(|pass| job.passes().get(pass));
+        let fits = known.is_some_and(|pass| latents.dims() == geometry.packed_shape(geometry.tokens(pass.size)));
+        let steps = known.map_or(0, |pass| pass.steps);
         let step = number("step").filter(|step| (1..=steps).contains(step));
         match (pass, step) {
-            (Some(pass), Some(step)) if get("key") == Some(self.key.as_str()) => {
+            (Some(pass), Some(step)) if get("key") == Some(self.key.as_str()) && fits => {
                 Ok(Some(Reached { pass, progress: Progress { step, latents, state } }))
             }
             _ => Err(format!("{} is no checkpoint of this picture", self.file.display())),
@@ -153,6 +155,9 @@ mod tests {
         serde_json::from_str(json).expect("settings")
     }
 
+    /// FLUX.1's.
+    const GEOMETRY: LatentGeometry = LatentGeometry { channels: 16, px_per_latent: 8, patch: 2 };
+
     fn latents() -> Tensor {
         Tensor::arange(0f32, 256.0, &Device::Cpu).and_then(|t| t.reshape((1, 4, 64))).expect("packed")
     }
@@ -174,7 +179,8 @@ mod tests {
         let metadata = said.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let file = LatentsFile { latents: latents(), beside: State::new(), metadata };
         file.write(checkpoint.file(), true).expect("written");
-        let Reached { pass, progress } = checkpoint.load(&Job::of(&settings())).expect("readable").expect("there");
+        let Reached { pass, progress } =
+            checkpoint.load(&Job::of(&settings()), &GEOMETRY).expect("readable").expect("there");
         assert_eq!((pass, progress.step, progress.state.len()), (0, 3, 0));
         assert_eq!(values(&progress.latents), values(&latents()));
     }
@@ -183,20 +189,22 @@ mod tests {
     fn another_picture_pass_or_format_is_refused_in_words() {
         let (folder, checkpoint) = place();
         let job = Job::of(&settings());
-        assert!(checkpoint.load(&job).expect("nothing is no error").is_none());
+        assert!(checkpoint.load(&job, &GEOMETRY).expect("nothing is no error").is_none());
         for (pass, step) in [(1, 1), (0, 0), (0, STEPS + 1)] {
             let progress = Progress { step, ..Progress::start(latents()) };
             checkpoint.save(Reached { pass, progress }, job.passes()[0].size, &settings()).expect("written");
-            assert!(checkpoint.load(&job).expect_err("not in the job").contains("no checkpoint of this picture"));
+            assert!(
+                checkpoint.load(&job, &GEOMETRY).expect_err("not in the job").contains("no checkpoint of this picture")
+            );
         }
         let progress = Progress { step: 1, ..Progress::start(latents()) };
         checkpoint.save(Reached { pass: 0, progress }, job.passes()[0].size, &settings()).expect("written");
         let other = Checkpoint { key: "other".to_owned(), ..checkpoint.clone() };
-        assert!(other.load(&job).expect_err("another key").contains("no checkpoint of this picture"));
+        assert!(other.load(&job, &GEOMETRY).expect_err("another key").contains("no checkpoint of this picture"));
         let mut file = LatentsFile::read(checkpoint.file()).expect("readable");
         file.metadata.insert("format".to_owned(), "3".to_owned());
         file.write(checkpoint.file(), true).expect("written");
-        assert!(checkpoint.load(&job).expect_err("a later format").contains("format 3, not 2"));
+        assert!(checkpoint.load(&job, &GEOMETRY).expect_err("a later format").contains("format 3, not 2"));
         drop(folder);
     }
 
@@ -241,7 +249,7 @@ mod tests {
         let whole = denoise(&mut Momentum { last: None }, &sigmas, start, &mut |after| {
             let reached = Reached { pass: 0, progress: after.progress()? };
             checkpoint.save(reached, job.passes()[0].size, &settings())?;
-            saved.push(checkpoint.load(&job).expect("readable").expect("there"));
+            saved.push(checkpoint.load(&job, &GEOMETRY).expect("readable").expect("there"));
             Ok(())
         })
         .expect("runs");

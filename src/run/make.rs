@@ -17,8 +17,7 @@ use super::{
 use crate::{
     base::progress::Event,
     error::Result,
-    models::flux1::Transformer,
-    models::flux1::text::PromptEmbeddings,
+    models::{Conditioning, Velocity},
     output::{self, LatentsFile, Picture, Provenance},
     plan::Speed,
     sampling::{After, Progress, State, StepInfo},
@@ -40,7 +39,7 @@ impl Runner<'_> {
         let job = Job::of(&item.settings);
         let before = self.reached(&job, &checkpoint);
         let resumed_from = before.as_ref().map(|reached| job.steps_done(reached.pass, reached.progress.step));
-        let provenance = provenance::of(&item.settings, &self.files.identity, self.machine);
+        let provenance = provenance::of(&item.settings, self.model.identity(), self.machine);
         let latents = match before {
             Some(Reached { progress, .. }) if resumed_from == Some(job.steps()) => {
                 progress.latents.to_device(&self.machine.device)?
@@ -74,7 +73,7 @@ impl Runner<'_> {
             }
             return None;
         }
-        match checkpoint.load(job) {
+        match checkpoint.load(job, &self.geometry()) {
             Ok(reached) => {
                 if let Some(Reached { pass, progress }) = &reached {
                     let done = job.steps_done(*pass, progress.step);
@@ -99,7 +98,7 @@ impl Runner<'_> {
         let embeddings = self.embeddings(coming, times)?;
         let transformer = self.take_transformer(making.item, times)?;
         let started = Instant::now();
-        let result = self.passes(making, before, &embeddings, &transformer);
+        let result = self.passes(making, before, &embeddings, &*transformer);
         times.denoise = started.elapsed();
         self.keep_transformer(making.item, transformer);
         result
@@ -110,8 +109,8 @@ impl Runner<'_> {
         &self,
         making: &Making<'_>,
         before: Option<Reached>,
-        embeddings: &PromptEmbeddings,
-        transformer: &Transformer,
+        embeddings: &Conditioning,
+        transformer: &dyn Velocity,
     ) -> Result<Tensor> {
         let (mut pass, mut from) = match before {
             Some(Reached { pass, progress }) => (pass, self.on_device(progress)?),
@@ -143,8 +142,8 @@ impl Runner<'_> {
         making: &Making<'_>,
         pass: usize,
         from: Progress,
-        embeddings: &PromptEmbeddings,
-        transformer: &Transformer,
+        embeddings: &Conditioning,
+        transformer: &dyn Velocity,
     ) -> Result<Tensor> {
         let mut last = from.latents.clone();
         self.pipeline.denoise(transformer, &making.item.request, embeddings, from, &mut |after| {
@@ -178,7 +177,7 @@ impl Runner<'_> {
     /// Writes a preview where one is due.
     fn show(&self, item: &Item, provenance: &Provenance, step: &StepInfo, [before, after]: [&Tensor; 2]) {
         let Some(preview) = self.options.preview.as_ref().filter(|preview| preview.is_due(step)) else { return };
-        if let Err(error) = preview.write(item, provenance, step, before, after)
+        if let Err(error) = preview.write(item, self.pipeline.facts(), provenance, step, [before, after])
             && !self.told_of_lost_preview.replace(true)
         {
             let advice = "name another file with --preview";

@@ -4,29 +4,23 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
-    base::geometry::{ImageSize, TokenGrid},
+    base::geometry::{ImageSize, LatentGeometry},
     base::progress::{Event, Observer, Stage},
     error::Result,
     methods::{DypeSchedule, Looks, Moment, PositionScaler},
-    models::flux1::text::{PromptEmbeddings, TextEncoders},
-    models::flux1::{FluxConfig, RopeTables, Transformer},
-    models::parts::kl::{Banding, Decoder, VaeConfig},
-    models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder, Tokenizers},
-    models::{ModelFiles, ModelPart},
-    nn::kernels::flash,
+    models::{Banding, Conditioning, Decode, Facts, Model, On, TextEncoders, Velocity, VelocityAt},
+    nn::{PositionIds, RopeTables},
     output::Picture,
-    plan::{self, Choices},
-    recipe::settings::{ModelFacts, Request},
-    sampling::{self, After, Denoiser, Progress, SchedulerConfig, StepInfo},
+    plan::Choices,
+    recipe::settings::Request,
+    sampling::{self, After, Denoiser, Progress, StepInfo},
 };
 
 /// One model on one device, ready to make pictures.
 pub struct Pipeline<'a> {
-    files: &'a ModelFiles,
-    encoders: TextEncoders,
-    scheduler: SchedulerConfig,
-    device: Device,
-    dtype: DType,
+    model: &'a dyn Model,
+    text: Box<dyn TextEncoders + 'a>,
+    on: On,
     observer: &'a dyn Observer,
 }
 
@@ -35,17 +29,19 @@ impl<'a> Pipeline<'a> {
     ///
     /// # Errors
     /// [`crate::Error::Model`] when a config or tokenizer is broken.
-    pub fn open(files: &'a ModelFiles, device: Device, dtype: DType, observer: &'a dyn Observer) -> Result<Self> {
-        let clip: ClipConfig = files.text_encoder.config()?;
-        let t5: T5Config = files.text_encoder_2.config()?;
-        let tokenizers = Tokenizers::open(&files.tokenizer, clip.vocab_size, &files.tokenizer_2, t5.vocab_size)?;
-        let encoders = TextEncoders {
-            tokenizers,
-            clip: ClipEncoder::open(clip, files.text_encoder_weights(dtype, &device)),
-            t5: T5Encoder::open(t5, files.text_encoder_2_weights(dtype, &device)),
-        };
-        let scheduler = files.scheduler_config()?;
-        Ok(Self { files, encoders, scheduler, device, dtype, observer })
+    pub fn open(model: &'a dyn Model, device: Device, dtype: DType, observer: &'a dyn Observer) -> Result<Self> {
+        let on = On { device, dtype };
+        Ok(Self { model, text: model.text(&on)?, on, observer })
+    }
+
+    /// What the model says about itself.
+    pub fn facts(&self) -> &Facts {
+        self.model.facts()
+    }
+
+    /// How the model's pixels become latents and tokens.
+    pub fn geometry(&self) -> LatentGeometry {
+        self.facts().latents
     }
 
     /// The sigmas of a request: steps + 1 values, the last 0.
@@ -53,66 +49,52 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// [`crate::Error::Request`] when its steps or mu give no schedule.
     pub fn sigmas(&self, request: &Request) -> Result<Vec<f64>> {
-        sampling::sigmas(&self.scheduler, request.steps, request.size.tokens().count(), request.mu)
+        let tokens = self.geometry().tokens(request.size).count();
+        sampling::sigmas(&self.facts().scheduler, request.steps, tokens, request.mu)
     }
 
-    /// Prompts to embeddings, of at most `max_sequence_length` T5 tokens. The encoders' weights come and go here.
+    /// Prompts to what the transformer is told, of at most `text_tokens` tokens each. The encoders' weights come and go here.
     ///
     /// # Errors
     /// What reading weights and computing may fail with.
-    pub fn encode(&self, prompts: &[&str], max_sequence_length: usize) -> Result<Vec<PromptEmbeddings>> {
-        self.encoders.encode(prompts, max_sequence_length, self.observer)
+    pub fn encode(&self, prompts: &[&str], text_tokens: usize) -> Result<Vec<Conditioning>> {
+        self.text.encode(prompts, text_tokens, self.observer)
     }
 
     /// Loads the transformer.
     ///
     /// # Errors
     /// What reading weights may fail with.
-    pub fn load_transformer(&self, choices: &Choices) -> Result<Transformer> {
-        let weights = self.files.transformer_weights(self.dtype, &self.device);
-        let weights = weights.with_dtype(plan::held_dtype(&weights, self.device.is_cpu(), self.dtype));
-        let config = &self.files.transformer.config;
-        self.check_attention(config)?;
-        Ok(Transformer::load(config, &weights, choices.weights, self.dtype)?.with_options(choices.forward))
+    pub fn load_transformer(&self, choices: &Choices) -> Result<Box<dyn Velocity>> {
+        self.model.velocity(&self.on, choices.weights, choices.forward, self.observer)
     }
 
-    /// Tells how far a kernel's attention is from the plain one, where a kernel takes it; the CPU's is held against it in
-    /// the tests.
-    fn check_attention(&self, config: &FluxConfig) -> Result<()> {
-        let (heads, dim) = (config.num_attention_heads, config.attention_head_dim);
-        if self.device.is_cpu() || !flash::takes(self.dtype, dim) {
-            return Ok(());
-        }
-        let error = crate::nn::attention_error(heads, dim, self.dtype, &self.device)?;
-        self.observer.on(attention_event(error));
-        Ok(())
-    }
-
-    /// The noise a request starts from: packed latents [1, N, 64], f32.
+    /// The noise a request starts from: packed latents [1, N, C·P·P], f32.
     ///
     /// # Errors
     /// When the device fails.
     pub fn noise(&self, request: &Request) -> Result<Tensor> {
-        let shape = request.size.tokens().latents().shape();
-        let noise = sampling::noise(request.rng.on(&self.device)?, request.seed, &shape);
-        sampling::pack(&Tensor::from_vec(noise, &shape, &self.device)?)
+        let geometry = self.geometry();
+        let shape = geometry.latents_shape(geometry.tokens(request.size));
+        let noise = sampling::noise(request.rng.on(&self.on.device)?, request.seed, &shape);
+        sampling::pack(&Tensor::from_vec(noise, &shape, &self.on.device)?, &geometry)
     }
 
-    /// Noise to latents [1, N, 64], f32, from where `from` stands; `after_step` is told of each step.
+    /// Noise to latents [1, N, C·P·P], f32, from where `from` stands; `after_step` is told of each step.
     ///
     /// # Errors
     /// [`crate::Error::Numeric`] when latents are not finite; what computing and `after_step` may fail with.
     pub fn denoise(
         &self,
-        transformer: &Transformer,
+        transformer: &dyn Velocity,
         request: &Request,
-        embeddings: &PromptEmbeddings,
+        text: &Conditioning,
         from: Progress,
         after_step: &mut dyn FnMut(&After) -> Result<()>,
     ) -> Result<Tensor> {
         let sigmas = self.sigmas(request)?;
-        let mut denoiser = FluxDenoiser::new(self, transformer, request, embeddings);
-        let schedule = denoiser.schedule;
+        let mut denoiser = ModelDenoiser::new(self.model, transformer, request, text);
+        let schedule = request.schedule(&self.facts().recipe);
         let stage = Stage::Denoise;
         self.observer.on(Event::Begin { stage, total: request.steps as u64 });
         let observer = self.observer;
@@ -129,48 +111,36 @@ impl<'a> Pipeline<'a> {
         Ok(latents)
     }
 
-    /// Latents [1, N, 64] to a picture, cropped to `size`. The autoencoder's weights come and go here.
+    /// Latents [1, N, C·P·P] to a picture, cropped to `size`. The autoencoder's weights come and go here.
     ///
     /// # Errors
     /// [`crate::Error::Numeric`] when a pixel is not finite; what reading weights and computing may fail with.
     pub fn decode(&self, latents: &Tensor, size: ImageSize, choices: &Choices) -> Result<Picture> {
-        decode(&self.files.vae, latents, size, &choices.decode, self.dtype, self.observer)
+        decode(self.model.decoder(), latents, size, &choices.decode, self.on.dtype, self.observer)
     }
 }
 
-/// Latents [1, N, 64] to a picture, cropped to `size`, with an autoencoder alone; it computes in `dtype` where the latents are.
+/// Latents [1, N, C·P·P] to a picture, cropped to `size`, with an autoencoder alone; it computes in `dtype` where the latents
+/// are.
 ///
 /// # Errors
 /// As [`Pipeline::decode`].
 pub fn decode(
-    vae: &ModelPart<VaeConfig>,
+    decoder: &dyn Decode,
     latents: &Tensor,
     size: ImageSize,
     options: &Banding,
     dtype: DType,
     observer: &dyn Observer,
 ) -> Result<Picture> {
-    let grid = size.tokens();
-    let decoder = Decoder::open(vae.config.clone(), vae.weights(dtype, latents.device()))?;
-    let latents = sampling::unpack(latents, grid)?; // [1, 16, h, w]
-    let mut picture = Picture::blank(grid.image());
-    decoder.decode(&latents, options, observer, &mut |first_row, rows| picture.set_rows(first_row, rows))?;
+    let geometry = decoder.geometry();
+    let grid = geometry.tokens(size);
+    let latents = sampling::unpack(latents, grid, &geometry)?; // [1, C, h, w]
+    let mut picture = Picture::blank(geometry.image(grid));
+    decoder.decode(&latents, options, dtype, observer, &mut |first_row, rows| picture.set_rows(first_row, rows))?;
     let detail = format!("{} x {} px", size.height_px, size.width_px);
     observer.on(Event::End { stage: Stage::Decode, detail });
     Ok(picture.crop(size))
-}
-
-/// The most that a kernel's attention may be from the plain one: some roundings to bf16, which are 0.4% each.
-const MOST_ATTENTION_ERROR: f64 = 0.02;
-
-/// What is told of a kernel's attention that is so far from the plain one.
-fn attention_event(error: f64) -> Event {
-    let found = format!("attention by flash-attn is {error:.1e} from the plain one");
-    // NaN too is more than it may be.
-    if error <= MOST_ATTENTION_ERROR {
-        return Event::Detail(found);
-    }
-    Event::Warning(format!("{found} on this card, more than rounding: pictures may be wrong; build without flash-attn"))
 }
 
 /// What a bar shows of a moment: t, and kappa where DyPE is on.
@@ -181,37 +151,28 @@ fn moment(t: f64, schedule: Option<DypeSchedule>) -> String {
     }
 }
 
-/// The transformer as the sampler sees it: it asks for the position tables once a step, outside the transformer.
-struct FluxDenoiser<'a> {
-    transformer: &'a Transformer,
-    embeddings: &'a PromptEmbeddings,
+/// A model's transformer as the sampler sees it: the position tables are asked for once a step, outside the transformer.
+struct ModelDenoiser<'a> {
+    transformer: &'a dyn Velocity,
+    text: &'a Conditioning,
     guidance: Option<f64>,
-    config: FluxConfig,
-    grid: TokenGrid,
+    positions: PositionIds,
+    base_patches: usize,
     scaler: Box<dyn PositionScaler>,
-    schedule: Option<DypeSchedule>,
     /// The tables of a static scaler, which hold for all steps.
     tables: Option<RopeTables>,
 }
 
-impl<'a> FluxDenoiser<'a> {
-    fn new(
-        pipeline: &Pipeline<'_>,
-        transformer: &'a Transformer,
-        request: &Request,
-        embeddings: &'a PromptEmbeddings,
-    ) -> Self {
-        let own = &pipeline.files.transformer.config;
-        let facts = ModelFacts::of(own);
-        let base_resolution = Some(facts.base_resolution_px(request.base_resolution));
+impl<'a> ModelDenoiser<'a> {
+    fn new(model: &dyn Model, transformer: &'a dyn Velocity, request: &Request, text: &'a Conditioning) -> Self {
+        let facts = model.facts();
         Self {
             transformer,
-            embeddings,
-            guidance: facts.takes_guidance.then_some(request.guidance),
-            config: FluxConfig { base_resolution, ..own.clone() },
-            grid: request.size.tokens(),
-            scaler: request.scaler(&facts),
-            schedule: request.schedule(&facts),
+            text,
+            guidance: facts.recipe.takes_guidance.then_some(request.guidance),
+            positions: model.positions(facts.latents.tokens(request.size), text),
+            base_patches: facts.base_patches(request.base_resolution),
+            scaler: request.scaler(&facts.recipe),
             tables: None,
         }
     }
@@ -220,8 +181,7 @@ impl<'a> FluxDenoiser<'a> {
         if let Some(tables) = &self.tables {
             return Ok(tables.clone());
         }
-        let text_tokens = self.embeddings.prompt_embeds.dim(1)?;
-        let tables = RopeTables::new(&self.config, self.grid, text_tokens, self.scaler.as_ref(), at, device)?;
+        let tables = RopeTables::new(&self.positions, self.base_patches, self.scaler.as_ref(), at, device)?;
         if self.scaler.looks() == Looks::Nothing {
             self.tables = Some(tables.clone());
         }
@@ -229,23 +189,10 @@ impl<'a> FluxDenoiser<'a> {
     }
 }
 
-impl Denoiser for FluxDenoiser<'_> {
+impl Denoiser for ModelDenoiser<'_> {
     fn velocity(&mut self, latents: &Tensor, step: &StepInfo) -> Result<Tensor> {
         let rope = self.tables(&step.moment(), latents.device())?;
-        let PromptEmbeddings { prompt_embeds, pooled } = self.embeddings;
-        self.transformer.forward(latents, prompt_embeds, pooled, step.t, self.guidance, &rope)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attention_that_is_far_off_is_warned_of() {
-        assert!(matches!(attention_event(4e-3), Event::Detail(_)));
-        for error in [0.1, f64::NAN, f64::INFINITY] {
-            assert!(matches!(attention_event(error), Event::Warning(_)), "{error}");
-        }
+        let at = VelocityAt { t: step.t, guidance: self.guidance, text: self.text, rope: &rope };
+        self.transformer.velocity(latents, &at)
     }
 }

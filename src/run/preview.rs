@@ -7,10 +7,11 @@ use serde_json::json;
 
 use super::Item;
 use crate::{
-    base::geometry::ImageSize,
+    base::geometry::{ImageSize, LatentSize},
     error::Result,
+    models::Facts,
     output::{self, Picture, Provenance},
-    sampling::preview::{RgbFactors, estimate_clean, preview_rgb},
+    sampling::preview::{estimate_clean, preview_rgb},
     sampling::{self, StepInfo},
 };
 
@@ -29,7 +30,7 @@ impl Preview {
         (step.index + 1).is_multiple_of(self.every.max(1)) || step.index + 1 == step.steps
     }
 
-    /// Writes the picture that a step was heading for, an eighth of its size: `before` and `after` are packed latents
+    /// Writes the picture that a step was heading for, a pixel for each latent: `before` and `after` are packed latents
     /// [1, N, 64]. It carries the picture's own provenance, marked as a preview: what looks good can be replayed.
     ///
     /// # Errors
@@ -37,19 +38,20 @@ impl Preview {
     pub fn write(
         &self,
         item: &Item,
+        facts: &Facts,
         provenance: &Provenance,
         step: &StepInfo,
-        before: &Tensor,
-        after: &Tensor,
+        [before, after]: [&Tensor; 2],
     ) -> Result<()> {
         let size = ImageSize { height_px: item.settings.height, width_px: item.settings.width };
-        let grid = size.tokens();
+        let geometry = &facts.latents;
+        let grid = geometry.tokens(size);
         let unpacked = |latents: &Tensor| -> Result<Vec<f32>> {
-            Ok(sampling::unpack(&latents.to_device(&Device::Cpu)?, grid)?.flatten_all()?.to_vec1()?) // [16 · h · w]
+            Ok(sampling::unpack(&latents.to_device(&Device::Cpu)?, grid, geometry)?.flatten_all()?.to_vec1()?) // [C · h · w]
         };
         let clean = estimate_clean(&unpacked(before)?, &unpacked(after)?, step.t, step.t_next)?;
-        let (height, width) = (grid.latents().height, grid.latents().width);
-        let rgb8 = preview_rgb(&clean, height, width, &RgbFactors::FLUX)?;
+        let LatentSize { height, width } = geometry.latents(grid);
+        let rgb8 = preview_rgb(&clean, height, width, &facts.latent_rgb)?;
         let mut provenance = provenance.clone();
         provenance.json["preview"] = json!({ "step": step.index + 1, "steps": step.steps });
         self.save(&Picture { height, width, rgb8 }, &provenance)

@@ -14,12 +14,11 @@ use super::{
     identity,
 };
 use crate::{
+    base::geometry::LatentGeometry,
     base::memory::Bytes,
     base::progress::{Event, Observer},
     error::{Error, Result},
-    models::ModelFiles,
-    models::flux1::text::PromptEmbeddings,
-    models::flux1::{Transformer, WeightsMode},
+    models::{Conditioning, Model, Velocity, WeightsMode},
     plan::{Machine, SpeedBook, what_fits},
     run::pipeline::Pipeline,
 };
@@ -29,7 +28,7 @@ pub(super) type Waiting<'i> = (&'i Item, Option<PathBuf>);
 
 /// Makes pictures with one model on one machine.
 pub struct Runner<'a> {
-    pub(super) files: &'a ModelFiles,
+    pub(super) model: &'a dyn Model,
     pub(super) machine: &'a Machine,
     pub(super) options: &'a Options,
     pub(super) observer: &'a dyn Observer,
@@ -37,9 +36,9 @@ pub struct Runner<'a> {
     pub(super) speeds: SpeedBook,
     pub(super) told_of_lost_checkpoint: Cell<bool>,
     pub(super) told_of_lost_preview: Cell<bool>,
-    transformer: Option<(WeightsMode, Transformer)>,
+    transformer: Option<(WeightsMode, Box<dyn Velocity>)>,
     /// What is encoded, by prompt and number of tokens.
-    embeddings: Vec<((String, usize), PromptEmbeddings)>,
+    embeddings: Vec<((String, usize), Conditioning)>,
 }
 
 impl<'a> Runner<'a> {
@@ -48,17 +47,17 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// [`Error::Model`] when a config or tokenizer is broken.
     pub fn new(
-        files: &'a ModelFiles,
+        model: &'a dyn Model,
         machine: &'a Machine,
         options: &'a Options,
         observer: &'a dyn Observer,
     ) -> Result<Self> {
         Ok(Self {
-            files,
+            model,
             machine,
             options,
             observer,
-            pipeline: Pipeline::open(files, machine.device.clone(), machine.dtype, observer)?,
+            pipeline: Pipeline::open(model, machine.device.clone(), machine.dtype, observer)?,
             speeds: SpeedBook::open(),
             told_of_lost_checkpoint: Cell::new(false),
             told_of_lost_preview: Cell::new(false),
@@ -67,11 +66,18 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// Checks what only the model can say of a picture: whether its steps and mu make a schedule.
+    /// How the model's pixels become latents and tokens.
+    pub fn geometry(&self) -> LatentGeometry {
+        self.pipeline.geometry()
+    }
+
+    /// Checks what only the model can say of a picture: whether its sides are no shorter than a token, and its steps and mu
+    /// make a schedule.
     ///
     /// # Errors
-    /// [`Error::Request`] when they do not.
+    /// [`Error::Request`] when they are, or do not.
     pub fn check(&self, item: &Item) -> Result<()> {
+        self.geometry().check(item.request.size)?;
         self.pipeline.sigmas(&item.request).map(|_| ())
     }
 
@@ -103,7 +109,7 @@ impl<'a> Runner<'a> {
         let planned = Bytes(item.plan.peak_bytes.most());
         Error::Memory {
             what: format!("the device has no room for this picture, planned for {planned} ({error})"),
-            hint: what_fits(self.files, &item.plan, self.machine, self.machine.device.is_cpu()),
+            hint: what_fits(self.model, &item.plan, self.machine, self.machine.device.is_cpu()),
         }
     }
 
@@ -139,19 +145,19 @@ impl<'a> Runner<'a> {
             return None;
         }
         let settings = serde_json::to_value(&item.settings).ok()?;
-        let model = serde_json::to_value(&self.files.identity).ok()?;
+        let model = serde_json::to_value(self.model.identity()).ok()?;
         existing.find(&item.path, &identity::picture_key(&settings, &model))
     }
 
     /// The place of a picture's checkpoint.
     pub(super) fn checkpoint(&self, item: &Item) -> Checkpoint {
-        let key = identity::checkpoint_key(&item.settings, &self.files.identity, self.machine);
+        let key = identity::checkpoint_key(&item.settings, self.model.identity(), self.machine);
         Checkpoint::new(folder_of(&item.path), key)
     }
 
     /// What `coming`'s first picture is told of its prompt. If that is not encoded yet, the prompts of the pictures
     /// behind it are encoded with it, and those before are forgotten.
-    pub(super) fn embeddings(&mut self, coming: &[Waiting<'_>], times: &mut Times) -> Result<PromptEmbeddings> {
+    pub(super) fn embeddings(&mut self, coming: &[Waiting<'_>], times: &mut Times) -> Result<Conditioning> {
         let key = |item: &Item| (item.settings.prompt.clone(), item.settings.max_sequence_length);
         let Some((item, _)) = coming.first() else {
             return Err(Error::request("no picture to encode a prompt for", ""));
@@ -184,10 +190,13 @@ impl<'a> Runner<'a> {
     }
 
     /// Takes the transformer as this picture needs it, loading it where that is not the one at hand.
-    pub(super) fn take_transformer(&mut self, item: &Item, times: &mut Times) -> Result<Transformer> {
+    pub(super) fn take_transformer(&mut self, item: &Item, times: &mut Times) -> Result<Box<dyn Velocity>> {
         let choices = &item.plan.choices;
         match self.transformer.take() {
-            Some((mode, transformer)) if mode == choices.weights => Ok(transformer.with_options(choices.forward)),
+            Some((mode, mut transformer)) if mode == choices.weights => {
+                transformer.set_pieces(choices.forward);
+                Ok(transformer)
+            }
             other => {
                 // It leaves memory before the next comes.
                 drop(other);
@@ -200,7 +209,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Keeps the transformer for the next picture.
-    pub(super) fn keep_transformer(&mut self, item: &Item, transformer: Transformer) {
+    pub(super) fn keep_transformer(&mut self, item: &Item, transformer: Box<dyn Velocity>) {
         self.transformer = Some((item.plan.choices.weights, transformer));
     }
 

@@ -9,8 +9,9 @@ pub mod preview;
 mod sigmas;
 mod spectrum;
 
+pub use crate::models::{SchedulerConfig, TimeShift};
 pub use euler::{After, Denoiser, Progress, State, StepInfo, denoise};
 pub use latents::{pack, unpack};
 pub use noise::{Card, Rng, noise};
-pub use sigmas::{Mu, SchedulerConfig, TimeShift, resolve_mu, sigmas};
+pub use sigmas::{Mu, resolve_mu, sigmas};
 pub use spectrum::spectrum;

@@ -1,97 +1,24 @@
-//! A rough picture from latents without the autoencoder: each latent pixel's colour is a linear map of its 16 channels.
+//! A rough picture from latents without the autoencoder: each latent pixel's colour is a linear map of its channels
+//! ([`RgbFactors`]).
 //!
 //! What a user wants to see in the middle of a run is not the noisy latents but the picture they are heading for: see
 //! [`estimate_clean`].
 
-use serde_json::Value;
-
 use crate::{
-    base::geometry::LATENT_CHANNELS,
     error::{Error, Result},
+    models::RgbFactors,
 };
 
-/// A linear map from latent channels to RGB in [-1, 1]: `rgb = latents · factors + bias`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RgbFactors {
-    /// One row of (red, green, blue) for each latent channel [16, 3].
-    pub factors: [[f32; 3]; LATENT_CHANNELS],
-    /// Colour of latents that are 0: red, green, blue.
-    pub bias: [f32; 3],
-}
-
-impl RgbFactors {
-    /// FLUX.1's. Source: ComfyUI, `comfy/latent_formats.py`, class `Flux`, `latent_rgb_factors` and `latent_rgb_factors_bias`.
-    pub const FLUX: Self = Self {
-        factors: [
-            [-0.0346, 0.0244, 0.0681],
-            [0.0034, 0.0210, 0.0687],
-            [0.0275, -0.0668, -0.0433],
-            [-0.0174, 0.0160, 0.0617],
-            [0.0859, 0.0721, 0.0329],
-            [0.0004, 0.0383, 0.0115],
-            [0.0405, 0.0861, 0.0915],
-            [-0.0236, -0.0185, -0.0259],
-            [-0.0245, 0.0250, 0.1180],
-            [0.1008, 0.0755, -0.0421],
-            [-0.0515, 0.0201, 0.0011],
-            [0.0428, -0.0012, -0.0036],
-            [0.0817, 0.0765, 0.0749],
-            [-0.1264, -0.0522, -0.1103],
-            [-0.0280, -0.0881, -0.0499],
-            [-0.1262, -0.0982, -0.0778],
-        ],
-        bias: [-0.0329, -0.0718, -0.0851],
-    };
-
-    /// The factors that an autoencoder's `config.json` carries: `latent_rgb_factors`, 16 rows of 3, and, 0 where it is missing,
-    /// `latent_rgb_factors_bias`, 3 numbers. `None` where it carries none.
-    ///
-    /// # Errors
-    /// [`Error::Model`] when they are not finite numbers of these shapes.
-    pub fn from_config(config: &Value) -> Result<Option<Self>> {
-        let Some(rows) = config.get("latent_rgb_factors").filter(|value| !value.is_null()) else { return Ok(None) };
-        let factors = rows.as_array().and_then(|rows| rows.iter().map(triple).collect::<Option<Vec<_>>>());
-        let factors = factors.and_then(|rows| rows.try_into().ok()).ok_or_else(|| {
-            wrong_config(&format!("latent_rgb_factors is not {LATENT_CHANNELS} rows of 3 finite numbers"))
-        })?;
-        let bias = match config.get("latent_rgb_factors_bias").filter(|value| !value.is_null()) {
-            Some(bias) => {
-                triple(bias).ok_or_else(|| wrong_config("latent_rgb_factors_bias is not 3 finite numbers"))?
-            }
-            None => [0.0; 3],
-        };
-        Ok(Some(Self { factors, bias }))
-    }
-}
-
-impl Default for RgbFactors {
-    fn default() -> Self {
-        Self::FLUX
-    }
-}
-
-fn triple(value: &Value) -> Option<[f32; 3]> {
-    let numbers = value.as_array()?.iter().map(|number| number.as_f64().map(|x| x as f32));
-    let numbers: Vec<f32> = numbers.collect::<Option<_>>()?;
-    numbers.try_into().ok().filter(|triple: &[f32; 3]| triple.iter().all(|x| x.is_finite()))
-}
-
-fn wrong_config(what: &str) -> Error {
-    Error::model(
-        format!("the autoencoder's config.json: {what}"),
-        "correct it, or remove the key for FLUX's own factors",
-    )
-}
-
-/// Latents [16, h, w], as the pipeline holds them (before the autoencoder's scale and shift are undone), as an RGB8 picture
-/// [h, w, 3]: one pixel for each latent, an eighth of the picture's side.
+/// Latents [C, h, w], as the pipeline holds them (before the autoencoder's scale and shift are undone), as an RGB8 picture
+/// [h, w, 3]: one pixel for each latent.
 ///
 /// # Errors
-/// [`Error::Request`] when `latents` are not 16·h·w numbers.
+/// [`Error::Request`] when `latents` are not C·h·w numbers.
 pub fn preview_rgb(latents: &[f32], h: usize, w: usize, map: &RgbFactors) -> Result<Vec<u8>> {
-    let plane = h.checked_mul(w).filter(|plane| plane.checked_mul(LATENT_CHANNELS) == Some(latents.len()));
+    let channels = map.factors.len();
+    let plane = h.checked_mul(w).filter(|plane| plane.checked_mul(channels) == Some(latents.len()));
     let Some(plane) = plane else {
-        let what = format!("{} latents cannot be [{LATENT_CHANNELS}, {h}, {w}]", latents.len());
+        let what = format!("{} latents cannot be [{channels}, {h}, {w}]", latents.len());
         return Err(Error::request(what, "they belong to another size; give the height and width they were made with"));
     };
     let mut rgb = Vec::with_capacity(3 * plane); // [h, w, 3]
@@ -132,24 +59,24 @@ pub fn estimate_clean(before: &[f32], after: &[f32], t: f64, t_next: f64) -> Res
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
+    use crate::models::flux1::LATENT_RGB;
 
     #[test]
     fn zero_latents_have_the_bias_as_their_colour() {
         // ((-0.0329, -0.0718, -0.0851) + 1) / 2 · 255
-        let rgb = preview_rgb(&[0.0; 32], 1, 2, &RgbFactors::FLUX).expect("fits");
+        let rgb = preview_rgb(&[0.0; 32], 1, 2, &LATENT_RGB).expect("fits");
         assert_eq!(rgb, [123, 118, 117, 123, 118, 117]);
     }
 
     #[test]
     fn each_channel_adds_its_row_at_its_own_pixel() {
-        for (channel, row) in RgbFactors::FLUX.factors.iter().enumerate() {
+        for (channel, row) in LATENT_RGB.factors.iter().enumerate() {
             let mut latents = [0.0; 16 * 6];
             latents[channel * 6 + 4] = 2.0; // row 1, column 1 of [16, 2, 3]
-            let rgb = preview_rgb(&latents, 2, 3, &RgbFactors::FLUX).expect("fits");
-            let value = |i: usize| f64::from(RgbFactors::FLUX.bias[i]) + 2.0 * f64::from(row[i]);
+            let rgb = preview_rgb(&latents, 2, 3, &LATENT_RGB).expect("fits");
+            let value = |i: usize| f64::from(LATENT_RGB.bias[i]) + 2.0 * f64::from(row[i]);
             let expected = [0, 1, 2].map(|i| ((value(i) + 1.0) * 127.5).round() as u8);
             assert_eq!(rgb[12..15], expected, "channel {channel}");
             assert_eq!(rgb[9..12], [123, 118, 117]);
@@ -158,39 +85,20 @@ mod tests {
 
     #[test]
     fn colours_beyond_the_range_are_cut() {
-        let bright = preview_rgb(&[1e9; 16], 1, 1, &RgbFactors { factors: [[1.0, -1.0, 0.0]; 16], bias: [0.0; 3] });
+        let bright =
+            preview_rgb(&[1e9; 16], 1, 1, &RgbFactors { factors: vec![[1.0, -1.0, 0.0]; 16].into(), bias: [0.0; 3] });
         assert_eq!(bright.expect("fits"), [255, 0, 128]);
-        assert_eq!(preview_rgb(&[f32::NAN; 16], 1, 1, &RgbFactors::FLUX).expect("fits"), [0; 3]);
+        assert_eq!(preview_rgb(&[f32::NAN; 16], 1, 1, &LATENT_RGB).expect("fits"), [0; 3]);
     }
 
     #[test]
     fn lengths_that_do_not_fit_are_refused() {
         for (count, h, w) in [(15, 1, 1), (32, 1, 1), (16, 0, 1), (16, usize::MAX, 2)] {
-            assert!(preview_rgb(&vec![0.0; count], h, w, &RgbFactors::FLUX).is_err(), "{count} {h} {w}");
+            assert!(preview_rgb(&vec![0.0; count], h, w, &LATENT_RGB).is_err(), "{count} {h} {w}");
         }
         assert!(estimate_clean(&[0.0; 3], &[0.0; 4], 1.0, 0.5).is_err());
         assert!(estimate_clean(&[0.0; 3], &[0.0; 3], 0.5, 0.5).is_err());
         assert!(estimate_clean(&[0.0; 3], &[0.0; 3], f64::NAN, 0.5).is_err());
-    }
-
-    #[test]
-    fn a_config_may_bring_its_own_factors() {
-        assert_eq!(RgbFactors::from_config(&json!({ "scaling_factor": 0.3611 })).expect("none"), None);
-        let rows = vec![[0.5, 0.0, -0.5]; 16];
-        let found = RgbFactors::from_config(&json!({ "latent_rgb_factors": rows })).expect("reads");
-        assert_eq!(found, Some(RgbFactors { factors: [[0.5, 0.0, -0.5]; 16], bias: [0.0; 3] }));
-        let biased = json!({ "latent_rgb_factors": rows, "latent_rgb_factors_bias": [0.1, 0.2, 0.25] });
-        assert_eq!(RgbFactors::from_config(&biased).expect("reads").map(|f| f.bias), Some([0.1, 0.2, 0.25]));
-        for wrong in [
-            json!({ "latent_rgb_factors": vec![[0.5, 0.0, -0.5]; 4] }),
-            json!({ "latent_rgb_factors": vec![[0.5, 0.0]; 16] }),
-            json!({ "latent_rgb_factors": "many" }),
-            json!({ "latent_rgb_factors": vec![[1e300, 0.0, 0.0]; 16] }),
-            json!({ "latent_rgb_factors": rows, "latent_rgb_factors_bias": 1 }),
-        ] {
-            let error = RgbFactors::from_config(&wrong).expect_err("wrong");
-            assert!(error.to_string().contains("latent_rgb_factors"), "{error}");
-        }
     }
 
     proptest! {

@@ -32,11 +32,12 @@ pub(super) struct Entry {
     pub(super) bytes: Range<usize>,
 }
 
-/// Reads the header of the file whose bytes are `file` (called `path` in messages), tensors in the order of their bytes.
+/// Reads the header of a file of `file_len` bytes (called `path` in messages) that begins with `file`, tensors in the order
+/// of their bytes. Bytes behind the header need not be there.
 ///
 /// # Errors
 /// [`Error::Model`] for anything but a whole, gapless safetensors file.
-pub(super) fn read_header(path: &Path, file: &[u8]) -> Result<Vec<Entry>> {
+pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<Vec<Entry>> {
     let json = header_json(path, file)?;
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let raw = RawHeader::deserialize(&mut deserializer)
@@ -45,7 +46,7 @@ pub(super) fn read_header(path: &Path, file: &[u8]) -> Result<Vec<Entry>> {
     let data = LENGTH_BYTES + json.len();
     let mut entries = raw.0.into_iter().map(|(name, raw)| raw.check(path, name, data)).collect::<Result<Vec<_>>>()?;
     entries.sort_by_key(|entry| (entry.bytes.start, entry.bytes.end));
-    check_cover(path, &entries, data, file.len())?;
+    check_cover(path, &entries, data, file_len)?;
     Ok(entries)
 }
 

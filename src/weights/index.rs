@@ -7,8 +7,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{SafetensorsStore, TensorSource};
-use crate::base::json::read_json;
+use super::{Files, SafetensorsStore, TensorSource};
 use crate::error::{Error, Result};
 
 /// The names a part's weights may have before `.safetensors`: diffusers' and transformers'.
@@ -27,7 +26,11 @@ impl ShardIndex {
     /// # Errors
     /// [`Error::Disk`] when it cannot be read, [`Error::Model`] when it is no index or names something but plain files.
     pub fn read(path: &Path) -> Result<Self> {
-        let index: Self = read_json(path)?;
+        Self::read_among(path, &Files::default())
+    }
+
+    fn read_among(path: &Path, files: &Files) -> Result<Self> {
+        let index: Self = files.read_json(path)?;
         if index.weight_map.is_empty() {
             let what = format!("{} lists no tensor", path.display());
             return Err(Error::model(what, "delete it and fetch the model again"));
@@ -57,8 +60,9 @@ enum Layout {
     Single(PathBuf),
 }
 
-fn layout(folder: &Path) -> Option<Layout> {
-    let file = |stem: &str, ending: &str| Some(folder.join(format!("{stem}{ending}"))).filter(|path| path.is_file());
+fn layout(folder: &Path, files: &Files) -> Option<Layout> {
+    let file =
+        |stem: &str, ending: &str| Some(folder.join(format!("{stem}{ending}"))).filter(|path| files.is_file(path));
     let sharded = || STEMS.iter().find_map(|stem| file(stem, ".safetensors.index.json")).map(Layout::Sharded);
     let single = || STEMS.iter().find_map(|stem| file(stem, ".safetensors")).map(Layout::Single);
     sharded().or_else(single)
@@ -69,9 +73,10 @@ fn layout(folder: &Path) -> Option<Layout> {
 /// # Errors
 /// [`Error::Model`] when there is neither an index nor a single file, or when the index names a missing file.
 pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    match layout(folder) {
+    let files = &Files::default();
+    match layout(folder, files) {
         Some(Layout::Single(path)) => Ok(vec![path]),
-        Some(Layout::Sharded(path)) => shard_files(folder, &path, &ShardIndex::read(&path)?),
+        Some(Layout::Sharded(path)) => shard_files(folder, &path, &ShardIndex::read(&path)?, files),
         None => Err(no_weights(folder)),
     }
 }
@@ -81,11 +86,18 @@ pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// As [`weight_files`] and [`SafetensorsStore::open`]; and when a shard lacks a tensor its index promises.
 pub fn open_folder(folder: &Path) -> Result<SafetensorsStore> {
-    let Some(Layout::Sharded(path)) = layout(folder) else {
-        return SafetensorsStore::open(&weight_files(folder)?);
+    open_folder_among(folder, &Files::default())
+}
+
+/// [`open_folder`] where some files may be known before they are here.
+pub(super) fn open_folder_among(folder: &Path, files: &Files) -> Result<SafetensorsStore> {
+    let path = match layout(folder, files) {
+        Some(Layout::Single(path)) => return files.open(&[path]),
+        Some(Layout::Sharded(path)) => path,
+        None => return Err(no_weights(folder)),
     };
-    let index = ShardIndex::read(&path)?;
-    let store = SafetensorsStore::open(&shard_files(folder, &path, &index)?)?;
+    let index = ShardIndex::read_among(&path, files)?;
+    let store = files.open(&shard_files(folder, &path, &index, files)?)?;
     for (name, shard) in &index.weight_map {
         if store.file_of(name) != Some(folder.join(shard).as_path()) {
             let found = if store.shape(name).is_some() { "it is in another file" } else { "no file has it" };
@@ -96,9 +108,9 @@ pub fn open_folder(folder: &Path) -> Result<SafetensorsStore> {
     Ok(store)
 }
 
-fn shard_files(folder: &Path, index_path: &Path, index: &ShardIndex) -> Result<Vec<PathBuf>> {
+fn shard_files(folder: &Path, index_path: &Path, index: &ShardIndex, files: &Files) -> Result<Vec<PathBuf>> {
     let shards = index.shards();
-    let missing: Vec<_> = shards.iter().filter(|name| !folder.join(name).is_file()).copied().collect();
+    let missing: Vec<_> = shards.iter().filter(|name| !files.is_file(&folder.join(name))).copied().collect();
     if !missing.is_empty() {
         let (found, all) = (missing.len(), shards.len());
         let what = format!("{} names {all} shards, {found} missing: {}", index_path.display(), missing.join(", "));

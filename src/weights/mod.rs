@@ -1,6 +1,7 @@
 //! Where tensors come from: safetensors files behind a memory map, under the names and shapes a model asks for.
 
 mod convert;
+mod files;
 mod header;
 mod index;
 mod magic;
@@ -15,8 +16,9 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, Result};
 use upload::Upload;
 
+pub use files::{Ahead, Files};
 pub use index::{STEMS, ShardIndex, open_folder, weight_files};
-pub use renamed::{Part, Renamed};
+pub use renamed::{Cut, Renamed};
 pub use store::SafetensorsStore;
 
 /// A place that holds tensors by name.

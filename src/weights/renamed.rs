@@ -11,9 +11,9 @@ use candle_core::{DType, Device, Tensor};
 use super::{TensorSource, no_tensor};
 use crate::error::Result;
 
-/// Which part of a stored tensor a name stands for.
+/// What of a stored tensor a name stands for.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Part {
+pub enum Cut {
     /// All of it.
     Whole,
     /// These rows (its first dimension).
@@ -27,14 +27,24 @@ pub enum Part {
 /// A source under other names.
 pub struct Renamed {
     inner: Arc<dyn TensorSource>,
-    /// New name -> (stored name, part).
-    table: BTreeMap<String, (String, Part)>,
+    /// New name -> (stored name, what of it).
+    table: BTreeMap<String, (String, Cut)>,
 }
 
 impl Renamed {
-    /// Gives `inner` the names of `table`: new name, stored name, part.
-    pub fn new(inner: Arc<dyn TensorSource>, table: impl IntoIterator<Item = (String, String, Part)>) -> Self {
-        Self { inner, table: table.into_iter().map(|(new, stored, part)| (new, (stored, part))).collect() }
+    /// Gives `inner` the names of `table`: new name, stored name, what of it.
+    pub fn new(inner: Arc<dyn TensorSource>, table: impl IntoIterator<Item = (String, String, Cut)>) -> Self {
+        Self { inner, table: table.into_iter().map(|(new, stored, cut)| (new, (stored, cut))).collect() }
+    }
+
+    /// Names every stored tensor below `prefix` that `names` knows.
+    pub fn by(inner: &Arc<dyn TensorSource>, prefix: &str, names: impl Fn(&str) -> Option<Vec<(String, Cut)>>) -> Self {
+        let mut table = Vec::new();
+        for stored in inner.names() {
+            let Some(new_names) = stored.strip_prefix(prefix).and_then(&names) else { continue };
+            table.extend(new_names.into_iter().map(|(new, cut)| (new, stored.clone(), cut)));
+        }
+        Self::new(Arc::clone(inner), table)
     }
 
     /// The names below `prefix`, without it.
@@ -42,7 +52,7 @@ impl Renamed {
         let names = inner.names();
         let table = names
             .into_iter()
-            .filter_map(|stored| Some((stored.strip_prefix(prefix)?.to_owned(), stored.clone(), Part::Whole)));
+            .filter_map(|stored| Some((stored.strip_prefix(prefix)?.to_owned(), stored.clone(), Cut::Whole)));
         Self::new(inner, table.collect::<Vec<_>>())
     }
 
@@ -52,12 +62,12 @@ impl Renamed {
         self.inner.names().into_iter().filter(|name| !used.contains(name.as_str())).collect()
     }
 
-    /// The stored name a name stands for, and which part.
-    pub fn stored(&self, name: &str) -> Option<(&str, &Part)> {
-        self.table.get(name).map(|(stored, part)| (stored.as_str(), part))
+    /// The stored name a name stands for, and what of it.
+    pub fn stored(&self, name: &str) -> Option<(&str, &Cut)> {
+        self.table.get(name).map(|(stored, cut)| (stored.as_str(), cut))
     }
 
-    fn entry(&self, name: &str) -> Result<(&str, &Part)> {
+    fn entry(&self, name: &str) -> Result<(&str, &Cut)> {
         self.stored(name).ok_or_else(|| no_tensor(&self.describe(), name, None))
     }
 
@@ -70,28 +80,28 @@ impl Renamed {
 
 impl TensorSource for Renamed {
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        let (stored, part) = self.stored(name)?;
+        let (stored, cut) = self.stored(name)?;
         let mut shape = self.inner.shape(stored)?;
-        match part {
-            Part::Whole | Part::SwappedHalves => {}
-            Part::Rows(rows) => *shape.first_mut()? = rows.len(),
-            Part::Matrix => shape.truncate(2),
+        match cut {
+            Cut::Whole | Cut::SwappedHalves => {}
+            Cut::Rows(rows) => *shape.first_mut()? = rows.len(),
+            Cut::Matrix => shape.truncate(2),
         }
         Some(shape)
     }
 
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        let (stored, part) = self.entry(name)?;
-        match part {
-            Part::Whole => self.inner.load(stored, dtype, device),
-            Part::Rows(rows) => self.inner.load_rows(stored, rows.clone(), dtype, device),
-            Part::SwappedHalves => {
+        let (stored, cut) = self.entry(name)?;
+        match cut {
+            Cut::Whole => self.inner.load(stored, dtype, device),
+            Cut::Rows(rows) => self.inner.load_rows(stored, rows.clone(), dtype, device),
+            Cut::SwappedHalves => {
                 let rows = self.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(0);
                 let second = self.inner.load_rows(stored, rows / 2..rows, dtype, device)?;
                 let first = self.inner.load_rows(stored, 0..rows / 2, dtype, device)?;
                 Ok(Tensor::cat(&[second, first], 0)?)
             }
-            Part::Matrix => {
+            Cut::Matrix => {
                 let shape = self.shape(name).unwrap_or_default();
                 Ok(self.inner.load(stored, dtype, device)?.reshape(shape)?) // [C, D]
             }
@@ -100,8 +110,8 @@ impl TensorSource for Renamed {
 
     fn load_rows(&self, name: &str, rows: Range<usize>, dtype: DType, device: &Device) -> Result<Tensor> {
         match self.entry(name)? {
-            (stored, Part::Whole) => self.inner.load_rows(stored, rows, dtype, device),
-            (stored, Part::Rows(own)) if rows.start <= rows.end && rows.end <= own.len() => {
+            (stored, Cut::Whole) => self.inner.load_rows(stored, rows, dtype, device),
+            (stored, Cut::Rows(own)) if rows.start <= rows.end && rows.end <= own.len() => {
                 self.inner.load_rows(stored, own.start + rows.start..own.start + rows.end, dtype, device)
             }
             _ => Ok(self.load(name, dtype, device)?.narrow(0, rows.start, rows.len())?),
@@ -117,10 +127,10 @@ impl TensorSource for Renamed {
     }
 
     fn bytes(&self, name: &str) -> Option<u64> {
-        let (stored, part) = self.stored(name)?;
+        let (stored, cut) = self.stored(name)?;
         let bytes = self.inner.bytes(stored)?;
-        match part {
-            Part::Rows(rows) => {
+        match cut {
+            Cut::Rows(rows) => {
                 let all = *self.inner.shape(stored)?.first()? as u64;
                 Some(bytes / all.max(1) * rows.len() as u64)
             }

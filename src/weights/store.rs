@@ -13,7 +13,7 @@ use memmap2::Mmap;
 use safetensors::Dtype;
 
 use super::{
-    TensorSource, convert,
+    Ahead, Files, TensorSource, convert,
     header::{Entry, read_header},
     no_tensor,
 };
@@ -41,15 +41,17 @@ struct Shard {
 enum Bytes {
     Mapped(Mmap),
     Held(Cow<'static, [u8]>),
+    /// Not here yet, beyond the header.
+    Awaited,
 }
 
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
+impl Bytes {
+    /// The bytes, where they are here.
+    fn here(&self) -> Option<&[u8]> {
         match self {
-            Self::Mapped(map) => map,
-            Self::Held(bytes) => bytes,
+            Self::Mapped(map) => Some(map),
+            Self::Held(bytes) => Some(bytes),
+            Self::Awaited => None,
         }
     }
 }
@@ -76,8 +78,22 @@ impl SafetensorsStore {
     /// [`Error::Disk`] when a file cannot be opened, [`Error::Model`] when it is not a whole safetensors file or two
     /// files hold a tensor of the same name.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
+        Self::open_among(paths, &Files::default())
+    }
+
+    /// [`SafetensorsStore::open`] where some files may be known before they are here.
+    pub(super) fn open_among(paths: &[PathBuf], files: &Files) -> Result<Self> {
         let mut store = Self { shards: Vec::new(), index: HashMap::new() };
         for path in paths {
+            if let Some(ahead) = files.ahead(path) {
+                let (bytes, file_len) = match ahead {
+                    Ahead::Whole(bytes) => (bytes, bytes.len()),
+                    // What would not fit an address could not be mapped either.
+                    Ahead::Header { bytes, file_bytes } => (bytes, usize::try_from(*file_bytes).unwrap_or(usize::MAX)),
+                };
+                store.add(path.clone(), Bytes::Awaited, read_header(path, bytes, file_len)?)?;
+                continue;
+            }
             let file = File::open(path).map_err(|e| Error::disk("cannot open", path, e))?;
             let metadata = file.metadata().map_err(|e| Error::disk("cannot read", path, e))?;
             if metadata.is_dir() {
@@ -91,7 +107,8 @@ impl SafetensorsStore {
                 // SAFETY: the map is read-only; a file that another process truncates meanwhile ends this one with SIGBUS.
                 Bytes::Mapped(unsafe { Mmap::map(&file) }.map_err(|e| Error::disk("cannot map", path, e))?)
             };
-            store.add(path.clone(), bytes)?;
+            let entries = entries_of(path, &bytes)?;
+            store.add(path.clone(), bytes, entries)?;
         }
         Ok(store)
     }
@@ -102,13 +119,15 @@ impl SafetensorsStore {
     /// [`Error::Model`] when it is not a whole safetensors file.
     pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
         let mut store = Self { shards: Vec::new(), index: HashMap::new() };
-        store.add(PathBuf::from(name), Bytes::Held(bytes.into()))?;
+        let (path, bytes) = (PathBuf::from(name), Bytes::Held(bytes.into()));
+        let entries = entries_of(&path, &bytes)?;
+        store.add(path, bytes, entries)?;
         Ok(store)
     }
 
-    fn add(&mut self, path: PathBuf, bytes: Bytes) -> Result<()> {
+    fn add(&mut self, path: PathBuf, bytes: Bytes, entries: Vec<Entry>) -> Result<()> {
         let shard = self.shards.len();
-        for Entry { name, dtype, shape, bytes } in read_header(&path, &bytes)? {
+        for Entry { name, dtype, shape, bytes } in entries {
             let place = Place { shard, dtype, shape, bytes };
             if let Some(first) = self.index.insert(name.clone(), place) {
                 let other = self.shards[first.shard].path.display();
@@ -154,8 +173,12 @@ impl SafetensorsStore {
         (dtype, device): (DType, &Device),
     ) -> Result<Tensor> {
         let path = self.shards[place.shard].path.display();
+        let Some(bytes) = self.shards[place.shard].bytes.here() else {
+            let what = format!("{path}: only the header is here, not the numbers of tensor {name}");
+            return Err(Error::model(what, "fetch the model first"));
+        };
         // The header's reader has checked that every range lies in its file.
-        let bytes = self.shards[place.shard].bytes.get(range).unwrap_or_default();
+        let bytes = bytes.get(range).unwrap_or_default();
         convert::tensor(bytes, place.dtype, scale, shape, dtype, device).map_err(|e| match e {
             Error::Model { what, hint } => Error::model(format!("{path}: tensor {name}: {what}"), hint),
             other => other,
@@ -169,6 +192,11 @@ impl SafetensorsStore {
             advise_range(map, &place.bytes, advice);
         }
     }
+}
+
+fn entries_of(path: &Path, bytes: &Bytes) -> Result<Vec<Entry>> {
+    let bytes = bytes.here().unwrap_or_default();
+    read_header(path, bytes, bytes.len())
 }
 
 #[cfg(unix)]

@@ -65,7 +65,7 @@ fn an_existing_file_is_kept_unless_it_may_be_overwritten() {
 fn latents_are_saved_as_safetensors() {
     let place = Place::new();
     place.small(&["-o", "x.png", "--save-latents", "x.safetensors"]).succeeds();
-    let latents = load_latents(&place.path("x.safetensors")).expect("latents");
+    let latents = load_latents(&place.path("x.safetensors"), 64).expect("latents");
     assert_eq!(latents.dims(), [1, 16, 64]);
     place.small(&["-o", "y.png", "--save-latents", "x.safetensors", "-v"]).succeeds().tells(&["x_2.safetensors"]);
 }

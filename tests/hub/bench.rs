@@ -11,7 +11,7 @@ use dype::{
     Error,
     base::progress::{Event, Observer, Silent},
     hub::{DownloadPlan, Hub, HubModel, HubSettings},
-    models::flux1::FluxFiles,
+    models::{BUILT_IN, RepositoryFiles},
 };
 
 use crate::hub_server::{HubServer, HubServerBuilder, REPO};
@@ -118,7 +118,7 @@ impl Bench {
 
     pub fn plan_of(&self, model: &str, observer: &dyn Observer) -> Result<DownloadPlan, Error> {
         let model: HubModel = model.parse()?;
-        Hub::new(self.settings.clone()).plan(&model, &FluxFiles::all(), observer)
+        Hub::new(self.settings.clone()).plan(&model, &RepositoryFiles::without(&BUILT_IN, |_| false), observer)
     }
 
     pub fn plan(&self) -> DownloadPlan {

@@ -13,21 +13,26 @@ use candle_core::{DType, Device, Tensor};
 use dype::{
     Error, Result,
     base::json::read_json,
-    models::flux1::FluxConfig,
+    models::ModelRequest,
+    models::flux1::{Flux1, FluxConfig, LATENTS},
     models::parts::kl::VaeConfig,
-    models::{ModelFiles, ModelPart, ModelRequest},
+    models::parts::{Autoencoder, ModelPart},
     weights::TensorSource,
 };
 
 use super::fixture;
 
 /// The real FLUX.1-dev by its dimensions, names and shapes; the text encoders are tiny-flux's.
-pub fn flux1() -> ModelFiles {
-    let tiny = ModelFiles::resolve(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+pub fn flux1() -> Flux1 {
+    let tiny = super::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
     let source = |part| Arc::new(ManifestSource::diffusers(part));
-    ModelFiles {
+    Flux1 {
         transformer: ModelPart { config: FluxConfig::flux1_dev(), source: source("transformer") },
-        vae: ModelPart { config: VaeConfig::flux1(), source: source("vae") },
+        vae: Autoencoder {
+            part: ModelPart { config: VaeConfig::flux1(), source: source("vae") },
+            latent_rgb: None,
+            geometry: LATENTS,
+        },
         ..tiny
     }
 }

@@ -32,6 +32,12 @@ pub fn tiny_flux() -> tempfile::TempDir {
     folder
 }
 
+/// FLUX.1's parts as this request finds them.
+pub fn flux1(request: &dype::models::ModelRequest) -> dype::Result<dype::models::flux1::Flux1> {
+    let (_, found) = dype::models::Registry::default().find(request)?;
+    dype::models::flux1::Flux1::open(found)
+}
+
 /// A safetensors file of this header and this many zero bytes.
 pub fn safetensors(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();

@@ -7,7 +7,7 @@ const CARD: (DeviceKind, DType) = (DeviceKind::Cuda { capability: (9, 0) }, DTyp
 const GB: u64 = 1_000_000_000;
 
 fn size(side_px: usize) -> LatentSize {
-    ImageSize::new(side_px, side_px).expect("a size").tokens().latents()
+    LATENTS.latents(LATENTS.tokens(ImageSize::new(side_px, side_px).expect("a size")))
 }
 
 fn tiny_config() -> VaeConfig {

@@ -135,7 +135,7 @@ fn large_pictures_are_the_same_at_every_band_height() {
 fn a_single_files_encoder_is_the_folders() {
     let (config, weights) = tiny();
     let file = SafetensorsStore::open(&[fixture("tiny-bfl/ae.safetensors")]).expect("the fixture opens");
-    let names = dype::models::flux1::bfl::vae(Arc::new(file)).expect("an autoencoder");
+    let names = dype::models::parts::vae_names::vae(Arc::new(file)).expect("an autoencoder");
     let single = Weights::new(Arc::new(names), DType::F32, Device::Cpu);
     let size = LatentSize { height: 3, width: 2 };
     let [folder, single] = [weights, single].map(|weights| {

@@ -19,6 +19,7 @@ use dype::{
     base::geometry::{ImageSize, LatentSize},
     base::json::read_json,
     base::progress::{Event, Observer, Silent, Stage},
+    models::flux1::LATENTS,
     models::parts::kl::{Banding, Decoder, Encoder, Keep, Side, VaeConfig, Ways, cost},
     weights::{SafetensorsStore, TensorSource, Weights},
 };

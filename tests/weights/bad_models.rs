@@ -2,20 +2,17 @@
 
 use std::{fs, path::Path};
 
-use dype::{
-    Result,
-    models::{ModelFiles, ModelRequest},
-};
+use dype::{Result, models::ModelRequest, models::flux1::Flux1};
 use serde_json::Value;
 
-use crate::{file, fixture, refused, refused_with, tiny_flux};
+use crate::{file, fixture, flux1, models::with_the_rest_of_tiny_flux, refused, refused_with, tiny_flux};
 
-fn resolve(path: &Path) -> Result<ModelFiles> {
-    ModelFiles::resolve(&ModelRequest::new(path))
+fn resolve(path: &Path) -> Result<Flux1> {
+    flux1(&ModelRequest::new(path))
 }
 
 /// tiny-flux with one value of one config changed.
-fn with_config(config: &str, key: &str, value: Value) -> Result<ModelFiles> {
+fn with_config(config: &str, key: &str, value: Value) -> Result<Flux1> {
     let model = tiny_flux();
     let path = model.path().join(config);
     let mut json: Value = serde_json::from_str(&fs::read_to_string(&path).expect("config")).expect("json");
@@ -28,7 +25,7 @@ fn with_config(config: &str, key: &str, value: Value) -> Result<ModelFiles> {
 type Tensors<'a> = &'a [(&'a str, &'a [usize])];
 
 /// A single file whose tensors have these names and shapes, one byte each.
-fn single(names: Tensors) -> Result<ModelFiles> {
+fn single(names: Tensors) -> Result<Flux1> {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("model.safetensors");
     let mut at = 0;
@@ -47,9 +44,8 @@ fn single(names: Tensors) -> Result<ModelFiles> {
 #[test]
 fn a_path_to_nothing_is_refused() {
     refused_with(resolve(Path::new("/nowhere/at/all")), &["no file or folder /nowhere/at/all", "owner/name"]);
-    let mut request = ModelRequest::new(fixture("tiny-flux"));
-    request.vae = Some("/nowhere/ae.safetensors".into());
-    refused_with(ModelFiles::resolve(&request), &["/nowhere/ae.safetensors"]);
+    let request = ModelRequest::new(fixture("tiny-flux")).with("vae", "/nowhere/ae.safetensors");
+    refused_with(flux1(&request), &["/nowhere/ae.safetensors"]);
 }
 
 #[test]
@@ -179,17 +175,15 @@ fn dimensions_that_do_not_fit_are_refused() {
 /// A latent of 4 channels, as Stable Diffusion's: the autoencoder is whole, but not this model's.
 #[test]
 fn parts_of_different_models_are_refused() {
-    let mut request = ModelRequest::new(fixture("tiny-flux"));
-    request.text_encoder = Some(fixture("tiny-flux/text_encoder_2/model.safetensors"));
-    refused_with(ModelFiles::resolve(&request), &["its model_type is t5, not clip_text_model", "--text-encoder"]);
-    request.text_encoder = None;
-    request.vae = Some(fixture("tiny-bfl/flux1-tiny.safetensors"));
-    refused_with(ModelFiles::resolve(&request), &["not an autoencoder", "a FLUX transformer", "--vae"]);
-    request.vae = Some(fixture("tiny-flux/tokenizer"));
-    refused_with(ModelFiles::resolve(&request), &["--vae", "folder without config.json"]);
-    request.vae = None;
-    request.tokenizer_2 = Some(fixture("tiny-flux/tokenizer"));
-    refused_with(ModelFiles::resolve(&request), &["--tokenizer-2", "looked for tokenizer.json"]);
+    let with = |part: &str, path: &str| ModelRequest::new(fixture("tiny-flux")).with(part, fixture(path));
+    let request = with("text_encoder", "tiny-flux/text_encoder_2/model.safetensors");
+    refused_with(flux1(&request), &["its model_type is t5, not clip_text_model", "--text-encoder"]);
+    let request = with("vae", "tiny-bfl/flux1-tiny.safetensors");
+    refused_with(flux1(&request), &["not an autoencoder", "a FLUX transformer", "--vae"]);
+    let request = with("vae", "tiny-flux/tokenizer");
+    refused_with(flux1(&request), &["--vae", "folder without config.json"]);
+    let request = with("tokenizer_2", "tiny-flux/tokenizer");
+    refused_with(flux1(&request), &["--tokenizer-2", "looked for tokenizer.json"]);
 }
 
 #[test]
@@ -257,9 +251,8 @@ fn a_fill_model_as_a_single_file_is_recognised() {
     let wide = candle_core::Tensor::zeros((128, 384), candle_core::DType::BF16, &device).expect("zeros");
     tensors.insert("img_in.weight".into(), wide);
     candle_core::safetensors::save(&tensors, &path).expect("written");
-    let mut request = ModelRequest::new(&path);
-    request.companion = Some(fixture("tiny-flux"));
-    refused_with(ModelFiles::resolve(&request), &["fill.safetensors", "384 channels", "FLUX.1 Fill"]);
+    let request = with_the_rest_of_tiny_flux(ModelRequest::new(&path));
+    refused_with(flux1(&request), &["fill.safetensors", "384 channels", "FLUX.1 Fill"]);
 }
 
 #[test]

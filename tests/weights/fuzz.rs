@@ -4,7 +4,7 @@ use std::fs;
 
 use candle_core::{DType, Device};
 use dype::{
-    models::{ModelFiles, ModelRequest},
+    models::ModelRequest,
     weights::{SafetensorsStore, ShardIndex, TensorSource, open_folder},
 };
 use proptest::prelude::*;
@@ -136,6 +136,6 @@ proptest! {
             config[pick.get(&keys).as_str()] = value;
         }
         fs::write(&path, config.to_string()).expect("written");
-        let _ = ModelFiles::resolve(&ModelRequest::new(model.path()));
+        let _ = crate::flux1(&ModelRequest::new(model.path()));
     }
 }

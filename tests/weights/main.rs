@@ -11,7 +11,7 @@ mod names;
 mod store;
 
 use dype::{Error, Result};
-use support::{copy_folder, fixture, manifest, safetensors as file, tiny_flux};
+use support::{copy_folder, fixture, flux1, manifest, safetensors as file, tiny_flux};
 
 /// The message and the hint of an error about a model, with exit code 1.
 fn refused<T>(result: Result<T>) -> (String, String) {

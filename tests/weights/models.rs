@@ -3,14 +3,17 @@
 use std::fs;
 
 use candle_core::{DType, Device};
-use dype::{
-    base::json::read_json,
-    models::flux1::FluxConfig,
-    models::parts::kl::VaeConfig,
-    models::{ModelFiles, ModelRequest},
-};
+use dype::{base::json::read_json, models::ModelRequest, models::flux1::FluxConfig, models::parts::kl::VaeConfig};
 
-use crate::{copy_folder, fixture, tiny_flux};
+use crate::{copy_folder, fixture, flux1, tiny_flux};
+
+/// The other parts of a single file's model, from tiny-flux, whose folder stands for each part in it.
+pub fn with_the_rest_of_tiny_flux(request: ModelRequest) -> ModelRequest {
+    let parts = ["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"];
+    let request = parts.iter().fold(request, |request, part| request.with(part, fixture("tiny-flux")));
+    let beside = request.model.with_file_name("ae.safetensors").is_file();
+    if beside { request } else { request.with("vae", fixture("tiny-flux")) }
+}
 
 fn tiny_config() -> FluxConfig {
     read_json(&fixture("tiny-flux/transformer/config.json")).expect("config")
@@ -23,9 +26,9 @@ fn tiny_vae() -> VaeConfig {
 #[test]
 fn a_folder_gives_every_part() {
     let request = ModelRequest::new(fixture("tiny-flux"));
-    let model = ModelFiles::resolve(&request).expect("resolves");
+    let model = flux1(&request).expect("resolves");
     assert_eq!(model.transformer.config, tiny_config());
-    assert_eq!(model.vae.config, tiny_vae());
+    assert_eq!(model.vae.part.config, tiny_vae());
     assert!(!model.is_schnell());
     assert_eq!(model.tokenizer, fixture("tiny-flux/tokenizer"));
     assert_eq!(model.tokenizer_2, fixture("tiny-flux/tokenizer_2"));
@@ -44,12 +47,11 @@ fn a_folder_gives_every_part() {
 
 #[test]
 fn a_single_file_finds_its_autoencoder_beside_it_and_the_rest_in_a_folder() {
-    let mut request = ModelRequest::new(fixture("tiny-bfl/flux1-tiny.safetensors"));
-    request.companion = Some(fixture("tiny-flux"));
-    let model = ModelFiles::resolve(&request).expect("resolves");
+    let request = with_the_rest_of_tiny_flux(ModelRequest::new(fixture("tiny-bfl/flux1-tiny.safetensors")));
+    let model = flux1(&request).expect("resolves");
     assert_eq!(model.transformer.config, tiny_config());
-    assert_eq!(model.vae.config, tiny_vae());
-    assert!(model.vae.source.describe().ends_with("ae.safetensors"));
+    assert_eq!(model.vae.part.config, tiny_vae());
+    assert!(model.vae.part.source.describe().ends_with("ae.safetensors"));
     assert_eq!(model.tokenizer, fixture("tiny-flux/tokenizer"));
     assert_eq!(model.identity.layout, "single-file");
 }
@@ -59,16 +61,14 @@ fn a_single_file_takes_its_parts_from_flags() {
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join("flux1-tiny.safetensors");
     fs::copy(fixture("tiny-bfl/flux1-tiny.safetensors"), &file).expect("copy");
-    let request = ModelRequest {
-        vae: Some(fixture("tiny-bfl/ae.safetensors")),
-        text_encoder: Some(fixture("tiny-flux/text_encoder/model.safetensors")),
-        text_encoder_2: Some(fixture("tiny-flux/text_encoder_2")),
+    let request = ModelRequest::new(&file)
+        .with("vae", fixture("tiny-bfl/ae.safetensors"))
+        .with("text_encoder", fixture("tiny-flux/text_encoder/model.safetensors"))
+        .with("text_encoder_2", fixture("tiny-flux/text_encoder_2"))
         // A whole model's folder stands for the part in it.
-        tokenizer: Some(fixture("tiny-flux")),
-        tokenizer_2: Some(fixture("tiny-flux/tokenizer_2/tokenizer.json")),
-        ..ModelRequest::new(&file)
-    };
-    let model = ModelFiles::resolve(&request).expect("resolves");
+        .with("tokenizer", fixture("tiny-flux"))
+        .with("tokenizer_2", fixture("tiny-flux/tokenizer_2/tokenizer.json"));
+    let model = flux1(&request).expect("resolves");
     assert_eq!(model.scheduler, None);
     assert_eq!(model.tokenizer, fixture("tiny-flux/tokenizer"));
     assert_eq!(model.tokenizer_2, fixture("tiny-flux/tokenizer_2/tokenizer.json"));
@@ -78,9 +78,9 @@ fn a_single_file_takes_its_parts_from_flags() {
 #[test]
 fn either_file_of_a_tokenizer_stands_for_its_folder() {
     for file in ["vocab.json", "merges.txt"] {
-        let mut request = ModelRequest::new(fixture("tiny-flux"));
-        request.tokenizer = Some(fixture("tiny-flux/tokenizer").join(file));
-        assert_eq!(ModelFiles::resolve(&request).expect("resolves").tokenizer, fixture("tiny-flux/tokenizer"));
+        let request =
+            ModelRequest::new(fixture("tiny-flux")).with("tokenizer", fixture("tiny-flux/tokenizer").join(file));
+        assert_eq!(flux1(&request).expect("resolves").tokenizer, fixture("tiny-flux/tokenizer"));
     }
 }
 
@@ -89,8 +89,7 @@ fn either_file_of_a_tokenizer_stands_for_its_folder() {
 fn a_single_file_inside_a_model_folder_is_complete() {
     let folder = tiny_flux();
     copy_folder(&fixture("tiny-bfl"), folder.path());
-    let model =
-        ModelFiles::resolve(&ModelRequest::new(folder.path().join("flux1-tiny.safetensors"))).expect("resolves");
+    let model = flux1(&ModelRequest::new(folder.path().join("flux1-tiny.safetensors"))).expect("resolves");
     assert_eq!(
         model.text_encoder.source.describe(),
         folder.path().join("text_encoder/model.safetensors").display().to_string()
@@ -113,15 +112,13 @@ fn an_all_in_one_file_needs_only_tokenizers() {
         tensors.extend(part.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
     }
     candle_core::safetensors::save(&tensors, &file).expect("writes");
-    let request = ModelRequest {
+    let request = ModelRequest::new(&file)
         // CLIP's head count cannot be told from a width of 32, so it comes with its config.
-        text_encoder: Some(fixture("tiny-flux/text_encoder")),
-        tokenizer: Some(fixture("tiny-flux/tokenizer")),
-        tokenizer_2: Some(fixture("tiny-flux/tokenizer_2")),
-        ..ModelRequest::new(&file)
-    };
-    let model = ModelFiles::resolve(&request).expect("resolves");
-    assert_eq!((&model.transformer.config, &model.vae.config), (&tiny_config(), &tiny_vae()));
+        .with("text_encoder", fixture("tiny-flux/text_encoder"))
+        .with("tokenizer", fixture("tiny-flux/tokenizer"))
+        .with("tokenizer_2", fixture("tiny-flux/tokenizer_2"));
+    let model = flux1(&request).expect("resolves");
+    assert_eq!((&model.transformer.config, &model.vae.part.config), (&tiny_config(), &tiny_vae()));
     let t5: serde_json::Value = read_json(&fixture("tiny-flux/text_encoder_2/config.json")).expect("config");
     for (key, value) in model.text_encoder_2.config.as_object().expect("an object") {
         assert_eq!(t5.get(key), Some(value), "{key}");
@@ -130,12 +127,11 @@ fn an_all_in_one_file_needs_only_tokenizers() {
 
 #[test]
 fn an_override_replaces_a_part_of_a_folder() {
-    let mut request = ModelRequest::new(fixture("tiny-flux"));
-    request.vae = Some(fixture("tiny-bfl/ae.safetensors"));
+    let mut request = ModelRequest::new(fixture("tiny-flux")).with("vae", fixture("tiny-bfl/ae.safetensors"));
     request.name = Some(("tiny/flux".into(), "abc123".into()));
-    let model = ModelFiles::resolve(&request).expect("resolves");
-    assert!(model.vae.source.describe().ends_with("ae.safetensors"));
-    assert_eq!(model.vae.config, tiny_vae());
+    let model = flux1(&request).expect("resolves");
+    assert!(model.vae.part.source.describe().ends_with("ae.safetensors"));
+    assert_eq!(model.vae.part.config, tiny_vae());
     let identity = serde_json::to_value(&model.identity).expect("json");
     assert_eq!(identity["model"], "tiny/flux");
     assert_eq!(identity["revision"], "abc123");
@@ -151,9 +147,8 @@ fn a_file_without_guidance_is_schnell() {
         candle_core::safetensors::load(fixture("tiny-bfl/flux1-tiny.safetensors"), &Device::Cpu).expect("loads");
     tensors.retain(|name, _| !name.starts_with("guidance_in."));
     candle_core::safetensors::save(&tensors, &file).expect("writes");
-    let mut request = ModelRequest::new(&file);
-    request.companion = Some(fixture("tiny-flux"));
-    let model = ModelFiles::resolve(&request).expect("resolves");
+    let request = with_the_rest_of_tiny_flux(ModelRequest::new(&file));
+    let model = flux1(&request).expect("resolves");
     assert!(model.is_schnell());
     assert!(model.transformer.source.shape("x_embedder.weight").is_some());
 }

@@ -9,9 +9,9 @@ use dype::{
     models::parts::kl::VaeConfig,
     models::{
         flux1::bfl,
-        parts::{ClipConfig, T5Config, text_names},
+        parts::{ClipConfig, T5Config, text_names, vae_names},
     },
-    weights::{Part, Renamed, SafetensorsStore, TensorSource, open_folder},
+    weights::{Cut, Renamed, SafetensorsStore, TensorSource, open_folder},
 };
 
 use crate::{fixture, manifest::ManifestSource};
@@ -43,7 +43,7 @@ fn the_real_single_file_transformer_answers_to_diffusers_names() {
 #[test]
 fn the_real_single_file_autoencoder_answers_to_diffusers_names() {
     let file = Arc::new(ManifestSource::single_file("ae.safetensors"));
-    let renamed = bfl::vae(file.clone()).expect("an autoencoder");
+    let renamed = vae_names::vae(file.clone()).expect("an autoencoder");
     answers_for_the_real_model(&renamed, &file, &ManifestSource::diffusers("vae"));
 }
 
@@ -52,13 +52,13 @@ fn the_real_single_file_autoencoder_answers_to_diffusers_names() {
 fn fused_tensors_are_split_where_the_reference_splits_them() {
     let renamed = bfl::transformer(Arc::new(ManifestSource::single_file("flux1-dev.safetensors"))).expect("renamed");
     let cases = [
-        ("transformer_blocks.7.attn.to_q.weight", "double_blocks.7.img_attn.qkv.weight", Part::Rows(0..3072)),
-        ("transformer_blocks.7.attn.add_v_proj.bias", "double_blocks.7.txt_attn.qkv.bias", Part::Rows(6144..9216)),
-        ("single_transformer_blocks.37.attn.to_k.weight", "single_blocks.37.linear1.weight", Part::Rows(3072..6144)),
-        ("single_transformer_blocks.37.proj_mlp.bias", "single_blocks.37.linear1.bias", Part::Rows(9216..21504)),
-        ("single_transformer_blocks.0.proj_out.weight", "single_blocks.0.linear2.weight", Part::Whole),
-        ("norm_out.linear.weight", "final_layer.adaLN_modulation.1.weight", Part::SwappedHalves),
-        ("transformer_blocks.0.attn.norm_added_k.weight", "double_blocks.0.txt_attn.norm.key_norm.scale", Part::Whole),
+        ("transformer_blocks.7.attn.to_q.weight", "double_blocks.7.img_attn.qkv.weight", Cut::Rows(0..3072)),
+        ("transformer_blocks.7.attn.add_v_proj.bias", "double_blocks.7.txt_attn.qkv.bias", Cut::Rows(6144..9216)),
+        ("single_transformer_blocks.37.attn.to_k.weight", "single_blocks.37.linear1.weight", Cut::Rows(3072..6144)),
+        ("single_transformer_blocks.37.proj_mlp.bias", "single_blocks.37.linear1.bias", Cut::Rows(9216..21504)),
+        ("single_transformer_blocks.0.proj_out.weight", "single_blocks.0.linear2.weight", Cut::Whole),
+        ("norm_out.linear.weight", "final_layer.adaLN_modulation.1.weight", Cut::SwappedHalves),
+        ("transformer_blocks.0.attn.norm_added_k.weight", "double_blocks.0.txt_attn.norm.key_norm.scale", Cut::Whole),
     ];
     for (name, stored, part) in cases {
         assert_eq!(renamed.stored(name), Some((stored, &part)), "{name}");
@@ -114,7 +114,7 @@ fn open(path: &str) -> Arc<SafetensorsStore> {
 fn the_tiny_single_file_holds_the_tiny_folder_s_numbers() {
     let transformer = bfl::transformer(open("tiny-bfl/flux1-tiny.safetensors")).expect("a transformer");
     equal_bit_for_bit(&transformer, &open_folder(&fixture("tiny-flux/transformer")).expect("folder"));
-    let vae = bfl::vae(open("tiny-bfl/ae.safetensors")).expect("an autoencoder");
+    let vae = vae_names::vae(open("tiny-bfl/ae.safetensors")).expect("an autoencoder");
     equal_bit_for_bit(&vae, &open_folder(&fixture("tiny-flux/vae")).expect("folder"));
     assert_eq!((transformer.unused(), vae.unused()), (vec![], vec![]));
 }
@@ -139,13 +139,13 @@ fn prefixes_of_all_in_one_checkpoints_are_seen_through() {
     ]);
     let transformer = bfl::transformer(all.clone()).expect("a transformer");
     assert_eq!(&shapes_of(&transformer), ManifestSource::diffusers("transformer").shapes());
-    assert_eq!(&shapes_of(&bfl::vae(all.clone()).expect("vae")), ManifestSource::diffusers("vae").shapes());
+    assert_eq!(&shapes_of(&vae_names::vae(all.clone()).expect("vae")), ManifestSource::diffusers("vae").shapes());
     let found = text_names::clip(all.clone()).expect("CLIP");
     assert!(clip.shapes().iter().all(|(name, shape)| found.shape(name).as_ref() == Some(shape)));
     let found = text_names::t5(all).expect("T5");
     assert!(t5.shapes().iter().all(|(name, shape)| found.shape(name).as_ref() == Some(shape)));
     let older = prefixed(&[("first_stage_model.", &vae)]);
-    assert!(bfl::vae(older).is_some());
+    assert!(vae_names::vae(older).is_some());
 }
 
 #[test]

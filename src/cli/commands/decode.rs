@@ -12,7 +12,7 @@ use crate::cli::{
 };
 use crate::{
     base::device::DeviceKind,
-    base::geometry::{ImageSize, PX_PER_TOKEN},
+    base::geometry::{ImageSize, LatentGeometry},
     base::memory::Bytes,
     error::{Error, Result},
     output::{self, Format, LatentsFile, Provenance},
@@ -59,43 +59,46 @@ pub struct DecodeArgs {
 /// Runs `dype decode`.
 pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let LatentsFile { latents, metadata, .. } = LatentsFile::read(&args.file)?;
-    let size = size(args, &metadata, latents.dim(1)?)?;
+    let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
+    let geometry = vae.geometry();
+    let size = size(args, &metadata, latents.dim(1)?, &geometry)?;
     Format::from_path(&args.output)?.check_size(size)?;
     output::check_writable(args.output.parent().unwrap_or(std::path::Path::new("")))?;
     let device = device::open(args.device, report)?;
     let dtype = device::compute_dtype(args.dtype.map(Into::into), &device);
     let budget = Machine::budget(&device, args.memory);
-    let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
     let (on, budget) = ((DeviceKind::of(&device), dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
-    let (way, _) = plan::decode_choice(&vae.config, on, size.tokens(), 0, budget)?;
-    let picture = pipeline::decode(&vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
+    let (way, _) = plan::decode_choice(&*vae, on, size, 0, budget)?;
+    let picture = pipeline::decode(&*vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
     let path = output::save(&args.output, &picture, &provenance(&metadata), args.overwrite)?;
     report.result(&path.display().to_string());
     Ok(())
 }
 
 /// The size that was asked for, else the file's own, else a square.
-fn size(args: &DecodeArgs, metadata: &BTreeMap<String, String>, tokens: usize) -> Result<ImageSize> {
+fn size(
+    args: &DecodeArgs,
+    metadata: &BTreeMap<String, String>,
+    tokens: usize,
+    geometry: &LatentGeometry,
+) -> Result<ImageSize> {
     let said = |name: &str| metadata.get(name).and_then(|text| text.parse::<usize>().ok());
     let side = tokens.isqrt();
     let (height, width) = match (args.height.zip(args.width), said("height").zip(said("width"))) {
         (Some(asked), _) => asked,
         (None, Some(said)) => said,
-        (None, None) if side * side == tokens => (side * PX_PER_TOKEN, side * PX_PER_TOKEN),
+        (None, None) if side * side == tokens => (side * geometry.px_per_token(), side * geometry.px_per_token()),
         (None, None) => {
             let what = format!("{} does not say its size, and its {tokens} tokens are no square", args.file.display());
             return Err(Error::request(what, "give --height and --width"));
         }
     };
     let size = ImageSize::new(height, width)?;
-    if size.tokens().count() == tokens {
+    let asked = geometry.tokens(size).count();
+    if asked == tokens {
         return Ok(size);
     }
-    let what = format!(
-        "{} holds {tokens} tokens, and {height} x {width} px are {}",
-        args.file.display(),
-        size.tokens().count()
-    );
+    let what = format!("{} holds {tokens} tokens, and {height} x {width} px are {asked}", args.file.display());
     Err(Error::request(what, "give the --height and --width the latents were made with"))
 }
 

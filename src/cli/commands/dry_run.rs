@@ -31,8 +31,8 @@ pub fn run(
         });
         return Ok(());
     }
-    let files = source.open(&crate::base::progress::Silent)?;
-    let items = execute::plan_items(planned, &files, machine, None)?;
+    let model = source.open(&crate::base::progress::Silent)?;
+    let items = execute::plan_items(planned, &*model, machine, None)?;
     let speed = SpeedBook::open().get(&machine.name());
     let time = |item: &Item| {
         let steps = item.plan.step_flops.saturating_mul(item.settings.steps as u64);

@@ -7,9 +7,9 @@ use crate::{
     cli::{args::ExtentArgs, model_source, position_args::PositionArgs, report::Report},
     error::Result,
     lab::{self, InspectSettings},
-    models::flux1::FluxConfig,
-    recipe::settings::ModelFacts,
-    sampling::{self, Mu, SchedulerConfig},
+    methods::Side,
+    models::{Facts, Registry},
+    sampling::{self, Mu},
 };
 
 /// Show the position frequencies of each step: kappa, and each axis's scale and frequencies
@@ -41,20 +41,23 @@ pub struct InspectArgs {
 }
 
 impl InspectArgs {
-    /// Validated settings from the flags, the model's `config` (FLUX.1's where no model is given), and the shift and
+    /// Validated settings from the flags, what the model says about itself (FLUX.1 where none is given), and the shift and
     /// t of each step of the `schedule`; `--t` replaces the schedule.
     ///
     /// # Errors
     /// [`Error::Request`] for an impossible size.
-    pub fn settings(&self, config: &FluxConfig, mu: Option<f64>, schedule: &[f64]) -> Result<InspectSettings> {
-        let model = ModelFacts::of(config);
+    pub fn settings(&self, facts: &Facts, mu: Option<f64>, schedule: &[f64]) -> Result<InspectSettings> {
+        let model = &facts.recipe;
+        let along = |side| facts.axes.iter().find(|axis| axis.side == side);
+        let dim = |side| along(side).map_or(0, |axis| axis.dim);
         Ok(InspectSettings {
             method: self.position.choice.method,
             dype: model.dype(self.position.dype()),
             size: self.extent.size()?,
+            geometry: facts.latents,
             base_resolution_px: model.base_resolution_px(self.position.tuning.base_resolution),
-            axes_dim: config.axes_dims_rope,
-            theta: config.rope_theta,
+            axes_dim: [dim(None), dim(Some(Side::Height)), dim(Some(Side::Width))],
+            theta: along(Some(Side::Height)).map_or(0.0, |axis| axis.theta),
             mu,
             t: self.t.map_or_else(|| schedule.to_vec(), |t| vec![t]),
         })
@@ -76,16 +79,17 @@ fn png_file(text: &str) -> std::result::Result<PathBuf, String> {
 
 /// Runs `dype inspect`.
 pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
-    let (config, scheduler) = match &args.model {
-        Some(model) => model_source::dimensions(model, report)?,
-        None => (FluxConfig::flux1_dev(), SchedulerConfig::flux1_dev()),
+    let facts = match &args.model {
+        Some(model) => model_source::facts(model, report)?,
+        None => Registry::default().usual(),
     };
+    let scheduler = &facts.scheduler;
     let size = args.extent.size()?;
     let mu = args.position.tuning.mu.unwrap_or(Mu::Pinned);
-    let tokens = size.tokens().count();
-    let mut sigmas = sampling::sigmas(&scheduler, args.extent.steps, tokens, mu)?;
+    let tokens = facts.latents.tokens(size).count();
+    let mut sigmas = sampling::sigmas(scheduler, args.extent.steps, tokens, mu)?;
     sigmas.pop();
-    let settings = args.settings(&config, sampling::resolve_mu(&scheduler, tokens, mu), &sigmas)?;
+    let settings = args.settings(&facts, sampling::resolve_mu(scheduler, tokens, mu), &sigmas)?;
     let inspection = lab::inspect(&settings)?;
     for note in args.position.without_effect() {
         report.on(Event::Note(note.into()));
@@ -121,12 +125,12 @@ mod tests {
     #[test]
     fn defaults_are_flux1_at_4096() {
         let args = parse(&[]).expect("no flags are needed");
-        let settings = args.settings(&FluxConfig::flux1_dev(), Some(1.15), &[1.0, 0.5]).expect("valid");
+        let settings = args.settings(&Registry::default().usual(), Some(1.15), &[1.0, 0.5]).expect("valid");
         assert_eq!((settings.axes_dim, settings.theta, settings.base_resolution_px), ([16, 56, 56], 10_000.0, 1024));
         assert_eq!((settings.size.height_px, settings.size.width_px), (4096, 4096));
         assert_eq!((args.extent.steps, settings.t.as_slice()), (28, [1.0, 0.5].as_slice()));
         let args = parse(&["--t", "0.25"]).expect("valid");
-        assert_eq!(args.settings(&FluxConfig::flux1_dev(), None, &[1.0]).expect("valid").t, [0.25]);
+        assert_eq!(args.settings(&Registry::default().usual(), None, &[1.0]).expect("valid").t, [0.25]);
     }
 
     #[test]

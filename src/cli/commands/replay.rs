@@ -95,19 +95,19 @@ fn request(pictured: &Pictured, flags: &GenerateArgs, is_typed: &dyn Fn(&str) ->
 fn model(json: &Value, typed: ModelArgs, is_typed: &dyn Fn(&str) -> bool) -> ModelArgs {
     let said = |key: &str| json["model"].get(key).and_then(Value::as_str);
     let Some(model) = said("model") else { return typed };
-    let part = |id: &str, typed: Option<PathBuf>| {
-        if is_typed(id) {
-            return typed;
+    let mut parts = typed.parts;
+    // A variable is not typed, and stands in no picture's way.
+    if !is_typed("part") {
+        parts.parts.retain(|name, _| is_typed(name));
+    }
+    for (name, path) in json["model"]["parts"].as_object().into_iter().flatten() {
+        if let (false, Some(path)) = (parts.parts.contains_key(name), path.as_str()) {
+            parts.parts.insert(name.clone(), path.into());
         }
-        json["model"]["parts"].get(id).and_then(Value::as_str).map(PathBuf::from)
-    };
+    }
     ModelArgs {
         model: said("revision").map_or_else(|| model.to_owned(), |revision| format!("{model}@{revision}")),
-        vae: part("vae", typed.vae),
-        text_encoder: part("text_encoder", typed.text_encoder),
-        text_encoder_2: part("text_encoder_2", typed.text_encoder_2),
-        tokenizer: part("tokenizer", typed.tokenizer),
-        tokenizer_2: part("tokenizer_2", typed.tokenizer_2),
+        parts,
     }
 }
 

@@ -7,6 +7,7 @@ fn small() -> InspectSettings {
         method: Method::YARN,
         dype: Some(DypeSettings::default()),
         size: ImageSize::new(256, 128).expect("valid"),
+        geometry: LatentGeometry { channels: 16, px_per_latent: 8, patch: 2 },
         base_resolution_px: 128,
         axes_dim: [4, 14, 4],
         theta: 10_000.0,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::geometry::ImageSize;
+use crate::base::geometry::{ImageSize, LatentGeometry};
 use crate::lab::{InspectSettings, inspect};
 use crate::methods::{DypeSettings, Method};
 
@@ -9,6 +9,7 @@ fn flux(method: Method, dype: bool, height: usize, width: usize) -> Inspection {
         method,
         dype: dype.then_some(DypeSettings::default()),
         size: ImageSize::new(height, width).expect("valid"),
+        geometry: LatentGeometry { channels: 16, px_per_latent: 8, patch: 2 },
         base_resolution_px: 1024,
         axes_dim: [16, 56, 56],
         theta: 10_000.0,

@@ -1,55 +1,28 @@
 //! Single-file names, as Black Forest Labs publishes FLUX.1, under the names of diffusers.
 //!
-//! Three things are more than a new name: query, key and value are one tensor (in single blocks together with the
-//! feed-forward's first half), the final modulation holds shift then scale where diffusers holds scale then shift, and
-//! the autoencoder's attention projections are 1 x 1 convolutions. Sources: black-forest-labs/flux, `model.py` and
+//! Two things are more than a new name: query, key and value are one tensor (in single blocks together with the
+//! feed-forward's first half), and the final modulation holds shift then scale where diffusers holds scale then shift. Sources: black-forest-labs/flux, `model.py` and
 //! `modules/`; huggingface/diffusers, `scripts/convert_flux_to_diffusers.py`.
 
 use std::{ops::Range, sync::Arc};
 
-use crate::weights::{Part, Renamed, TensorSource};
+use crate::weights::{Cut, Renamed, TensorSource};
 
 /// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
 const TRANSFORMER_PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
-/// Prefixes an autoencoder's names may carry.
-const VAE_PREFIXES: [&str; 3] = ["", "vae.", "first_stage_model."];
-
 /// The transformer of a single file under diffusers' names, whichever prefix it carries; `None` if it holds none.
 pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     let has = |prefix: &&str| source.shape(&format!("{prefix}double_blocks.0.img_attn.qkv.weight")).is_some();
     let prefix = TRANSFORMER_PREFIXES.into_iter().find(has)?;
     let hidden = *source.shape(&format!("{prefix}img_in.weight"))?.first()?;
     let rows = |name: &str| source.shape(&format!("{prefix}{name}"))?.first().copied();
-    Some(rename(&source, prefix, |name| transformer_names(name, hidden, rows(name))))
-}
-
-/// The autoencoder of a single file under diffusers' names, whichever prefix it carries; `None` if it holds none.
-pub fn vae(source: Arc<dyn TensorSource>) -> Option<Renamed> {
-    let has = |prefix: &&str| source.shape(&format!("{prefix}decoder.mid.block_1.conv1.weight")).is_some();
-    let prefix = VAE_PREFIXES.into_iter().find(has)?;
-    let stages =
-        (0..).take_while(|i| source.shape(&format!("{prefix}decoder.up.{i}.block.0.conv1.weight")).is_some()).count();
-    Some(rename(&source, prefix, |name| vae_name(name, stages).map(|pair| vec![pair])))
-}
-
-/// Names every stored tensor below `prefix` that `names` knows.
-fn rename(
-    source: &Arc<dyn TensorSource>,
-    prefix: &str,
-    names: impl Fn(&str) -> Option<Vec<(String, Part)>>,
-) -> Renamed {
-    let mut table = Vec::new();
-    for stored in source.names() {
-        let Some(new_names) = stored.strip_prefix(prefix).and_then(&names) else { continue };
-        table.extend(new_names.into_iter().map(|(new, part)| (new, stored.clone(), part)));
-    }
-    Renamed::new(Arc::clone(source), table)
+    Some(Renamed::by(&source, prefix, |name| transformer_names(name, hidden, rows(name))))
 }
 
 /// diffusers' names for one tensor of the transformer; `rows` is its first dimension, `hidden` the streams' width.
-fn transformer_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<Vec<(String, Part)>> {
+fn transformer_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<Vec<(String, Cut)>> {
     let (stem, kind) = name.rsplit_once('.')?;
-    let whole = |stem: String| Some(vec![(format!("{stem}.{kind}"), Part::Whole)]);
+    let whole = |stem: String| Some(vec![(format!("{stem}.{kind}"), Cut::Whole)]);
     let mut words = stem.splitn(3, '.');
     match (words.next()?, words.next(), words.next()) {
         ("double_blocks", Some(i), Some(rest)) => {
@@ -60,7 +33,7 @@ fn transformer_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<V
             }
             if kind == "scale" {
                 let norm = lookup(DOUBLE_NORMS, rest)?;
-                return Some(vec![(format!("{block}.{norm}.weight"), Part::Whole)]);
+                return Some(vec![(format!("{block}.{norm}.weight"), Cut::Whole)]);
             }
             whole(format!("{block}.{}", lookup(DOUBLE, rest)?))
         }
@@ -68,33 +41,33 @@ fn transformer_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<V
             let block = format!("single_transformer_blocks.{i}");
             if kind == "scale" {
                 let norm = lookup(SINGLE_NORMS, rest)?;
-                return Some(vec![(format!("{block}.{norm}.weight"), Part::Whole)]);
+                return Some(vec![(format!("{block}.{norm}.weight"), Cut::Whole)]);
             }
             single_block(&block, rest, kind, hidden, rows?)
         }
         ("final_layer", Some("adaLN_modulation"), Some("1")) => {
-            Some(vec![(format!("norm_out.linear.{kind}"), Part::SwappedHalves)])
+            Some(vec![(format!("norm_out.linear.{kind}"), Cut::SwappedHalves)])
         }
         _ => whole(lookup(TOP, stem)?.to_owned()),
     }
 }
 
-fn single_block(block: &str, rest: &str, kind: &str, hidden: usize, rows: usize) -> Option<Vec<(String, Part)>> {
+fn single_block(block: &str, rest: &str, kind: &str, hidden: usize, rows: usize) -> Option<Vec<(String, Cut)>> {
     match rest {
         "linear1" => Some(split(block, &SINGLE_LINEAR1, kind, hidden, rows)),
-        "linear2" => Some(vec![(format!("{block}.proj_out.{kind}"), Part::Whole)]),
-        "modulation.lin" => Some(vec![(format!("{block}.norm.linear.{kind}"), Part::Whole)]),
+        "linear2" => Some(vec![(format!("{block}.proj_out.{kind}"), Cut::Whole)]),
+        "modulation.lin" => Some(vec![(format!("{block}.norm.linear.{kind}"), Cut::Whole)]),
         _ => None,
     }
 }
 
 /// The parts of a fused tensor: `hidden` rows each, the last takes what remains.
-fn split(block: &str, names: &[&str], kind: &str, hidden: usize, rows: usize) -> Vec<(String, Part)> {
+fn split(block: &str, names: &[&str], kind: &str, hidden: usize, rows: usize) -> Vec<(String, Cut)> {
     let part = |i: usize| -> Range<usize> {
         let end = if i + 1 == names.len() { rows } else { rows.min((i + 1) * hidden) };
         end.min(i * hidden)..end
     };
-    names.iter().enumerate().map(|(i, name)| (format!("{block}.{name}.{kind}"), Part::Rows(part(i)))).collect()
+    names.iter().enumerate().map(|(i, name)| (format!("{block}.{name}.{kind}"), Cut::Rows(part(i)))).collect()
 }
 
 fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
@@ -136,43 +109,3 @@ const DOUBLE_NORMS: &[(&str, &str)] = &[
 ];
 
 const SINGLE_NORMS: &[(&str, &str)] = &[("norm.query_norm", "attn.norm_q"), ("norm.key_norm", "attn.norm_k")];
-
-/// diffusers' name for one tensor of an autoencoder with `stages` resolutions.
-fn vae_name(name: &str, stages: usize) -> Option<(String, Part)> {
-    let (side, rest) = name.split_once('.').filter(|(side, _)| matches!(*side, "encoder" | "decoder"))?;
-    let (stem, kind) = rest.rsplit_once('.')?;
-    let words: Vec<&str> = stem.split('.').collect();
-    let (new, part) = match words.as_slice() {
-        ["conv_in" | "conv_out"] => (stem.to_owned(), Part::Whole),
-        ["norm_out"] => ("conv_norm_out".into(), Part::Whole),
-        ["mid", "attn_1", "norm"] => ("mid_block.attentions.0.group_norm".into(), Part::Whole),
-        ["mid", "attn_1", projection] => {
-            let projection = lookup(VAE_ATTENTION, projection)?;
-            let part = if kind == "weight" { Part::Matrix } else { Part::Whole };
-            (format!("mid_block.attentions.0.{projection}"), part)
-        }
-        ["mid", "block_1", layer] => (format!("mid_block.resnets.0.{}", resnet_layer(layer)), Part::Whole),
-        ["mid", "block_2", layer] => (format!("mid_block.resnets.1.{}", resnet_layer(layer)), Part::Whole),
-        ["down", i, "block", j, layer] => (format!("down_blocks.{i}.resnets.{j}.{}", resnet_layer(layer)), Part::Whole),
-        ["down", i, "downsample", "conv"] => (format!("down_blocks.{i}.downsamplers.0.conv"), Part::Whole),
-        // Stored finest first, diffusers counts in the order of decoding.
-        ["up", i, "block", j, layer] => {
-            (format!("up_blocks.{}.resnets.{j}.{}", from_coarsest(i, stages)?, resnet_layer(layer)), Part::Whole)
-        }
-        ["up", i, "upsample", "conv"] => {
-            (format!("up_blocks.{}.upsamplers.0.conv", from_coarsest(i, stages)?), Part::Whole)
-        }
-        _ => return None,
-    };
-    Some((format!("{side}.{new}.{kind}"), part))
-}
-
-const VAE_ATTENTION: &[(&str, &str)] = &[("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0")];
-
-fn resnet_layer(layer: &str) -> &str {
-    if layer == "nin_shortcut" { "conv_shortcut" } else { layer }
-}
-
-fn from_coarsest(i: &str, stages: usize) -> Option<usize> {
-    (stages.checked_sub(1)?).checked_sub(i.parse().ok()?)
-}

@@ -3,9 +3,15 @@
 use serde::Deserialize;
 
 use crate::{
-    base::geometry::{PX_PER_TOKEN, TOKEN_CHANNELS},
+    base::geometry::{LatentGeometry, TokenGrid},
     error::{Error, Result},
+    methods::Side,
+    models::parts::open,
+    nn::{PositionAxis, PositionIds, TokenRun},
 };
+
+/// FLUX.1's latents. Source: black-forest-labs/flux, `AutoEncoderParams` (16 channels, a factor of 8) and `prepare` (2 x 2).
+pub const LATENTS: LatentGeometry = LatentGeometry { channels: 16, px_per_latent: 8, patch: 2 };
 
 /// The training resolution of every FLUX.1, in pixels.
 const BASE_RESOLUTION_PX: usize = 1024;
@@ -84,37 +90,70 @@ impl FluxConfig {
 
     /// L: patches a side at the training resolution; 64 for FLUX.1.
     pub fn base_patches(&self) -> usize {
-        self.base_resolution.unwrap_or(BASE_RESOLUTION_PX) / PX_PER_TOKEN
+        self.base_resolution.unwrap_or(BASE_RESOLUTION_PX) / LATENTS.px_per_token()
     }
 
-    /// Refuses dimensions that no FLUX transformer can have.
+    /// Where tokens stand: text on one spot, (0, 0, 0), the picture's at (0, row, column).
+    pub fn position_ids(&self, grid: TokenGrid, text_tokens: usize) -> PositionIds {
+        let sides = [None, Some(Side::Height), Some(Side::Width)];
+        let axes = self.axes_dims_rope.into_iter().zip(sides);
+        PositionIds {
+            axes: axes.map(|(dim, side)| PositionAxis { dim, theta: self.rope_theta, side }).collect(),
+            runs: vec![
+                TokenRun::Line { tokens: text_tokens, origin: vec![0; 3], step: vec![0; 3] },
+                TokenRun::Grid { grid, origin: vec![0; 3] },
+            ],
+        }
+    }
+
+    /// Refuses dimensions that no FLUX.1 transformer for pictures from text can have.
     ///
     /// # Errors
     /// [`Error::Model`] that names the key and both values.
     pub fn validate(&self) -> Result<()> {
-        let refuse = |what: String| {
-            let hint = "the model's config.json is damaged, or the model is not a FLUX.1 text-to-image transformer";
-            Err(Error::model(what, hint))
-        };
-        let [text, height, width] = self.axes_dims_rope;
-        let sum = text.saturating_add(height).saturating_add(width);
-        if self.in_channels != TOKEN_CHANNELS {
-            return refuse(format!("in_channels is {}, expected {TOKEN_CHANNELS}", self.in_channels));
+        let token_channels = LATENTS.token_channels();
+        if self.in_channels != token_channels {
+            let kind = match self.in_channels {
+                128 => "FLUX.1 Canny or Depth",
+                384 => "FLUX.1 Fill",
+                _ => "another kind of FLUX",
+            };
+            let found = self.in_channels;
+            let what =
+                format!("the transformer takes {found} channels a token, not {token_channels}; it looks like {kind}");
+            let hint = "give a text-to-image model: FLUX.1-dev, FLUX.1-Krea-dev or FLUX.1-schnell";
+            return Err(Error::model(what, hint));
         }
-        if self.num_attention_heads == 0 || self.attention_head_dim == 0 {
-            return refuse("num_attention_heads and attention_head_dim must not be 0".into());
+        let refuse = |what: String| Err(Error::model(what, "check the transformer's config.json"));
+        if let Some((name, found)) = self.out_of_range() {
+            return refuse(format!("its dimensions are out of any range: {name} is {found}"));
         }
-        if sum != self.attention_head_dim || self.axes_dims_rope.iter().any(|dim| dim % 2 != 0) {
-            let (axes, dim) = (self.axes_dims_rope, self.attention_head_dim);
-            return refuse(format!("axes_dims_rope is {axes:?}, expected even numbers whose sum is {dim}"));
+        let (axes, dim) = (self.axes_dims_rope, self.attention_head_dim);
+        let sum = axes.iter().try_fold(0_usize, |sum, &axis| sum.checked_add(axis));
+        if sum != Some(dim) || axes.iter().any(|axis| axis % 2 != 0) {
+            return refuse(format!("axes_dims_rope {axes:?} are not even numbers that add up to {dim}"));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
-            return refuse(format!("rope_theta is {}, expected a number above 1", self.rope_theta));
+            return refuse(format!("rope_theta {} is not above 1", self.rope_theta));
         }
         if self.base_patches() == 0 {
-            return refuse(format!("base_resolution is below {PX_PER_TOKEN} px"));
+            return refuse(format!("base_resolution is below {} px", LATENTS.px_per_token()));
         }
         Ok(())
+    }
+
+    /// The first key whose number no model has: 0, or far above any.
+    fn out_of_range(&self) -> Option<(&'static str, usize)> {
+        let sizes = [
+            ("attention_head_dim", self.attention_head_dim),
+            ("num_attention_heads", self.num_attention_heads),
+            ("joint_attention_dim", self.joint_attention_dim),
+            ("pooled_projection_dim", self.pooled_projection_dim),
+        ];
+        let layers = [("num_layers", self.num_layers), ("num_single_layers", self.num_single_layers)];
+        let is_odd = |(_, size): &(&str, usize)| !open::in_range(&[*size], &[]);
+        let is_many = |(_, count): &(&str, usize)| !open::in_range(&[], &[*count]);
+        sizes.into_iter().find(is_odd).or_else(|| layers.into_iter().find(is_many))
     }
 }
 

@@ -53,6 +53,11 @@ impl Transformer {
         Self { options, ..self }
     }
 
+    /// [`Transformer::with_options`] in place.
+    pub(crate) fn set_options(&mut self, options: ForwardOptions) {
+        self.options = options;
+    }
+
     /// The model's dimensions.
     pub fn config(&self) -> &FluxConfig {
         &self.config

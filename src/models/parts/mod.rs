@@ -1,13 +1,23 @@
 //! Parts that several families share.
 
+mod autoencoder;
 mod clip;
+pub(crate) mod infer;
 pub mod kl;
 mod layers;
+pub(crate) mod open;
 mod t5;
 pub mod text_names;
+mod text_part;
 mod tokenizer;
 mod tokenizer_files;
+pub mod vae_names;
 
+pub use autoencoder::Autoencoder;
+pub(crate) use autoencoder::AutoencoderKind;
 pub use clip::{ClipActivation, ClipConfig, ClipEncoder};
+pub use open::ModelPart;
 pub use t5::{T5Config, T5Encoder};
+pub use text_part::TextPart;
+pub(crate) use text_part::{CLIP, T5};
 pub use tokenizer::{CLIP_TOKENS, PromptTokenizer, Tokenizers, Tokens};

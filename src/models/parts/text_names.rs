@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::weights::{Part, Renamed, TensorSource};
+use crate::weights::{Cut, Renamed, TensorSource};
 
 /// Prefixes a CLIP text encoder's names may carry, before or instead of `text_model.`. Sources: transformers 4 and 5,
 /// ComfyUI's all-in-one checkpoints, OpenAI-CLIP inside Stable Diffusion checkpoints.
@@ -21,8 +21,8 @@ pub fn clip(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     let mut table = Vec::new();
     for stored in source.names() {
         let Some(name) = stored.strip_prefix(prefix).filter(|name| is_clip(name)) else { continue };
-        table.push((format!("text_model.{name}"), stored.clone(), Part::Whole));
-        table.push((name.to_owned(), stored.clone(), Part::Whole));
+        table.push((format!("text_model.{name}"), stored.clone(), Cut::Whole));
+        table.push((name.to_owned(), stored.clone(), Cut::Whole));
     }
     Some(Renamed::new(source, table))
 }
@@ -40,14 +40,14 @@ pub fn t5(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     for stored in source.names() {
         let Some(name) = stored.strip_prefix(prefix) else { continue };
         if name.starts_with("encoder.") || name == T5_EMBEDDINGS[0] {
-            table.push((name.to_owned(), stored.clone(), Part::Whole));
+            table.push((name.to_owned(), stored.clone(), Cut::Whole));
         }
     }
     let embedding = T5_EMBEDDINGS.map(|name| format!("{prefix}{name}")).into_iter().find(|n| source.shape(n).is_some());
     if let Some(stored) = embedding {
         for name in T5_EMBEDDINGS {
             if !table.iter().any(|(new, ..)| new == name) {
-                table.push((name.to_owned(), stored.clone(), Part::Whole));
+                table.push((name.to_owned(), stored.clone(), Cut::Whole));
             }
         }
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{MAX_SEQUENCE_LENGTH, MAX_STEPS, Overrides, Problem};
 use crate::{
-    base::geometry::{MAX_SIDE_PX, PX_PER_TOKEN},
+    base::geometry::{MAX_SIDE_PX, MIN_SIDE_PX},
     error::Error,
     methods::{Method, Thresholds},
     sampling::Mu,
@@ -190,7 +190,7 @@ fn not_negative(key: &str, value: &Value) -> Result<f64, Problem> {
 }
 
 fn side_px(key: &str, value: &Value) -> Result<usize, Problem> {
-    whole(key, value, PX_PER_TOKEN, MAX_SIDE_PX)
+    whole(key, value, MIN_SIDE_PX, MAX_SIDE_PX)
 }
 
 fn whole(key: &str, value: &Value, least: usize, most: usize) -> Result<usize, Problem> {

@@ -5,8 +5,8 @@ use crate::weights::TensorSource;
 /// Words in tensors' names that give a kind of file away, and the kind.
 type Marks = &'static [(&'static str, &'static str)];
 
-/// Kinds that share names with FLUX.1, but are not it.
-const RELATIVES: Marks = &[
+/// What changes a model, or was made of one, and shares its names: these are told first.
+const DERIVED: Marks = &[
     (".lora_", "a LoRA, which changes a model but is none"),
     ("lora_unet", "a LoRA, which changes a model but is none"),
     ("bitsandbytes__", "a model quantized by bitsandbytes"),
@@ -39,15 +39,15 @@ const STRANGERS: Marks = &[
     ("single_transformer_blocks.0.", "a FLUX transformer"),
 ];
 
-/// The kind of file this is, when it shares names with FLUX.1 but is not it.
-pub(crate) fn relative_of_flux(source: &dyn TensorSource) -> Option<&'static str> {
-    first_mark(RELATIVES, &source.names())
+/// The kind of file this is, when it shares names with a transformer but is none that can be run.
+pub(crate) fn derived_from_a_model(source: &dyn TensorSource) -> Option<&'static str> {
+    first_mark(DERIVED, &source.names())
 }
 
 /// "it looks like X", or what its first tensor is called.
 pub(crate) fn looks_like(source: &dyn TensorSource) -> String {
     let names = source.names();
-    match (first_mark(RELATIVES, &names).or_else(|| first_mark(STRANGERS, &names)), names.first()) {
+    match (first_mark(DERIVED, &names).or_else(|| first_mark(STRANGERS, &names)), names.first()) {
         (Some(kind), _) => format!("it looks like {kind}"),
         (None, Some(first)) => format!("its first tensor is called {first}"),
         (None, None) => "it holds no tensor".into(),

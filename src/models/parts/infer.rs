@@ -1,10 +1,9 @@
-//! A model's dimensions from the shapes of its tensors, for files that come without a `config.json`.
+//! A part's dimensions from the shapes of its tensors, for files that come without a `config.json`.
 
 use serde_json::{Value, json};
 
 use crate::{
     error::{Error, Result},
-    models::flux1::FluxConfig,
     models::parts::kl::VaeConfig,
     weights::TensorSource,
 };
@@ -13,11 +12,14 @@ use crate::{
 const CLIP_HEAD_DIM: usize = 64;
 
 /// A source whose shapes are asked for.
-struct Shapes<'a>(&'a dyn TensorSource);
+pub(crate) struct Shapes<'a>(pub(crate) &'a dyn TensorSource);
 
 impl Shapes<'_> {
     /// Dimension `axis` of the tensor `name`.
-    fn dim(&self, name: &str, axis: usize) -> Result<usize> {
+    ///
+    /// # Errors
+    /// [`Error::Model`] when there is no such tensor.
+    pub(crate) fn dim(&self, name: &str, axis: usize) -> Result<usize> {
         let found = self.0.shape(name).and_then(|shape| shape.get(axis).copied()).filter(|&dim| dim > 0);
         found.ok_or_else(|| {
             let what = format!("{} has no tensor {name} to take its dimensions from", self.0.describe());
@@ -25,55 +27,23 @@ impl Shapes<'_> {
         })
     }
 
-    fn has(&self, name: &str) -> bool {
+    /// Whether there is a tensor of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.0.shape(name).is_some()
     }
 
     /// How many of the names `name(0)`, `name(1)`, ... are there without a gap.
-    fn count(&self, name: impl Fn(usize) -> String) -> usize {
+    pub(crate) fn count(&self, name: impl Fn(usize) -> String) -> usize {
         (0..).take_while(|&i| self.has(&name(i))).count()
     }
 }
 
-/// The transformer's dimensions. `source` answers to diffusers' names.
-///
-/// # Errors
-/// [`Error::Model`] when the tensors that show them are missing or contradict each other.
-pub(super) fn transformer(source: &dyn TensorSource) -> Result<FluxConfig> {
-    let shapes = Shapes(source);
-    let hidden = shapes.dim("x_embedder.weight", 0)?;
-    let head_dim = shapes.dim("transformer_blocks.0.attn.norm_q.weight", 0)?;
-    if hidden % head_dim != 0 {
-        let what = format!("{}: width {hidden} is no multiple of the head width {head_dim}", source.describe());
-        return Err(Error::model(what, "the file is damaged or holds another kind of model"));
-    }
-    Ok(FluxConfig {
-        in_channels: shapes.dim("x_embedder.weight", 1)?,
-        num_layers: shapes.count(|i| format!("transformer_blocks.{i}.attn.norm_q.weight")),
-        num_single_layers: shapes.count(|i| format!("single_transformer_blocks.{i}.attn.norm_q.weight")),
-        attention_head_dim: head_dim,
-        num_attention_heads: hidden / head_dim,
-        joint_attention_dim: shapes.dim("context_embedder.weight", 1)?,
-        pooled_projection_dim: shapes.dim("time_text_embed.text_embedder.linear_1.weight", 1)?,
-        guidance_embeds: shapes.has("time_text_embed.guidance_embedder.linear_1.weight"),
-        axes_dims_rope: axes(head_dim),
-        ..FluxConfig::flux1_dev()
-    })
-}
-
-/// Rotary channels of the axes in FLUX.1's proportions: 7/16 of a head for height and for width, in whole pairs, and
-/// the rest (1/8) for text. A head of 128 gives (16, 56, 56).
-fn axes(head_dim: usize) -> [usize; 3] {
-    let spatial = head_dim * 7 / 16 / 2 * 2;
-    [head_dim - 2 * spatial, spatial, spatial]
-}
-
 /// The autoencoder's dimensions. `source` answers to diffusers' names. The shapes do not show the latents' scale and
-/// shift: they are FLUX.1's (black-forest-labs/flux, `util.py`, `AutoEncoderParams`).
+/// shift: they are those of `like`.
 ///
 /// # Errors
 /// [`Error::Model`] when the tensors that show them are missing.
-pub(super) fn vae(source: &dyn TensorSource) -> Result<VaeConfig> {
+pub(crate) fn vae(source: &dyn TensorSource, like: &VaeConfig) -> Result<VaeConfig> {
     let shapes = Shapes(source);
     let stages = shapes.count(|i| format!("decoder.up_blocks.{i}.resnets.0.conv1.weight"));
     let stage = |i| shapes.dim(&format!("decoder.up_blocks.{i}.resnets.0.conv1.weight"), 0);
@@ -85,7 +55,7 @@ pub(super) fn vae(source: &dyn TensorSource) -> Result<VaeConfig> {
         mid_block_add_attention: shapes.has("decoder.mid_block.attentions.0.to_q.weight"),
         use_quant_conv: shapes.has("quant_conv.weight"),
         use_post_quant_conv: shapes.has("post_quant_conv.weight"),
-        ..VaeConfig::flux1()
+        ..like.clone()
     })
 }
 
@@ -93,7 +63,7 @@ pub(super) fn vae(source: &dyn TensorSource) -> Result<VaeConfig> {
 ///
 /// # Errors
 /// [`Error::Model`] when the tensors that show it are missing, or the number of heads cannot be told.
-pub(super) fn clip(source: &dyn TensorSource) -> Result<Value> {
+pub(crate) fn clip(source: &dyn TensorSource) -> Result<Value> {
     let shapes = Shapes(source);
     let hidden = shapes.dim("text_model.embeddings.token_embedding.weight", 1)?;
     if hidden % CLIP_HEAD_DIM != 0 {
@@ -121,7 +91,7 @@ pub(super) fn clip(source: &dyn TensorSource) -> Result<Value> {
 ///
 /// # Errors
 /// [`Error::Model`] when the tensors that show it are missing.
-pub(super) fn t5(source: &dyn TensorSource) -> Result<Value> {
+pub(crate) fn t5(source: &dyn TensorSource) -> Result<Value> {
     let shapes = Shapes(source);
     let attention = "encoder.block.0.layer.0.SelfAttention";
     let heads = shapes.dim(&format!("{attention}.relative_attention_bias.weight"), 1)?;
@@ -143,20 +113,4 @@ pub(super) fn t5(source: &dyn TensorSource) -> Result<Value> {
         "eos_token_id": 1,
         "pad_token_id": 0,
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::axes;
-
-    #[test]
-    fn axes_keep_flux_s_proportions_in_whole_pairs() {
-        assert_eq!(axes(128), [16, 56, 56]);
-        assert_eq!(axes(32), [4, 14, 14]);
-        for head_dim in (16..=256).step_by(2) {
-            let axes = axes(head_dim);
-            assert_eq!(axes.iter().sum::<usize>(), head_dim);
-            assert!(axes.iter().all(|axis| axis % 2 == 0 && *axis > 0), "{head_dim}: {axes:?}");
-        }
-    }
 }

@@ -1,0 +1,258 @@
+//! What everybody else knows of a model: the traits a family implements, and the data it gives.
+
+use std::{any::Any, fmt, sync::Arc};
+
+use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
+
+use super::{
+    Found, Identity, PartSpec, RgbFactors, SchedulerConfig,
+    flux1::{ForwardOptions, WeightsMode},
+    parts::kl::{Banding, RowSink, Ways},
+};
+use crate::{
+    base::{
+        device::DeviceKind,
+        geometry::{LatentGeometry, LatentSize, TokenGrid},
+        progress::Observer,
+    },
+    error::{Error, Result},
+    nn::{PositionAxis, PositionIds, RopeTables},
+    recipe::settings::ModelFacts,
+    weights::TensorSource,
+};
+
+/// A family of models. A new one is a folder that implements this, and one line in [`super::BUILT_IN`].
+pub trait Family: Sync {
+    /// What it is called, such as "FLUX.1".
+    fn name(&self) -> &'static str;
+
+    /// Models to name in advice.
+    fn examples(&self) -> Examples;
+
+    /// How sure it is that a model is one of its own, by what the model's files hold, never by what they are called;
+    /// `None` when it is not.
+    fn recognise(&self, seen: &Seen) -> Option<Confidence>;
+
+    /// The parts its models have: finding, fetching and the flags of the command line follow from them.
+    fn parts(&self) -> &'static [PartSpec];
+
+    /// What a model says about itself, as far as its transformer and scheduler tell; the other parts need not be there.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a config makes no sense; [`Error::Disk`] when a file cannot be read.
+    fn facts(&self, found: &Found) -> Result<Facts>;
+
+    /// The facts of the family's usual model, for whoever names none.
+    fn usual(&self) -> Facts;
+
+    /// Opens a model and checks that its parts fit each other. Reads configs and headers only.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when something is missing, damaged or does not fit; [`Error::Disk`] when a file cannot be read.
+    fn open(&self, found: Found) -> Result<Box<dyn Model>>;
+
+    /// Opens the autoencoder alone.
+    ///
+    /// # Errors
+    /// As [`Family::open`].
+    fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>>;
+}
+
+/// Models of a family to name in advice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Examples {
+    /// A single file.
+    pub file: &'static str,
+    /// A model of the Hub.
+    pub hub: &'static str,
+}
+
+/// How sure a family is that a model is one of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Confidence {
+    /// Nothing says otherwise.
+    Possible,
+    /// Something in the model says so.
+    Certain,
+}
+
+/// What is seen of a model before it is known which family's it is.
+#[derive(Default)]
+pub struct Seen {
+    /// The class that `model_index.json` names.
+    pub pipeline: Option<String>,
+    /// The transformer's `config.json`.
+    pub config: Option<Value>,
+    /// The tensors of a single file.
+    pub tensors: Option<Arc<dyn TensorSource>>,
+}
+
+impl Seen {
+    /// The class that the transformer's config names.
+    pub fn class(&self) -> Option<&str> {
+        self.config.as_ref()?.get("_class_name")?.as_str()
+    }
+}
+
+/// What a model says about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// How its pixels become latents and tokens.
+    pub latents: LatentGeometry,
+    /// The axes of its rotary embedding.
+    pub axes: Vec<PositionAxis>,
+    /// What fills the gaps of a request: training resolution, guidance, text tokens.
+    pub recipe: ModelFacts,
+    /// Its schedule.
+    pub scheduler: SchedulerConfig,
+    /// What its latents look like, for previews.
+    pub latent_rgb: RgbFactors,
+}
+
+impl Facts {
+    /// L: patches a side at a training resolution, in pixels: what was asked, else the model's own.
+    pub fn base_patches(&self, asked_px: Option<usize>) -> usize {
+        self.recipe.base_resolution_px(asked_px) / self.latents.px_per_token()
+    }
+}
+
+/// Where and in which numbers a model computes.
+#[derive(Debug, Clone)]
+pub struct On {
+    /// The device.
+    pub device: Device,
+    /// The number type.
+    pub dtype: DType,
+}
+
+/// A model, open: configs read and checked, no weight loaded.
+pub trait Model: Send + Sync {
+    /// Which model it is.
+    fn identity(&self) -> &Identity;
+
+    /// What it says about itself.
+    fn facts(&self) -> &Facts;
+
+    /// Its text encoders and tokenizers, opened and checked; no weight is loaded yet.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a config or tokenizer is broken.
+    fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>>;
+
+    /// Where the tokens of a picture and its text stand.
+    fn positions(&self, grid: TokenGrid, text: &Conditioning) -> PositionIds;
+
+    /// Loads the transformer, or what is not streamed of it.
+    ///
+    /// # Errors
+    /// What reading weights may fail with.
+    fn velocity(
+        &self,
+        on: &On,
+        weights: WeightsMode,
+        pieces: ForwardOptions,
+        observer: &dyn Observer,
+    ) -> Result<Box<dyn Velocity>>;
+
+    /// Its decoder.
+    fn decoder(&self) -> &dyn Decode;
+
+    /// What the plan knows of a model until every family's plan is a dry pass: FLUX.1's parts.
+    fn flux1(&self) -> Option<&super::flux1::Flux1>;
+}
+
+/// Prompts to what the transformer is told of them.
+pub trait TextEncoders {
+    /// Encodes several prompts in one pass over the weights, with at most `text_tokens` tokens each. The weights come and go
+    /// here.
+    ///
+    /// # Errors
+    /// What reading weights and computing may fail with; [`Error::Request`] for a number of tokens the model cannot read.
+    fn encode(&self, prompts: &[&str], text_tokens: usize, observer: &dyn Observer) -> Result<Vec<Conditioning>>;
+}
+
+/// What a transformer is told of one prompt. Nobody but its family looks in.
+#[derive(Clone)]
+pub struct Conditioning {
+    inner: Arc<dyn Any + Send + Sync>,
+    text_tokens: usize,
+}
+
+impl Conditioning {
+    /// Of `text_tokens` tokens in the transformer's sequence.
+    pub fn new(inner: impl Any + Send + Sync, text_tokens: usize) -> Self {
+        Self { inner: Arc::new(inner), text_tokens }
+    }
+
+    /// Tokens of text in the transformer's sequence.
+    pub fn text_tokens(&self) -> usize {
+        self.text_tokens
+    }
+
+    /// What the family put in.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when another family did: a bug of the caller.
+    pub fn get<T: Any>(&self) -> Result<&T> {
+        let other = || Error::model("this prompt was encoded by another kind of model", "please report this");
+        self.inner.downcast_ref().ok_or_else(other)
+    }
+}
+
+impl fmt::Debug for Conditioning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Conditioning({} tokens)", self.text_tokens)
+    }
+}
+
+/// The moment and the wishes a velocity is asked for with.
+#[derive(Debug, Clone, Copy)]
+pub struct VelocityAt<'a> {
+    /// The current sigma, in (0, 1].
+    pub t: f64,
+    /// The guidance scale, where the model takes one.
+    pub guidance: Option<f64>,
+    /// What the prompt became.
+    pub text: &'a Conditioning,
+    /// How the tokens of [`Model::positions`] are turned at this moment.
+    pub rope: &'a RopeTables,
+}
+
+/// A loaded transformer.
+pub trait Velocity {
+    /// Sets the sizes of the pieces it computes in; they change memory and speed, not the result.
+    fn set_pieces(&mut self, pieces: ForwardOptions);
+
+    /// The velocity at packed latents [1, N, C·P·P] f32, of the same shape.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    fn velocity(&self, latents: &Tensor, at: &VelocityAt<'_>) -> Result<Tensor>;
+}
+
+/// Latents to pixels.
+pub trait Decode: Send + Sync {
+    /// How pixels become latents and tokens.
+    fn geometry(&self) -> LatentGeometry;
+
+    /// Every way of decoding latents of this size, on a kind of device in a number type, that is worth trying.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the configuration is not one of a decoder.
+    fn ways(&self, on: (DeviceKind, DType), size: LatentSize) -> Result<Ways>;
+
+    /// Decodes latents [1, C, h, w], as the loop leaves them, on their device; `sink` gets the rows of the picture. The
+    /// weights come and go here.
+    ///
+    /// # Errors
+    /// [`Error::Numeric`] when a pixel is not finite; what reading weights, computing and `sink` may fail with.
+    fn decode(
+        &self,
+        latents: &Tensor,
+        options: &Banding,
+        dtype: DType,
+        observer: &dyn Observer,
+        sink: &mut RowSink<'_>,
+    ) -> Result<()>;
+}

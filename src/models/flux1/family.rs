@@ -1,0 +1,397 @@
+//! FLUX.1 as a family: how its models are recognised, which parts they have, and what opening one means.
+
+use std::{path::Path, sync::Arc};
+
+use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
+
+use super::{
+    FluxConfig, ForwardOptions, LATENT_RGB, LATENTS, Transformer, WeightsMode, bfl, infer,
+    text::{self, PromptEmbeddings},
+};
+use crate::{
+    base::{geometry::TokenGrid, progress::Observer},
+    error::{Error, Result},
+    models::{
+        Conditioning, Confidence, Decode, Examples, Facts, Family, Found, Identity, Model, On, PartKind, PartSpec,
+        Place, SchedulerConfig, Seen, TextEncoders, Velocity, VelocityAt, manifest, never_inside,
+        parts::{
+            Autoencoder, AutoencoderKind, CLIP, ClipConfig, ClipEncoder, ModelPart, T5, T5Config, T5Encoder, TextPart,
+            Tokenizers, kl::VaeConfig, open, text_names, vae_names,
+        },
+        strangers::derived_from_a_model,
+    },
+    nn::{self, PositionIds},
+    recipe::settings::ModelFacts,
+    weights::{Files, TensorSource, Weights},
+};
+
+/// FLUX.1: dev, Krea-dev, schnell, and whatever else has their layout.
+pub const FAMILY: Flux1Family = Flux1Family;
+
+/// The family.
+pub struct Flux1Family;
+
+/// What it is called.
+const NAME: &str = "FLUX.1";
+/// Pipelines of diffusers whose parts are FLUX.1's.
+const PIPELINES: [&str; 4] = ["FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxKontextPipeline"];
+const NOT_FLUX: &str = "give a FLUX.1 transformer, for example flux1-krea-dev.safetensors, or a FLUX.1 model folder";
+
+const CONFIG: &[&[&str]] = &[&["config.json"]];
+
+static PARTS: [PartSpec; 7] = [
+    PartSpec {
+        name: "transformer",
+        kind: PartKind::Denoiser,
+        flag: None,
+        help: "Transformer",
+        files: CONFIG,
+        beside: None,
+        is_inside: never_inside,
+    },
+    PartSpec {
+        name: "vae",
+        kind: PartKind::Network,
+        flag: Some("vae"),
+        help: "Autoencoder: a file or a folder",
+        files: CONFIG,
+        beside: Some("ae.safetensors"),
+        is_inside: |source| vae_names::vae(Arc::clone(source)).is_some(),
+    },
+    PartSpec {
+        name: "text_encoder",
+        kind: PartKind::Network,
+        flag: Some("text-encoder"),
+        help: "CLIP text encoder: a file or a folder",
+        files: CONFIG,
+        beside: None,
+        is_inside: |source| text_names::clip(Arc::clone(source)).is_some(),
+    },
+    PartSpec {
+        name: "text_encoder_2",
+        kind: PartKind::Network,
+        flag: Some("text-encoder-2"),
+        help: "T5 text encoder: a file or a folder",
+        files: CONFIG,
+        beside: None,
+        is_inside: |source| text_names::t5(Arc::clone(source)).is_some(),
+    },
+    PartSpec {
+        name: "tokenizer",
+        kind: PartKind::Tokenizer,
+        flag: Some("tokenizer"),
+        help: "CLIP tokenizer: a folder, or a tokenizer.json",
+        files: &[&["tokenizer.json"], &["vocab.json", "merges.txt"]],
+        beside: None,
+        is_inside: never_inside,
+    },
+    PartSpec {
+        name: "tokenizer_2",
+        kind: PartKind::Tokenizer,
+        flag: Some("tokenizer-2"),
+        help: "T5 tokenizer: a folder, or a tokenizer.json",
+        files: &[&["tokenizer.json"]],
+        beside: None,
+        is_inside: never_inside,
+    },
+    PartSpec {
+        name: "scheduler",
+        kind: PartKind::Scheduler,
+        flag: None,
+        help: "Scheduler's config",
+        files: &[&["scheduler_config.json"]],
+        beside: None,
+        is_inside: never_inside,
+    },
+];
+
+const AUTOENCODER: AutoencoderKind =
+    AutoencoderKind { family: NAME, example: "ae.safetensors", like: VaeConfig::flux1, geometry: LATENTS };
+
+impl Family for Flux1Family {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn examples(&self) -> Examples {
+        Examples { file: "flux1-krea-dev.safetensors", hub: "black-forest-labs/FLUX.1-Krea-dev" }
+    }
+
+    fn recognise(&self, seen: &Seen) -> Option<Confidence> {
+        if let Some(tensors) = &seen.tensors {
+            let is_flux = bfl::transformer(Arc::clone(tensors)).is_some() || has_diffusers_names(&**tensors);
+            return (is_flux && derived_from_a_model(&**tensors).is_none()).then_some(Confidence::Certain);
+        }
+        match (seen.pipeline.as_deref(), seen.class()) {
+            (Some(pipeline), _) => PIPELINES.contains(&pipeline).then_some(Confidence::Certain),
+            (None, Some("FluxTransformer2DModel")) => Some(Confidence::Certain),
+            // A transformer of another class is told of when its config is read.
+            (None, _) => Some(Confidence::Possible),
+        }
+    }
+
+    fn parts(&self) -> &'static [PartSpec] {
+        &PARTS
+    }
+
+    fn facts(&self, found: &Found) -> Result<Facts> {
+        let (config, _) = config(found)?;
+        facts(&config, scheduler_file(found).as_deref(), &found.files)
+    }
+
+    fn usual(&self) -> Facts {
+        of_config(&FluxConfig::flux1_dev(), SchedulerConfig::flux1_dev())
+    }
+
+    fn open(&self, found: Found) -> Result<Box<dyn Model>> {
+        Ok(Box::new(Flux1::open(found)?))
+    }
+
+    fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {
+        Ok(Box::new(AUTOENCODER.open(found.place("vae")?, &found.files)?))
+    }
+}
+
+fn has_diffusers_names(source: &dyn TensorSource) -> bool {
+    let has = |name| source.shape(name).is_some();
+    has("transformer_blocks.0.attn.add_q_proj.weight") && has("single_transformer_blocks.0.proj_mlp.weight")
+}
+
+/// The transformer's dimensions, checked, and what to call the file they come from. A single file is opened for them.
+fn config(found: &Found) -> Result<(FluxConfig, Option<Arc<dyn TensorSource>>)> {
+    let (config, file, source) = match found.place("transformer")? {
+        Place::Folder(folder) => {
+            let path = folder.join("config.json");
+            let value = open::read_config(&found.files, &path, ["_class_name", "FluxTransformer2DModel", NOT_FLUX])?;
+            (open::from_value(value, &path.display().to_string())?, folder.display().to_string(), None)
+        }
+        place => {
+            let source = open::source_at(place, &found.files)?;
+            let named: Arc<dyn TensorSource> = match bfl::transformer(Arc::clone(&source)) {
+                Some(renamed) => Arc::new(renamed),
+                None => source,
+            };
+            (infer::transformer(&*named)?, named.describe(), Some(named))
+        }
+    };
+    config.validate().map_err(|error| error.in_file(&file))?;
+    Ok((config, source))
+}
+
+fn scheduler_file(found: &Found) -> Option<std::path::PathBuf> {
+    Some(match found.optional("scheduler")? {
+        Place::Folder(folder) => folder.join("scheduler_config.json"),
+        Place::File(path) => path.clone(),
+        Place::Inside(_) => return None,
+    })
+}
+
+/// The file's schedule, else FLUX.1's own: dynamic shift for a model with guidance embedding (dev), static for one without
+/// (schnell).
+fn facts(config: &FluxConfig, scheduler: Option<&Path>, files: &Files) -> Result<Facts> {
+    let scheduler = match scheduler {
+        Some(path) => SchedulerConfig::read_among(path, files)?,
+        // Source: the scheduler_config.json of FLUX.1-dev (dynamic, shift 3) and FLUX.1-schnell (static, shift 1).
+        None if config.guidance_embeds => SchedulerConfig::flux1_dev(),
+        None => SchedulerConfig::default(),
+    };
+    Ok(of_config(config, scheduler))
+}
+
+fn of_config(config: &FluxConfig, scheduler: SchedulerConfig) -> Facts {
+    let axes = config.position_ids(TokenGrid { height_patches: 1, width_patches: 1 }, 0).axes;
+    Facts { latents: LATENTS, axes, recipe: ModelFacts::of(config), scheduler, latent_rgb: LATENT_RGB }
+}
+
+/// A FLUX.1, open but not loaded.
+#[derive(Clone)]
+pub struct Flux1 {
+    /// Which model it is.
+    pub identity: Identity,
+    /// What it says about itself.
+    pub facts: Facts,
+    /// The transformer.
+    pub transformer: ModelPart<FluxConfig>,
+    /// The autoencoder.
+    pub vae: Autoencoder,
+    /// CLIP; it answers to names with and without `text_model.`.
+    pub text_encoder: TextPart,
+    /// T5; it answers to both names of its embedding table.
+    pub text_encoder_2: TextPart,
+    /// CLIP's tokenizer: a `tokenizer.json`, or a folder that holds one or `vocab.json` and `merges.txt`.
+    pub tokenizer: std::path::PathBuf,
+    /// T5's tokenizer: a `tokenizer.json`, or a folder that holds one.
+    pub tokenizer_2: std::path::PathBuf,
+    /// The scheduler's config, where there is one.
+    pub scheduler: Option<std::path::PathBuf>,
+}
+
+impl Flux1 {
+    /// Opens and checks the parts that were found. Reads configs and headers only.
+    ///
+    /// # Errors
+    /// As [`Family::open`].
+    pub fn open(found: Found) -> Result<Self> {
+        let files = &found.files;
+        let (config, source) = config(&found)?;
+        let source = source.map_or_else(|| open::source_at(found.place("transformer")?, files), Ok)?;
+        manifest::check(&*source, &manifest::transformer(&config))?;
+        let vae = AUTOENCODER.open(found.place("vae")?, files)?;
+        let text_encoder = CLIP.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
+        let text_encoder_2 = T5.open(found.place("text_encoder_2")?, files, NAME, "--text-encoder-2")?;
+        let (tokenizer, tokenizer_2) = (found.path("tokenizer")?, found.path("tokenizer_2")?);
+        let scheduler = scheduler_file(&found);
+        let mut facts = facts(&config, scheduler.as_deref(), files)?;
+        facts.recipe.text_tokens = text_tokens(&tokenizer_2, files)?;
+        facts.latent_rgb = vae.latent_rgb.clone().unwrap_or(LATENT_RGB);
+        let transformer = ModelPart { config, source };
+        let identity = found.identity.clone();
+        let model =
+            Self { identity, facts, transformer, vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, scheduler };
+        model.check_widths()?;
+        Ok(model)
+    }
+
+    /// Whether this is a model without guidance embedding, distilled to few steps, as FLUX.1-schnell is.
+    pub fn is_schnell(&self) -> bool {
+        !self.transformer.config.guidance_embeds
+    }
+
+    /// The transformer's tensors as `dtype` on `device`.
+    pub fn transformer_weights(&self, dtype: DType, device: &Device) -> Weights {
+        self.transformer.weights(dtype, device)
+    }
+
+    /// The autoencoder's tensors as `dtype` on `device`.
+    pub fn vae_weights(&self, dtype: DType, device: &Device) -> Weights {
+        self.vae.part.weights(dtype, device)
+    }
+
+    /// CLIP's tensors as `dtype` on `device`.
+    pub fn text_encoder_weights(&self, dtype: DType, device: &Device) -> Weights {
+        self.text_encoder.weights(dtype, device)
+    }
+
+    /// T5's tensors as `dtype` on `device`.
+    pub fn text_encoder_2_weights(&self, dtype: DType, device: &Device) -> Weights {
+        self.text_encoder_2.weights(dtype, device)
+    }
+
+    /// What one part gives is as wide as what the next takes.
+    fn check_widths(&self) -> Result<()> {
+        let transformer = &self.transformer.config;
+        let (latent, patch) = (self.vae.part.config.latent_channels, LATENTS.patch * LATENTS.patch);
+        if latent.checked_mul(patch) != Some(transformer.in_channels) {
+            let what = format!(
+                "{} works on {latent} latent channels, the transformer on {}",
+                self.vae.part.source.describe(),
+                transformer.in_channels / patch
+            );
+            return Err(Error::model(what, "this autoencoder is of another model; give FLUX.1's with --vae"));
+        }
+        let pairs = [
+            (&self.text_encoder, "hidden_size", transformer.pooled_projection_dim, "--text-encoder"),
+            (&self.text_encoder_2, "d_model", transformer.joint_attention_dim, "--text-encoder-2"),
+        ];
+        for (part, key, takes, flag) in pairs {
+            let gives = part.width(key);
+            if gives != takes as u64 {
+                let file = part.source.describe();
+                let what = format!("{file} gives embeddings of width {gives}, the transformer takes {takes}");
+                let advice = format!("this text encoder is of another model; give FLUX.1's with {flag}");
+                return Err(Error::model(what, advice));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number type weights are held in: on the CPU their file's own where that is narrower, so that they take half.
+pub fn held_dtype(weights: &Weights, is_cpu: bool, dtype: DType) -> DType {
+    match weights.file_dtype("proj_out.weight") {
+        Some(DType::BF16) if is_cpu && dtype == DType::F32 => DType::BF16,
+        _ => dtype,
+    }
+}
+
+/// The most T5 tokens the model reads, where its tokenizer's config says so (`model_max_length`).
+fn text_tokens(tokenizer: &Path, files: &Files) -> Result<Option<usize>> {
+    let folder = if files.is_dir(tokenizer) { Some(tokenizer) } else { tokenizer.parent() };
+    let config = folder.map(|folder| folder.join("tokenizer_config.json")).filter(|config| files.is_file(config));
+    let Some(config) = config else { return Ok(None) };
+    // transformers writes 1e30 for "no limit", which is no u64.
+    let most = files.read_json::<Value>(&config)?.get("model_max_length").and_then(Value::as_u64);
+    Ok(most.and_then(|most| usize::try_from(most).ok()).filter(|most| *most > 0))
+}
+
+impl Model for Flux1 {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {
+        let clip: ClipConfig = self.text_encoder.config()?;
+        let t5: T5Config = self.text_encoder_2.config()?;
+        let tokenizers = Tokenizers::open(&self.tokenizer, clip.vocab_size, &self.tokenizer_2, t5.vocab_size)?;
+        Ok(Box::new(text::TextEncoders {
+            tokenizers,
+            clip: ClipEncoder::open(clip, self.text_encoder_weights(on.dtype, &on.device)),
+            t5: T5Encoder::open(t5, self.text_encoder_2_weights(on.dtype, &on.device)),
+        }))
+    }
+
+    fn positions(&self, grid: TokenGrid, text: &Conditioning) -> PositionIds {
+        self.transformer.config.position_ids(grid, text.text_tokens())
+    }
+
+    fn velocity(
+        &self,
+        on: &On,
+        weights: WeightsMode,
+        pieces: ForwardOptions,
+        observer: &dyn Observer,
+    ) -> Result<Box<dyn Velocity>> {
+        let config = &self.transformer.config;
+        nn::tell_attention_error(
+            config.num_attention_heads,
+            config.attention_head_dim,
+            on.dtype,
+            &on.device,
+            observer,
+        )?;
+        let held = self.transformer_weights(on.dtype, &on.device);
+        let held = held.with_dtype(held_dtype(&held, on.device.is_cpu(), on.dtype));
+        Ok(Box::new(Transformer::load(config, &held, weights, on.dtype)?.with_options(pieces)))
+    }
+
+    fn decoder(&self) -> &dyn Decode {
+        &self.vae
+    }
+
+    fn flux1(&self) -> Option<&Flux1> {
+        Some(self)
+    }
+}
+
+impl TextEncoders for text::TextEncoders {
+    fn encode(&self, prompts: &[&str], text_tokens: usize, observer: &dyn Observer) -> Result<Vec<Conditioning>> {
+        let embeddings = self.encode(prompts, text_tokens, observer)?;
+        Ok(embeddings.into_iter().map(|embeddings| Conditioning::new(embeddings, text_tokens)).collect())
+    }
+}
+
+impl Velocity for Transformer {
+    fn set_pieces(&mut self, pieces: ForwardOptions) {
+        self.set_options(pieces);
+    }
+
+    fn velocity(&self, latents: &Tensor, at: &VelocityAt<'_>) -> Result<Tensor> {
+        let PromptEmbeddings { prompt_embeds, pooled } = at.text.get()?;
+        self.forward(latents, prompt_embeds, pooled, at.t, at.guidance, at.rope)
+    }
+}

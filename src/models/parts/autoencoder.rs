@@ -1,0 +1,122 @@
+//! The KL autoencoder as a part of a model: found under either of its layouts' names, and decoding what the loop leaves.
+
+use candle_core::{DType, Tensor};
+use serde_json::Value;
+
+use std::sync::Arc;
+
+use super::{
+    ModelPart, infer,
+    kl::{Banding, Decoder, RowSink, Side, VaeConfig, Ways},
+    open, vae_names,
+};
+use crate::{
+    base::{
+        device::DeviceKind,
+        geometry::{LatentGeometry, LatentSize},
+        progress::Observer,
+    },
+    error::{Error, Result},
+    models::{Decode, Place, RgbFactors, manifest, strangers::looks_like},
+    weights::{Files, TensorSource},
+};
+
+/// An autoencoder, open.
+#[derive(Clone)]
+pub struct Autoencoder {
+    /// Its dimensions and tensors.
+    pub part: ModelPart<VaeConfig>,
+    /// The colours of its latents, where its config brings its own.
+    pub latent_rgb: Option<RgbFactors>,
+    /// How the model's pixels become latents and tokens.
+    pub geometry: LatentGeometry,
+}
+
+/// What a family says of its autoencoders.
+pub(crate) struct AutoencoderKind {
+    /// The family's name and the flag that gives another autoencoder.
+    pub(crate) family: &'static str,
+    /// A file to name in advice.
+    pub(crate) example: &'static str,
+    /// The latents' scale and shift, which the shapes of tensors do not show.
+    pub(crate) like: fn() -> VaeConfig,
+    /// How the family's pixels become latents.
+    pub(crate) geometry: LatentGeometry,
+}
+
+impl AutoencoderKind {
+    /// Opens and checks the autoencoder at a place.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is another kind of file, incomplete or damaged; [`Error::Disk`] when it cannot be read.
+    pub(crate) fn open(&self, place: &Place, files: &Files) -> Result<Autoencoder> {
+        let advice = format!("give {}'s autoencoder with --vae", self.family);
+        let config_file = open::config_file_at(place, files);
+        let read = |path: &std::path::PathBuf| -> Result<(VaeConfig, Value)> {
+            let value = open::read_config(files, path, ["_class_name", "AutoencoderKL", &advice])?;
+            Ok((open::from_value(value.clone(), &path.display().to_string())?, value))
+        };
+        let read = config_file.as_ref().map(read);
+        let (source, config, value) = match (place, read.transpose()?) {
+            (Place::Folder(_), Some((config, value))) => (open::source_at(place, files)?, config, value),
+            (_, read) => {
+                let source = self.named(open::source_at(place, files)?)?;
+                match read {
+                    Some((config, value)) => (source, config, value),
+                    None => {
+                        let config = infer::vae(&*source, &(self.like)())?;
+                        (source, config, Value::Null)
+                    }
+                }
+            }
+        };
+        self.check(&config, &*source)?;
+        let latent_rgb = RgbFactors::from_config(&value, config.latent_channels)?;
+        Ok(Autoencoder { part: ModelPart { config, source }, latent_rgb, geometry: self.geometry })
+    }
+
+    /// The tensors of a file under diffusers' names.
+    fn named(&self, source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>> {
+        if let Some(renamed) = vae_names::vae(Arc::clone(&source)) {
+            return Ok(Arc::new(renamed));
+        }
+        if source.shape("decoder.mid_block.resnets.0.conv1.weight").is_some() {
+            return Ok(source);
+        }
+        let what = format!("{} is not an autoencoder: {}", source.describe(), looks_like(&*source));
+        Err(Error::model(what, format!("give {}'s {} with --vae", self.family, self.example)))
+    }
+
+    fn check(&self, config: &VaeConfig, source: &dyn TensorSource) -> Result<()> {
+        config.check(&source.describe())?;
+        if config.scale() != self.geometry.px_per_latent {
+            let (found, expected) = (config.block_out_channels.len(), self.geometry.px_per_latent.ilog2() + 1);
+            let file = source.describe();
+            let what = format!("{file}: it has {found} stages, {}'s autoencoder has {expected}", self.family);
+            return Err(Error::model(what, "check the vae's config.json"));
+        }
+        manifest::check(source, &manifest::decoder(config))
+    }
+}
+
+impl Decode for Autoencoder {
+    fn geometry(&self) -> LatentGeometry {
+        self.geometry
+    }
+
+    fn ways(&self, on: (DeviceKind, DType), size: LatentSize) -> Result<Ways> {
+        Ways::new(&self.part.config, Side::Decoder, on, size)
+    }
+
+    fn decode(
+        &self,
+        latents: &Tensor,
+        options: &Banding,
+        dtype: DType,
+        observer: &dyn Observer,
+        sink: &mut RowSink<'_>,
+    ) -> Result<()> {
+        let weights = self.part.weights(dtype, latents.device());
+        Decoder::open(self.part.config.clone(), weights)?.decode(latents, options, observer, sink)
+    }
+}
