@@ -11,7 +11,7 @@ use dype::{
     Result,
     base::geometry::{ImageSize, LatentSize},
     base::progress::Silent,
-    models::flux1::LATENTS,
+    models::flux1::{LATENTS, autoencoder},
     models::parts::kl::{Banding, Decoder, Keep, VaeConfig},
     weights::{TensorSource, Weights},
 };
@@ -55,7 +55,7 @@ fn weights(tiny: bool) -> (VaeConfig, Weights) {
     let all: serde_json::Value = serde_json::from_str(text).expect("the fixture is JSON");
     let shapes: std::collections::HashMap<String, Vec<usize>> =
         serde_json::from_value(all["vae"].clone()).expect("names and shapes");
-    let config = VaeConfig::flux1();
+    let config = autoencoder();
     if !tiny {
         return (config, Weights::new(Arc::new(Random { shapes }), DType::F32, Device::Cpu));
     }

@@ -8,7 +8,7 @@ use crate::{
     methods::{Looks, Moment, PositionScaler, Spectrum},
     models::{Conditioning, Model, Velocity, VelocityAt},
     nn::{PositionIds, RopeTables},
-    recipe::settings::Request,
+    recipe::Recipe,
     sampling::{self, Denoiser, StepInfo},
 };
 
@@ -28,18 +28,18 @@ pub(super) struct ModelDenoiser<'a> {
 }
 
 impl<'a> ModelDenoiser<'a> {
-    /// For a request of this model.
-    pub fn new(model: &dyn Model, transformer: &'a dyn Velocity, request: &Request, text: &'a Conditioning) -> Self {
+    /// For a recipe of this model.
+    pub fn new(model: &dyn Model, transformer: &'a dyn Velocity, recipe: &Recipe, text: &'a Conditioning) -> Self {
         let facts = model.facts();
-        let grid = facts.latents.tokens(request.size);
+        let grid = facts.latents.tokens(recipe.size());
         Self {
             transformer,
             text,
-            guidance: facts.recipe.takes_guidance.then_some(request.guidance),
+            guidance: recipe.guidance,
             grid,
             positions: model.positions(grid, text),
-            base_patches: facts.base_patches(request.base_resolution),
-            scaler: request.scaler(&facts.recipe),
+            base_patches: facts.patches(recipe.base_resolution),
+            scaler: recipe.scaler(),
             tables: None,
             reading: None,
         }

@@ -14,8 +14,7 @@ use dype::{
     Error, Result,
     base::json::read_json,
     models::ModelRequest,
-    models::flux1::{Flux1, FluxConfig, LATENTS},
-    models::parts::kl::VaeConfig,
+    models::flux1::{Flux1, FluxConfig, LATENTS, autoencoder},
     models::parts::{Autoencoder, ModelPart},
     weights::TensorSource,
 };
@@ -29,7 +28,7 @@ pub fn flux1() -> Flux1 {
     Flux1 {
         transformer: ModelPart { config: FluxConfig::flux1_dev(), source: source("transformer") },
         vae: Autoencoder {
-            part: ModelPart { config: VaeConfig::flux1(), source: source("vae") },
+            part: ModelPart { config: autoencoder(), source: source("vae") },
             latent_rgb: None,
             geometry: LATENTS,
         },

@@ -11,7 +11,7 @@ fn size(side_px: usize) -> LatentSize {
 }
 
 fn tiny_config() -> VaeConfig {
-    VaeConfig { block_out_channels: vec![32, 32, 64, 64], ..VaeConfig::flux1() }
+    VaeConfig { block_out_channels: vec![32, 32, 64, 64], ..autoencoder() }
 }
 
 fn cost_of(config: &VaeConfig, side: Side, side_px: usize, options: &Banding) -> dype::models::parts::kl::Cost {
@@ -20,7 +20,7 @@ fn cost_of(config: &VaeConfig, side: Side, side_px: usize, options: &Banding) ->
 
 #[test]
 fn no_buffer_reaches_what_a_device_can_count() {
-    for config in [VaeConfig::flux1(), tiny_config()] {
+    for config in [autoencoder(), tiny_config()] {
         for side_px in [4096, 8192] {
             for keep in every_keep(4) {
                 let cost = cost_of(&config, Side::Decoder, side_px, &Banding { band_rows: 32, keep });
@@ -33,7 +33,7 @@ fn no_buffer_reaches_what_a_device_can_count() {
 #[test]
 fn only_a_device_shrinks_its_bands_to_what_it_can_count() {
     // 32 rows of 256 channels, doubled from 16,384 latents a row: nine taps of a band are above 2^32 numbers.
-    let (config, wide) = (VaeConfig::flux1(), LatentSize { height: 64, width: 16_384 });
+    let (config, wide) = (autoencoder(), LatentSize { height: 64, width: 16_384 });
     let best = |on| Ways::new(&config, Side::Decoder, on, wide).expect("ways").best(u64::MAX).cloned().expect("a way");
     assert_eq!(best(CPU).options.band_rows, 32);
     let card = best(CARD);
@@ -42,7 +42,7 @@ fn only_a_device_shrinks_its_bands_to_what_it_can_count() {
 
 #[test]
 fn the_real_autoencoder_fits_a_machine_of_24_gb_at_4096_px() {
-    let config = VaeConfig::flux1();
+    let config = autoencoder();
     let all = cost_of(&config, Side::Decoder, 4096, &Banding::default()).memory_bytes;
     assert!(all > 16 * GB, "keeping all takes two maps of 8.6 GB: {all}");
     for side in [Side::Decoder, Side::Encoder] {
@@ -66,7 +66,7 @@ fn the_tiny_autoencoder_needs_little_more_than_a_gigabyte_at_4096_px() {
 #[test]
 fn too_small_a_budget_is_an_error_that_says_the_least() {
     for (side, doing) in [(Side::Decoder, "decoding"), (Side::Encoder, "encoding")] {
-        let ways = Ways::new(&VaeConfig::flux1(), side, CPU, size(4096)).expect("an autoencoder");
+        let ways = Ways::new(&autoencoder(), side, CPU, size(4096)).expect("an autoencoder");
         let error = ways.best_within(GB / 10).expect_err("100 MB");
         assert!(matches!(error, Error::Memory { .. }));
         assert!(error.to_string().contains("at least") && error.to_string().starts_with(doing), "{error}");
@@ -76,6 +76,6 @@ fn too_small_a_budget_is_an_error_that_says_the_least() {
 #[test]
 fn work_grows_with_the_picture() {
     // 1024 px: 10.4 TFLOP, of which attention over 128 x 128 latents 0.55; counted by hand from the layers.
-    let flops = cost_of(&VaeConfig::flux1(), Side::Decoder, 1024, &Banding::default()).flops as f64;
+    let flops = cost_of(&autoencoder(), Side::Decoder, 1024, &Banding::default()).flops as f64;
     assert!((flops / 1e12 - 10.4).abs() < 0.2, "{flops}");
 }

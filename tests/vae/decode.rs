@@ -126,7 +126,7 @@ fn borders_of_bands_are_no_seams() {
 #[test]
 fn asks_for_exactly_the_real_decoders_tensors() {
     let (expected, source) = real_tensors("decoder.");
-    Decoder::open(VaeConfig::flux1(), Weights::new(source.clone(), DType::F32, Device::Cpu)).expect("opens");
+    Decoder::open(autoencoder(), Weights::new(source.clone(), DType::F32, Device::Cpu)).expect("opens");
     assert_eq!(*source.checked.lock().expect("lock"), expected);
     assert!(source.loaded.lock().expect("lock").is_empty(), "opening reads no weights");
 }

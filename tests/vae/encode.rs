@@ -148,7 +148,7 @@ fn a_single_files_encoder_is_the_folders() {
 #[test]
 fn asks_for_exactly_the_real_encoders_tensors() {
     let (expected, source) = real_tensors("encoder.");
-    Encoder::open(VaeConfig::flux1(), Weights::new(source.clone(), DType::F32, Device::Cpu)).expect("opens");
+    Encoder::open(autoencoder(), Weights::new(source.clone(), DType::F32, Device::Cpu)).expect("opens");
     assert_eq!(*source.checked.lock().expect("lock"), expected);
     assert!(source.loaded.lock().expect("lock").is_empty(), "opening reads no weights");
 }

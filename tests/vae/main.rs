@@ -19,7 +19,7 @@ use dype::{
     base::geometry::{ImageSize, LatentSize},
     base::json::read_json,
     base::progress::{Event, Observer, Silent, Stage},
-    models::flux1::LATENTS,
+    models::flux1::{LATENTS, autoencoder},
     models::parts::kl::{Banding, Decoder, Encoder, Keep, Side, VaeConfig, Ways, cost},
     weights::{SafetensorsStore, TensorSource, Weights},
 };
@@ -158,7 +158,7 @@ fn every_keep(stages: usize) -> Vec<Vec<Keep>> {
 
 /// Autoencoders small enough for the plain one: vectors' worth of channels, and odd numbers of them.
 fn small_configs() -> [VaeConfig; 2] {
-    let base = VaeConfig { norm_num_groups: 4, latent_channels: 16, ..VaeConfig::flux1() };
+    let base = VaeConfig { norm_num_groups: 4, latent_channels: 16, ..autoencoder() };
     [
         VaeConfig { block_out_channels: vec![16, 32, 32], ..base.clone() },
         VaeConfig {

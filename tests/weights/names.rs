@@ -4,9 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    models::flux1::FluxConfig,
+    models::flux1::{FluxConfig, autoencoder},
     models::manifest as expected,
-    models::parts::kl::VaeConfig,
     models::{
         flux1::bfl,
         parts::{ClipConfig, T5Config, text_names, vae_names},
@@ -80,7 +79,7 @@ fn expected_tensors_are_those_of_the_real_model() {
     let vae = ManifestSource::diffusers("vae");
     let decoder = vae.shapes().iter().filter(|(name, _)| name.starts_with("decoder."));
     let decoder: BTreeMap<_, _> = decoder.map(|(name, shape)| (name.clone(), shape.clone())).collect();
-    assert_eq!(as_map(expected::decoder(&VaeConfig::flux1())), decoder);
+    assert_eq!(as_map(expected::decoder(&autoencoder())), decoder);
 
     let clip = as_map(expected::clip(&ClipConfig::clip_l()));
     assert_eq!(&clip, ManifestSource::diffusers("text_encoder").shapes());

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use super::{
-    FluxConfig, ForwardOptions, LATENT_RGB, LATENTS, Transformer, WeightsMode, bfl, infer,
+    FluxConfig, ForwardOptions, LATENT_RGB, LATENTS, Transformer, WeightsMode, autoencoder, bfl, infer,
     text::{self, PromptEmbeddings},
 };
 use crate::{
@@ -17,12 +17,11 @@ use crate::{
         Place, SchedulerConfig, Seen, TextEncoders, Velocity, VelocityAt, manifest, never_inside,
         parts::{
             Autoencoder, AutoencoderKind, CLIP, ClipConfig, ClipEncoder, ModelPart, T5, T5Config, T5Encoder, TextPart,
-            Tokenizers, kl::VaeConfig, open, text_names, vae_names,
+            Tokenizers, open, text_names, vae_names,
         },
         strangers::derived_from_a_model,
     },
     nn::{self, PositionIds},
-    recipe::settings::ModelFacts,
     weights::{Files, TensorSource, Weights},
 };
 
@@ -107,7 +106,7 @@ static PARTS: [PartSpec; 7] = [
 ];
 
 const AUTOENCODER: AutoencoderKind =
-    AutoencoderKind { family: NAME, example: "ae.safetensors", like: VaeConfig::flux1, geometry: LATENTS };
+    AutoencoderKind { family: NAME, example: "ae.safetensors", like: autoencoder, geometry: LATENTS };
 
 impl Family for Flux1Family {
     fn name(&self) -> &'static str {
@@ -201,7 +200,7 @@ fn facts(config: &FluxConfig, scheduler: Option<&Path>, files: &Files) -> Result
 
 fn of_config(config: &FluxConfig, scheduler: SchedulerConfig) -> Facts {
     let axes = config.position_ids(TokenGrid { height_patches: 1, width_patches: 1 }, 0).axes;
-    Facts { latents: LATENTS, axes, recipe: ModelFacts::of(config), scheduler, latent_rgb: LATENT_RGB }
+    Facts { latents: LATENTS, axes, recipe: config.recipe_facts(None), scheduler, latent_rgb: LATENT_RGB }
 }
 
 /// A FLUX.1, open but not loaded.
@@ -243,7 +242,7 @@ impl Flux1 {
         let (tokenizer, tokenizer_2) = (found.path("tokenizer")?, found.path("tokenizer_2")?);
         let scheduler = scheduler_file(&found);
         let mut facts = facts(&config, scheduler.as_deref(), files)?;
-        facts.recipe.text_tokens = text_tokens(&tokenizer_2, files)?;
+        facts.recipe = config.recipe_facts(text_tokens(&tokenizer_2, files)?);
         facts.latent_rgb = vae.latent_rgb.clone().unwrap_or(LATENT_RGB);
         let transformer = ModelPart { config, source };
         let identity = found.identity.clone();

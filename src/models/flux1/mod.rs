@@ -1,5 +1,6 @@
 //! The FLUX.1 transformer.
 
+mod autoencoder;
 pub mod bfl;
 pub mod blocks;
 mod budget;
@@ -14,6 +15,7 @@ mod transformer;
 
 use crate::nn::RopeTables;
 
+pub use autoencoder::autoencoder;
 pub use budget::{ForwardOptions, forward_memory_bytes, step_flops};
 pub use config::{FluxConfig, LATENTS};
 pub use family::{FAMILY, Flux1, Flux1Family, held_dtype};

@@ -24,10 +24,10 @@ pub struct VaeConfig {
     /// Whether the middle block has attention.
     #[serde(default = "yes")]
     pub mid_block_add_attention: bool,
-    /// Whether a 1 x 1 convolution stands after the encoder (not in FLUX.1).
+    /// Whether a 1 x 1 convolution stands after the encoder.
     #[serde(default = "yes")]
     pub use_quant_conv: bool,
-    /// Whether a 1 x 1 convolution stands before the decoder (not in FLUX.1).
+    /// Whether a 1 x 1 convolution stands before the decoder.
     #[serde(default = "yes")]
     pub use_post_quant_conv: bool,
     /// Kinds of the encoder's stages; only [`DOWN_BLOCK`] is known.
@@ -67,25 +67,27 @@ fn silu() -> String {
     SILU.into()
 }
 
-impl VaeConfig {
-    /// FLUX.1's autoencoder.
-    pub fn flux1() -> Self {
+impl Default for VaeConfig {
+    /// What most published autoencoders share: four stages, with attention and without convolutions at the seam; scale 1.
+    fn default() -> Self {
         Self {
             block_out_channels: vec![128, 256, 512, 512],
             layers_per_block: 2,
             latent_channels: 16,
             norm_num_groups: groups(),
-            scaling_factor: 0.3611,
-            shift_factor: Some(0.1159),
-            mid_block_add_attention: true,
+            scaling_factor: 1.0,
+            shift_factor: None,
+            mid_block_add_attention: yes(),
             use_quant_conv: false,
             use_post_quant_conv: false,
-            down_block_types: Vec::new(),
-            up_block_types: Vec::new(),
+            down_block_types: vec![DOWN_BLOCK.into(); 4],
+            up_block_types: vec![UP_BLOCK.into(); 4],
             act_fn: silu(),
         }
     }
+}
 
+impl VaeConfig {
     /// Pixels per latent row or column: each stage but the finest doubles.
     pub fn scale(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)

@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Tensor};
 use candle_nn::ops;
 
-use super::kernels::{Affine, Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps};
+use super::kernels::{Affine, Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps, work};
 use crate::{error::Result, nn::kernels::flash, weights::Weights};
 
 /// Attention scores held at once: 64 MiB of f32. At 4096 px that is 64 queries of 262,144 keys.
@@ -206,7 +206,7 @@ impl Kernels for OnDevice<'_> {
             let pieces = queue.first(height).into_iter().map(|(band, first, rows)| band.0.narrow(0, first, rows));
             output = (output + Tensor::cat(&pieces.collect::<candle_core::Result<Vec<_>>>()?, 0)?)?;
         }
-        self.meter.convolved(inputs, outputs, height * width);
+        self.meter.add(work::convolution(inputs, outputs, height * width));
         let output = Rows(output);
         if let Some(moments) = moments {
             self.measure(&output, moments)?;
@@ -219,7 +219,7 @@ impl Kernels for OnDevice<'_> {
         let outputs = matrix.bias.dim(0)?;
         let input = self.before(&rows.0, before)?.reshape((height * width, inputs))?;
         let output = input.matmul(&matrix.weight)?.broadcast_add(&matrix.bias)?.reshape((height, width, outputs))?;
-        self.meter.projected(inputs, outputs, height * width);
+        self.meter.add(work::projection(inputs, outputs, height * width));
         Ok(Rows(match residual {
             Some(residual) => (output + &residual.0)?,
             None => output,
@@ -247,7 +247,7 @@ impl Kernels for OnDevice<'_> {
     fn attend(&self, queries: &Rows, (keys, values): &(Tensor, Tensor)) -> Result<Rows> {
         let (height, width, channels) = queries.0.dims3()?;
         let (count, pixels) = (values.dim(0)?, height * width);
-        self.meter.attended(pixels, count, channels);
+        self.meter.add(work::attention(pixels, count, channels));
         let one_head = |x: &Tensor| x.unsqueeze(0); // [1, n, C]
         let (q, k) = (one_head(&queries.0.flatten(0, 1)?)?, one_head(&keys.t()?)?);
         if let Some(output) = flash::attention(&q, &k, &one_head(values)?)? {

@@ -14,7 +14,7 @@ use crate::{
     error::Result,
 };
 
-/// Counts floating point operations and tells how far a stage has come, in millions of them.
+/// Tells how far a stage has come, in millions of floating point operations.
 pub(super) struct Meter<'a> {
     done: AtomicU64,
     stage: Stage,
@@ -27,29 +27,28 @@ impl<'a> Meter<'a> {
         Self { done: AtomicU64::new(0), stage, observer }
     }
 
-    /// A 3 x 3 convolution gave this many pixels.
-    pub fn convolved(&self, inputs: usize, outputs: usize, pixels: usize) {
-        self.add(18 * (inputs * outputs) as u64 * pixels as u64);
-    }
-
-    /// A projection gave this many pixels.
-    pub fn projected(&self, inputs: usize, outputs: usize, pixels: usize) {
-        self.add(2 * (inputs * outputs) as u64 * pixels as u64);
-    }
-
-    /// So many queries looked at so many keys.
-    pub fn attended(&self, queries: usize, keys: usize, channels: usize) {
-        self.add(4 * (queries * channels) as u64 * keys as u64);
-    }
-
-    /// Operations so far, a multiplication and an addition each counting one, as the textbook's algorithm has them.
-    pub fn flops(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
-    }
-
-    fn add(&self, flops: u64) {
+    /// So many more operations are done.
+    pub fn add(&self, flops: u64) {
         let done = self.done.fetch_add(flops, Ordering::Relaxed) + flops;
         self.observer.on(Event::Advance { stage: self.stage, done: done / 1_000_000, detail: String::new() });
+    }
+}
+
+/// Floating point operations, a multiplication and an addition each counting one, as the textbook's algorithm has them.
+pub(super) mod work {
+    /// A 3 x 3 convolution that gives so many pixels.
+    pub fn convolution(inputs: usize, outputs: usize, pixels: usize) -> u64 {
+        18 * (inputs * outputs) as u64 * pixels as u64
+    }
+
+    /// A projection that gives so many pixels.
+    pub fn projection(inputs: usize, outputs: usize, pixels: usize) -> u64 {
+        2 * (inputs * outputs) as u64 * pixels as u64
+    }
+
+    /// So many queries that look at so many keys.
+    pub fn attention(queries: usize, keys: usize, channels: usize) -> u64 {
+        4 * (queries * channels) as u64 * keys as u64
     }
 }
 

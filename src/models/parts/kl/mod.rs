@@ -4,7 +4,6 @@
 //! over bands (`walk`), each layer a stream of rows (`stream`); what is kept between passes is a choice between
 //! memory and time ([`Keep`]) that never changes the result. No tile is blended with another, because none overlaps.
 
-mod attention;
 mod config;
 mod cpu;
 mod decoder;

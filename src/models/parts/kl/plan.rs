@@ -1,24 +1,13 @@
 //! What an encode or a decode will need, known before it: memory and work for each way of doing it, and the best way within
 //! a budget.
 
-use std::rc::Rc;
-
 use candle_core::DType;
 
-use super::{
-    VaeConfig, decoder,
-    dry::{Dry, Ledger},
-    encoder,
-    kernels::Meter,
-    stream::Map,
-};
+use super::{PICTURE_CHANNELS, VaeConfig, decoder, dry::Dry, encoder, stream::Map};
 use crate::{
-    base::{
-        device::DeviceKind,
-        geometry::LatentSize,
-        progress::{Silent, Stage},
-    },
+    base::{device::DeviceKind, geometry::LatentSize},
     error::{Error, Result},
+    nn::Ledger,
     weights::Weights,
 };
 
@@ -74,6 +63,8 @@ pub struct Cost {
     pub flops: u64,
     /// Elements of the largest buffer.
     pub largest_elements: u64,
+    /// Whether the device can count what it would hold and launch.
+    pub is_countable: bool,
 }
 
 /// What encoding to, or decoding from, latents of this size takes, by walking the layers without numbers. The CPU computes
@@ -105,7 +96,6 @@ pub struct Way {
 pub struct Ways {
     side: Side,
     size: LatentSize,
-    kind: DeviceKind,
     ways: Vec<Way>,
 }
 
@@ -117,14 +107,13 @@ impl Ways {
     pub fn new(config: &VaeConfig, side: Side, on: (DeviceKind, DType), size: LatentSize) -> Result<Self> {
         let way = |options| Ok(Way { cost: cost(config, side, on, size, &options)?, options });
         let ways = bandings(config.block_out_channels.len()).map(way).collect::<Result<_>>()?;
-        Ok(Self { side, size, kind: on.0, ways })
+        Ok(Self { side, size, ways })
     }
 
     /// The one with the least work that fits into `budget_bytes` and into what the device can count; among equals the one
     /// with the higher bands. None where none fits.
     pub fn best(&self, budget_bytes: u64) -> Option<&Way> {
-        let counts = |cost: &Cost| self.kind.is_cpu() || cost.largest_elements < MOST_ELEMENTS;
-        let fits = |cost: &Cost| cost.memory_bytes <= budget_bytes && counts(cost);
+        let fits = |cost: &Cost| cost.memory_bytes <= budget_bytes && cost.is_countable;
         self.ways.iter().filter(|way| fits(&way.cost)).min_by_key(|way| way.cost.flops)
     }
 
@@ -155,9 +144,6 @@ impl Ways {
     }
 }
 
-/// A buffer on a device stays below 2^32 elements: candle's launches count in 32 bits. The CPU counts in 64.
-const MOST_ELEMENTS: u64 = 1 << 32;
-
 /// All ways worth trying: high bands first, and no stage keeps more than a coarser, smaller one.
 fn bandings(stages: usize) -> impl Iterator<Item = Banding> {
     [32, 16, 8, 4].into_iter().flat_map(move |band_rows| {
@@ -184,14 +170,14 @@ pub(super) fn dry_run(
     weights: Option<&Weights>,
 ) -> Result<Cost> {
     config.check("the autoencoder")?;
-    let ledger = Rc::new(Ledger::new(on));
-    let dry = Dry::new(ledger.clone(), Meter::new(Stage::Decode, &Silent), rayon::current_num_threads(), weights);
+    let ledger = Ledger::new(on.0);
+    let dry = Dry::new(ledger.clone(), on.1, weights);
     match side {
         Side::Encoder => {
             let (height_px, width_px) = (size.height * config.scale(), size.width * config.scale());
             let mut picture = Map::new();
             for rows in encoder::bands(height_px, options.band_rows) {
-                picture.push(&dry, options.band_rows, dry.rows(rows.len(), width_px, super::PICTURE_CHANNELS))?;
+                picture.push(&dry, options.band_rows, dry.rows(rows.len(), width_px, PICTURE_CHANNELS))?;
             }
             encoder::walk(&dry, config, options, picture, |_| Ok(()))?;
         }
@@ -200,5 +186,10 @@ pub(super) fn dry_run(
             decoder::walk(&dry, config, options, latents, |_| Ok(()))?;
         }
     }
-    Ok(Cost { memory_bytes: ledger.peak_bytes(), flops: dry.flops(), largest_elements: ledger.largest() })
+    Ok(Cost {
+        memory_bytes: ledger.peak_bytes(),
+        flops: ledger.flops(),
+        largest_elements: ledger.largest_buffer(),
+        is_countable: ledger.is_countable(),
+    })
 }

@@ -99,6 +99,12 @@ pub fn gelu<const FMA: bool>(x: f32) -> f32 {
     x / (1.0 + exp2::<FMA>(SCALE * cubic))
 }
 
+/// `x / (1 + e^-x)`.
+#[inline(always)]
+pub fn silu<const FMA: bool>(x: f32) -> f32 {
+    x / (1.0 + exp2::<FMA>(-std::f32::consts::LOG2_E * x))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +131,19 @@ mod tests {
         assert!(exp2::<true>(f32::NEG_INFINITY) < 2e-38);
         assert!(exp2::<true>(-1e30) < 2e-38);
         assert!(exp2::<true>(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn silu_is_its_definition() {
+        for i in -1200..1200 {
+            let x = i as f32 * 0.01;
+            let exact = f64::from(x) / (1.0 + (-f64::from(x)).exp());
+            let error = (f64::from(silu::<true>(x)) - exact).abs();
+            assert!(error <= 2e-6 * exact.abs(), "{x}: {error:e}");
+        }
+        assert!(silu::<true>(f32::NAN).is_nan());
+        assert_eq!(silu::<true>(f32::INFINITY), f32::INFINITY);
+        assert!(silu::<true>(-200.0).abs() < 1e-30);
     }
 
     #[test]

@@ -1,11 +1,14 @@
-//! Matrix products on slices, by the `gemm` crate, and the 1 x 1 projections made of them.
+//! Matrix products on slices, and the 1 x 1 projections made of them.
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::{Rows, buffer::Pool, elementwise};
-use crate::models::parts::kl::kernels::Before;
+use crate::{
+    models::parts::kl::kernels::Before,
+    nn::kernels::cpu::{Strided, product},
+};
 
 /// A matrix inside a slice: the distance from row to row, the columns lying side by side.
 #[derive(Clone, Copy)]
@@ -31,36 +34,14 @@ pub(in crate::models::parts::kl) fn multiply(
     assert!((m - 1) * a.stride + k <= a.data.len(), "a lies inside its slice");
     assert!((k - 1) * b.stride + n <= b.data.len(), "b lies inside its slice");
     assert!(n <= out_stride && (m - 1) * out_stride + n <= out.len(), "out lies inside its slice, rows apart");
-    let scale = if add { 1.0 } else { 0.0 };
-    // SAFETY: the assertions above keep every element inside its slice, and `out` is borrowed mutably; `gemm` reads `out`
-    // only where `add` says so.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            out_stride as isize,
-            add,
-            a.data.as_ptr(),
-            1,
-            a.stride as isize,
-            b.data.as_ptr(),
-            1,
-            b.stride as isize,
-            scale,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
+    let strided = |view: View<'_>| Strided { start: view.data.as_ptr(), rows: view.stride, columns: 1 };
+    let out = Strided { start: out.as_mut_ptr(), rows: out_stride, columns: 1 };
+    // SAFETY: the assertions above keep every element inside its slice, and `out` is borrowed mutably.
+    unsafe { product((m, n, k), out, add, strided(a), strided(b)) };
 }
 
 /// The columns of a [rows, cols] matrix as rows: `out` is [cols, rows].
-pub(in crate::models::parts::kl) fn transpose(matrix: &[f32], cols: usize, out: &mut [f32]) {
+fn transpose(matrix: &[f32], cols: usize, out: &mut [f32]) {
     /// Rows and columns moved together, so that neither side leaves the cache.
     const BLOCK: usize = 16;
     let rows = matrix.len() / cols;

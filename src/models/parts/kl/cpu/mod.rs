@@ -12,14 +12,19 @@ use std::sync::Arc;
 use candle_core::DType;
 use rayon::prelude::*;
 
-use super::attention;
-use super::kernels::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps};
-use crate::{error::Result, weights::Weights};
+use super::kernels::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps, work};
+use crate::{
+    error::Result,
+    nn::kernels::cpu::attention::{Attention, Bias, Piece, Shape, attention},
+    weights::Weights,
+};
 use tiles::Tiling;
 
-pub(super) use buffer::{Buffer, Pool};
+use buffer::{Buffer, Pool};
 pub use conv_band::ConvBand;
-pub(super) use matmul::{View, multiply, transpose};
+
+/// Queries of one task of attention: with 512 channels they, their outputs, and the keys and values of a tile take a megabyte.
+const QUERY_ROWS: usize = 128;
 
 /// Feature maps as plain f32 slices.
 pub(super) struct Cpu<'a> {
@@ -113,6 +118,22 @@ impl Taps for Filter {
     }
 }
 
+/// Keys and values of a map, band by band.
+pub(super) struct Keys {
+    bands: Vec<(Rows, Rows)>,
+    count: usize,
+}
+
+/// The sizes of attention by one head of `channels` channels.
+fn one_head(channels: usize, queries: usize, keys: usize) -> Shape {
+    Shape { heads: 1, dim: channels, queries, keys }
+}
+
+/// Bytes of working room that so much attention takes.
+pub(super) fn attention_bytes(channels: usize, queries: usize, keys: usize) -> u64 {
+    one_head(channels, queries, keys).working_bytes(QUERY_ROWS)
+}
+
 impl<'a> Cpu<'a> {
     /// Kernels that take their weights from here.
     pub fn new(weights: &Weights, meter: Meter<'a>, plain: bool) -> Self {
@@ -142,7 +163,7 @@ impl Kernels for Cpu<'_> {
     type Window = Window;
     type Filter = Filter;
     type Projection = matmul::Matrix;
-    type Keys = attention::Keys;
+    type Keys = Keys;
 
     fn filter(&self, layer: Layer<'_>, reach: Reach) -> Result<Filter> {
         let Layer { name, inputs, outputs } = layer;
@@ -195,7 +216,7 @@ impl Kernels for Cpu<'_> {
             Filter::Tiles(filter) => filter.convolve(window, residual, moments, &self.bands, &self.scratch),
             Filter::Direct(filter) => filter.convolve(window, residual, moments, &self.bands),
         };
-        self.meter.convolved(window.channels, output.channels, output.height * output.width);
+        self.meter.add(work::convolution(window.channels, output.channels, output.height * output.width));
         Ok(output)
     }
 
@@ -207,7 +228,7 @@ impl Kernels for Cpu<'_> {
         residual: Option<&Rows>,
     ) -> Result<Rows> {
         let output = matrix.project(rows, before, residual, &self.bands);
-        self.meter.projected(rows.channels, output.channels, rows.height * rows.width);
+        self.meter.add(work::projection(rows.channels, output.channels, rows.height * rows.width));
         Ok(output)
     }
 
@@ -218,17 +239,20 @@ impl Kernels for Cpu<'_> {
         Ok(())
     }
 
-    fn keys(&self, keys: Vec<Rows>, values: Vec<Rows>) -> Result<attention::Keys> {
-        let bands = keys.into_iter().zip(values);
-        let mut all = attention::Keys::default();
-        bands.for_each(|(keys, values)| all.push(keys.channels, &keys.data, values.data, &self.bands));
-        Ok(all)
+    fn keys(&self, keys: Vec<Rows>, values: Vec<Rows>) -> Result<Keys> {
+        let count = keys.iter().map(|band| band.height * band.width).sum();
+        Ok(Keys { bands: keys.into_iter().zip(values).collect(), count })
     }
 
-    fn attend(&self, queries: &Rows, keys: &attention::Keys) -> Result<Rows> {
-        self.meter.attended(queries.height * queries.width, keys.count(), queries.channels);
-        let mut output = Rows::blank(&self.bands, queries.height, queries.width, queries.channels);
-        keys.attend(queries.channels, &queries.data, &mut output.data);
+    fn attend(&self, queries: &Rows, keys: &Keys) -> Result<Rows> {
+        let (pixels, channels) = (queries.height * queries.width, queries.channels);
+        let mut output = Rows::blank(&self.bands, queries.height, queries.width, channels);
+        let pieces: Vec<_> = keys.bands.iter().map(|(k, v)| Piece { k: &k.data, v: &v.data }).collect();
+        let scale = std::f32::consts::LOG2_E / (channels as f32).sqrt();
+        let shape = one_head(channels, pixels, keys.count);
+        let how = Attention { shape, scale, bias: Bias::None, query_rows: QUERY_ROWS };
+        attention(&queries.data, &pieces, &how, &mut output.data);
+        self.meter.add(work::attention(pixels, keys.count, channels));
         Ok(output)
     }
 
