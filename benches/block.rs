@@ -12,7 +12,7 @@ use dype::{
     base::geometry::{ImageSize, TokenGrid},
     methods::{Method, Moment},
     models::flux1::{BlockSource, Compute, ForwardOptions, LATENTS, WeightsMode, blocks::Pass},
-    models::parts::kl::ConvBand,
+    nn::bands::ConvBand,
     nn::{self, AttentionTiles, RopeTables, Rotation},
 };
 

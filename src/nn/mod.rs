@@ -4,6 +4,7 @@
 //! Token streams are [N, C], one picture at a time; heads are [H, N, D].
 
 mod attention_check;
+pub mod bands;
 pub mod kernels;
 mod ledger;
 mod rope;
