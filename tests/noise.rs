@@ -3,7 +3,10 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use candle_core::{Device, Tensor};
-use dype::sampling::{Card, Rng, noise};
+use dype::{
+    recipe::{Card, Rng},
+    sampling::noise,
+};
 
 fn golden() -> HashMap<String, Tensor> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/expected/noise_torch_cpu.safetensors");

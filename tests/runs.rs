@@ -5,16 +5,14 @@ mod support;
 use candle_core::{DType, Device, Tensor};
 use dype::{
     Error,
-    base::geometry::ImageSize,
     base::json::read_json,
     base::progress::Silent,
-    methods::DypeSettings,
     models::ModelRequest,
     output::load_latents,
     plan::{Machine, Plan, Task},
-    recipe::settings::Request,
+    recipe::{ModelFacts, Recipe, Wanted},
     run::pipeline::Pipeline,
-    sampling::{Mu, Progress, Rng},
+    sampling::Progress,
 };
 use serde::Deserialize;
 use support::{
@@ -68,20 +66,19 @@ impl Golden {
         args
     }
 
-    fn request(&self) -> Request {
-        Request {
-            prompt: self.prompt.clone(),
-            size: ImageSize::new(self.height, self.width).expect("a size"),
-            steps: self.steps,
-            seed: self.seed,
-            guidance: self.guidance,
-            max_sequence_length: None,
-            rng: Rng::TorchCpu,
-            method: self.method.parse().expect("a method"),
-            dype: self.dype.then(DypeSettings::default),
-            base_resolution: None,
-            mu: Mu::Pinned,
-        }
+    fn recipe(&self, facts: &ModelFacts) -> Recipe {
+        let wanted = Wanted {
+            prompt: Some(self.prompt.clone()),
+            height: Some(self.height),
+            width: Some(self.width),
+            steps: Some(self.steps),
+            seed: Some(self.seed),
+            guidance: Some(self.guidance),
+            method: Some(self.method.parse().expect("a method")),
+            dype: Some(self.dype),
+            ..Wanted::default()
+        };
+        Recipe::new(&wanted, facts).expect("in range")
     }
 
     fn latents(&self, key: &str) -> Vec<f32> {
@@ -157,14 +154,14 @@ fn the_first_step_of_every_run_is_the_references() {
     let pipeline = Pipeline::open(&files, Device::Cpu, DType::F32, &Silent).expect("opens");
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     for golden in Golden::all() {
-        let request = golden.request();
-        let task = Task { size: request.size, steps: request.steps, text_tokens: 512, prompts: 1 };
+        let recipe = golden.recipe(&files.facts.recipe);
+        let task = Task { size: recipe.size(), steps: recipe.steps, text_tokens: 512, prompts: 1 };
         let choices = Plan::new(&files, &task, &machine).expect("fits").choices;
         let embeddings = pipeline.encode(&[golden.prompt.as_str()], 512).expect("encodes").remove(0);
         let transformer = pipeline.load_transformer(&choices).expect("loads");
-        let noise = pipeline.noise(&request).expect("noise");
+        let noise = pipeline.noise(&recipe).expect("noise");
         let mut first: Option<Tensor> = None;
-        let stopped = pipeline.denoise(&*transformer, &request, &embeddings, Progress::start(noise), &mut |after| {
+        let stopped = pipeline.denoise(&*transformer, &recipe, &embeddings, Progress::start(noise), &mut |after| {
             assert_eq!(after.step.index, 0);
             first = Some(after.latents.clone());
             Err(Error::request("one step is enough", ""))

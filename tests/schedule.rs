@@ -4,7 +4,8 @@ use std::{fs, path::PathBuf};
 
 use dype::{
     Error,
-    sampling::{Mu, SchedulerConfig, TimeShift, resolve_mu, sigmas},
+    recipe::Mu,
+    sampling::{SchedulerConfig, TimeShift, resolve_mu, sigmas},
 };
 use serde::Deserialize;
 

@@ -3,6 +3,8 @@
 //!
 //! Height always comes before width.
 
+use crate::error::Error;
+
 /// The shortest side that is accepted, in pixels: a token of FLUX.1. A model of larger tokens asks for more
 /// ([`LatentGeometry::least_side_px`]).
 pub const MIN_SIDE_PX: usize = 16;
@@ -153,6 +155,12 @@ impl std::fmt::Display for InvalidSide {
 }
 
 impl std::error::Error for InvalidSide {}
+
+impl From<InvalidSide> for Error {
+    fn from(side: InvalidSide) -> Self {
+        Self::request(side.to_string(), "choose a size such as --height 4096 --width 4096")
+    }
+}
 
 impl std::fmt::Display for ImageSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -14,27 +14,13 @@ use super::{
     commands::inspect::InspectArgs,
     commands::man::ManArgs,
     commands::replay::ReplayArgs,
+    device::{DeviceChoice, DtypeArg},
     part_args::PartArgs,
-    position_args::PositionArgs,
     report::Verbosity,
+    setting_flags::{All, SettingFlags},
     values,
 };
-use crate::{
-    base::geometry::ImageSize,
-    base::memory::Bytes,
-    error::Result,
-    models::WeightsMode,
-    recipe::settings::{DeviceChoice, ModelDtype},
-    sampling::Rng,
-};
-
-/// The scene that is drawn when no prompt is given: the reference's dark-fantasy default, in other words.
-pub const DEFAULT_PROMPT: &str = "A dark fantasy landscape: a lone hooded knight on a crumbling stone bridge before a \
-    vast black castle, its towers lost in storm clouds, violet lightning over jagged mountains, ravens, torches \
-    glowing in the mist, far below a drowned city, intricate detail, dramatic light, epic scale, painterly realism";
-
-/// Guidance scale when none is given. Source: the reference's `run_dype.py`.
-pub const DEFAULT_GUIDANCE: f64 = 4.5;
+use crate::{base::memory::Bytes, models::WeightsMode};
 
 /// Model that is used when none is named.
 pub const DEFAULT_MODEL: &str = "black-forest-labs/FLUX.1-Krea-dev";
@@ -96,12 +82,9 @@ pub enum Command {
 /// Flags of picture making.
 #[derive(Debug, Clone, Args)]
 pub struct GenerateArgs {
-    /// Picture flags.
+    /// Flags of the picture's settings.
     #[command(flatten)]
-    pub picture: PictureArgs,
-    /// Position flags.
-    #[command(flatten)]
-    pub position: PositionArgs,
+    pub settings: SettingFlags<All>,
     /// Batch flags.
     #[command(flatten)]
     pub select: SelectArgs,
@@ -128,54 +111,6 @@ impl Cli {
             _ => &self.generate.output,
         };
         Verbosity::of(output)
-    }
-}
-
-/// What picture.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Picture")]
-pub struct PictureArgs {
-    /// What to draw; "-" reads it from stdin [default: a dark-fantasy scene]
-    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub prompt: Option<String>,
-    /// Size and steps.
-    #[command(flatten)]
-    pub extent: ExtentArgs,
-    /// Seed of the noise, 0 to 2^64 - 1; the same seed is the same noise on every device
-    #[arg(long, value_name = "N", default_value_t = 42, value_parser = values::seed, allow_negative_numbers = true)]
-    pub seed: u64,
-    /// How strongly the prompt is followed; ignored by models without guidance (schnell) [default: 4.5]
-    #[arg(long, value_name = "SCALE", value_parser = values::finite, allow_negative_numbers = true)]
-    pub guidance: Option<f64>,
-    /// T5 tokens the prompt may take [default: 512; schnell: 256; fewer where the model reads fewer]
-    #[arg(long, value_name = "N", value_parser = values::sequence_length)]
-    pub max_sequence_length: Option<usize>,
-    /// Where the noise comes from: torch-cpu, torch-cuda (the card in use) or torch-cuda:CARD (h100, rtx4090, ...)
-    #[arg(long, value_name = "SOURCE", default_value = "torch-cpu", value_parser = values::rng)]
-    pub rng: Rng,
-}
-
-/// How large a picture is and how many steps it takes: what its positions depend on, with or without a model.
-#[derive(Debug, Clone, PartialEq, Args)]
-pub struct ExtentArgs {
-    /// Height in pixels, 16 or more
-    #[arg(long, value_name = "PX", default_value_t = 4096, value_parser = values::side_px, allow_negative_numbers = true)]
-    pub height: usize,
-    /// Width in pixels, 16 or more
-    #[arg(long, value_name = "PX", default_value_t = 4096, value_parser = values::side_px, allow_negative_numbers = true)]
-    pub width: usize,
-    /// Denoising steps
-    #[arg(long, value_name = "N", default_value_t = 28, value_parser = values::steps, allow_negative_numbers = true)]
-    pub steps: usize,
-}
-
-impl ExtentArgs {
-    /// The picture's size.
-    ///
-    /// # Errors
-    /// [`crate::Error::Request`] for an impossible size.
-    pub fn size(&self) -> Result<ImageSize> {
-        Ok(ImageSize::new(self.height, self.width)?)
     }
 }
 
@@ -235,27 +170,6 @@ pub struct OutputArgs {
     /// More detail: the plan of the run, and where latents went
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
-}
-
-/// Names of the number types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DtypeArg {
-    /// 32-bit floats.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// 16-bit floats.
-    F16,
-}
-
-impl From<DtypeArg> for ModelDtype {
-    fn from(arg: DtypeArg) -> Self {
-        match arg {
-            DtypeArg::F32 => Self::F32,
-            DtypeArg::Bf16 => Self::Bf16,
-            DtypeArg::F16 => Self::F16,
-        }
-    }
 }
 
 /// Names of the ways weights reach the device.

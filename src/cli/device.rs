@@ -1,13 +1,69 @@
 //! The device a run computes on, and in which numbers.
 
+use std::str::FromStr;
+
 use candle_core::{DType, Device};
+use clap::ValueEnum;
 
 use super::report::Report;
 use crate::{
     base::progress::{Event, Observer},
     error::{Error, Result},
-    recipe::settings::{DeviceChoice, ModelDtype},
 };
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The best device this binary was built for and finds.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// A CUDA device by number.
+    Cuda(usize),
+    /// Apple's GPU.
+    Metal,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None => match text {
+                "auto" => Ok(Self::Auto),
+                "cpu" => Ok(Self::Cpu),
+                "cuda" => Ok(Self::Cuda(0)),
+                "metal" => Ok(Self::Metal),
+                _ => Err("a device is auto, cpu, cuda, cuda:N or metal".into()),
+            },
+            Some(("cuda", number)) => {
+                number.parse().map(Self::Cuda).map_err(|_| "a CUDA device is cuda:0, cuda:1, ...".into())
+            }
+            Some(_) => Err("a device is auto, cpu, cuda, cuda:N or metal".into()),
+        }
+    }
+}
+
+/// The number type a model computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeArg {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// 16-bit floats.
+    F16,
+}
+
+impl From<DtypeArg> for DType {
+    fn from(arg: DtypeArg) -> Self {
+        match arg {
+            DtypeArg::F32 => Self::F32,
+            DtypeArg::Bf16 => Self::BF16,
+            DtypeArg::F16 => Self::F16,
+        }
+    }
+}
 
 /// The device that was asked for; `auto` takes a GPU where one is built in and found, and says so where none is found.
 ///
@@ -58,11 +114,9 @@ fn reason(error: candle_core::Error) -> String {
 }
 
 /// The number type of the computation: f32 on the CPU, bf16 on a GPU, unless asked otherwise.
-pub fn compute_dtype(asked: Option<ModelDtype>, device: &Device) -> DType {
+pub fn compute_dtype(asked: Option<DtypeArg>, device: &Device) -> DType {
     match asked {
-        Some(ModelDtype::F32) => DType::F32,
-        Some(ModelDtype::Bf16) => DType::BF16,
-        Some(ModelDtype::F16) => DType::F16,
+        Some(asked) => asked.into(),
         None if device.is_cpu() => DType::F32,
         None => DType::BF16,
     }

@@ -11,32 +11,11 @@ use clap::{
 };
 
 use super::args::Cli;
+use crate::recipe::FIELDS;
 
-/// Flags that `dype replay` takes from the picture: no variable may stand in their way.
-const REPLAYED: [&str; 22] = [
-    "prompt",
-    "height",
-    "width",
-    "steps",
-    "seed",
-    "guidance",
-    "max_sequence_length",
-    "rng",
-    "method",
-    "no_dype",
-    "dype_scale",
-    "dype_exponent",
-    "dype_thresholds",
-    "base_resolution",
-    "mu",
-    "model",
-    "vae",
-    "text_encoder",
-    "text_encoder_2",
-    "tokenizer",
-    "tokenizer_2",
-    "part",
-];
+/// Flags that `dype replay` takes from the picture, beside those of its settings: the model and its parts.
+const REPLAYED_MODEL: [&str; 7] =
+    ["model", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "part"];
 
 /// A command line as it was meant.
 pub struct Parsed {
@@ -58,6 +37,11 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::
     Ok(Parsed { cli: Cli::from_arg_matches(&matches)?, typed })
 }
 
+/// Whether `dype replay` takes a flag from the picture: no variable may stand in its way.
+fn is_replayed(id: &str) -> bool {
+    FIELDS.iter().any(|field| field.flag() == id) || REPLAYED_MODEL.contains(&id)
+}
+
 /// The whole command with all its variables, for help, completions and man pages.
 pub fn command() -> Command {
     with_variables(Cli::command(), &HashSet::new())
@@ -77,7 +61,7 @@ fn with_variables(command: Command, typed: &HashSet<String>) -> Command {
     let has_variable = |arg: &Arg| {
         let id = arg.get_id().as_str();
         let is_flag = arg.get_long().is_some() && !["help", "version"].contains(&id);
-        is_flag && !excluded.contains(id) && !(is_replay && REPLAYED.contains(&id))
+        is_flag && !excluded.contains(id) && !(is_replay && is_replayed(id))
     };
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
     let command = command.mut_args(|arg| if has_variable(&arg) { with_variable(arg) } else { arg });
@@ -139,7 +123,7 @@ mod tests {
     fn what_is_replayed_hears_no_variable() {
         let command = command();
         let replay = command.get_subcommands().find(|command| command.get_name() == "replay").expect("a command");
-        for id in REPLAYED {
+        for id in FIELDS.iter().map(|field| field.flag()).chain(REPLAYED_MODEL) {
             let arg = replay.get_arguments().find(|arg| arg.get_id() == id).expect(id);
             assert!(arg.get_env().is_none(), "{id}");
         }

@@ -2,13 +2,15 @@
 
 use std::{collections::HashSet, path::Path, rc::Rc};
 
+use candle_core::Device;
+use clap::ValueEnum;
 use serde_json::json;
 
 use super::{
     args::{MachineArgs, ModelArgs, OutputArgs},
     batch_args::ProgressArgs,
     commands::dry_run,
-    device,
+    device::{self, DtypeArg},
     items::{self, Planned, Wish},
     listen::{Finished, Teller},
     model_source::ModelSource,
@@ -16,12 +18,13 @@ use super::{
     report::Report,
 };
 use crate::{
+    base::device::DeviceKind,
     base::progress::{Event, Observer},
-    error::Error,
+    error::{Error, Result},
     models::Model,
     output::{self, Format},
     plan::{Machine, Plan},
-    recipe::Shard,
+    recipe::{Recipe, Shard},
     run::{Item, PROMPTS_AT_ONCE, Runner},
 };
 
@@ -39,6 +42,32 @@ pub struct Job<'a> {
     pub progress: &'a ProgressArgs,
     /// Output flags.
     pub output: &'a OutputArgs,
+    /// Where and in what a picture was made that is to be made again.
+    pub like: Option<MadeOn>,
+}
+
+/// Where a picture was made, and in what numbers: another device or number type gives one close to it, not equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeOn {
+    /// The device, as `--device` takes it.
+    pub device: String,
+    /// The number type, as `--dtype` takes it.
+    pub dtype: String,
+}
+
+impl MadeOn {
+    /// The picture's number type where the device is of its kind; else a note tells that it comes out close to it.
+    fn dtype_on(&self, device: &Device, report: &Report) -> Option<DtypeArg> {
+        let (Self { device: there, dtype }, here) = (self, DeviceKind::of(device).name());
+        if there == here {
+            return DtypeArg::from_str(dtype, false).ok();
+        }
+        report.on(Event::Note(format!(
+            "the picture was made on {there} in {dtype}: on {here} it comes out close to it, not equal (--device {there} makes \
+             it again)"
+        )));
+        None
+    }
 }
 
 /// Makes the pictures and tells each one's path on stdout; `kept` gets those that are there, even when some fail.
@@ -47,12 +76,13 @@ pub struct Job<'a> {
 /// For one picture whatever failed; for several [`Error::Unfinished`] when some failed, and what kept all from being made.
 pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) -> anyhow::Result<()> {
     let device = device::open(job.machine.device, report)?;
-    let dtype = device::compute_dtype(job.machine.dtype.map(Into::into), &device);
-    for wish in &mut job.wishes {
+    let asked = job.machine.dtype.or_else(|| job.like.as_ref()?.dtype_on(&device, report));
+    let dtype = device::compute_dtype(asked, &device);
+    for rng in job.wishes.iter_mut().filter_map(|wish| wish.asked.wanted.rng.as_mut()) {
         // Told to whoever looks at the picture: another machine could not know which card was in use.
-        wish.request.rng = wish.request.rng.on(&device)?;
+        *rng = rng.on(&device)?;
     }
-    let (planned, repeated) = items::arrange(job.wishes, job.shard);
+    let (planned, repeated) = items::arrange(job.wishes, job.shard)?;
     if repeated > 0 {
         let what = if repeated == 1 { "1 picture is".into() } else { format!("{repeated} pictures are") };
         report.on(Event::Note(format!("{what} asked for more than once with the same settings, and made once")));
@@ -84,7 +114,7 @@ pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) 
     }
     notes::tell(&planned, &made, &runner.geometry(), report);
     if let Some(item) = made.first() {
-        report.detail(&dry_run::table(&item.plan, &item.settings, None));
+        report.detail(&dry_run::table(&item.plan, &item.recipe, None));
     }
     let mut teller = Teller::new(report, &planned, json!(model.identity()), job.output.json, kept);
     runner.run(&made, &mut teller)?;
@@ -99,13 +129,13 @@ pub fn plan_items(
     latents: Option<&Path>,
 ) -> anyhow::Result<Vec<Item>> {
     let facts = &model.facts().recipe;
-    let prompts: HashSet<&str> = planned.iter().map(|planned| planned.wish.request.prompt.as_str()).collect();
-    let prompts = prompts.len().min(PROMPTS_AT_ONCE);
+    let recipe = |one: &Planned| Recipe::new(&one.wish.asked.wanted, facts).map_err(|error| one.wish.named(error));
+    let recipes = planned.iter().map(recipe).collect::<Result<Vec<_>>>()?;
+    let prompts = recipes.iter().map(|recipe| &recipe.prompt).collect::<HashSet<_>>().len().min(PROMPTS_AT_ONCE);
     let mut plans: Vec<Rc<Plan>> = Vec::new();
     let mut made = Vec::with_capacity(planned.len());
-    for one in planned {
-        let settings = one.wish.request.resolve(facts);
-        let task = Item::task(&settings, prompts);
+    for (one, recipe) in planned.iter().zip(recipes) {
+        let task = Item::task(&recipe, prompts);
         let plan = match plans.iter().find(|plan| plan.task == task) {
             Some(plan) => Rc::clone(plan),
             None => {
@@ -116,8 +146,7 @@ pub fn plan_items(
         };
         made.push(Item {
             index: one.index,
-            request: one.wish.request.clone(),
-            settings,
+            recipe,
             path: one.path.clone(),
             number: one.number,
             latents: latents.map(Path::to_path_buf),

@@ -73,7 +73,7 @@ impl<'a> Teller<'a> {
         let planned = self.planned.binary_search_by_key(&item.index, |planned| planned.index);
         let origin =
             planned.ok().and_then(|at| self.planned[at].wish.origin.as_ref()).map(|origin| format!("{origin}, "));
-        format!("{}seed {}: {}", origin.unwrap_or_default(), item.settings.seed, shortened(&item.settings.prompt))
+        format!("{}seed {}: {}", origin.unwrap_or_default(), item.recipe.seed, shortened(&item.recipe.prompt))
     }
 }
 
@@ -89,7 +89,7 @@ impl Listener for Teller<'_> {
     fn made(&mut self, item: &Item, made: Made) {
         let json = json!({
             "path": made.path,
-            "settings": item.settings,
+            "settings": item.recipe,
             "model": self.model,
             "seconds": seconds(&made.times),
             "peak_memory_bytes": memory::peak_resident_bytes(),

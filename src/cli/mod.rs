@@ -12,9 +12,11 @@ mod model_source;
 mod notes;
 mod part_args;
 mod pictured;
-pub mod position_args;
 mod report;
+mod setting_flags;
 mod target;
+#[cfg(test)]
+mod toy_setting;
 mod usage;
 mod values;
 

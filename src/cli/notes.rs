@@ -6,6 +6,8 @@ use super::{items::Planned, report::Report};
 use crate::{
     base::geometry::LatentGeometry,
     base::progress::{Event, Observer},
+    methods::{DYPE_SCALE, DYPE_THRESHOLDS, Method, Thresholds},
+    recipe::{Source, Wanted, declared},
     run::Item,
 };
 
@@ -24,7 +26,7 @@ pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, repo
 }
 
 fn cropped(item: &Item, geometry: &LatentGeometry) -> Option<String> {
-    let size = item.request.size;
+    let size = item.recipe.size();
     let computed = geometry.computed(size);
     (computed != size).then(|| {
         format!(
@@ -39,19 +41,64 @@ fn cropped(item: &Item, geometry: &LatentGeometry) -> Option<String> {
 }
 
 fn no_effect(item: &Item, geometry: &LatentGeometry) -> Option<String> {
-    let settings = &item.settings;
-    let computed = geometry.computed(item.request.size);
+    let recipe = &item.recipe;
+    let computed = geometry.computed(recipe.size());
     let longest = computed.height_px.max(computed.width_px);
-    (settings.method != "base" && longest <= settings.base_resolution).then(|| {
-        let what = if settings.dype { "DyPE has" } else { "extrapolation has" };
+    (recipe.method != Method::BASE && longest <= recipe.base_resolution).then(|| {
+        let what = if recipe.dype { "DyPE has" } else { "extrapolation has" };
         format!(
             "{what} no effect at this size with --method {}: no side exceeds the training resolution of {} px",
-            settings.method, settings.base_resolution
+            recipe.method, recipe.base_resolution
         )
     })
 }
 
 fn no_guidance(planned: &Planned, item: &Item) -> Option<String> {
-    (item.settings.guidance.is_none() && planned.wish.guidance_given)
+    let asked = planned.wish.asked.by(declared::guidance.key);
+    (item.recipe.guidance.is_none() && matches!(asked, Some(Source::Flag | Source::Line)))
         .then(|| "this model takes no guidance: --guidance is ignored".into())
+}
+
+/// Notes about flags of positions that were given and change nothing.
+pub fn without_effect(flags: &Wanted) -> Vec<&'static str> {
+    let method = flags.method.unwrap_or_default();
+    let has_lambdas = flags.dype_scale.is_some() || flags.dype_exponent.is_some();
+    let has_thresholds = flags.dype_thresholds == Some(Thresholds::Power);
+    let mut notes = Vec::new();
+    if has_lambdas && !method.spec().has(&DYPE_SCALE) {
+        notes.push("--dype-scale and --dype-exponent have no effect with --method base, which extrapolates nothing");
+    }
+    if has_thresholds && (flags.dype == Some(false) || !method.spec().has(&DYPE_THRESHOLDS)) {
+        notes.push("--dype-thresholds has no effect here: it is about --method yarn with DyPE");
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::setting_flags::{Position, SettingFlags};
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        position: SettingFlags<Position>,
+    }
+
+    #[test]
+    fn flags_that_change_nothing_are_told() {
+        let notes = |words: &[&str]| {
+            let cli = Cli::try_parse_from([&["dype"], words].concat()).expect("valid");
+            without_effect(&cli.position.wanted)
+        };
+        for words in [&[][..], &["--dype-scale", "2"], &["--dype-thresholds", "power"], &["--method", "base"]] {
+            assert!(notes(words).is_empty(), "{words:?}");
+        }
+        assert!(notes(&["--method", "base", "--dype-exponent", "1"])[0].contains("--method base"));
+        for words in [["--method", "ntk"], ["--no-dype", "--mu=1"]] {
+            assert!(notes(&[&words[..], &["--dype-thresholds", "power"]].concat())[0].contains("--dype-thresholds"));
+        }
+    }
 }

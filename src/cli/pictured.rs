@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     error::{Error, Result},
     output,
-    recipe::settings::Settings,
+    recipe::Recipe,
     run::PROVENANCE_VERSION,
 };
 
@@ -15,8 +15,8 @@ use crate::{
 pub struct Pictured {
     /// The whole of it.
     pub json: Value,
-    /// The settings in it.
-    pub settings: Settings,
+    /// What it was made with.
+    pub recipe: Recipe,
 }
 
 /// Reads a picture's provenance.
@@ -26,6 +26,15 @@ pub struct Pictured {
 /// newer version.
 pub fn read(file: &Path) -> Result<Pictured> {
     let json = json(file)?;
+    let recipe = recipe(&json, file)?;
+    Ok(Pictured { json, recipe })
+}
+
+/// The recipe that `file` says it was made with.
+///
+/// # Errors
+/// [`Error::Request`] when it says none, or that of a newer version, or what no flag would be allowed to say.
+pub fn recipe(json: &Value, file: &Path) -> Result<Recipe> {
     let text = |key: &str| json.get(key).and_then(Value::as_str);
     let version = json.get("provenance_version").and_then(Value::as_u64);
     if text("program") != Some("dype") || version.is_none() {
@@ -42,12 +51,10 @@ pub fn read(file: &Path) -> Result<Pictured> {
         );
         return Err(Error::request(what, "update dype; `dype info --json` prints what the picture says"));
     }
-    let settings = json.get("settings").cloned().unwrap_or_default();
-    let settings = serde_json::from_value(settings).map_err(|error| {
+    Recipe::of_picture(json.get("settings").unwrap_or(&Value::Null)).map_err(|error| {
         let what = format!("{}: its settings make no sense: {error}", file.display());
         Error::request(what, "the picture was edited, or comes from another version of dype")
-    })?;
-    Ok(Pictured { json, settings })
+    })
 }
 
 /// What the picture says, whatever version wrote it.

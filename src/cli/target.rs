@@ -6,7 +6,7 @@ use crate::{
     base::geometry::ImageSize,
     error::Result,
     output::Format,
-    recipe::{self, settings::Request},
+    recipe::{self, Recipe},
 };
 
 /// The folder of pictures that are given no place. Source: the reference's `run_dype.py`.
@@ -54,12 +54,12 @@ impl Target {
     }
 
     /// The file of a picture, before `_2`, `_3`, ... make it unique.
-    pub fn file(&self, request: &Request) -> PathBuf {
+    pub fn file(&self, recipe: &Recipe) -> PathBuf {
         match self {
             Self::File(file) => file.clone(),
             Self::Folder(folder) => {
-                let method = request.method.to_string();
-                folder.join(recipe::reference_name(request.seed, &method, request.dype.is_some(), request.size))
+                let method = recipe.method.to_string();
+                folder.join(recipe::reference_name(recipe.seed, &method, recipe.dype, recipe.size()))
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     },
     error::{Error, Result},
     nn::{PositionAxis, PositionIds, RopeTables},
-    recipe::settings::ModelFacts,
+    recipe::ModelFacts,
     weights::TensorSource,
 };
 
@@ -102,7 +102,7 @@ pub struct Facts {
     pub latents: LatentGeometry,
     /// The axes of its rotary embedding.
     pub axes: Vec<PositionAxis>,
-    /// What fills the gaps of a request: training resolution, guidance, text tokens.
+    /// What fills the gaps of a recipe: training resolution, guidance, text tokens.
     pub recipe: ModelFacts,
     /// Its schedule.
     pub scheduler: SchedulerConfig,
@@ -111,9 +111,9 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// L: patches a side at a training resolution, in pixels: what was asked, else the model's own.
-    pub fn base_patches(&self, asked_px: Option<usize>) -> usize {
-        self.recipe.base_resolution_px(asked_px) / self.latents.px_per_token()
+    /// L: patches a side at a training resolution, in pixels.
+    pub fn patches(&self, base_resolution_px: usize) -> usize {
+        base_resolution_px / self.latents.px_per_token()
     }
 }
 

@@ -1,13 +1,31 @@
-//! What pictures are made with: settings, the file of prompts, the list of seeds, and the part of the list that one
-//! machine takes.
+//! What a picture is made with. Settings are declared in one place; what several sources want of them is merged, and becomes a
+//! [`Recipe`] by one constructor. Beside them the file of prompts, the list of seeds, and the part of a batch that one machine
+//! takes.
 
+mod card;
+mod facts;
+mod fields;
 mod file_name;
+mod kinds;
+mod noise_source;
 mod prompts;
+mod resolved;
 mod seeds;
-pub mod settings;
+mod setting;
 mod shard;
+mod shift;
+mod wanted;
 
+pub use card::Card;
+pub use facts::ModelFacts;
+pub(crate) use fields::{FIELDS, declared};
+pub use fields::{Recipe, Wanted};
 pub use file_name::reference_name;
-pub use prompts::{Line, MAX_LINE_BYTES, MAX_SEQUENCE_LENGTH, MAX_STEPS, Overrides, read_prompts};
+pub(crate) use kinds::{Kind, SIDE_PX, Style};
+pub use noise_source::Rng;
+pub use prompts::{Line, MAX_LINE_BYTES, read_prompts};
 pub use seeds::{MAX_SEEDS, consecutive, parse_seeds};
+pub(crate) use setting::{Field, Group};
 pub use shard::Shard;
+pub use shift::Mu;
+pub use wanted::{Merged, Source};

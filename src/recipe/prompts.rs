@@ -6,7 +6,7 @@
 //! {"prompt": "a lighthouse", "seed": 7, "method": "ntk", "dype": false, "width": 2048}
 //! ```
 
-mod fields;
+mod keys;
 #[cfg(test)]
 mod tests;
 
@@ -15,20 +15,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    error::{Error, Result},
-    methods::{Method, Thresholds},
-    sampling::{Mu, Rng},
-};
+use super::{Wanted, setting::Problem};
+use crate::error::{Error, Result};
 
 /// The longest line that is read: no text encoder sees more than a few thousand bytes of it, and a stream without line ends
 /// must not fill the memory.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
-/// The most denoising steps, as `--steps` takes them.
-pub const MAX_STEPS: usize = 10_000;
-/// The most T5 tokens, as `--max-sequence-length` takes them. Source: diffusers, `FluxPipeline.check_inputs`.
-pub const MAX_SEQUENCE_LENGTH: usize = 512;
-
 /// One picture of a batch, as its line asks for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
@@ -36,55 +28,16 @@ pub struct Line {
     pub number: usize,
     /// What to draw, without the space around it; never empty.
     pub prompt: String,
-    /// What this line asks for in place of the command line's flags.
-    pub overrides: Overrides,
-}
-
-/// Flags that a line sets for itself; `None` leaves the command line's.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Overrides {
-    /// Seed of the noise.
-    pub seed: Option<u64>,
-    /// How positions are scaled.
-    pub method: Option<Method>,
-    /// Whether the scaling follows the denoising steps.
-    pub dype: Option<bool>,
-    /// lambda_s of kappa(t), 0 or more.
-    pub dype_scale: Option<f64>,
-    /// lambda_t of kappa(t), 0 or more.
-    pub dype_exponent: Option<f64>,
-    /// How kappa moves YaRN's thresholds.
-    pub dype_thresholds: Option<Thresholds>,
-    /// Training resolution in pixels, 16 to 65,536.
-    pub base_resolution: Option<usize>,
-    /// Width in pixels, 16 to 65,536.
-    pub width: Option<usize>,
-    /// Height in pixels, 16 to 65,536.
-    pub height: Option<usize>,
-    /// Denoising steps, 1 to [`MAX_STEPS`].
-    pub steps: Option<usize>,
-    /// Guidance scale.
-    pub guidance: Option<f64>,
-    /// The time shift.
-    pub mu: Option<Mu>,
-    /// Source of the noise.
-    pub rng: Option<Rng>,
-    /// T5 tokens, 1 to [`MAX_SEQUENCE_LENGTH`].
-    pub max_sequence_length: Option<usize>,
-    /// Where the picture goes.
+    /// What else it asks for, in place of the command line's flags.
+    pub overrides: Wanted,
+    /// Where its picture goes, in place of `--output`.
     pub output: Option<PathBuf>,
 }
 
-/// What is wrong with a line, and what to do about it.
-#[derive(Debug, PartialEq)]
-struct Problem {
-    what: String,
-    hint: String,
-}
-
-impl Problem {
-    fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: hint.into() }
+impl Line {
+    /// All that it asks for, its prompt included.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { prompt: Some(self.prompt.clone()), ..self.overrides.clone() }
     }
 }
 
@@ -131,7 +84,8 @@ fn parse_line(bytes: &[u8], number: usize) -> Result<Option<Line>, Problem> {
     if text.is_empty() || text.starts_with('#') {
         return Ok(None);
     }
-    let (prompt, overrides) =
-        if text.starts_with('{') { fields::parse(text)? } else { (text.to_owned(), Overrides::default()) };
-    Ok(Some(Line { number, prompt, overrides }))
+    if text.starts_with('{') {
+        return keys::parse(text, number).map(Some);
+    }
+    Ok(Some(Line { number, prompt: text.to_owned(), overrides: Wanted::default(), output: None }))
 }

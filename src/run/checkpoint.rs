@@ -14,7 +14,7 @@ use crate::{
     base::geometry::{ImageSize, LatentGeometry},
     error::{Error, Result},
     output::{self, LatentsFile},
-    recipe::settings::Settings,
+    recipe::Recipe,
     run::job::Job,
     sampling::Progress,
 };
@@ -57,10 +57,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Disk`] when the file cannot be written; what was there stays then.
-    pub fn save(&self, reached: Reached, size: ImageSize, settings: &Settings) -> Result<()> {
+    pub fn save(&self, reached: Reached, size: ImageSize, recipe: &Recipe) -> Result<()> {
         let Reached { pass, progress: Progress { step, latents, state } } = reached;
         let mut metadata = sized(size);
-        let settings = serde_json::to_string(settings).unwrap_or_default();
+        let settings = serde_json::to_string(recipe).unwrap_or_default();
         let place = [("pass", pass.to_string()), ("step", step.to_string())];
         let said = [("format", FORMAT.to_owned()), ("settings", settings), ("key", self.key.clone())];
         metadata.extend(place.into_iter().chain(said).map(own));
@@ -144,15 +144,14 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
+    use crate::recipe::Wanted;
     use crate::sampling::{Denoiser, State, StepInfo, denoise};
 
     const STEPS: usize = 6;
 
-    fn settings() -> Settings {
-        let json = r#"{"prompt":"a lake","height":32,"width":32,"steps":6,"seed":1,"guidance":3.5,"max_sequence_length":8,
-            "rng":"torch-cpu","method":"yarn","dype":true,"dype_scale":1.0,"dype_exponent":2.0,
-            "dype_thresholds":"product","base_resolution":1024,"mu":"max_shift"}"#;
-        serde_json::from_str(json).expect("settings")
+    fn recipe() -> Recipe {
+        let (side, steps) = (Some(32), Some(STEPS));
+        Recipe::draft(&Wanted { height: side, width: side, steps, ..Wanted::default() }).expect("in range")
     }
 
     /// FLUX.1's.
@@ -180,7 +179,7 @@ mod tests {
         let file = LatentsFile { latents: latents(), beside: State::new(), metadata };
         file.write(checkpoint.file(), true).expect("written");
         let Reached { pass, progress } =
-            checkpoint.load(&Job::of(&settings()), &GEOMETRY).expect("readable").expect("there");
+            checkpoint.load(&Job::of(&recipe()), &GEOMETRY).expect("readable").expect("there");
         assert_eq!((pass, progress.step, progress.state.len()), (0, 3, 0));
         assert_eq!(values(&progress.latents), values(&latents()));
     }
@@ -188,17 +187,17 @@ mod tests {
     #[test]
     fn another_picture_pass_or_format_is_refused_in_words() {
         let (folder, checkpoint) = place();
-        let job = Job::of(&settings());
+        let job = Job::of(&recipe());
         assert!(checkpoint.load(&job, &GEOMETRY).expect("nothing is no error").is_none());
         for (pass, step) in [(1, 1), (0, 0), (0, STEPS + 1)] {
             let progress = Progress { step, ..Progress::start(latents()) };
-            checkpoint.save(Reached { pass, progress }, job.passes()[0].size, &settings()).expect("written");
+            checkpoint.save(Reached { pass, progress }, job.passes()[0].size, &recipe()).expect("written");
             assert!(
                 checkpoint.load(&job, &GEOMETRY).expect_err("not in the job").contains("no checkpoint of this picture")
             );
         }
         let progress = Progress { step: 1, ..Progress::start(latents()) };
-        checkpoint.save(Reached { pass: 0, progress }, job.passes()[0].size, &settings()).expect("written");
+        checkpoint.save(Reached { pass: 0, progress }, job.passes()[0].size, &recipe()).expect("written");
         let other = Checkpoint { key: "other".to_owned(), ..checkpoint.clone() };
         assert!(other.load(&job, &GEOMETRY).expect_err("another key").contains("no checkpoint of this picture"));
         let mut file = LatentsFile::read(checkpoint.file()).expect("readable");
@@ -242,13 +241,13 @@ mod tests {
     fn what_a_denoiser_carries_survives_the_file_bit_for_bit() {
         let sigmas: Vec<f64> = (0..=STEPS).rev().map(|i| i as f64 / STEPS as f64).collect();
         let (_folder, checkpoint) = place();
-        let job = Job::of(&settings());
+        let job = Job::of(&recipe());
         let mut ends = vec![];
         let mut saved = vec![];
         let start = Progress::start(latents());
         let whole = denoise(&mut Momentum { last: None }, &sigmas, start, &mut |after| {
             let reached = Reached { pass: 0, progress: after.progress()? };
-            checkpoint.save(reached, job.passes()[0].size, &settings())?;
+            checkpoint.save(reached, job.passes()[0].size, &recipe())?;
             saved.push(checkpoint.load(&job, &GEOMETRY).expect("readable").expect("there"));
             Ok(())
         })

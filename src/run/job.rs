@@ -1,6 +1,6 @@
 //! How a picture comes about: denoising, once or several times.
 
-use crate::{base::geometry::ImageSize, recipe::settings::Settings};
+use crate::{base::geometry::ImageSize, recipe::Recipe};
 
 /// The passes of a picture, in their order; there is at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +29,8 @@ pub enum Start {
 
 impl Job {
     /// A picture from text: one pass, from noise.
-    pub fn of(settings: &Settings) -> Self {
-        let size = ImageSize { height_px: settings.height, width_px: settings.width };
-        Self { passes: vec![Pass { size, start: Start::Noise, steps: settings.steps }] }
+    pub fn of(recipe: &Recipe) -> Self {
+        Self { passes: vec![Pass { size: recipe.size(), start: Start::Noise, steps: recipe.steps }] }
     }
 
     /// The steps of all passes.

@@ -36,10 +36,10 @@ impl Runner<'_> {
     pub(super) fn make(&mut self, item: &Item, replaced: Option<&Path>, coming: &[Waiting<'_>]) -> Result<Made> {
         let mut times = Times::default();
         let checkpoint = self.checkpoint(item);
-        let job = Job::of(&item.settings);
+        let job = Job::of(&item.recipe);
         let before = self.reached(&job, &checkpoint);
         let resumed_from = before.as_ref().map(|reached| job.steps_done(reached.pass, reached.progress.step));
-        let provenance = provenance::of(&item.settings, self.model.identity(), self.machine);
+        let provenance = provenance::of(&item.recipe, self.model.identity(), self.machine);
         let latents = match before {
             Some(Reached { progress, .. }) if resumed_from == Some(job.steps()) => {
                 progress.latents.to_device(&self.machine.device)?
@@ -52,7 +52,7 @@ impl Runner<'_> {
         self.save_latents(item, &latents, &provenance)?;
         self.make_room_for_decoder(item, coming.len() == 1);
         let started = Instant::now();
-        let picture = self.pipeline.decode(&latents, item.request.size, &item.plan.choices)?;
+        let picture = self.pipeline.decode(&latents, item.recipe.size(), &item.plan.choices)?;
         times.decode = started.elapsed();
         self.note_speed(item, resumed_from.unwrap_or(0), &times);
         let started = Instant::now();
@@ -129,7 +129,7 @@ impl Runner<'_> {
     /// Where a pass begins.
     fn start(&self, making: &Making<'_>, pass: usize) -> Result<Progress> {
         match making.job.passes()[pass].start {
-            Start::Noise => Ok(Progress::start(self.pipeline.noise(&making.item.request)?)),
+            Start::Noise => Ok(Progress::start(self.pipeline.noise(&making.item.recipe)?)),
         }
     }
 
@@ -146,7 +146,7 @@ impl Runner<'_> {
         transformer: &dyn Velocity,
     ) -> Result<Tensor> {
         let mut last = from.latents.clone();
-        self.pipeline.denoise(transformer, &making.item.request, embeddings, from, &mut |after| {
+        self.pipeline.denoise(transformer, &making.item.recipe, embeddings, from, &mut |after| {
             self.keep(making, pass, after);
             self.show(making.item, making.provenance, &after.step, [&last, after.latents]);
             last = after.latents.clone();
@@ -165,7 +165,7 @@ impl Runner<'_> {
         }
         let size = job.passes()[pass].size;
         let saved =
-            after.progress().and_then(|progress| checkpoint.save(Reached { pass, progress }, size, &item.settings));
+            after.progress().and_then(|progress| checkpoint.save(Reached { pass, progress }, size, &item.recipe));
         if let Err(error) = saved
             && !self.told_of_lost_checkpoint.replace(true)
         {
@@ -187,7 +187,7 @@ impl Runner<'_> {
 
     fn save_latents(&self, item: &Item, latents: &Tensor, provenance: &Provenance) -> Result<()> {
         let Some(path) = &item.latents else { return Ok(()) };
-        let mut metadata = checkpoint::sized(item.request.size);
+        let mut metadata = checkpoint::sized(item.recipe.size());
         metadata.insert("parameters".to_owned(), provenance.parameters.clone());
         metadata.insert("provenance".to_owned(), provenance.json.to_string());
         let path = output::numbered(path, item.index as u64 + 1);
@@ -213,7 +213,7 @@ impl Runner<'_> {
 
     /// Keeps how fast this machine was, for the next estimate.
     fn note_speed(&mut self, item: &Item, first_step: usize, times: &Times) {
-        let steps = (item.settings.steps - first_step) as f64;
+        let steps = (item.recipe.steps - first_step) as f64;
         if steps == 0.0 {
             return;
         }

@@ -16,13 +16,14 @@ mod runner;
 use std::{path::PathBuf, rc::Rc, time::Duration};
 
 use crate::{
-    base::geometry::ImageSize,
     error::Error,
     plan::{Plan, Task},
-    recipe::settings::{Request, Settings},
+    recipe::Recipe,
 };
 
 pub use checkpoint::{FOLDER as CHECKPOINT_FOLDER, clean, sized};
+#[cfg(test)]
+pub(crate) use identity::picture_key;
 pub use job::{Job, Pass, Start};
 pub use preview::Preview;
 pub use provenance::VERSION as PROVENANCE_VERSION;
@@ -37,10 +38,8 @@ pub const PROMPTS_AT_ONCE: usize = 32;
 pub struct Item {
     /// Its place in the whole batch, from 0.
     pub index: usize,
-    /// As it was asked for.
-    pub request: Request,
-    /// As the model will make it.
-    pub settings: Settings,
+    /// What it is made with.
+    pub recipe: Recipe,
     /// Its file, before a number makes the name its own.
     pub path: PathBuf,
     /// Its number among all pictures of the run with that name, from 1.
@@ -53,13 +52,8 @@ pub struct Item {
 
 impl Item {
     /// What a plan needs to know of a picture.
-    pub fn task(settings: &Settings, prompts: usize) -> Task {
-        Task {
-            size: ImageSize { height_px: settings.height, width_px: settings.width },
-            steps: settings.steps,
-            text_tokens: settings.max_sequence_length,
-            prompts,
-        }
+    pub fn task(recipe: &Recipe, prompts: usize) -> Task {
+        Task { size: recipe.size(), steps: recipe.steps, text_tokens: recipe.max_sequence_length, prompts }
     }
 }
 

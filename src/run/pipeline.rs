@@ -12,7 +12,7 @@ use crate::{
     nn::{PositionIds, RopeTables},
     output::Picture,
     plan::Choices,
-    recipe::settings::Request,
+    recipe::Recipe,
     sampling::{self, After, Denoiser, Progress, StepInfo},
 };
 
@@ -44,13 +44,13 @@ impl<'a> Pipeline<'a> {
         self.facts().latents
     }
 
-    /// The sigmas of a request: steps + 1 values, the last 0.
+    /// The sigmas of a recipe: steps + 1 values, the last 0.
     ///
     /// # Errors
     /// [`crate::Error::Request`] when its steps or mu give no schedule.
-    pub fn sigmas(&self, request: &Request) -> Result<Vec<f64>> {
-        let tokens = self.geometry().tokens(request.size).count();
-        sampling::sigmas(&self.facts().scheduler, request.steps, tokens, request.mu)
+    pub fn sigmas(&self, recipe: &Recipe) -> Result<Vec<f64>> {
+        let tokens = self.geometry().tokens(recipe.size()).count();
+        sampling::sigmas(&self.facts().scheduler, recipe.steps, tokens, recipe.mu)
     }
 
     /// Prompts to what the transformer is told, of at most `text_tokens` tokens each. The encoders' weights come and go here.
@@ -69,14 +69,14 @@ impl<'a> Pipeline<'a> {
         self.model.velocity(&self.on, choices.weights, choices.forward, self.observer)
     }
 
-    /// The noise a request starts from: packed latents [1, N, C·P·P], f32.
+    /// The noise a recipe starts from: packed latents [1, N, C·P·P], f32.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn noise(&self, request: &Request) -> Result<Tensor> {
+    pub fn noise(&self, recipe: &Recipe) -> Result<Tensor> {
         let geometry = self.geometry();
-        let shape = geometry.latents_shape(geometry.tokens(request.size));
-        let noise = sampling::noise(request.rng.on(&self.on.device)?, request.seed, &shape);
+        let shape = geometry.latents_shape(geometry.tokens(recipe.size()));
+        let noise = sampling::noise(recipe.rng.on(&self.on.device)?, recipe.seed, &shape);
         sampling::pack(&Tensor::from_vec(noise, &shape, &self.on.device)?, &geometry)
     }
 
@@ -87,16 +87,16 @@ impl<'a> Pipeline<'a> {
     pub fn denoise(
         &self,
         transformer: &dyn Velocity,
-        request: &Request,
+        recipe: &Recipe,
         text: &Conditioning,
         from: Progress,
         after_step: &mut dyn FnMut(&After) -> Result<()>,
     ) -> Result<Tensor> {
-        let sigmas = self.sigmas(request)?;
-        let mut denoiser = ModelDenoiser::new(self.model, transformer, request, text);
-        let schedule = request.schedule(&self.facts().recipe);
+        let sigmas = self.sigmas(recipe)?;
+        let mut denoiser = ModelDenoiser::new(self.model, transformer, recipe, text);
+        let schedule = recipe.schedule();
         let stage = Stage::Denoise;
-        self.observer.on(Event::Begin { stage, total: request.steps as u64 });
+        self.observer.on(Event::Begin { stage, total: recipe.steps as u64 });
         let observer = self.observer;
         if from.step > 0 {
             observer.on(Event::Resume { stage, done: from.step as u64 });
@@ -106,8 +106,8 @@ impl<'a> Pipeline<'a> {
             observer.on(Event::Advance { stage, done: after.step.index as u64 + 1, detail });
             after_step(after)
         })?;
-        let plural = if request.steps == 1 { "" } else { "s" };
-        observer.on(Event::End { stage, detail: format!("{} step{plural}", request.steps) });
+        let plural = if recipe.steps == 1 { "" } else { "s" };
+        observer.on(Event::End { stage, detail: format!("{} step{plural}", recipe.steps) });
         Ok(latents)
     }
 
@@ -164,15 +164,15 @@ struct ModelDenoiser<'a> {
 }
 
 impl<'a> ModelDenoiser<'a> {
-    fn new(model: &dyn Model, transformer: &'a dyn Velocity, request: &Request, text: &'a Conditioning) -> Self {
+    fn new(model: &dyn Model, transformer: &'a dyn Velocity, recipe: &Recipe, text: &'a Conditioning) -> Self {
         let facts = model.facts();
         Self {
             transformer,
             text,
-            guidance: facts.recipe.takes_guidance.then_some(request.guidance),
-            positions: model.positions(facts.latents.tokens(request.size), text),
-            base_patches: facts.base_patches(request.base_resolution),
-            scaler: request.scaler(&facts.recipe),
+            guidance: recipe.guidance,
+            positions: model.positions(facts.latents.tokens(recipe.size()), text),
+            base_patches: facts.patches(recipe.base_resolution),
+            scaler: recipe.scaler(),
             tables: None,
         }
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Item;
 use crate::{
-    base::geometry::{ImageSize, LatentSize},
+    base::geometry::LatentSize,
     error::Result,
     models::Facts,
     output::{self, Picture, Provenance},
@@ -43,9 +43,8 @@ impl Preview {
         step: &StepInfo,
         [before, after]: [&Tensor; 2],
     ) -> Result<()> {
-        let size = ImageSize { height_px: item.settings.height, width_px: item.settings.width };
         let geometry = &facts.latents;
-        let grid = geometry.tokens(size);
+        let grid = geometry.tokens(item.recipe.size());
         let unpacked = |latents: &Tensor| -> Result<Vec<f32>> {
             Ok(sampling::unpack(&latents.to_device(&Device::Cpu)?, grid, geometry)?.flatten_all()?.to_vec1()?) // [C · h · w]
         };

@@ -77,8 +77,8 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// [`Error::Request`] when they are, or do not.
     pub fn check(&self, item: &Item) -> Result<()> {
-        self.geometry().check(item.request.size)?;
-        self.pipeline.sigmas(&item.request).map(|_| ())
+        self.geometry().check(item.recipe.size())?;
+        self.pipeline.sigmas(&item.recipe).map(|_| ())
     }
 
     /// Makes the pictures in their order; `listener` is told of each. One that fails does not stop the others.
@@ -144,21 +144,21 @@ impl<'a> Runner<'a> {
         if !self.options.resume {
             return None;
         }
-        let settings = serde_json::to_value(&item.settings).ok()?;
+        let settings = serde_json::to_value(&item.recipe).ok()?;
         let model = serde_json::to_value(self.model.identity()).ok()?;
         existing.find(&item.path, &identity::picture_key(&settings, &model))
     }
 
     /// The place of a picture's checkpoint.
     pub(super) fn checkpoint(&self, item: &Item) -> Checkpoint {
-        let key = identity::checkpoint_key(&item.settings, self.model.identity(), self.machine);
+        let key = identity::checkpoint_key(&item.recipe, self.model.identity(), self.machine);
         Checkpoint::new(folder_of(&item.path), key)
     }
 
     /// What `coming`'s first picture is told of its prompt. If that is not encoded yet, the prompts of the pictures
     /// behind it are encoded with it, and those before are forgotten.
     pub(super) fn embeddings(&mut self, coming: &[Waiting<'_>], times: &mut Times) -> Result<Conditioning> {
-        let key = |item: &Item| (item.settings.prompt.clone(), item.settings.max_sequence_length);
+        let key = |item: &Item| (item.recipe.prompt.clone(), item.recipe.max_sequence_length);
         let Some((item, _)) = coming.first() else {
             return Err(Error::request("no picture to encode a prompt for", ""));
         };

@@ -12,6 +12,6 @@ mod spectrum;
 pub use crate::models::{SchedulerConfig, TimeShift};
 pub use euler::{After, Denoiser, Progress, State, StepInfo, denoise};
 pub use latents::{pack, unpack};
-pub use noise::{Card, Rng, noise};
-pub use sigmas::{Mu, resolve_mu, sigmas};
+pub use noise::noise;
+pub use sigmas::{resolve_mu, sigmas};
 pub use spectrum::spectrum;

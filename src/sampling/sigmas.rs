@@ -11,25 +11,11 @@
 //!
 //! and appends 0. All three are `shift / (shift + 1/s - 1)`, with shift = e^mu, mu, or itself.
 
-use std::{fmt, str::FromStr};
-
 use crate::{
     error::{Error, Result},
     models::{SchedulerConfig, TimeShift},
+    recipe::Mu,
 };
-
-/// Which mu the dynamic shift uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub enum Mu {
-    /// The scheduler's `max_shift` at every size, as DyPE's reference does: the stock formula leaves the range
-    /// the model was trained in (11.5 at 4096 x 4096) and ruins the picture.
-    #[default]
-    Pinned,
-    /// This value.
-    Value(f64),
-    /// FLUX's own formula: a line through (`base_image_seq_len`, `base_shift`) and (`max_image_seq_len`, `max_shift`).
-    Stock,
-}
 
 /// The mu a schedule will use, or `None` when the scheduler has a static shift and mu plays no part.
 pub fn resolve_mu(config: &SchedulerConfig, image_tokens: usize, mu: Mu) -> Option<f64> {
@@ -89,34 +75,5 @@ fn stretch_to(sigmas: &mut [f64], terminal: f64) {
     if last > 0.0 {
         let scale = last / (1.0 - terminal);
         sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / scale);
-    }
-}
-
-impl FromStr for Mu {
-    type Err = Error;
-
-    /// `stock`, `pinned` or a number.
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "stock" => Ok(Self::Stock),
-            "pinned" => Ok(Self::Pinned),
-            _ => match text.parse::<f64>() {
-                Ok(value) if value.is_finite() => Ok(Self::Value(value)),
-                _ => {
-                    let hint = "give a number such as 1.15, or `stock` for FLUX's resolution-dependent formula";
-                    Err(Error::request(format!("--mu {text}: not a number"), hint))
-                }
-            },
-        }
-    }
-}
-
-impl fmt::Display for Mu {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pinned => f.write_str("pinned"),
-            Self::Stock => f.write_str("stock"),
-            Self::Value(value) => write!(f, "{value}"),
-        }
     }
 }

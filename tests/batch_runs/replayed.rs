@@ -164,3 +164,27 @@ fn saved_latents_decode_to_the_same_picture() {
     let run = place.dype(&["decode", "cut.safetensors", "-o", "w.png", "--model", model]);
     run.fails(1, &["cut.safetensors"]);
 }
+
+/// What no flag may say, no picture may say either: it is refused before a model is looked for.
+#[test]
+fn a_strangers_picture_is_checked_as_flags_are() {
+    let place = Place::new();
+    dype(&place, &[&OWN[..], &["-o", "x.png"]].concat()).succeeds();
+    let own = provenance(&place.path("x.png"));
+    for (name, key, value, words) in [
+        ("steps.png", "steps", json!(10_000_000_000_000_000_000_u64), "steps is 10000000000000000000"),
+        ("tokens.png", "max_sequence_length", json!(1_u64 << 40), "max_sequence_length is 1099511627776"),
+        ("base.png", "base_resolution", json!(0), "base_resolution is 0"),
+        ("scale.png", "dype_scale", json!(-3e9), "dype_scale is -3000000000.0"),
+        ("mu.png", "mu", json!("NaN"), "mu is \"NaN\""),
+        ("later.png", "text_anchor_of_the_future", json!(1), "is no setting of this version"),
+    ] {
+        let mut json = own.clone();
+        json["settings"][key] = value;
+        json["model"]["model"] = json!("no/such-model");
+        saying(&place, name, json);
+        for command in ["info", "replay"] {
+            place.dype(&[command, name]).fails(2, &[name, "its settings make no sense", words]);
+        }
+    }
+}

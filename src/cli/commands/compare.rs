@@ -7,24 +7,23 @@ use image::{ImageReader, Limits, RgbImage};
 use serde_json::{Map, Value, json};
 
 use crate::cli::{
-    args::{MachineArgs, ModelArgs, OutputArgs, PictureArgs},
+    args::{MachineArgs, ModelArgs, OutputArgs},
     batch_args::ProgressArgs,
     commands::generate,
     execute::{self, Job},
     items::Wish,
     listen::Finished,
-    position_args::TuningArgs,
     report::Report,
+    setting_flags::{AnyMethod, SettingFlags},
     target::Target,
 };
 use crate::{
     base::geometry::ImageSize,
     error::{Error, Result},
     lab::{self, EXPLANATIONS, Measures, SheetOptions, Tile},
-    methods::{self, Label, Method},
+    methods::{self, Label},
     output::{self, Picture, Provenance},
-    recipe::Shard,
-    recipe::settings::Request,
+    recipe::{Merged, Recipe, Shard, Source, Wanted},
 };
 
 /// What is compared.
@@ -33,12 +32,9 @@ pub struct CompareArgs {
     /// Methods, in the order of their columns: base, ntk, yarn; dy_ntk and dy_yarn are those with DyPE
     #[arg(long, value_name = "LIST", default_value = "base,ntk,dy_ntk,yarn,dy_yarn", value_delimiter = ',')]
     methods: Vec<Label>,
-    /// Picture flags.
+    /// Flags of what the pictures have in common.
     #[command(flatten)]
-    picture: PictureArgs,
-    /// Position flags.
-    #[command(flatten)]
-    tuning: TuningArgs,
+    settings: SettingFlags<AnyMethod>,
     /// Flags of what is kept on the way.
     #[command(flatten)]
     progress: ProgressArgs,
@@ -53,6 +49,11 @@ pub struct CompareArgs {
     pub output: OutputArgs,
 }
 
+/// What a picture of this label asks for.
+fn of_label(Label { method, dype }: Label) -> Wanted {
+    Wanted { method: Some(method), dype: Some(dype), ..Wanted::default() }
+}
+
 /// Runs `dype compare`.
 pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
     let target = Target::new(args.output.output.as_deref());
@@ -60,12 +61,12 @@ pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
         let what = format!("--output {}: a comparison is several files", target.folder().display());
         return Err(Error::request(what, "name a folder, with \"/\" at its end").into());
     };
-    let base = generate::request(&args.picture, Method::BASE, None, &args.tuning)?;
+    let flags = Merged::of(Source::Flag, &generate::with_stdin(&args.settings.wanted)?);
+    let common = Recipe::draft(&flags.wanted)?;
     let wish = |label: &Label| Wish {
-        request: Request { method: label.method, dype: label.dype.then(|| args.tuning.dype()), ..base.clone() },
+        asked: flags.clone().with(Source::Flag, &of_label(*label)),
         target: target.clone(),
         origin: None,
-        guidance_given: args.picture.guidance.is_some(),
     };
     let job = Job {
         wishes: args.methods.iter().map(wish).collect(),
@@ -74,11 +75,12 @@ pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
         machine: &args.machine,
         progress: &args.progress,
         output: &args.output,
+        like: None,
     };
     let mut finished = Vec::new();
     let outcome = execute::run(job, report, Some(&mut finished));
     if !finished.is_empty() {
-        let made = put_together(&finished, &base, folder, args.output.overwrite)?;
+        let made = put_together(&finished, &common, folder, args.output.overwrite)?;
         for line in made.lines(args.output.json) {
             report.result(&line);
         }
@@ -105,8 +107,8 @@ impl Comparison {
 }
 
 /// Measures the pictures, draws the sheet and writes both.
-fn put_together(finished: &[Finished], base: &Request, folder: &Path, overwrite: bool) -> Result<Comparison> {
-    let title = base.prompt.split_whitespace().collect::<Vec<_>>().join(" ");
+fn put_together(finished: &[Finished], common: &Recipe, folder: &Path, overwrite: bool) -> Result<Comparison> {
+    let title = common.prompt.split_whitespace().collect::<Vec<_>>().join(" ");
     let options = SheetOptions { title: Some(title), ..SheetOptions::default() };
     let mut order: Vec<&Finished> = finished.iter().collect();
     order.sort_by_key(|finished| finished.index);
@@ -123,12 +125,12 @@ fn put_together(finished: &[Finished], base: &Request, folder: &Path, overwrite:
         pictures.push(one);
     }
     let sheet = lab::sheet(&tiles, &options)?;
-    let ImageSize { height_px, width_px } = base.size;
-    let name = format!("compare_seed_{}_res_{height_px}x{width_px}.png", base.seed);
+    let ImageSize { height_px, width_px } = common.size();
+    let name = format!("compare_seed_{}_res_{height_px}x{width_px}.png", common.seed);
     let picture = Picture { height: sheet.height() as usize, width: sheet.width() as usize, rgb8: sheet.into_raw() };
     let explained: Map<String, Value> =
         EXPLANATIONS.iter().map(|(name, text)| ((*name).to_owned(), Value::from(*text))).collect();
-    let provenance = Provenance { parameters: base.prompt.clone(), json: Value::Null };
+    let provenance = Provenance { parameters: common.prompt.clone(), json: Value::Null };
     let sheet = output::save(&folder.join(name), &picture, &provenance, overwrite)?;
     let json = json!({ "sheet": sheet, "pictures": pictures, "measures": explained });
     let text = format!("{json:#}\n");

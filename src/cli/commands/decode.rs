@@ -1,12 +1,17 @@
 //! `dype decode`: latents to a picture, with the autoencoder alone.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
+use serde_json::Value;
 
 use crate::cli::{
-    args::{DEFAULT_MODEL, DtypeArg},
-    device, model_source,
+    args::DEFAULT_MODEL,
+    device::{self, DeviceChoice, DtypeArg},
+    model_source, pictured,
     report::Report,
     values,
 };
@@ -14,10 +19,10 @@ use crate::{
     base::device::DeviceKind,
     base::geometry::{ImageSize, LatentGeometry},
     base::memory::Bytes,
+    base::progress::{Event, Observer},
     error::{Error, Result},
     output::{self, Format, LatentsFile, Provenance},
     plan::{self, Machine},
-    recipe::settings::DeviceChoice,
     run::pipeline,
 };
 
@@ -63,14 +68,14 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let geometry = vae.geometry();
     let size = size(args, &metadata, latents.dim(1)?, &geometry)?;
     Format::from_path(&args.output)?.check_size(size)?;
-    output::check_writable(args.output.parent().unwrap_or(std::path::Path::new("")))?;
+    output::check_writable(args.output.parent().unwrap_or(Path::new("")))?;
     let device = device::open(args.device, report)?;
-    let dtype = device::compute_dtype(args.dtype.map(Into::into), &device);
+    let dtype = device::compute_dtype(args.dtype, &device);
     let budget = Machine::budget(&device, args.memory);
     let (on, budget) = ((DeviceKind::of(&device), dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
     let (way, _) = plan::decode_choice(&*vae, on, size, 0, budget)?;
     let picture = pipeline::decode(&*vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
-    let path = output::save(&args.output, &picture, &provenance(&metadata), args.overwrite)?;
+    let path = output::save(&args.output, &picture, &provenance(&metadata, &args.file, report), args.overwrite)?;
     report.result(&path.display().to_string());
     Ok(())
 }
@@ -102,8 +107,14 @@ fn size(
     Err(Error::request(what, "give the --height and --width the latents were made with"))
 }
 
-/// What the latents say of how they were made, for the picture. A checkpoint says nothing: its picture is not done.
-fn provenance(metadata: &BTreeMap<String, String>) -> Provenance {
-    let json = metadata.get("provenance").and_then(|text| serde_json::from_str(text).ok());
-    Provenance { parameters: metadata.get("parameters").cloned().unwrap_or_default(), json: json.unwrap_or_default() }
+/// What the latents say of how they were made, for the picture; what no picture would say is left out, and told. A checkpoint
+/// says nothing: its picture is not done.
+fn provenance(metadata: &BTreeMap<String, String>, file: &Path, report: &Report) -> Provenance {
+    let Some(text) = metadata.get("provenance") else { return Provenance::default() };
+    let json: Value = serde_json::from_str(text).unwrap_or_default();
+    if let Err(error) = pictured::recipe(&json, file) {
+        report.on(Event::Note(format!("the picture will not say how it was made: {error}")));
+        return Provenance::default();
+    }
+    Provenance { parameters: metadata.get("parameters").cloned().unwrap_or_default(), json }
 }

@@ -10,7 +10,7 @@ use crate::{
     hub::DownloadPlan,
     output,
     plan::{Machine, Plan, SpeedBook},
-    recipe::settings::Settings,
+    recipe::Recipe,
     run::Item,
 };
 
@@ -35,20 +35,20 @@ pub fn run(
     let items = execute::plan_items(planned, &*model, machine, None)?;
     let speed = SpeedBook::open().get(&machine.name());
     let time = |item: &Item| {
-        let steps = item.plan.step_flops.saturating_mul(item.settings.steps as u64);
+        let steps = item.plan.step_flops.saturating_mul(item.recipe.steps as u64);
         speed.map(|speed| speed.time(steps, item.plan.decode_flops))
     };
     if as_json {
         for (item, planned) in items.iter().zip(planned) {
             let path = output::numbered(&planned.path, planned.number);
             let seconds = time(item).map(|time| time.as_secs_f64());
-            let line = json!({ "path": path, "settings": item.settings, "plan": *item.plan, "seconds": seconds });
+            let line = json!({ "path": path, "settings": item.recipe, "plan": *item.plan, "seconds": seconds });
             report.result(&line.to_string());
         }
         return Ok(());
     }
     if let Some(most) = items.iter().max_by_key(|item| item.plan.total_flops) {
-        report.result(&table(&most.plan, &most.settings, time(most)));
+        report.result(&table(&most.plan, &most.recipe, time(most)));
     }
     if items.len() > 1 {
         let all: Option<Duration> = items.iter().map(time).sum();
@@ -63,7 +63,7 @@ pub fn run(
 }
 
 /// A plan as a table of at most 80 columns.
-pub fn table(plan: &Plan, settings: &Settings, estimate: Option<Duration>) -> String {
+pub fn table(plan: &Plan, recipe: &Recipe, estimate: Option<Duration>) -> String {
     let tera = |flops: u64| format!("{:.1} TFLOP", flops as f64 / 1e12);
     let weights = plan.weights_bytes;
     let peaks = plan.peak_bytes;
@@ -72,7 +72,7 @@ pub fn table(plan: &Plan, settings: &Settings, estimate: Option<Duration>) -> St
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<10} {value}");
     };
-    line("picture", format!("{} x {} px, {}", settings.height, settings.width, report::steps(settings.steps)));
+    line("picture", format!("{} x {} px, {}", recipe.height, recipe.width, report::steps(recipe.steps)));
     line("tokens", format!("{} image + {} text", plan.image_tokens, plan.text_tokens));
     line("work", format!("{} a step, {} in all", tera(plan.step_flops), tera(plan.total_flops)));
     line(

@@ -3,39 +3,35 @@
 use std::io::Read;
 
 use crate::cli::{
-    args::{DEFAULT_GUIDANCE, DEFAULT_PROMPT, GenerateArgs, PictureArgs},
-    execute::{self, Job},
+    args::GenerateArgs,
+    execute::{self, Job, MadeOn},
     items::{self, Wish},
-    position_args::TuningArgs,
+    notes,
     report::Report,
     target::Target,
 };
 use crate::{
     base::progress::{Event, Observer},
     error::{Error, Result},
-    methods::{DypeSettings, Method},
-    recipe::settings::Request,
-    sampling::Mu,
+    recipe::{Merged, Source, Wanted},
 };
 
 /// Runs `dype` without a subcommand.
 pub fn run(args: &GenerateArgs, report: &Report) -> anyhow::Result<()> {
-    let position = &args.position;
-    for note in position.without_effect() {
+    let wanted = &args.settings.wanted;
+    for note in notes::without_effect(wanted) {
         report.on(Event::Note(note.into()));
     }
-    let request = request(&args.picture, position.choice.method, position.dype(), &position.tuning)?;
     let base = Wish {
-        request,
+        asked: Merged::of(Source::Flag, &with_stdin(wanted)?),
         target: Target::new(args.output.output.as_deref()),
         origin: None,
-        guidance_given: args.picture.guidance.is_some(),
     };
-    execute(args, &base, report)
+    execute(args, &base, None, report)
 }
 
 /// Makes what `base` becomes with the flags that say which pictures.
-pub fn execute(args: &GenerateArgs, base: &Wish, report: &Report) -> anyhow::Result<()> {
+pub fn execute(args: &GenerateArgs, base: &Wish, like: Option<MadeOn>, report: &Report) -> anyhow::Result<()> {
     let job = Job {
         wishes: items::wishes(base, &args.select)?,
         shard: args.select.shard.unwrap_or_default(),
@@ -43,46 +39,23 @@ pub fn execute(args: &GenerateArgs, base: &Wish, report: &Report) -> anyhow::Res
         machine: &args.machine,
         progress: &args.progress,
         output: &args.output,
+        like,
     };
     execute::run(job, report, None)
 }
 
-/// The request that the flags make.
+/// What the flags want, with stdin's text in place of the prompt "-".
 ///
 /// # Errors
-/// [`Error::Request`] for an impossible size, or a prompt on stdin that is no text.
-pub fn request(
-    picture: &PictureArgs,
-    method: Method,
-    dype: Option<DypeSettings>,
-    tuning: &TuningArgs,
-) -> Result<Request> {
-    Ok(Request {
-        prompt: prompt(picture.prompt.as_deref())?,
-        size: picture.extent.size()?,
-        steps: picture.extent.steps,
-        seed: picture.seed,
-        guidance: picture.guidance.unwrap_or(DEFAULT_GUIDANCE),
-        max_sequence_length: picture.max_sequence_length,
-        rng: picture.rng,
-        method,
-        dype,
-        base_resolution: tuning.base_resolution,
-        mu: tuning.mu.unwrap_or(Mu::Pinned),
-    })
-}
-
-/// The prompt: the flag's, stdin's for "-", else the default scene.
-pub fn prompt(flag: Option<&str>) -> Result<String> {
-    match flag {
-        None => Ok(DEFAULT_PROMPT.to_owned()),
-        Some("-") => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(|error| stdin_error(&error))?;
-            Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-        }
-        Some(text) => Ok(text.to_owned()),
+/// [`Error::Request`] for a prompt on stdin that is no text.
+pub fn with_stdin(flags: &Wanted) -> Result<Wanted> {
+    let mut wanted = flags.clone();
+    if wanted.prompt.as_deref() == Some("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map_err(|error| stdin_error(&error))?;
+        wanted.prompt = Some(text.trim_end_matches(['\r', '\n']).to_owned());
     }
+    Ok(wanted)
 }
 
 fn stdin_error(error: &std::io::Error) -> Error {

@@ -9,7 +9,7 @@ use crate::cli::{
     pictured::{self, Pictured},
     report::Report,
 };
-use crate::{output, recipe::settings::Settings};
+use crate::output;
 
 /// Which picture.
 #[derive(Debug, Clone, Args)]
@@ -38,21 +38,14 @@ pub fn run(args: &InfoArgs, report: &Report) -> anyhow::Result<()> {
 
 /// What people want to know, a line each.
 fn text(pictured: &Pictured) -> String {
-    let Pictured { json, settings } = pictured;
+    let Pictured { json, recipe } = pictured;
     let said = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or("unknown");
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<10} {value}");
     };
-    line("prompt", settings.prompt.clone());
-    line("size", format!("{} x {} px (height x width)", settings.height, settings.width));
-    line("steps", settings.steps.to_string());
-    line("seed", format!("{}, noise of {}", settings.seed, settings.rng));
-    line("guidance", settings.guidance.map_or_else(|| "none (the model takes none)".to_owned(), |g| g.to_string()));
-    line("position", position(settings));
-    line("shift", format!("mu {}", settings.mu));
-    line("text", format!("{} T5 tokens", settings.max_sequence_length));
+    recipe.info_lines().into_iter().for_each(|(name, value)| line(name, value));
     line("model", model(json.get("model").unwrap_or(&Value::Null)));
     line("made by", format!("dype {} on {} in {}", said("program_version"), said("device"), said("dtype")));
     if let Some(preview) = json.get("preview") {
@@ -62,16 +55,6 @@ fn text(pictured: &Pictured) -> String {
         );
     }
     text
-}
-
-fn position(settings: &Settings) -> String {
-    let base = format!("trained at {} px", settings.base_resolution);
-    match (settings.dype, settings.dype_scale, settings.dype_exponent) {
-        (true, Some(scale), Some(exponent)) => {
-            format!("{} with DyPE, kappa(t) = {scale} t^{exponent}, {base}", settings.method)
-        }
-        _ => format!("{} without DyPE, {base}", settings.method),
-    }
 }
 
 fn model(model: &Value) -> String {

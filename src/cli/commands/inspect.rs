@@ -4,12 +4,17 @@ use std::path::PathBuf;
 
 use crate::{
     base::progress::{Event, Observer},
-    cli::{args::ExtentArgs, model_source, position_args::PositionArgs, report::Report},
+    cli::{
+        model_source, notes,
+        report::Report,
+        setting_flags::{Extent, Position, SettingFlags},
+    },
     error::Result,
     lab::{self, InspectSettings},
     methods::Side,
     models::{Facts, Registry},
-    sampling::{self, Mu},
+    recipe::{Merged, Recipe, Source},
+    sampling,
 };
 
 /// Show the position frequencies of each step: kappa, and each axis's scale and frequencies
@@ -17,7 +22,7 @@ use crate::{
 pub struct InspectArgs {
     /// Size and steps.
     #[command(flatten)]
-    pub extent: ExtentArgs,
+    pub extent: SettingFlags<Extent>,
 
     /// One moment t, from 1 (noise) to 0 (picture), instead of a schedule
     #[arg(long, value_name = "T", value_parser = moment, allow_negative_numbers = true)]
@@ -37,30 +42,34 @@ pub struct InspectArgs {
 
     /// How positions are extrapolated.
     #[command(flatten)]
-    pub position: PositionArgs,
+    pub position: SettingFlags<Position>,
 }
 
 impl InspectArgs {
-    /// Validated settings from the flags, what the model says about itself (FLUX.1 where none is given), and the shift and
-    /// t of each step of the `schedule`; `--t` replaces the schedule.
+    /// What a run with these flags would be made with, by a model that says this about itself.
     ///
     /// # Errors
-    /// [`Error::Request`] for an impossible size.
-    pub fn settings(&self, facts: &Facts, mu: Option<f64>, schedule: &[f64]) -> Result<InspectSettings> {
-        let model = &facts.recipe;
+    /// As [`Recipe::new`].
+    pub fn recipe(&self, facts: &Facts) -> Result<Recipe> {
+        let asked = Merged::of(Source::Flag, &self.extent.wanted).with(Source::Flag, &self.position.wanted);
+        Recipe::new(&asked.wanted, &facts.recipe)
+    }
+
+    /// What is inspected of a `recipe`: the shift and t of each step of the `schedule`; `--t` replaces the schedule.
+    pub fn settings(&self, recipe: &Recipe, facts: &Facts, mu: Option<f64>, schedule: &[f64]) -> InspectSettings {
         let along = |side| facts.axes.iter().find(|axis| axis.side == side);
         let dim = |side| along(side).map_or(0, |axis| axis.dim);
-        Ok(InspectSettings {
-            method: self.position.choice.method,
-            dype: model.dype(self.position.dype()),
-            size: self.extent.size()?,
+        InspectSettings {
+            method: recipe.method,
+            dype: recipe.dype_settings(),
+            size: recipe.size(),
             geometry: facts.latents,
-            base_resolution_px: model.base_resolution_px(self.position.tuning.base_resolution),
+            base_resolution_px: recipe.base_resolution,
             axes_dim: [dim(None), dim(Some(Side::Height)), dim(Some(Side::Width))],
             theta: along(Some(Side::Height)).map_or(0.0, |axis| axis.theta),
             mu,
             t: self.t.map_or_else(|| schedule.to_vec(), |t| vec![t]),
-        })
+        }
     }
 }
 
@@ -84,14 +93,13 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
         None => Registry::default().usual(),
     };
     let scheduler = &facts.scheduler;
-    let size = args.extent.size()?;
-    let mu = args.position.tuning.mu.unwrap_or(Mu::Pinned);
-    let tokens = facts.latents.tokens(size).count();
-    let mut sigmas = sampling::sigmas(scheduler, args.extent.steps, tokens, mu)?;
+    let recipe = args.recipe(&facts)?;
+    let tokens = facts.latents.tokens(recipe.size()).count();
+    let mut sigmas = sampling::sigmas(scheduler, recipe.steps, tokens, recipe.mu)?;
     sigmas.pop();
-    let settings = args.settings(&facts, sampling::resolve_mu(scheduler, tokens, mu), &sigmas)?;
-    let inspection = lab::inspect(&settings)?;
-    for note in args.position.without_effect() {
+    let mu = sampling::resolve_mu(scheduler, tokens, recipe.mu);
+    let inspection = lab::inspect(&args.settings(&recipe, &facts, mu, &sigmas))?;
+    for note in notes::without_effect(&args.position.wanted) {
         report.on(Event::Note(note.into()));
     }
     if let Some(file) = &args.plot {
@@ -125,12 +133,14 @@ mod tests {
     #[test]
     fn defaults_are_flux1_at_4096() {
         let args = parse(&[]).expect("no flags are needed");
-        let settings = args.settings(&Registry::default().usual(), Some(1.15), &[1.0, 0.5]).expect("valid");
+        let facts = Registry::default().usual();
+        let recipe = args.recipe(&facts).expect("valid");
+        let settings = args.settings(&recipe, &facts, Some(1.15), &[1.0, 0.5]);
         assert_eq!((settings.axes_dim, settings.theta, settings.base_resolution_px), ([16, 56, 56], 10_000.0, 1024));
         assert_eq!((settings.size.height_px, settings.size.width_px), (4096, 4096));
-        assert_eq!((args.extent.steps, settings.t.as_slice()), (28, [1.0, 0.5].as_slice()));
+        assert_eq!((recipe.steps, settings.t.as_slice()), (28, [1.0, 0.5].as_slice()));
         let args = parse(&["--t", "0.25"]).expect("valid");
-        assert_eq!(args.settings(&Registry::default().usual(), None, &[1.0]).expect("valid").t, [0.25]);
+        assert_eq!(args.settings(&recipe, &facts, None, &[1.0]).t, [0.25]);
     }
 
     #[test]

@@ -6,19 +6,15 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cli::{
-    args::{DEFAULT_GUIDANCE, DtypeArg, GenerateArgs, ModelArgs},
+    args::{GenerateArgs, ModelArgs},
     commands::generate,
-    items::{self, Wish},
-    pictured::{self, Pictured},
+    execute::MadeOn,
+    items::Wish,
+    pictured,
     report::Report,
     target::Target,
 };
-use crate::{
-    base::progress::{Event, Observer},
-    error::Result,
-    recipe::Overrides,
-    recipe::settings::{DeviceChoice, Request},
-};
+use crate::recipe::{Merged, Recipe, Source, Wanted};
 
 /// Which picture, and what is to be different.
 #[derive(Debug, Clone, Args)]
@@ -39,56 +35,23 @@ pub fn run(args: &ReplayArgs, typed: &HashSet<String>, report: &Report) -> anyho
     if !is_typed("model") {
         flags.model = model(&pictured.json, flags.model, &is_typed);
     }
-    set_dtype(&pictured.json, &mut flags, report);
+    let said = |key: &str| pictured.json.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let wish = Wish {
-        request: request(&pictured, &flags, &is_typed)?,
+        asked: asked(&pictured.recipe, &generate::with_stdin(&flags.settings.wanted)?),
         target: Target::new(flags.output.output.as_deref()),
         origin: None,
-        guidance_given: is_typed("guidance"),
     };
-    generate::execute(&flags, &wish, report)
+    generate::execute(&flags, &wish, Some(MadeOn { device: said("device"), dtype: said("dtype") }), report)
 }
 
-/// The picture's request with what was typed in its place.
-fn request(pictured: &Pictured, flags: &GenerateArgs, is_typed: &dyn Fn(&str) -> bool) -> Result<Request> {
-    let mut request = pictured.settings.to_request()?;
-    if pictured.settings.guidance.is_none() {
-        // Its model took none; should another one be typed, that takes the usual.
-        request.guidance = DEFAULT_GUIDANCE;
-    }
-    let (picture, choice, tuning) = (&flags.picture, &flags.position.choice, &flags.position.tuning);
-    if is_typed("prompt") {
-        request.prompt = generate::prompt(picture.prompt.as_deref())?;
-    }
-    if is_typed("method")
-        && choice.method != request.method
-        && let Some(dype) = &mut request.dype
-    {
+/// What the picture says, with what was typed in its place.
+fn asked(picture: &Recipe, typed: &Wanted) -> Merged {
+    let mut said = Wanted::from(picture);
+    if typed.method.is_some_and(|method| method != picture.method) {
         // The lambdas were those of the other method.
-        (dype.scale, dype.exponent) = (None, None);
+        (said.dype_scale, said.dype_exponent) = (None, None);
     }
-    fn if_typed<T>(is_typed: bool, value: T) -> Option<T> {
-        is_typed.then_some(value)
-    }
-    let overrides = Overrides {
-        seed: if_typed(is_typed("seed"), picture.seed),
-        method: if_typed(is_typed("method"), choice.method),
-        dype: if_typed(is_typed("no_dype"), !choice.no_dype),
-        dype_scale: tuning.dype_scale,
-        dype_exponent: tuning.dype_exponent,
-        dype_thresholds: if_typed(is_typed("dype_thresholds"), tuning.dype_thresholds),
-        base_resolution: tuning.base_resolution,
-        width: if_typed(is_typed("width"), picture.extent.width),
-        height: if_typed(is_typed("height"), picture.extent.height),
-        steps: if_typed(is_typed("steps"), picture.extent.steps),
-        guidance: picture.guidance,
-        mu: tuning.mu,
-        rng: if_typed(is_typed("rng"), picture.rng),
-        max_sequence_length: picture.max_sequence_length,
-        output: None,
-    };
-    items::apply(&mut request, &overrides)?;
-    Ok(request)
+    Merged::of(Source::Picture, &said).with(Source::Flag, typed)
 }
 
 /// The picture's model, with the parts that were typed in place of its own.
@@ -108,37 +71,5 @@ fn model(json: &Value, typed: ModelArgs, is_typed: &dyn Fn(&str) -> bool) -> Mod
     ModelArgs {
         model: said("revision").map_or_else(|| model.to_owned(), |revision| format!("{model}@{revision}")),
         parts,
-    }
-}
-
-/// The picture's number type, where the device is of its kind; elsewhere the picture comes out close to it, not equal.
-fn set_dtype(json: &Value, flags: &mut GenerateArgs, report: &Report) {
-    let said = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default();
-    let here = match flags.machine.device {
-        DeviceChoice::Cpu => "cpu",
-        DeviceChoice::Cuda(_) => "cuda",
-        DeviceChoice::Metal => "metal",
-        DeviceChoice::Auto if cfg!(feature = "cuda") => "cuda",
-        DeviceChoice::Auto if cfg!(feature = "metal") => "metal",
-        DeviceChoice::Auto => "cpu",
-    };
-    let dtype = match said("dtype") {
-        "f32" => Some(DtypeArg::F32),
-        "bf16" => Some(DtypeArg::Bf16),
-        "f16" => Some(DtypeArg::F16),
-        _ => None,
-    };
-    if flags.machine.dtype.is_some() {
-        return;
-    }
-    if said("device") == here {
-        flags.machine.dtype = dtype;
-    } else {
-        report.on(Event::Note(format!(
-            "the picture was made on {} in {}: on {here} it comes out close to it, not equal (--device {} makes it again)",
-            said("device"),
-            said("dtype"),
-            said("device")
-        )));
     }
 }

@@ -8,13 +8,18 @@ use crate::{
     methods::Side,
     models::parts::open,
     nn::{PositionAxis, PositionIds, TokenRun},
+    recipe::ModelFacts,
 };
 
 /// FLUX.1's latents. Source: black-forest-labs/flux, `AutoEncoderParams` (16 channels, a factor of 8) and `prepare` (2 x 2).
 pub const LATENTS: LatentGeometry = LatentGeometry { channels: 16, px_per_latent: 8, patch: 2 };
 
-/// The training resolution of every FLUX.1, in pixels.
+/// The training resolution of every FLUX.1, in pixels. Source: black-forest-labs/flux, trained at about one megapixel.
 const BASE_RESOLUTION_PX: usize = 1024;
+/// T5 tokens of FLUX.1-dev. Source: diffusers, `FluxPipeline.__call__`.
+const DEV_SEQUENCE_LENGTH: usize = 512;
+/// T5 tokens FLUX.1-schnell was distilled with. Source: its model card.
+const SCHNELL_SEQUENCE_LENGTH: usize = 256;
 
 /// Dimensions of a FLUX.1 transformer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -88,9 +93,26 @@ impl FluxConfig {
         self.num_attention_heads * self.attention_head_dim
     }
 
+    /// The training resolution in pixels.
+    pub fn base_resolution_px(&self) -> usize {
+        self.base_resolution.unwrap_or(BASE_RESOLUTION_PX)
+    }
+
+    /// What fills the gaps of a recipe, for a tokenizer that reads at most `text_tokens` where it says so.
+    pub fn recipe_facts(&self, text_tokens: Option<usize>) -> ModelFacts {
+        let usual = if self.guidance_embeds { DEV_SEQUENCE_LENGTH } else { SCHNELL_SEQUENCE_LENGTH };
+        ModelFacts {
+            base_resolution: self.base_resolution_px(),
+            dype_scale: self.dype_scale,
+            dype_exponent: self.dype_exponent,
+            takes_guidance: self.guidance_embeds,
+            text_tokens: text_tokens.map_or(usual, |most| usual.min(most)),
+        }
+    }
+
     /// L: patches a side at the training resolution; 64 for FLUX.1.
     pub fn base_patches(&self) -> usize {
-        self.base_resolution.unwrap_or(BASE_RESOLUTION_PX) / LATENTS.px_per_token()
+        self.base_resolution_px() / LATENTS.px_per_token()
     }
 
     /// Where tokens stand: text on one spot, (0, 0, 0), the picture's at (0, row, column).

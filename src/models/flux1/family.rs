@@ -22,7 +22,6 @@ use crate::{
         strangers::derived_from_a_model,
     },
     nn::{self, PositionIds},
-    recipe::settings::ModelFacts,
     weights::{Files, TensorSource, Weights},
 };
 
@@ -201,7 +200,7 @@ fn facts(config: &FluxConfig, scheduler: Option<&Path>, files: &Files) -> Result
 
 fn of_config(config: &FluxConfig, scheduler: SchedulerConfig) -> Facts {
     let axes = config.position_ids(TokenGrid { height_patches: 1, width_patches: 1 }, 0).axes;
-    Facts { latents: LATENTS, axes, recipe: ModelFacts::of(config), scheduler, latent_rgb: LATENT_RGB }
+    Facts { latents: LATENTS, axes, recipe: config.recipe_facts(None), scheduler, latent_rgb: LATENT_RGB }
 }
 
 /// A FLUX.1, open but not loaded.
@@ -243,7 +242,7 @@ impl Flux1 {
         let (tokenizer, tokenizer_2) = (found.path("tokenizer")?, found.path("tokenizer_2")?);
         let scheduler = scheduler_file(&found);
         let mut facts = facts(&config, scheduler.as_deref(), files)?;
-        facts.recipe.text_tokens = text_tokens(&tokenizer_2, files)?;
+        facts.recipe = config.recipe_facts(text_tokens(&tokenizer_2, files)?);
         facts.latent_rgb = vae.latent_rgb.clone().unwrap_or(LATENT_RGB);
         let transformer = ModelPart { config, source };
         let identity = found.identity.clone();

@@ -1,6 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::{
+    methods::{Method, Thresholds},
+    recipe::Mu,
+};
 
 fn read(text: impl AsRef<[u8]>) -> Result<Vec<Line>> {
     read_prompts("prompts.jsonl", text.as_ref())
@@ -28,7 +32,7 @@ fn plain_lines_are_prompts_and_comments_and_blank_lines_are_not() {
         .expect("reads");
     let found: Vec<_> = lines.iter().map(|line| (line.number, line.prompt.as_str())).collect();
     assert_eq!(found, [(3, "a castle, \"old\""), (6, "a sea\u{a0}# of green")]);
-    assert!(lines.iter().all(|line| line.overrides == Overrides::default()));
+    assert!(lines.iter().all(|line| line.overrides == Wanted::default()));
 }
 
 #[test]
@@ -41,7 +45,7 @@ fn a_json_line_sets_every_flag() {
             .as_str(),
     );
     assert_eq!(line.prompt, "a castle");
-    let expected = Overrides {
+    let expected = Wanted {
         seed: Some(u64::MAX),
         method: Some(Method::NTK),
         dype: Some(false),
@@ -56,9 +60,10 @@ fn a_json_line_sets_every_flag() {
         mu: Some(Mu::Value(0.5)),
         rng: Some("torch-cuda:a100".parse().expect("a card")),
         max_sequence_length: Some(256),
-        output: Some("x/".into()),
+        ..Wanted::default()
     };
     assert_eq!(line.overrides, expected);
+    assert_eq!(line.output, Some("x/".into()));
 }
 
 #[test]
@@ -115,7 +120,7 @@ fn wrong_types_and_values_say_what_was_found_and_wanted() {
         (r#""mu": true"#, "mu is true", "\"stock\""),
         (r#""rng": "dice""#, "rng is \"dice\"", "torch-cpu"),
         (r#""rng": "torch-cuda:h10""#, "rng is \"torch-cuda:h10\"", "h100"),
-        (r#""max_sequence_length": 513"#, "max_sequence_length is 513", "1 to 512"),
+        (r#""max_sequence_length": 513"#, "max_sequence_length is 513", "2 to 512"),
         (r#""output": """#, "output is \"\"", "a path"),
         (r#""output": "a\u0000b""#, "output is \"a\\u0000b\"", "a path"),
         (r#""output": {"a": [1]}"#, "output is {\"a\":[1]}", "a path"),
@@ -199,7 +204,7 @@ fn a_reader_that_fails_is_a_disk_error() {
 /// Text near to what is read: keys with values of every kind, and damage.
 fn near_json() -> impl Strategy<Value = String> {
     let keys: Vec<String> =
-        fields::KEYS.iter().flat_map(|k| [k.to_string(), k.replace('_', "-"), format!("{k}x")]).collect();
+        keys::all().into_iter().flat_map(|k| [k.to_string(), k.replace('_', "-"), format!("{k}x")]).collect();
     let value = prop_oneof![
         any::<f64>().prop_map(|x| x.to_string()),
         any::<u64>().prop_map(|x| x.to_string()),

@@ -1,30 +1,16 @@
 //! The starting noise: the streams of PyTorch's generators, made here so that a seed means the same picture everywhere.
 
-mod card;
 mod mt19937;
 mod philox;
 mod torch_cpu;
 mod torch_cuda;
 
-use std::{fmt, str::FromStr};
-
 use candle_core::Device;
 
-use crate::error::{Error, Result};
-
-pub use card::Card;
-
-/// A source of noise.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Rng {
-    /// `torch.randn` of a CPU generator.
-    #[default]
-    TorchCpu,
-    /// `torch.randn` of a CUDA generator on this card.
-    TorchCuda(Card),
-    /// The same on the card in use: [`Rng::on`] says which.
-    TorchCudaInUse,
-}
+use crate::{
+    error::Result,
+    recipe::{Card, Rng},
+};
 
 impl Rng {
     /// The source with its card named: the one in use is `device`, or [`Card::DEFAULT`] where that is no CUDA device.
@@ -50,29 +36,28 @@ pub fn noise(rng: Rng, seed: u64, shape: &[usize]) -> Vec<f32> {
     }
 }
 
-impl FromStr for Rng {
-    type Err = Error;
-
-    /// `torch-cpu`, `torch-cuda:CARD`, or `torch-cuda` for the card in use.
-    fn from_str(text: &str) -> Result<Self> {
-        match text.split_once(':') {
-            None if text == "torch-cpu" => Ok(Self::TorchCpu),
-            None if text == "torch-cuda" => Ok(Self::TorchCudaInUse),
-            Some(("torch-cuda", card)) => card.parse().map(Self::TorchCuda),
-            _ => {
-                let hint = "use torch-cpu, torch-cuda, or torch-cuda:CARD such as torch-cuda:h100";
-                Err(Error::request(format!("--rng {text}: unknown noise source"), hint))
-            }
-        }
+impl Card {
+    /// The card that a CUDA device is, as its driver describes it; `None` for any other device.
+    ///
+    /// # Errors
+    /// When the driver does not say.
+    #[cfg(feature = "cuda")]
+    pub fn of(device: &Device) -> Result<Option<Self>> {
+        use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
+        let Device::Cuda(device) = device else { return Ok(None) };
+        let stream = device.cuda_stream();
+        let ask = |attribute| stream.context().attribute(attribute).map_err(candle_core::Error::wrap);
+        let multiprocessors = ask(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let threads = ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?;
+        Ok(Self::custom(multiprocessors as usize, threads as usize))
     }
-}
 
-impl fmt::Display for Rng {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TorchCpu => f.write_str("torch-cpu"),
-            Self::TorchCuda(card) => write!(f, "torch-cuda:{card}"),
-            Self::TorchCudaInUse => f.write_str("torch-cuda"),
-        }
+    /// The card that a CUDA device is; there are none in this build.
+    ///
+    /// # Errors
+    /// Never.
+    #[cfg(not(feature = "cuda"))]
+    pub fn of(_device: &Device) -> Result<Option<Self>> {
+        Ok(None)
     }
 }

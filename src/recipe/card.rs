@@ -2,8 +2,6 @@
 
 use std::{fmt, str::FromStr};
 
-use candle_core::Device;
-
 use crate::error::{Error, Result};
 
 /// The part of a card that decides how PyTorch lays out its random numbers.
@@ -84,30 +82,6 @@ impl Card {
             && (256..=4096).contains(&threads_per_multiprocessor)
             && threads_per_multiprocessor.is_multiple_of(256);
         plausible.then_some(Self { multiprocessors, threads_per_multiprocessor })
-    }
-
-    /// The card that a CUDA device is, as its driver describes it; `None` for any other device.
-    ///
-    /// # Errors
-    /// When the driver does not say.
-    #[cfg(feature = "cuda")]
-    pub fn of(device: &Device) -> Result<Option<Self>> {
-        use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
-        let Device::Cuda(device) = device else { return Ok(None) };
-        let stream = device.cuda_stream();
-        let ask = |attribute| stream.context().attribute(attribute).map_err(candle_core::Error::wrap);
-        let multiprocessors = ask(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-        let threads = ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?;
-        Ok(Self::custom(multiprocessors as usize, threads as usize))
-    }
-
-    /// The card that a CUDA device is; there are none in this build.
-    ///
-    /// # Errors
-    /// Never.
-    #[cfg(not(feature = "cuda"))]
-    pub fn of(_device: &Device) -> Result<Option<Self>> {
-        Ok(None)
     }
 
     /// Names of the cards that are known.

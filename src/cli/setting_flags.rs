@@ -1,0 +1,233 @@
+//! The flags of a picture's settings, as their declarations say: each command takes some of them.
+
+use std::marker::PhantomData;
+
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches,
+    builder::{PossibleValuesParser, ValueParser},
+    parser::ValueSource,
+};
+
+use crate::recipe::{FIELDS, Field, Group, Style, Wanted};
+
+/// Which settings a command takes.
+pub trait Choice {
+    /// Whether it takes those of this group.
+    fn takes(group: Group) -> bool;
+
+    /// The heading of a group in help.
+    fn heading(group: Group) -> Option<&'static str> {
+        Some(match group {
+            Group::Picture | Group::Extent => "Picture",
+            Group::Choice | Group::Tuning => "Position",
+        })
+    }
+}
+
+/// What a picture is made with: all settings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct All;
+
+impl Choice for All {
+    fn takes(_group: Group) -> bool {
+        true
+    }
+}
+
+/// All but the method: what several methods have in common.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AnyMethod;
+
+impl Choice for AnyMethod {
+    fn takes(group: Group) -> bool {
+        group != Group::Choice
+    }
+}
+
+/// Size and steps, among the flags of no heading.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Extent;
+
+impl Choice for Extent {
+    fn takes(group: Group) -> bool {
+        group == Group::Extent
+    }
+
+    fn heading(_group: Group) -> Option<&'static str> {
+        None
+    }
+}
+
+/// How positions are extrapolated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Position;
+
+impl Choice for Position {
+    fn takes(group: Group) -> bool {
+        matches!(group, Group::Choice | Group::Tuning)
+    }
+}
+
+/// What the flags of settings ask for; flags that were not given, with no variable behind them, ask for nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SettingFlags<C> {
+    /// It.
+    pub wanted: Wanted,
+    choice: PhantomData<C>,
+}
+
+fn taken<C: Choice>() -> impl Iterator<Item = &'static dyn Field> {
+    FIELDS.iter().copied().filter(|field| C::takes(field.face().group))
+}
+
+impl<C: Choice> Args for SettingFlags<C> {
+    fn augment_args(command: Command) -> Command {
+        taken::<C>().fold(command, |command, field| command.arg(arg(field, C::heading(field.face().group))))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<C: Choice> FromArgMatches for SettingFlags<C> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut wanted = Wanted::default();
+        for field in taken::<C>() {
+            let given = matches.value_source(field.flag()).filter(|source| *source != ValueSource::DefaultValue);
+            if let Some(text) = given.and_then(|_| text_of(field, matches)) {
+                let refuse = |what| clap::Error::raw(clap::error::ErrorKind::ValueValidation, what);
+                field.set_text(&mut wanted, &text).map_err(refuse)?;
+            }
+        }
+        Ok(Self { wanted, choice: PhantomData })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// What a flag says, as its setting reads it. A variable may say that a flag is not given.
+fn text_of(field: &dyn Field, matches: &ArgMatches) -> Option<String> {
+    match field.style() {
+        Style::Switch => {
+            let is_given = matches.get_flag(field.flag());
+            is_given.then(|| field.face().off.is_none().to_string())
+        }
+        _ => matches.get_one::<String>(field.flag()).cloned(),
+    }
+}
+
+fn arg(field: &'static dyn Field, heading: Option<&'static str>) -> Arg {
+    let face = field.face();
+    let help = face.default.map_or_else(|| face.help.to_owned(), |words| format!("{} [default: {words}]", face.help));
+    let arg = Arg::new(field.flag()).long(field.flag().replace('_', "-")).help(help).help_heading(heading);
+    let arg = match field.style() {
+        Style::Switch => return switch(arg, field),
+        Style::Prose => arg.allow_hyphen_values(true).value_parser(checked(field)),
+        Style::Number => arg.allow_negative_numbers(true).value_parser(checked(field)),
+        Style::Name => arg.value_parser(checked(field)),
+        Style::OneOf(words) => arg.value_parser(PossibleValuesParser::new(words)).hide_possible_values(true),
+    };
+    let arg = arg.value_name(face.value_name).action(ArgAction::Set);
+    let arg = field.shown_default().into_iter().fold(arg, |arg, text| arg.default_value(text));
+    face.short.into_iter().fold(arg, |arg, letter| arg.short(letter))
+}
+
+/// A flag without a value; one of two words is taken in both spellings, as the reference has it.
+fn switch(arg: Arg, field: &dyn Field) -> Arg {
+    let arg = arg.action(ArgAction::SetTrue);
+    match field.face().off {
+        Some(off) => arg.alias(off.name).conflicts_with_all(off.excludes),
+        None => arg,
+    }
+}
+
+/// Takes the text that the setting takes.
+fn checked(field: &'static dyn Field) -> ValueParser {
+    let check = move |text: &str| field.set_text(&mut Wanted::default(), text).map(|()| text.to_owned());
+    ValueParser::new(check)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{
+        methods::{DypeSettings, Method, Thresholds},
+        recipe::{Mu, Recipe},
+    };
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        flags: SettingFlags<All>,
+    }
+
+    fn parse(words: &[&str]) -> Result<Wanted, clap::Error> {
+        Cli::try_parse_from([&["dype"], words].concat()).map(|cli| cli.flags.wanted)
+    }
+
+    fn recipe(words: &[&str]) -> Recipe {
+        Recipe::draft(&parse(words).expect("valid")).expect("in range")
+    }
+
+    #[test]
+    fn without_flags_it_is_the_papers_dy_yarn() {
+        assert_eq!(parse(&[]).expect("no flags are needed"), Wanted::default());
+        let usual = recipe(&[]);
+        let paper = DypeSettings { scale: Some(1.0), exponent: Some(2.0), ..DypeSettings::default() };
+        assert_eq!((usual.method, usual.dype_settings(), usual.mu), (Method::YARN, Some(paper), Mu::Pinned));
+    }
+
+    #[test]
+    fn both_spellings_of_no_dype_make_it_static() {
+        for flag in ["--no-dype", "--no_dype"] {
+            assert_eq!(parse(&[flag]).expect("a flag").dype, Some(false));
+            assert_eq!(recipe(&[flag]).dype_settings(), None);
+        }
+    }
+
+    #[test]
+    fn flags_are_kept_one_by_one() {
+        let wanted = parse(&["--dype-scale", "0.5", "--dype-thresholds", "power"]).expect("valid");
+        let expected = Wanted { dype_scale: Some(0.5), dype_thresholds: Some(Thresholds::Power), ..Wanted::default() };
+        assert_eq!(wanted, expected);
+        assert_eq!(parse(&["--base-resolution", "512"]).expect("valid").base_resolution, Some(512));
+        assert_eq!(parse(&["--mu", "stock"]).expect("valid").mu, Some(Mu::Stock));
+    }
+
+    #[test]
+    fn an_unknown_method_names_the_nearest() {
+        let error = parse(&["--method", "yarm"]).expect_err("no such method");
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("yarn"), "{error}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_requests_that_make_no_sense() {
+        let wrong =
+            [["--dype-scale", "-1"], ["--dype-exponent", "nan"], ["--dype-scale", "inf"], ["--base-resolution", "15"]];
+        for words in wrong {
+            assert_eq!(parse(&words).expect_err("out of range").exit_code(), 2);
+        }
+        assert!(parse(&["--no-dype", "--dype-scale", "1"]).is_err());
+    }
+
+    #[test]
+    fn seeds_are_64_bits() {
+        assert_eq!(parse(&["--seed", "18446744073709551615"]).expect("the last").seed, Some(u64::MAX));
+        for text in ["-1", "18446744073709551616", "x", "1.5"] {
+            assert!(parse(&["--seed", text]).expect_err(text).to_string().contains("18446744073709551615"));
+        }
+    }
+
+    #[test]
+    fn steps_start_at_one() {
+        assert!(parse(&["--steps", "0"]).is_err());
+        assert_eq!(parse(&["--steps", "1"]).expect("one").steps, Some(1));
+    }
+}

@@ -1,0 +1,321 @@
+//! The settings of a picture, each declared once. Flags, environment variables, keys of files of prompts, what a picture says of
+//! itself, `dype info`, replaying and the identity that `--resume` goes by all follow from here.
+//!
+//! A new setting is an entry of [`settings!`] and the place that uses it. Its name is its key and, with dashes, its flag. One
+//! that came after the first version is `saved: Saved::UnlessUsual`: older pictures stay the pictures they are.
+
+use super::{
+    Mu, Rng,
+    kinds::{FINITE, Noise, Number, OneOf, Prose, SIDE_PX, Shift, Switch, Whole},
+    setting::{Declared, Face, Field, Fill, Gaps, Group, Held, Line, Off, Setting, shown},
+};
+use crate::methods::{
+    self, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSettings, Method, Thresholds,
+};
+#[cfg(test)]
+use crate::recipe::setting::Saved;
+
+/// The scene that is drawn when no prompt is given: the reference's dark-fantasy default, in other words.
+const DEFAULT_PROMPT: &str = "A dark fantasy landscape: a lone hooded knight on a crumbling stone bridge before a \
+    vast black castle, its towers lost in storm clouds, violet lightning over jagged mountains, ravens, torches \
+    glowing in the mist, far below a drowned city, intricate detail, dramatic light, epic scale, painterly realism";
+/// Guidance scale when none is given. Source: the reference's `run_dype.py`.
+const DEFAULT_GUIDANCE: f64 = 4.5;
+
+/// Declares the settings: for each its documentation, name, type as asked for and as held, and declaration.
+macro_rules! settings {
+    ($($(#[cfg($cfg:meta)])? $(#[doc = $doc:literal])+ $name:ident: $wanted:ty => $held:ty = $setting:expr;)+) => {
+        /// What one source asks for; `None` leaves a setting to other sources, or to the model.
+        #[derive(Debug, Clone, Default, PartialEq)]
+        pub struct Wanted {
+            $($(#[cfg($cfg)])? $(#[doc = $doc])+ pub $name: Option<$wanted>,)+
+        }
+
+        /// Everything that decides a picture, next to the model itself: resolved and checked. It is the only input of a run,
+        /// and what a picture says of its settings. [`Recipe::new`] is the way to one.
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub struct Recipe {
+            $($(#[cfg($cfg)])? $(#[doc = $doc])+ pub $name: $held,)+
+        }
+
+        impl Recipe {
+            /// The recipe with all gaps filled.
+            pub(super) fn resolve(gaps: &Gaps<'_>) -> Self {
+                Self { $($(#[cfg($cfg)])? $name: declared::$name.resolve(gaps),)+ }
+            }
+        }
+
+        impl From<&Recipe> for Wanted {
+            /// What gives the same recipe again.
+            fn from(recipe: &Recipe) -> Self {
+                Self { $($(#[cfg($cfg)])? $name: Held::value(&recipe.$name).cloned(),)+ }
+            }
+        }
+
+        /// The settings by name.
+        #[expect(non_upper_case_globals, reason = "each has the name of its setting")]
+        pub(crate) mod declared {
+            use super::*;
+
+            $($(#[cfg($cfg)])? $(#[doc = $doc])+ pub static $name: Declared<$wanted, $held> = Declared {
+                key: stringify!($name),
+                setting: $setting,
+                wanted: |wanted| &wanted.$name,
+                wanted_mut: |wanted| &mut wanted.$name,
+                held: |recipe| &recipe.$name,
+            };)+
+        }
+
+        /// The settings, in the order of help and of what pictures say.
+        pub(crate) static FIELDS: &[&dyn Field] = &[$($(#[cfg($cfg)])? &declared::$name,)+];
+    };
+}
+
+settings! {
+    /// What is drawn.
+    prompt: String => String = Setting {
+        kind: &Prose,
+        fill: Fill::Usual { value: || DEFAULT_PROMPT.to_owned(), is_shown: false, keep: |text, _| text },
+        face: Face {
+            short: Some('p'),
+            info: line(10, "prompt", |recipe| Some(recipe.prompt.clone())),
+            default: Some("a dark-fantasy scene"),
+            ..Face::new(Group::Picture, "TEXT", r#"What to draw; "-" reads it from stdin"#)
+        },
+    };
+
+    /// Height in pixels.
+    height: usize => usize = Setting {
+        kind: &SIDE_PX,
+        fill: shown(|| 4096),
+        face: Face {
+            info: line(20, "size", |recipe| Some(format!("{} x {} px (height x width)", recipe.height, recipe.width))),
+            parameters: line(50, "Size", |recipe| Some(format!("{}x{}", recipe.width, recipe.height))),
+            ..Face::new(Group::Extent, "PX", "Height in pixels, 16 or more")
+        },
+    };
+
+    /// Width in pixels.
+    width: usize => usize = Setting {
+        kind: &SIDE_PX,
+        fill: shown(|| 4096),
+        face: Face::new(Group::Extent, "PX", "Width in pixels, 16 or more"),
+    };
+
+    /// Denoising steps.
+    steps: usize => usize = Setting {
+        kind: &Whole {
+            least: 1,
+            most: 10_000,
+            says: |least, most| format!("steps are a whole number from {least} to {most}; 28 is usual, 4 for schnell"),
+        },
+        fill: shown(|| 28),
+        face: Face {
+            info: line(30, "steps", |recipe| Some(recipe.steps.to_string())),
+            parameters: line(10, "Steps", |recipe| Some(recipe.steps.to_string())),
+            ..Face::new(Group::Extent, "N", "Denoising steps")
+        },
+    };
+
+    /// Seed of the noise.
+    seed: u64 => u64 = Setting {
+        kind: &Whole {
+            least: 0,
+            most: u64::MAX,
+            says: |least, most| format!("a seed is a whole number from {least} to {most}"),
+        },
+        fill: shown(|| 42),
+        face: Face {
+            info: line(40, "seed", |recipe| Some(format!("{}, noise of {}", recipe.seed, recipe.rng))),
+            parameters: line(40, "Seed", |recipe| Some(recipe.seed.to_string())),
+            ..Face::new(
+                Group::Picture,
+                "N",
+                "Seed of the noise, 0 to 2^64 - 1; the same seed is the same noise on every device",
+            )
+        },
+    };
+
+    /// Guidance scale: how strongly the prompt is followed. A recipe has none where the model takes none.
+    guidance: f64 => Option<f64> = Setting {
+        kind: &FINITE,
+        fill: Fill::Usual {
+            value: || DEFAULT_GUIDANCE,
+            is_shown: false,
+            keep: |scale, gaps| gaps.facts.takes_guidance.then_some(scale),
+        },
+        face: Face {
+            info: line(50, "guidance", |recipe| {
+                Some(recipe.guidance.map_or_else(|| "none (the model takes none)".into(), |scale| scale.to_string()))
+            }),
+            parameters: line(30, "Distilled CFG Scale", |recipe| recipe.guidance.map(|scale| scale.to_string())),
+            default: Some("4.5"),
+            ..Face::new(
+                Group::Picture,
+                "SCALE",
+                "How strongly the prompt is followed; ignored by models without guidance (schnell)",
+            )
+        },
+    };
+
+    /// T5 tokens.
+    max_sequence_length: usize => usize = Setting {
+        kind: &Whole {
+            least: 2,
+            most: 512,
+            says: |least, most| format!("FLUX.1 takes {least} to {most} T5 tokens"),
+        },
+        fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.text_tokens)),
+        face: Face {
+            info: line(80, "text", |recipe| Some(format!("{} T5 tokens", recipe.max_sequence_length))),
+            default: Some("512; schnell: 256; fewer where the model reads fewer"),
+            ..Face::new(Group::Picture, "N", "T5 tokens the prompt may take")
+        },
+    };
+
+    /// Source of the noise.
+    rng: Rng => Rng = Setting {
+        kind: &Noise,
+        fill: shown(|| Rng::TorchCpu),
+        face: Face {
+            parameters: line(80, "RNG", |recipe| Some(recipe.rng.to_string())),
+            ..Face::new(
+                Group::Picture,
+                "SOURCE",
+                "Where the noise comes from: torch-cpu, torch-cuda (the card in use) or torch-cuda:CARD (h100, rtx4090, ...)",
+            )
+        },
+    };
+
+    /// How positions are scaled.
+    method: Method => Method = Setting {
+        kind: &OneOf(&Method::NAMES),
+        fill: shown(Method::default),
+        face: Face {
+            info: line(60, "position", |recipe| Some(position(recipe))),
+            parameters: line(70, "Position", |recipe| Some(methods::label(recipe.method.name(), recipe.dype))),
+            ..Face::new(
+                Group::Choice,
+                "METHOD",
+                "How positions beyond the training resolution are made: yarn and ntk rescale the rotary frequencies, base keeps \
+                 them",
+            )
+        },
+    };
+
+    /// Whether the scaling follows the denoising steps.
+    dype: bool => bool = Setting {
+        kind: &Switch,
+        fill: Fill::Usual { value: || true, is_shown: false, keep: |_, gaps| gaps.schedule().is_some() },
+        face: Face {
+            off: Some(Off { name: "no_dype", excludes: &["dype_scale", "dype_exponent"] }),
+            ..Face::new(Group::Choice, "", "Extrapolate the same at every step: no DyPE")
+        },
+    };
+
+    /// lambda_s of kappa(t). A recipe has none without DyPE.
+    dype_scale: f64 => Option<f64> = Setting {
+        kind: &Number::of(&DYPE_SCALE),
+        fill: Fill::Model(|_, gaps| gaps.schedule().map(|schedule| schedule.scale)),
+        face: Face {
+            default: Some("the paper's, 1 for yarn and 2 for ntk"),
+            ..Face::new(Group::Tuning, "NUMBER", DYPE_SCALE.help)
+        },
+    };
+
+    /// lambda_t of kappa(t). A recipe has none without DyPE.
+    dype_exponent: f64 => Option<f64> = Setting {
+        kind: &Number::of(&DYPE_EXPONENT),
+        fill: Fill::Model(|_, gaps| gaps.schedule().map(|schedule| schedule.exponent)),
+        face: Face { default: Some("2"), ..Face::new(Group::Tuning, "NUMBER", DYPE_EXPONENT.help) },
+    };
+
+    /// How kappa moves YaRN's thresholds.
+    dype_thresholds: Thresholds => Thresholds = Setting {
+        kind: &OneOf::of(&DYPE_THRESHOLDS),
+        fill: Fill::Usual {
+            value: Thresholds::default,
+            is_shown: true,
+            keep: |rule, gaps| if gaps.wanted.dype == Some(false) { Thresholds::default() } else { rule },
+        },
+        face: Face::new(Group::Tuning, "RULE", DYPE_THRESHOLDS.help),
+    };
+
+    /// Training resolution in pixels that positions are scaled against.
+    base_resolution: usize => usize = Setting {
+        kind: &SIDE_PX,
+        fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.base_resolution)),
+        face: Face {
+            default: Some("what the model says, else 1024"),
+            ..Face::new(Group::Tuning, "PX", "The resolution the model was trained at, in pixels")
+        },
+    };
+
+    /// The time shift.
+    mu: Mu => Mu = Setting {
+        kind: &Shift,
+        fill: Fill::Usual { value: Mu::default, is_shown: false, keep: |shift, _| shift },
+        face: Face {
+            info: line(70, "shift", |recipe| Some(format!("mu {}", recipe.mu))),
+            default: Some("the scheduler's max_shift"),
+            ..Face::new(Group::Tuning, "MU", r#"Time shift: a number, or "stock" for FLUX's size-dependent formula"#)
+        },
+    };
+
+    #[cfg(test)]
+    /// A setting of the tests: what a new one needs is these lines, and the place that uses it.
+    toy_strength: f64 => f64 = Setting {
+        kind: &Number { least: 0.0 },
+        fill: shown(|| 0.0),
+        face: Face { saved: Saved::UnlessUsual, ..Face::new(Group::Picture, "NUMBER", "How toy-like it looks") },
+    };
+}
+
+const fn line(rank: u8, name: &'static str, says: fn(&Recipe) -> Option<String>) -> Option<Line> {
+    Some(Line { rank, name, says })
+}
+
+/// How positions were made, in words.
+fn position(recipe: &Recipe) -> String {
+    let base = format!("trained at {} px", recipe.base_resolution);
+    match recipe.schedule() {
+        Some(DypeSchedule { scale, exponent }) => {
+            format!("{} with DyPE, kappa(t) = {scale} t^{exponent}, {base}", recipe.method)
+        }
+        None => format!("{} without DyPE, {base}", recipe.method),
+    }
+}
+
+impl Gaps<'_> {
+    /// The DyPE schedule: what is asked for, else the model's own, else the paper's. `None` without DyPE, and for a method
+    /// that it does not move.
+    fn schedule(&self) -> Option<DypeSchedule> {
+        let method = self.wanted.method.filter(|_| self.wanted.dype == Some(true))?;
+        method.schedule(DypeSettings {
+            scale: self.wanted.dype_scale.or(self.facts.dype_scale),
+            exponent: self.wanted.dype_exponent.or(self.facts.dype_exponent),
+            ..DypeSettings::default()
+        })
+    }
+}
+
+impl Recipe {
+    /// The DyPE schedule; `None` for a static method.
+    pub fn schedule(&self) -> Option<DypeSchedule> {
+        let (scale, exponent) = self.dype_scale.zip(self.dype_exponent).filter(|_| self.dype)?;
+        Some(DypeSchedule { scale, exponent })
+    }
+}
+
+impl Wanted {
+    /// Whether it asks for anything of how DyPE acts.
+    pub(super) fn tunes_dype(&self) -> bool {
+        self.dype_scale.is_some() || self.dype_exponent.is_some() || self.dype_thresholds.is_some()
+    }
+
+    /// Forgets how DyPE acts.
+    pub(super) fn forget_tuning(&mut self) {
+        (self.dype_scale, self.dype_exponent, self.dype_thresholds) = (None, None, None);
+    }
+}

@@ -1,0 +1,111 @@
+//! [`Recipe`]: made from what is wanted, or from what a picture says, by one constructor that checks every value.
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::Value;
+
+use super::{
+    ModelFacts, Recipe, Wanted,
+    fields::FIELDS,
+    setting::{Field, Gaps, Line, Saved, text},
+};
+use crate::{
+    base::geometry::ImageSize,
+    error::{Error, Result},
+    methods::{DypeSettings, PositionScaler},
+};
+
+/// Where `dype info` tells of settings that have no line of their own.
+const LAST_RANK: u8 = 90;
+
+/// Stands for a model that is not known yet.
+const ANY_MODEL: ModelFacts = ModelFacts {
+    base_resolution: crate::base::geometry::MAX_SIDE_PX,
+    dype_scale: None,
+    dype_exponent: None,
+    takes_guidance: true,
+    text_tokens: 512,
+};
+
+impl Recipe {
+    /// The recipe of what is wanted, for a model.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for a value out of range, whoever it comes from.
+    pub fn new(wanted: &Wanted, facts: &ModelFacts) -> Result<Self> {
+        let refuse = |problem: super::setting::Problem| Error::request(problem.what, problem.hint);
+        FIELDS.iter().try_for_each(|field| field.check_wanted(wanted)).map_err(refuse)?;
+        let recipe = Self::resolve(&Gaps { wanted: &wanted.completed(), facts });
+        FIELDS.iter().try_for_each(|field| field.check_held(&recipe)).map_err(refuse)?;
+        Ok(recipe)
+    }
+
+    /// The recipe before its model is known: its size, seed, method and prompt are final, what a model decides is not.
+    ///
+    /// # Errors
+    /// As [`Recipe::new`].
+    pub fn draft(wanted: &Wanted) -> Result<Self> {
+        Self::new(wanted, &ANY_MODEL)
+    }
+
+    /// The recipe of a picture that says this of its settings.
+    ///
+    /// # Errors
+    /// As [`Wanted::of_picture`].
+    pub fn of_picture(settings: &Value) -> Result<Self> {
+        let wanted = Wanted::of_picture(settings)?;
+        Self::new(&wanted, &ModelFacts { takes_guidance: wanted.guidance.is_some(), ..ANY_MODEL })
+    }
+
+    /// The picture's size.
+    pub fn size(&self) -> ImageSize {
+        ImageSize { height_px: self.height, width_px: self.width }
+    }
+
+    /// DyPE as a scaler takes it; `None` for a static one.
+    pub fn dype_settings(&self) -> Option<DypeSettings> {
+        let (scale, exponent, thresholds) = (self.dype_scale, self.dype_exponent, self.dype_thresholds);
+        self.dype.then_some(DypeSettings { scale, exponent, thresholds })
+    }
+
+    /// The scaler that gives each axis its frequencies.
+    pub fn scaler(&self) -> Box<dyn PositionScaler> {
+        self.method.scaler(self.dype_settings())
+    }
+
+    /// What `dype info` says of it: name and text of each line.
+    pub fn info_lines(&self) -> Vec<(&'static str, String)> {
+        let own = |field: &&dyn Field| match field.face().info {
+            Some(line) => said(&line, self),
+            // A newer setting that differs from the usual is told in any case.
+            None if field.face().saved == Saved::UnlessUsual => {
+                field.saved(self).map(|value| (LAST_RANK, field.key(), text(&value)))
+            }
+            None => None,
+        };
+        let mut lines: Vec<_> = FIELDS.iter().filter_map(own).collect();
+        lines.sort_by_key(|(rank, ..)| *rank);
+        lines.into_iter().map(|(_, name, text)| (name, text)).collect()
+    }
+
+    /// What other tools read of it: rank, name and text of each entry, in the order of declaration.
+    pub fn parameters(&self) -> Vec<(u8, &'static str, String)> {
+        FIELDS.iter().filter_map(|field| said(&field.face().parameters?, self)).collect()
+    }
+}
+
+fn said(line: &Line, recipe: &Recipe) -> Option<(u8, &'static str, String)> {
+    Some((line.rank, line.name, (line.says)(recipe)?))
+}
+
+impl Serialize for Recipe {
+    /// The settings as a picture says them, in the order of their declarations.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for field in FIELDS {
+            if let Some(value) = field.saved(self) {
+                map.serialize_entry(field.key(), &value)?;
+            }
+        }
+        map.end()
+    }
+}

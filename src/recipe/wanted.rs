@@ -1,0 +1,176 @@
+//! What is asked for, by whom, and what comes of it where several ask.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{Wanted, fields::FIELDS, setting::Problem};
+use crate::error::{Error, Result};
+
+/// Who asks for a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A picture that is made again.
+    Picture,
+    /// A flag, or the variable that stands behind it.
+    Flag,
+    /// A line of a file of prompts.
+    Line,
+}
+
+/// What several sources want together: of each setting what the last that asked for it says.
+#[derive(Debug, Clone, Default)]
+pub struct Merged {
+    /// What they want.
+    pub wanted: Wanted,
+    /// Who said it, by the setting's key.
+    by: BTreeMap<&'static str, Source>,
+}
+
+impl Wanted {
+    /// What a picture says of its settings.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when a setting is missing, is none this version knows, or has a value of another type or out of
+    /// range.
+    pub fn of_picture(settings: &Value) -> Result<Self> {
+        let refuse = |problem: Problem| Error::request(problem.what, problem.hint);
+        let said = settings.as_object().ok_or_else(|| Error::request("they are no JSON object", ""))?;
+        let mut wanted = Self::default();
+        for field in FIELDS {
+            field.set_saved(&mut wanted, said.get(field.key())).map_err(refuse)?;
+        }
+        match said.keys().find(|key| FIELDS.iter().all(|field| field.key() != *key)) {
+            Some(key) => Err(Error::request(format!("{key:?} is no setting of this version"), "update dype")),
+            None => Ok(wanted),
+        }
+    }
+
+    /// With the usual value of each setting that nobody asks for, where the model has no say in it. How DyPE acts is nobody's
+    /// where it is off.
+    pub fn completed(&self) -> Self {
+        let mut wanted = self.clone();
+        FIELDS.iter().for_each(|field| field.fill(&mut wanted));
+        if wanted.dype == Some(false) {
+            wanted.forget_tuning();
+        }
+        wanted
+    }
+}
+
+impl Merged {
+    /// What one source wants.
+    pub fn of(source: Source, wanted: &Wanted) -> Self {
+        Self::default().with(source, wanted)
+    }
+
+    /// What `source` wants goes before what is there. Tuning DyPE means that it is on, unless the same source turns it off;
+    /// how it was tuned where it was off is forgotten.
+    #[must_use]
+    pub fn with(mut self, source: Source, wanted: &Wanted) -> Self {
+        if self.wanted.dype == Some(false) {
+            self.wanted.forget_tuning();
+        }
+        for field in FIELDS.iter().filter(|field| field.is_set(wanted)) {
+            field.copy(wanted, &mut self.wanted);
+            self.by.insert(field.key(), source);
+        }
+        if wanted.dype.is_none() && wanted.tunes_dype() {
+            self.wanted.dype = Some(true);
+        }
+        self
+    }
+
+    /// Who asked for the setting with this key.
+    pub fn by(&self, key: &str) -> Option<Source> {
+        self.by.get(key).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::recipe::Recipe;
+
+    fn settings() -> Value {
+        json!(Recipe::draft(&Wanted::default()).expect("the usual"))
+    }
+
+    #[test]
+    fn tuning_dype_turns_it_on_unless_the_line_turns_it_off() {
+        let off = Wanted { dype: Some(false), ..Wanted::default() };
+        let tuned = Wanted { dype_scale: Some(0.5), ..Wanted::default() };
+        let dype = |line: &Wanted| {
+            let merged = Merged::of(Source::Flag, &off).with(Source::Line, line);
+            Recipe::draft(&merged.wanted).expect("in range").dype_settings()
+        };
+        assert_eq!(dype(&tuned).and_then(|dype| dype.scale), Some(0.5));
+        assert_eq!(dype(&Wanted { dype: Some(false), ..tuned.clone() }), None);
+        assert_eq!(dype(&Wanted::default()), None);
+        assert!(dype(&Wanted { dype: Some(true), ..Wanted::default() }).is_some());
+    }
+
+    #[test]
+    fn the_last_source_wins_and_is_remembered() {
+        let seeds = [(Source::Picture, 1), (Source::Flag, 2), (Source::Line, 3)];
+        let wanted = |seed| Wanted { seed: Some(seed), ..Wanted::default() };
+        let merged =
+            seeds.iter().fold(Merged::default(), |merged, (source, seed)| merged.with(*source, &wanted(*seed)));
+        assert_eq!((merged.wanted.seed, merged.by("seed"), merged.by("steps")), (Some(3), Some(Source::Line), None));
+        let kept = merged.with(Source::Line, &Wanted { steps: Some(4), ..Wanted::default() });
+        assert_eq!((kept.wanted.seed, kept.wanted.steps), (Some(3), Some(4)));
+    }
+
+    #[test]
+    fn what_a_picture_says_is_read_as_it_was_written() {
+        let wanted = Wanted { mu: Some("1.25".parse().expect("a shift")), dype: Some(false), ..Wanted::default() };
+        let recipe = Recipe::draft(&wanted).expect("in range");
+        assert_eq!(Recipe::of_picture(&json!(recipe)).expect("its own"), recipe);
+        let unguided = Recipe { guidance: None, ..recipe };
+        assert_eq!(Recipe::of_picture(&json!(unguided)).expect("its own"), unguided);
+    }
+
+    #[test]
+    fn a_strangers_picture_is_checked_as_flags_are() {
+        let cases = [
+            ("steps", json!(10_000_000_000_000_000_000_u64), "steps is 10000000000000000000"),
+            ("steps", json!(0), "steps is 0"),
+            ("steps", json!("28"), "steps is \"28\""),
+            ("max_sequence_length", json!(1_u64 << 40), "max_sequence_length is 1099511627776"),
+            ("base_resolution", json!(0), "base_resolution is 0"),
+            ("dype_scale", json!(-3e9), "dype_scale is -3000000000.0"),
+            ("height", json!(65_537), "height is 65537"),
+            ("width", json!(-1), "width is -1"),
+            ("seed", json!(null), "seed is null"),
+            ("method", json!("yam"), "method is \"yam\""),
+            ("mu", json!("NaN"), "mu is \"NaN\""),
+            ("mu", json!(1.15), "mu is 1.15"),
+            ("rng", json!("dice"), "rng is \"dice\""),
+            ("cfg_of_the_future", json!(3), "\"cfg_of_the_future\" is no setting of this version"),
+        ];
+        for (key, value, what) in cases {
+            let mut settings = settings();
+            settings[key] = value;
+            let error = Recipe::of_picture(&settings).expect_err(what);
+            assert_eq!((error.to_string().as_str(), error.exit_code()), (what, 2));
+            assert!(error.hint().is_some(), "{what}");
+        }
+        let mut cut = settings();
+        cut.as_object_mut().expect("an object").remove("steps");
+        assert_eq!(Recipe::of_picture(&cut).expect_err("cut").to_string(), "steps is missing");
+        assert!(Recipe::of_picture(&json!([1])).is_err());
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_refused_whoever_asks() {
+        for wanted in [
+            Wanted { guidance: Some(f64::NAN), ..Wanted::default() },
+            Wanted { dype_exponent: Some(f64::INFINITY), ..Wanted::default() },
+            Wanted { steps: Some(usize::MAX), ..Wanted::default() },
+        ] {
+            assert_eq!(Recipe::draft(&wanted).expect_err("out of range").exit_code(), 2);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What a setting needs: its declaration in `recipe/fields.rs` and the places that use it. Nothing between the two may name it.
+
+use std::path::{Path, PathBuf};
+
+/// Settings whose names are no words of other things.
+const SETTINGS: [&str; 6] =
+    ["max_sequence_length", "base_resolution", "dype_scale", "dype_exponent", "dype_thresholds", "no_dype"];
+
+/// Where flags, files of prompts and pictures become recipes and recipes are told of, and what uses a setting there, or has
+/// something to say about it.
+const BETWEEN: [&str; 3] = ["recipe", "cli", "output"];
+const USES: [(&str, &[&str]); 5] = [
+    ("recipe/facts.rs", &["base_resolution", "dype_scale", "dype_exponent"]), // what models say in its place
+    ("recipe/resolved.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]), // the scaler
+    ("cli/notes.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]), // it has no effect
+    ("cli/commands/replay.rs", &["dype_scale", "dype_exponent"]),             // another method has others
+    ("cli/commands/inspect.rs", &["base_resolution"]),                        // its frequencies
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("src is readable") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The files whose code, but for comments and tests, holds this word.
+fn files_with(word: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    sources(&root(), &mut files);
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let holds = |path: &&PathBuf| {
+        let text = std::fs::read_to_string(path).expect("readable");
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let mut lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        lines.any(|line| line.split(|c| !is_part(c)).any(|found| found == word))
+    };
+    let is_test = |path: &&PathBuf| path.ends_with("tests.rs") || path.ends_with("toy_setting.rs");
+    let name = |path: &PathBuf| path.strip_prefix(root()).expect("below src").to_string_lossy().replace('\\', "/");
+    let mut names: Vec<_> = files.iter().filter(|path| !is_test(path)).filter(holds).map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_setting_is_its_declaration_and_its_uses() {
+    for setting in SETTINGS {
+        let files = files_with(setting);
+        assert!(files.contains(&"recipe/fields.rs".to_owned()), "{setting}");
+        let between = files.iter().filter(|file| BETWEEN.iter().any(|folder| file.starts_with(folder)));
+        for file in between.filter(|file| *file != "recipe/fields.rs") {
+            let is_use = USES.iter().any(|(user, settings)| user == file && settings.contains(&setting));
+            assert!(is_use, "{file} names {setting}: derive it from the declaration, or say here what it is used for");
+        }
+    }
+}
+
+/// The tests' setting that goes all the way (`cli/toy_setting.rs`) and the one that lived in most files before.
+#[test]
+fn the_files_of_a_setting_are_few() {
+    assert_eq!(files_with("toy_strength"), ["recipe/fields.rs"]);
+    let files = files_with("max_sequence_length");
+    assert!(files.len() <= 5, "{files:?}");
+}
