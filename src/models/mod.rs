@@ -27,7 +27,8 @@ use crate::{error::Result, weights::Files};
 use find::Finder;
 
 pub use family::{
-    Conditioning, Confidence, Decode, Examples, Facts, Family, Model, On, Seen, TextEncoders, Velocity, VelocityAt,
+    Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, Model, On, Seen, TextEncoders, Velocity,
+    VelocityAt,
 };
 pub use find::{Found, Place};
 pub use flux1::{ForwardOptions, WeightsMode};

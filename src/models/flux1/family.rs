@@ -13,8 +13,8 @@ use crate::{
     base::{geometry::TokenGrid, progress::Observer},
     error::{Error, Result},
     models::{
-        Conditioning, Confidence, Decode, Examples, Facts, Family, Found, Identity, Model, On, PartKind, PartSpec,
-        Place, SchedulerConfig, Seen, TextEncoders, Velocity, VelocityAt, manifest, never_inside,
+        Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, Found, Identity, Model, On, PartKind,
+        PartSpec, Place, SchedulerConfig, Seen, TextEncoders, Velocity, VelocityAt, manifest, never_inside,
         parts::{
             Autoencoder, AutoencoderKind, CLIP, ClipConfig, ClipEncoder, ModelPart, T5, T5Config, T5Encoder, TextPart,
             Tokenizers, open, text_names, vae_names,
@@ -370,6 +370,10 @@ impl Model for Flux1 {
 
     fn decoder(&self) -> &dyn Decode {
         &self.vae
+    }
+
+    fn encoder(&self) -> Option<&dyn Encode> {
+        self.vae.has_encoder().then_some(&self.vae)
     }
 
     fn flux1(&self) -> Option<&Flux1> {

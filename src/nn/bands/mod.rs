@@ -11,6 +11,8 @@ mod moments;
 mod operations;
 mod stream;
 mod tensors;
+#[cfg(test)]
+mod tests;
 
 #[doc(hidden)]
 pub use cpu::ConvBand;
