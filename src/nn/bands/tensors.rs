@@ -88,7 +88,7 @@ impl<'a> Tensors<'a> {
 /// would write them transposed, and copy all of it again.
 fn taps(window: &Tensor, reach: Reach) -> Result<Tensor> {
     let (rows, columns, inputs) = window.dims3()?;
-    let (height, width, stride) = (reach.ready(rows), reach.ready(columns), reach.stride());
+    let (height, width, stride) = (reach.ready(rows), reach.resized(columns - 2), reach.stride());
     let window = phases(window, height, width, stride)?;
     let taps = Tensor::zeros((height, width, 9 * inputs), window.dtype(), window.device())?;
     for (row, column) in (0..3).flat_map(|row| (0..3).map(move |column| (row, column))) {
