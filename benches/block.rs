@@ -11,9 +11,9 @@ use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_
 use dype::{
     base::geometry::{ImageSize, TokenGrid},
     methods::{Method, Moment},
-    models::flux1::{BlockSource, Compute, ForwardOptions, LATENTS, WeightsMode, blocks::Pass},
+    models::flux1::{Compute, ForwardOptions, LATENTS, WeightsMode, block_stream, blocks::Pass},
     nn::bands::ConvBand,
-    nn::{self, AttentionTiles, RopeTables, Rotation},
+    nn::{self, Array, Attention, AttentionTiles, Parameters, RopeTables, Rotation},
 };
 
 #[global_allocator]
@@ -23,6 +23,14 @@ const TEXT_TOKENS: usize = 512;
 
 fn grid(side_px: usize) -> TokenGrid {
     LATENTS.tokens(ImageSize::new(side_px, side_px).expect("a size"))
+}
+
+fn random_array(shape: &[usize]) -> Array {
+    random(shape).into()
+}
+
+fn zeros(shape: (usize, usize, usize)) -> Array {
+    Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("zeros").into()
 }
 
 fn random(shape: &[usize]) -> Tensor {
@@ -48,9 +56,10 @@ fn tables(criterion: &mut Criterion) {
 
 fn rotation(criterion: &mut Criterion) {
     let rope = tables_of(1024);
-    let (x, weight) = (random(&[rope.tokens(), 3072]), random(&[128]));
-    let out = Tensor::zeros((24, rope.tokens(), 128), DType::F32, &Device::Cpu).expect("zeros");
-    let rotation = Rotation { weight: &weight, cos: &rope.cos, sin: &rope.sin };
+    let (x, weight) = (random_array(&[rope.tokens(), 3072]), random_array(&[128]));
+    let out = zeros((24, rope.tokens(), 128));
+    let (cos, sin) = (Array::from(rope.cos.clone()), Array::from(rope.sin.clone()));
+    let rotation = Rotation { weight: &weight, cos: &cos, sin: &sin };
     criterion.bench_function("rotation/1024px", |bencher| {
         bencher.iter(|| nn::split_heads(&x, Some(rotation), &out, 0).expect("rotation"));
     });
@@ -58,17 +67,17 @@ fn rotation(criterion: &mut Criterion) {
 
 fn attention(criterion: &mut Criterion) {
     let (heads, keys, dim) = (24, 4608, 128);
-    let (k, v) = (random(&[heads, keys, dim]), random(&[heads, keys, dim]));
+    let (k, v) = (random_array(&[heads, keys, dim]), random_array(&[heads, keys, dim]));
     let mut group = criterion.benchmark_group("attention");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
     let queries = 1024;
-    let q = random(&[heads, queries, dim]);
+    let q = random_array(&[heads, queries, dim]);
     // In floating-point operations.
     group.throughput(Throughput::Elements((4 * heads * queries * keys * dim) as u64));
     for query_rows in [64, 256, 512] {
-        let tiles = AttentionTiles { query_rows, heads: 1 };
+        let how = Attention::plain(AttentionTiles { query_rows, heads: 1 });
         group.bench_function(format!("1024 of 4608 queries/{query_rows}"), |bencher| {
-            bencher.iter(|| black_box(nn::attention(&q, &k, &v, tiles).expect("attention")));
+            bencher.iter(|| black_box(nn::attention(&q, &k, &v, &how).expect("attention")));
         });
     }
 }
@@ -76,20 +85,16 @@ fn attention(criterion: &mut Criterion) {
 fn double_block(criterion: &mut Criterion) {
     let config = random_weights::config(1, 0);
     let rope = tables_of(512);
-    let blocks = BlockSource::new(
-        &config,
-        &random_weights::weights("transformer", DType::F32),
-        WeightsMode::Resident,
-        Compute::EXACT_F32,
-    );
+    let parameters = Parameters::real(&random_weights::weights("transformer", DType::F32));
+    let blocks = block_stream(&config, &parameters, WeightsMode::Resident, Compute::EXACT_F32);
     let blocks = blocks.expect("one double block");
-    let x = random(&[rope.tokens(), config.hidden_size()]);
-    let room = || Tensor::zeros((24, rope.tokens(), 128), DType::F32, &Device::Cpu).expect("zeros");
+    let x = random_array(&[rope.tokens(), config.hidden_size()]);
     let pass = Pass {
-        vec: random(&[1, config.hidden_size()]),
-        rope: &rope,
-        keys: room(),
-        values: room(),
+        vec: random_array(&[1, config.hidden_size()]),
+        keys: zeros((24, rope.tokens(), 128)),
+        values: zeros((24, rope.tokens(), 128)),
+        cos: rope.cos.into(),
+        sin: rope.sin.into(),
         text_tokens: TEXT_TOKENS,
         options: ForwardOptions::default(),
     };

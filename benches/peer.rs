@@ -23,12 +23,15 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Instant};
 use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    base::device::DeviceKind,
-    base::geometry::{ImageSize, TokenGrid},
-    base::progress::Silent,
-    base::{json::read_json, memory},
+    base::{
+        device::DeviceKind,
+        geometry::{ImageSize, TokenGrid},
+        json::read_json,
+        memory,
+        progress::Silent,
+    },
     methods::{DypeSettings, Method, Moment},
-    models::flux1::{Compute, FluxConfig, ForwardOptions, LATENTS, Transformer, WeightsMode, step_flops},
+    models::flux1::{Compute, FluxConfig, Forward, ForwardOptions, LATENTS, Transformer, WeightsMode},
     models::parts::kl::{self, Decoder, VaeConfig},
     nn::{self, RopeTables},
     sampling,
@@ -129,13 +132,26 @@ fn step(arguments: &Arguments) -> anyhow::Result<()> {
     let (config, weights) = transformer(arguments, held, &device)?;
     let mut model = Transformer::load(&config, &weights, mode, dtype)?;
     for size in arguments.sizes()? {
-        let tokens = LATENTS.tokens(size).count();
-        let (compute, budget) = (Compute::on(&device, dtype), arguments.memory()?);
-        model = model.with_options(ForwardOptions::for_budget(&config, tokens, TEXT_TOKENS, compute, budget)?);
+        let forward = forward(&config, &device, (dtype, held), mode, size);
+        let (options, cost) = forward.within(arguments.memory()?)?;
+        model = model.with_options(options);
         let seconds = steps(&model, &config, LATENTS.tokens(size), arguments.number("--runs", 1)?, &device)?;
-        report(size, &seconds, step_flops(&config, tokens, TEXT_TOKENS));
+        report(size, &seconds, cost.flops);
     }
     Ok(())
+}
+
+/// A forward pass at a size, to be asked what it takes.
+fn forward<'a>(
+    config: &'a FluxConfig,
+    device: &Device,
+    (dtype, held): (DType, DType),
+    mode: WeightsMode,
+    size: ImageSize,
+) -> Forward<'a> {
+    let kind = DeviceKind::of(device);
+    let (compute, image_tokens) = (Compute::on(kind, dtype), LATENTS.tokens(size).count());
+    Forward { config, kind, compute, held, mode, image_tokens, text_tokens: TEXT_TOKENS }
 }
 
 fn steps(
@@ -187,7 +203,8 @@ fn tables(arguments: &Arguments) -> anyhow::Result<()> {
     let seconds = timed(arguments.number("--runs", 5)?, &device, || {
         Ok(rope(&config, LATENTS.tokens(size), &device).map(|_| ())?)
     })?;
-    report(size, &seconds, step_flops(&config, LATENTS.tokens(size).count(), TEXT_TOKENS));
+    let forward = forward(&config, &device, (DType::F32, DType::BF16), WeightsMode::Stream, size);
+    report(size, &seconds, forward.cost(ForwardOptions::default())?.flops);
     Ok(())
 }
 
@@ -245,8 +262,9 @@ fn attention(arguments: &Arguments) -> anyhow::Result<()> {
         Ok(Tensor::from_vec(noise, (HEADS, rows, CHANNELS), &device)?.to_dtype(dtype)?) // [H, N, D]
     };
     let (q, k, v) = (random(1, QUERIES)?, random(2, KEYS)?, random(3, KEYS)?);
-    let out = nn::attention(&q, &k, &v, nn::AttentionTiles { query_rows: 256, heads: 8 })?; // [C, H·D]
-    arguments.save(&[("q", &q), ("k", &k), ("v", &v), ("out", &out)])
+    let how = nn::Attention::plain(nn::AttentionTiles { query_rows: 256, heads: 8 });
+    let out = nn::attention(&q.clone().into(), &k.clone().into(), &v.clone().into(), &how)?; // [C, H·D]
+    arguments.save(&[("q", &q), ("k", &k), ("v", &v), ("out", out.real()?)])
 }
 
 fn noise(arguments: &Arguments) -> anyhow::Result<()> {

@@ -6,11 +6,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    base::geometry::TokenGrid,
-    base::json::read_json,
+    base::{device::DeviceKind, geometry::TokenGrid, json::read_json},
     methods::{AxisFrequencies, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis, Yarn},
-    models::flux1::{Block, BlockSource, Compute, FluxConfig, ForwardOptions, Transformer, WeightsMode},
-    nn::RopeTables,
+    models::flux1::{
+        Block, Compute, FluxConfig, Forward, ForwardOptions, Transformer, WeightsMode, block_stream,
+        transformer_tensors,
+    },
+    nn::{Parameters, RopeTables},
     weights::{SafetensorsStore, Weights},
 };
 use support::{fixture, manifest::ManifestSource, values};
@@ -186,22 +188,27 @@ fn flux1_dev_is_asked_for_exactly_its_tensors() {
     let weights = Weights::new(manifest.clone(), DType::BF16, Device::Cpu);
     let config = FluxConfig::flux1_dev();
     Transformer::load(&config, &weights, WeightsMode::Stream, DType::F32).expect("all but the blocks");
-    let blocks = BlockSource::new(&config, &weights, WeightsMode::Stream, Compute::EXACT_F32).expect("blocks");
+    let parameters = Parameters::real(&weights);
+    let blocks = block_stream(&config, &parameters, WeightsMode::Stream, Compute::EXACT_F32).expect("blocks");
     let mut doubles = 0;
     blocks
         .for_each(|index, block| {
-            assert_eq!(matches!(*block, Block::Double(_)), index < 19, "block {index}");
+            assert_eq!(matches!(block, Block::Double(_)), index < 19, "block {index}");
             doubles += usize::from(index < 19);
             Ok(())
         })
         .expect("every block");
     assert_eq!(doubles, 19);
     manifest.assert_each_asked_once();
+    // A dry pass lists the same.
+    let listed = transformer_tensors(&config).expect("a configuration");
+    assert_eq!(listed.into_iter().collect::<std::collections::BTreeMap<_, _>>(), *manifest.shapes());
 }
 
 #[test]
 fn a_failing_visit_ends_the_stream() {
-    let blocks = BlockSource::new(&tiny_config(), &tiny_weights(DType::F32), WeightsMode::Stream, Compute::EXACT_F32);
+    let parameters = Parameters::real(&tiny_weights(DType::F32));
+    let blocks = block_stream(&tiny_config(), &parameters, WeightsMode::Stream, Compute::EXACT_F32);
     let mut visits = 0;
     let result = blocks.expect("blocks").for_each(|_, _| {
         visits += 1;
@@ -236,4 +243,34 @@ fn tables_that_do_not_fit_the_picture_are_an_error() {
         &golden.rope,
     );
     assert!(result.expect_err("tables").to_string().contains("2112"));
+}
+
+/// The kernels of tensors are launched as often as a dry pass of the same forward pass says, in pieces of any size.
+#[test]
+fn a_dry_pass_launches_what_a_real_one_launches() {
+    let golden = Golden::load();
+    let config = tiny_config();
+    let f16 = Compute::on(DeviceKind::Cpu, DType::F16);
+    for mode in [WeightsMode::Resident, WeightsMode::Stream] {
+        let mut model = Transformer::load(&config, &tiny_weights(DType::F16), mode, DType::F16).expect("tiny-flux");
+        for (token_chunk, query_rows, heads) in [(100_000, 100_000, 100), (1000, 300, 2), (513, 100, 1)] {
+            let options = ForwardOptions { token_chunk, query_rows, heads };
+            model = model.with_options(options);
+            let before = dype::nn::launches();
+            golden.velocity(&model);
+            let launched = dype::nn::launches() - before;
+            let forward = Forward {
+                config: &config,
+                kind: DeviceKind::Cpu,
+                compute: f16,
+                held: DType::F16,
+                mode,
+                image_tokens: 1600,
+                text_tokens: 512,
+            };
+            let foretold = forward.cost(options).expect("a dry pass").launches;
+            assert!(launched > 100, "{launched}");
+            assert_eq!(launched, foretold, "{mode:?} {options:?}");
+        }
+    }
 }

@@ -7,7 +7,10 @@ use clap::ValueEnum;
 
 use super::report::Report;
 use crate::{
-    base::progress::{Event, Observer},
+    base::{
+        device::DeviceKind,
+        progress::{Event, Observer},
+    },
     error::{Error, Result},
 };
 
@@ -113,12 +116,26 @@ fn reason(error: candle_core::Error) -> String {
     faults.next().map_or(text.clone(), str::to_owned)
 }
 
-/// The number type of the computation: f32 on the CPU, bf16 on a GPU, unless asked otherwise.
-pub fn compute_dtype(asked: Option<DtypeArg>, device: &Device) -> DType {
+/// The number type of the computation: what a device of this kind usually computes in, unless asked otherwise.
+///
+/// # Errors
+/// [`Error::Request`] for bf16 on a card that has none.
+pub fn compute_dtype(asked: Option<DtypeArg>, kind: DeviceKind) -> Result<DType> {
     match asked {
-        Some(asked) => asked.into(),
-        None if device.is_cpu() => DType::F32,
-        None => DType::BF16,
+        None => Ok(kind.usual_dtype()),
+        Some(DtypeArg::Bf16) if !kind.has_bf16() => {
+            let what = format!("--dtype bf16: this {} does not compute in bf16", card(kind));
+            Err(Error::request(what, "use --dtype f32; cards from compute capability 8.0 on have bf16"))
+        }
+        Some(asked) => Ok(asked.into()),
+    }
+}
+
+/// What to call a device in messages.
+fn card(kind: DeviceKind) -> String {
+    match kind {
+        DeviceKind::Cuda { capability: (major, minor) } => format!("card of compute capability {major}.{minor}"),
+        DeviceKind::Cpu | DeviceKind::Metal => format!("device ({})", kind.name()),
     }
 }
 
@@ -134,5 +151,19 @@ mod tests {
         assert_eq!(error.exit_code(), 2);
         assert!(error.hint().expect("advice").contains("--device cpu"));
         assert_eq!(reason(candle_core::Error::msg("no such thing")), "no such thing");
+    }
+
+    #[test]
+    fn bf16_is_for_cards_that_have_it() {
+        let old = DeviceKind::Cuda { capability: (7, 5) };
+        let new = DeviceKind::Cuda { capability: (8, 0) };
+        for (kind, usual) in [(DeviceKind::Cpu, DType::F32), (old, DType::F32), (new, DType::BF16)] {
+            assert_eq!(compute_dtype(None, kind).expect("usual"), usual, "{kind:?}");
+            assert_eq!(compute_dtype(Some(DtypeArg::F16), kind).expect("asked"), DType::F16, "{kind:?}");
+        }
+        assert_eq!(compute_dtype(Some(DtypeArg::Bf16), DeviceKind::Cpu).expect("rounded products"), DType::BF16);
+        let error = compute_dtype(Some(DtypeArg::Bf16), old).expect_err("no bf16");
+        assert_eq!((error.exit_code(), error.to_string().contains("7.5")), (2, true), "{error}");
+        assert!(error.hint().expect("advice").contains("--dtype f32"));
     }
 }

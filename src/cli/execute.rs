@@ -77,7 +77,7 @@ impl MadeOn {
 pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) -> anyhow::Result<()> {
     let device = device::open(job.machine.device, report)?;
     let asked = job.machine.dtype.or_else(|| job.like.as_ref()?.dtype_on(&device, report));
-    let dtype = device::compute_dtype(asked, &device);
+    let dtype = device::compute_dtype(asked, DeviceKind::of(&device))?;
     for rng in job.wishes.iter_mut().filter_map(|wish| wish.asked.wanted.rng.as_mut()) {
         // Told to whoever looks at the picture: another machine could not know which card was in use.
         *rng = rng.on(&device)?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Found, Identity, PartSpec, RgbFactors, SchedulerConfig,
-    flux1::{ForwardOptions, WeightsMode},
+    flux1::ForwardOptions,
     parts::kl::{Banding, RowSink, RowSource, Ways},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         progress::Observer,
     },
     error::{Error, Result},
-    nn::{PositionAxis, PositionIds, RopeTables},
+    nn::{PositionAxis, PositionIds, RopeTables, WeightsMode},
     recipe::ModelFacts,
     weights::TensorSource,
 };
@@ -142,6 +142,15 @@ pub trait Model: Send + Sync {
 
     /// Where the tokens of a picture and its text stand.
     fn positions(&self, grid: TokenGrid, text: &Conditioning) -> PositionIds;
+
+    /// Decides what kernels of the device may be trusted with, and tells of it: done before plans are made, which follow
+    /// what is decided.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn settle(&self, _on: &On, _observer: &dyn Observer) -> Result<()> {
+        Ok(())
+    }
 
     /// Loads the transformer, or what is not streamed of it.
     ///

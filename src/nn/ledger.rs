@@ -59,6 +59,11 @@ impl Ledger {
         self.0.kind
     }
 
+    /// Whether streamed weights would travel through a ring of places that stay ([`crate::weights::Ring`]).
+    pub(super) fn has_rings(&self) -> bool {
+        matches!(self.0.kind, DeviceKind::Cuda { .. })
+    }
+
     /// A buffer of `elements` numbers of `width` bytes, until the guard is dropped.
     pub fn hold(&self, elements: usize, width: usize) -> Held {
         let (elements, bytes) = (elements as u64, elements as u64 * width as u64);
@@ -153,6 +158,11 @@ impl Ledger {
 }
 
 impl Held {
+    /// Where they are counted.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// How many they are.
     pub fn bytes(&self) -> u64 {
         self.bytes

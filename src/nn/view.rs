@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor, WithDType};
 
-use super::{cpu::linear::Weight, mismatch};
+use super::{kernels::cpu::linear::Weight, mismatch};
 use crate::error::Result;
 
 /// A tensor whose memory is held for reading.

@@ -2,8 +2,7 @@
 
 use super::{Machine, Plan, Task};
 use crate::{
-    base::geometry::ImageSize,
-    base::memory::Bytes,
+    base::{device::DeviceKind, geometry::ImageSize, memory::Bytes},
     models::{Model, WeightsMode},
 };
 
@@ -11,12 +10,12 @@ use crate::{
 const SHRUNK: f64 = 0.8;
 
 /// Advice after `plan` met a full device: the same picture in less memory where that can be planned, else the largest of
-/// its shape that can. All of it is arithmetic; `is_cpu` says for which kind of device.
-pub fn what_fits(model: &dyn Model, plan: &Plan, machine: &Machine, is_cpu: bool) -> String {
+/// its shape that can. All of it is dry passes, for a device of this kind.
+pub fn what_fits(model: &dyn Model, plan: &Plan, machine: &Machine, kind: DeviceKind) -> String {
     let budget = shrunk(plan.peak_bytes.most());
     let memory = budget.flag();
     let less = Machine { budget: Some(budget), weights: None, ..machine.clone() };
-    let fitting = |size: ImageSize| Plan::on(model, &Task { size, ..plan.task.clone() }, &less, is_cpu).ok();
+    let fitting = |size: ImageSize| Plan::on(model, &Task { size, ..plan.task.clone() }, &less, kind).ok();
     let close = "close what else uses the device";
     if let Some(smaller) = fitting(plan.task.size) {
         let streams = smaller.choices.weights == WeightsMode::Stream && plan.choices.weights != WeightsMode::Stream;

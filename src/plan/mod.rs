@@ -7,15 +7,17 @@ use candle_core::{DType, Device};
 use serde::Serialize;
 
 use crate::{
-    base::device::DeviceKind,
-    base::geometry::ImageSize,
-    base::memory::Bytes,
+    base::{device::DeviceKind, geometry::ImageSize, memory::Bytes},
     error::{Error, Result},
-    models::flux1::{self, Compute, Flux1, ForwardOptions, WeightsMode, forward_memory_bytes, held_dtype, step_flops},
-    models::parts::T5Config,
+    models::flux1::{
+        self, Compute, Flux1, Forward, ForwardCost, ForwardOptions, WeightsMode, held_dtype, text_cost,
+        transformer_tensors,
+    },
     models::parts::kl::{Banding, Way},
+    models::parts::{ClipEncoder, T5Encoder, clip_tensors, t5_tensors},
     models::{Decode, Model, manifest},
-    weights::TensorSource,
+    nn::Ledger,
+    weights::{Expected, TensorSource},
 };
 
 pub use fit::what_fits;
@@ -120,7 +122,7 @@ pub struct Plan {
     pub query_rows: usize,
     /// Rows of a band of the decoder.
     pub band_rows: usize,
-    /// Elements of the largest tensor; always below 2^32.
+    /// Elements of the largest tensor; below 2^32 where the device counts in 32 bits.
     pub largest_tensor_elements: u64,
     /// The choices themselves.
     #[serde(skip)]
@@ -164,35 +166,28 @@ impl Plan {
     /// # Errors
     /// [`Error::Memory`] when the budget is below the least that would do.
     pub fn new(model: &dyn Model, task: &Task, machine: &Machine) -> Result<Self> {
-        Self::on(model, task, machine, machine.device.is_cpu())
+        Self::on(model, task, machine, DeviceKind::of(&machine.device))
     }
 
-    /// The same for the machine with another kind of device: all of it is arithmetic, so that a GPU's plan can be made,
+    /// The same for the machine with another kind of device: all of it is dry passes, so that a GPU's plan can be made,
     /// and tested, without one.
     ///
     /// # Errors
     /// As [`Plan::new`].
-    pub fn on(model: &dyn Model, task: &Task, machine: &Machine, is_cpu: bool) -> Result<Self> {
+    pub fn on(model: &dyn Model, task: &Task, machine: &Machine, kind: DeviceKind) -> Result<Self> {
         let Some(files) = model.flux1() else { return Err(Error::model("no plan for this kind of model", "")) };
         let budget = machine.budget.map_or(u64::MAX, |bytes| bytes.0);
         let grid = model.facts().latents.tokens(task.size);
-        let text = text_bytes(files, task, machine)?;
+        let text = PROCESS_BYTES + text_ledger(files, task, machine, kind)?.peak_bytes();
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
         }
-        let kept = if is_cpu { kept_bytes(&[text]) } else { 0 };
-        let (weights, forward, denoise) = denoise_choice(files, task, machine, (is_cpu, kept), budget)?;
-        let transformer_bytes = match weights {
-            WeightsMode::Resident => resident_bytes(files, machine, is_cpu),
-            WeightsMode::Stream => streamed_bytes(files, machine, is_cpu),
-        };
-        // Of a card, only that it is none of ours that computes.
-        let kind = if is_cpu { DeviceKind::Cpu } else { DeviceKind::Cuda { capability: (8, 0) } };
-        let kept = if is_cpu { kept_bytes(&[text, denoise - kept]) } else { 0 };
-        let (decode, decode_peak) = decode_choice(model.decoder(), (kind, machine.dtype), task.size, kept, budget)?;
-        let config = &files.transformer.config;
-        let step_flops = step_flops(config, grid.count(), task.text_tokens);
-        let decode_flops = decode.cost.flops;
+        let kept = if kind.is_cpu() { kept_bytes(&[text]) } else { 0 };
+        let Denoising { mode, options, cost, peak } = denoise_choice(files, task, machine, (kind, kept), budget)?;
+        let decode_kept = if kind.is_cpu() { kept_bytes(&[text, peak - kept]) } else { 0 };
+        let (decode, decode_peak) =
+            decode_choice(model.decoder(), (kind, machine.dtype), task.size, decode_kept, budget)?;
+        let (step_flops, decode_flops) = (cost.flops, decode.cost.flops);
         Ok(Self {
             task: task.clone(),
             image_tokens: grid.count(),
@@ -201,18 +196,18 @@ impl Plan {
             decode_flops,
             total_flops: step_flops.saturating_mul(task.steps as u64).saturating_add(decode_flops),
             weights_bytes: stored_bytes(files)?,
-            peak_bytes: StagePeaks { text, denoise, decode: decode_peak },
+            peak_bytes: StagePeaks { text, denoise: peak, decode: decode_peak },
             budget_bytes: machine.budget.map(|bytes| bytes.0),
-            transformer_bytes,
-            weights: match weights {
+            transformer_bytes: cost.weights_bytes,
+            weights: match mode {
                 WeightsMode::Resident => "resident",
                 WeightsMode::Stream => "stream",
             },
-            token_chunk: forward.token_chunk,
-            query_rows: forward.query_rows,
+            token_chunk: options.token_chunk,
+            query_rows: options.query_rows,
             band_rows: decode.options.band_rows,
-            largest_tensor_elements: largest_elements(files, task, &forward).max(decode.cost.largest_elements),
-            choices: Choices { weights, forward, decode: decode.options },
+            largest_tensor_elements: cost.largest_buffer.max(decode.cost.largest_elements),
+            choices: Choices { weights: mode, forward: options, decode: decode.options },
         })
     }
 }
@@ -226,27 +221,25 @@ impl Plan {
 
 /// What a run reads of each part: every tensor once, whatever other names or tensors its file holds.
 fn stored_bytes(files: &Flux1) -> Result<WeightsBytes> {
-    let sum = |source: &dyn TensorSource, tensors: Vec<manifest::Expected>| {
+    let sum = |source: &dyn TensorSource, tensors: Vec<Expected>| {
         tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum()
     };
     let (clip, t5) = (&files.text_encoder, &files.text_encoder_2);
     Ok(WeightsBytes {
-        text_encoder: sum(&*clip.source, manifest::clip(&clip.config()?)),
-        text_encoder_2: sum(&*t5.source, manifest::t5(&t5.config()?)),
-        transformer: sum(&*files.transformer.source, manifest::transformer(&files.transformer.config)),
+        text_encoder: sum(&*clip.source, clip_tensors(&clip.config()?)?),
+        text_encoder_2: sum(&*t5.source, t5_tensors(&t5.config()?)?),
+        transformer: sum(&*files.transformer.source, transformer_tensors(&files.transformer.config)?),
         vae: sum(&*files.vae.part.source, manifest::decoder(&files.vae.part.config)),
     })
 }
 
-/// Text: two blocks of T5 (the one at work and the next), and the activations of every prompt.
-fn text_bytes(files: &Flux1, task: &Task, machine: &Machine) -> Result<u64> {
-    let config: T5Config = files.text_encoder_2.config()?;
-    let weights = files.text_encoder_2_weights(machine.dtype, &machine.device);
-    let block = weights.pp("encoder.block").pp(0).elements() * machine.dtype.size_in_bytes() as u64;
-    let tokens = task.text_tokens as u64;
-    let scores = 3 * config.num_heads as u64 * tokens * tokens * 4;
-    let activations = tokens * (4 * config.d_model + 3 * config.d_ff) as u64 * 4;
-    Ok(PROCESS_BYTES + 2 * block + scores + activations + embeddings_bytes(config.d_model, task))
+/// Both text encoders, over all prompts.
+fn text_ledger(files: &Flux1, task: &Task, machine: &Machine, kind: DeviceKind) -> Result<Ledger> {
+    // Headers are read, wherever the numbers will go.
+    let (dtype, here) = (machine.dtype, &Device::Cpu);
+    let clip = ClipEncoder::open(files.text_encoder.config()?, files.text_encoder_weights(dtype, here));
+    let t5 = T5Encoder::open(files.text_encoder_2.config()?, files.text_encoder_2_weights(dtype, here));
+    text_cost(&clip, &t5, kind, task.prompts, task.text_tokens)
 }
 
 /// What the allocator still holds of stages that are over, by their peaks.
@@ -255,9 +248,13 @@ fn kept_bytes(stages: &[u64]) -> u64 {
     freed.min(ALLOCATOR_KEEPS_BYTES)
 }
 
-/// What T5 gives for all prompts that are encoded together.
-fn embeddings_bytes(width: usize, task: &Task) -> u64 {
-    (task.prompts * task.text_tokens * width * 4) as u64
+/// How the transformer denoises.
+struct Denoising {
+    mode: WeightsMode,
+    options: ForwardOptions,
+    cost: ForwardCost,
+    /// Everything that is held at the most.
+    peak: u64,
 }
 
 /// Denoising: resident weights where they fit, streamed ones where not, and pieces that fit into the rest.
@@ -265,50 +262,40 @@ fn denoise_choice(
     files: &Flux1,
     task: &Task,
     machine: &Machine,
-    (is_cpu, kept): (bool, u64),
+    (kind, kept): (DeviceKind, u64),
     budget: u64,
-) -> Result<(WeightsMode, ForwardOptions, u64)> {
+) -> Result<Denoising> {
     let config = &files.transformer.config;
-    let compute = Compute::on_kind(is_cpu, machine.dtype);
     let (image_tokens, text_tokens) = (flux1::LATENTS.tokens(task.size).count(), task.text_tokens);
-    let resident = PROCESS_BYTES + kept + resident_bytes(files, machine, is_cpu);
-    let streamed = PROCESS_BYTES + kept + streamed_bytes(files, machine, is_cpu);
-    let need = |options: &ForwardOptions| {
-        forward_memory_bytes(config, image_tokens, text_tokens, compute, options)
-            // The latents, their velocity and the next latents, and the prompts that wait for their pictures.
-            + 3 * (image_tokens * flux1::LATENTS.token_channels() * 4) as u64
-            + embeddings_bytes(config.joint_attention_dim, task)
+    let weights = files.transformer_weights(machine.dtype, &Device::Cpu);
+    let forward = |mode| Forward {
+        config,
+        kind,
+        compute: Compute::on(kind, machine.dtype),
+        held: held_dtype(&weights, kind, machine.dtype),
+        mode,
+        image_tokens,
+        text_tokens,
     };
-    let default = ForwardOptions::default();
-    let fits = resident.saturating_add(need(&default)) <= budget;
-    let mode = machine.weights.unwrap_or(if fits { WeightsMode::Resident } else { WeightsMode::Stream });
-    let held = match mode {
-        WeightsMode::Resident => resident,
-        WeightsMode::Stream => streamed,
+    // The next latents and their sum, and the prompts that wait for their pictures.
+    let waiting = task.prompts.saturating_sub(1) * text_tokens * config.joint_attention_dim;
+    let beside = PROCESS_BYTES + kept + (4 * (2 * image_tokens * flux1::LATENTS.token_channels() + waiting)) as u64;
+    let fits = || -> Result<bool> {
+        let cost = forward(WeightsMode::Resident).cost(ForwardOptions::default())?;
+        Ok(beside.saturating_add(cost.peak_bytes()) <= budget)
     };
-    let activations = budget.saturating_sub(held);
-    let options = ForwardOptions::for_budget(config, image_tokens, text_tokens, compute, activations)
-        .map_err(|_| too_small("a denoising step", held + need(&least_forward()), budget))?;
-    Ok((mode, options, held + need(&options)))
-}
-
-/// The smallest pieces [`ForwardOptions::for_budget`] goes down to.
-fn least_forward() -> ForwardOptions {
-    ForwardOptions { token_chunk: 128, query_rows: 128, heads: 1 }
-}
-
-fn resident_bytes(files: &Flux1, machine: &Machine, is_cpu: bool) -> u64 {
-    let weights = files.transformer_weights(machine.dtype, &machine.device);
-    weights.elements() * held_dtype(&weights, is_cpu, machine.dtype).size_in_bytes() as u64
-}
-
-/// Everything outside the blocks, and two of the largest blocks.
-fn streamed_bytes(files: &Flux1, machine: &Machine, is_cpu: bool) -> u64 {
-    let weights = files.transformer_weights(machine.dtype, &machine.device);
-    let (double, single) = (weights.pp("transformer_blocks"), weights.pp("single_transformer_blocks"));
-    let outside = weights.elements() - double.elements() - single.elements();
-    let block = double.pp(0).elements().max(single.pp(0).elements());
-    (outside + 2 * block) * held_dtype(&weights, is_cpu, machine.dtype).size_in_bytes() as u64
+    let mode = match machine.weights {
+        Some(mode) => mode,
+        None if fits()? => WeightsMode::Resident,
+        None => WeightsMode::Stream,
+    };
+    match forward(mode).within(budget.saturating_sub(beside)) {
+        Ok((options, cost)) => Ok(Denoising { mode, options, cost, peak: beside + cost.peak_bytes() }),
+        Err(error) => {
+            let least = beside + forward(mode).cost(ForwardOptions::LEAST)?.peak_bytes();
+            Err(if least > budget { too_small("a denoising step", least, budget) } else { error })
+        }
+    }
 }
 
 /// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the picture's own bytes
@@ -332,15 +319,6 @@ pub fn decode_choice(
     let best = ways.best(budget.saturating_sub(picture));
     let least = || too_small("decoding", ways.least().map_or(picture, peak), budget);
     best.map(|way| (way.clone(), peak(way))).ok_or_else(least)
-}
-
-/// Numbers in the transformer's largest tensor.
-fn largest_elements(files: &Flux1, task: &Task, forward: &ForwardOptions) -> u64 {
-    let hidden = files.transformer.config.hidden_size() as u64;
-    let tokens = (flux1::LATENTS.tokens(task.size).count() + task.text_tokens) as u64;
-    // The widest projection: a single block's feed-forward half, four times the stream's width.
-    let widest = forward.token_chunk as u64 * 4 * hidden;
-    (tokens * hidden).max(widest).max(forward.scores_elements(&files.transformer.config, tokens))
 }
 
 fn too_small(what: &str, least: u64, budget: u64) -> Error {

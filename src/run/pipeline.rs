@@ -25,13 +25,16 @@ pub struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    /// Opens a model for computing in `dtype` on `device`. Configs and tokenizers are read and checked; no weight is.
+    /// Opens a model for computing in `dtype` on `device`. Configs and tokenizers are read and checked; no weight is. Where
+    /// a kernel would compute its attention, it is held against the plain one first: plans made later follow what is decided.
     ///
     /// # Errors
-    /// [`crate::Error::Model`] when a config or tokenizer is broken.
+    /// [`crate::Error::Model`] when a config or tokenizer is broken; when the device fails.
     pub fn open(model: &'a dyn Model, device: Device, dtype: DType, observer: &'a dyn Observer) -> Result<Self> {
         let on = On { device, dtype };
-        Ok(Self { model, text: model.text(&on)?, on, observer })
+        let text = model.text(&on)?;
+        model.settle(&on, observer)?;
+        Ok(Self { model, text, on, observer })
     }
 
     /// What the model says about itself.

@@ -14,6 +14,7 @@ use super::{
     identity,
 };
 use crate::{
+    base::device::DeviceKind,
     base::geometry::LatentGeometry,
     base::memory::Bytes,
     base::progress::{Event, Observer},
@@ -109,7 +110,7 @@ impl<'a> Runner<'a> {
         let planned = Bytes(item.plan.peak_bytes.most());
         Error::Memory {
             what: format!("the device has no room for this picture, planned for {planned} ({error})"),
-            hint: what_fits(self.model, &item.plan, self.machine, self.machine.device.is_cpu()),
+            hint: what_fits(self.model, &item.plan, self.machine, DeviceKind::of(&self.machine.device)),
         }
     }
 

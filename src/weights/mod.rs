@@ -14,12 +14,12 @@ use std::{fmt::Display, ops::Range, sync::Arc};
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
-use upload::Upload;
 
 pub use files::{Ahead, Files};
 pub use index::{STEMS, ShardIndex, open_folder, weight_files};
 pub use renamed::{Cut, Renamed};
 pub use store::SafetensorsStore;
+pub use upload::{Ring, SLOTS};
 
 /// A place that holds tensors by name.
 pub trait TensorSource: Send + Sync {
@@ -78,13 +78,13 @@ pub struct Weights {
     prefix: String,
     dtype: DType,
     device: Device,
-    upload: Option<Upload>,
+    ring: Option<Ring>,
 }
 
 impl Weights {
     /// The whole of a source.
     pub fn new(source: Arc<dyn TensorSource>, dtype: DType, device: Device) -> Self {
-        Self { source, prefix: String::new(), dtype, device, upload: None }
+        Self { source, prefix: String::new(), dtype, device, ring: None }
     }
 
     /// The view one name segment further down: `weights.pp("transformer_blocks").pp(3)`.
@@ -102,7 +102,12 @@ impl Weights {
     /// # Errors
     /// When the device fails.
     pub fn beside_computation(&self) -> Result<Self> {
-        Ok(Self { upload: Upload::to(&self.device)?, ..self.clone() })
+        Ok(Self { ring: Ring::to(&self.device)?, ..self.clone() })
+    }
+
+    /// The ring that tensors travel through, where they travel beside computation.
+    pub fn ring(&self) -> Option<&Ring> {
+        self.ring.as_ref()
     }
 
     /// The number type tensors arrive in.
@@ -127,8 +132,8 @@ impl Weights {
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.check(name, shape)?;
         let load = |device: &Device| self.source.load(&self.full_name(name), self.dtype, device);
-        match &self.upload {
-            Some(upload) => upload.send(&load(&Device::Cpu)?),
+        match &self.ring {
+            Some(ring) => ring.send(&load(&Device::Cpu)?),
             None => load(&self.device),
         }
     }
@@ -187,7 +192,8 @@ impl Weights {
         names
     }
 
-    fn full_name(&self, name: &str) -> String {
+    /// A name below this prefix as the source knows it.
+    pub(crate) fn full_name(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
 }
@@ -206,6 +212,30 @@ pub(crate) fn check_shape(source: &dyn TensorSource, name: &str, shape: &[usize]
         }
         Some(_) => Ok(()),
     }
+}
+
+/// A tensor's name and shape.
+pub type Expected = (String, Vec<usize>);
+
+/// The source has every tensor, in its shape and in a type that can be loaded.
+///
+/// # Errors
+/// [`Error::Model`] for the first that is not so; when more are missing it says how many.
+pub fn check_all(source: &dyn TensorSource, expected: &[Expected]) -> Result<()> {
+    let missing = expected.iter().filter(|(name, _)| source.shape(name).is_none()).count();
+    for (name, shape) in expected {
+        match check_shape(source, name, shape) {
+            Err(Error::Model { what, .. }) if missing > 1 && source.shape(name).is_none() => {
+                return Err(Error::model(format!("{what} and {} more", missing - 1), DO_NOT_FIT));
+            }
+            other => other?,
+        }
+        if !source.is_weight(name) {
+            let what = format!("{}: tensor {name} is stored in a type that is no float", source.describe());
+            return Err(Error::model(what, "quantized models are not supported; give the model in bf16, f16 or f32"));
+        }
+    }
+    Ok(())
 }
 
 fn no_tensor(source: &str, name: &str, shape: Option<&[usize]>) -> Error {

@@ -1,69 +1,99 @@
 //! Weights on their way to a device while it computes.
 //!
-//! On CUDA the copies have a stream of their own, so that they run beside the kernels of the block at work. No order has
-//! to be kept by hand: cudarc records an event behind every write and read of a buffer, lets another stream wait for it,
-//! and frees a buffer on its own stream behind its last read (cudarc 0.19, `CudaSlice`, `is_managing_stream_synchronization`).
+//! On CUDA the copies have a stream of their own. They go into a ring of [`SLOTS`] places of one block each, whose memory
+//! stays: nothing is allocated or freed from one block to the next, which would make the copies wait for the kernels of the
+//! block before. Order is kept by two events of each place: the kernels of a block wait until its copies are done, and the
+//! copies into a place wait until the kernels of the block that lay there are done. Nothing is left to the events that the
+//! driver's wrapper keeps for each buffer: candle records some of its kernels there on the buffer's stream, not their own.
 //!
 //! Only pinned memory travels beside computation, so weights pass through two pinned buffers: while one travels, the next
 //! part is copied into the other. Where the system pins no memory the driver stages them itself, and the call waits for it.
 
-use candle_core::{Device, Tensor};
+/// Places of a ring: one block computes, one is there, one is on its way.
+pub const SLOTS: usize = 3;
 
-use crate::error::Result;
+#[cfg(feature = "cuda")]
+pub use cuda::Ring;
+#[cfg(not(feature = "cuda"))]
+pub use none::Ring;
 
-/// A way to a device beside its computation.
-#[derive(Clone)]
-pub(super) struct Upload {
-    #[cfg(feature = "cuda")]
-    cuda: std::sync::Arc<cuda::Lane>,
-}
+/// Without CUDA no device has such a ring.
+#[cfg(not(feature = "cuda"))]
+mod none {
+    use candle_core::{Device, Tensor};
 
-impl Upload {
-    /// Opens one; `None` for devices that have none, such as the CPU.
-    pub fn to(device: &Device) -> Result<Option<Self>> {
-        match device {
-            #[cfg(feature = "cuda")]
-            Device::Cuda(device) => Ok(Some(Self { cuda: std::sync::Arc::new(cuda::Lane::new(device)?) })),
-            _ => Ok(None),
+    use crate::error::Result;
+
+    /// There is none.
+    #[derive(Clone)]
+    pub enum Ring {}
+
+    impl Ring {
+        pub(in crate::weights) fn to(_device: &Device) -> Result<Option<Self>> {
+            Ok(None)
         }
-    }
 
-    /// The same tensor on the device.
-    #[cfg(feature = "cuda")]
-    pub fn send(&self, tensor: &Tensor) -> Result<Tensor> {
-        self.cuda.send(tensor)
-    }
+        pub(in crate::weights) fn send(&self, _tensor: &Tensor) -> Result<Tensor> {
+            match *self {}
+        }
 
-    /// The same tensor: without CUDA nothing has such a way.
-    #[cfg(not(feature = "cuda"))]
-    pub fn send(&self, tensor: &Tensor) -> Result<Tensor> {
-        Ok(tensor.clone())
+        /// Never called.
+        pub fn fill<B>(&self, _load: impl FnOnce() -> Result<B>) -> Result<(usize, B)> {
+            match *self {}
+        }
+
+        /// Never called.
+        pub fn with<T>(&self, _turn: usize, _work: impl FnOnce() -> Result<T>) -> Result<T> {
+            match *self {}
+        }
     }
 }
 
 #[cfg(feature = "cuda")]
 mod cuda {
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
     use candle_core::{
-        CpuStorage, CudaDevice, CudaStorage, Device, Storage, Tensor,
+        CpuStorage, CudaDevice, CudaStorage, DType, Device, Storage, Tensor,
         cuda_backend::{
             CudaDType,
-            cudarc::driver::{CudaEvent, CudaStream, CudaViewMut, DeviceRepr, DriverError, PinnedHostSlice},
+            cudarc::driver::{
+                CudaEvent, CudaStream, DevicePtr, DeviceRepr, DriverError, PinnedHostSlice, result, sys::CUdeviceptr,
+            },
         },
         op::BackpropOp,
     };
+    use half::{bf16, f16};
 
+    use super::SLOTS;
     use crate::error::Result;
 
     /// Bytes of a pinned buffer: starting a copy costs little beside it, and two of them little beside a block.
     const STAGE_BYTES: usize = 16 << 20;
 
-    /// A stream for copies beside the device's own stream for kernels.
-    pub struct Lane {
+    /// Places for blocks on a device, and a stream that fills them. Clones share them.
+    #[derive(Clone)]
+    pub struct Ring(Arc<Inner>);
+
+    struct Inner {
         device: CudaDevice,
-        stream: Arc<CudaStream>,
-        stages: Option<Mutex<[Stage; 2]>>,
+        copies: Arc<CudaStream>,
+        /// Behind the last copy into each place.
+        copied: [CudaEvent; SLOTS],
+        /// Behind the last kernel of the block that lies in each place.
+        used: [CudaEvent; SLOTS],
+        state: Mutex<State>,
+    }
+
+    /// What only the thread that reads blocks touches.
+    struct State {
+        stages: Option<[Stage; 2]>,
+        /// The memory of each place's block, tensor by tensor in the order they are read.
+        rooms: [Vec<Tensor>; SLOTS],
+        /// Blocks begun so far; the last lies in place `turn % SLOTS`.
+        turn: usize,
+        /// Tensors of that block that were read.
+        filled: usize,
     }
 
     /// A pinned buffer, and the event behind the copy that last read it.
@@ -80,63 +110,150 @@ mod cuda {
         }
     }
 
-    impl Lane {
-        pub fn new(device: &CudaDevice) -> Result<Self> {
-            let stream = device.cuda_stream().context().new_stream().map_err(candle_core::Error::wrap)?;
-            let stages = Stage::new(&stream).and_then(|first| Ok(Mutex::new([first, Stage::new(&stream)?]))).ok();
-            Ok(Self { device: device.clone(), stream, stages })
+    fn events(stream: &CudaStream) -> Result<[CudaEvent; SLOTS]> {
+        let event = || wrapped(stream.context().new_event(None));
+        Ok([event()?, event()?, event()?])
+    }
+
+    fn wrapped<T>(result: Result<T, DriverError>) -> Result<T> {
+        Ok(result.map_err(candle_core::Error::wrap)?)
+    }
+
+    impl Ring {
+        /// One on this device, where it is a CUDA device.
+        pub(in crate::weights) fn to(device: &Device) -> Result<Option<Self>> {
+            let Device::Cuda(device) = device else { return Ok(None) };
+            let copies = wrapped(device.cuda_stream().context().new_stream())?;
+            let stages = Stage::new(&copies).and_then(|first| Ok([first, Stage::new(&copies)?])).ok();
+            let (copied, used) = (events(&copies)?, events(&copies)?);
+            let state = Mutex::new(State { stages, rooms: Default::default(), turn: 0, filled: 0 });
+            Ok(Some(Self(Arc::new(Inner { device: device.clone(), copies, copied, used, state }))))
         }
 
-        pub fn send(&self, tensor: &Tensor) -> Result<Tensor> {
+        fn state(&self) -> MutexGuard<'_, State> {
+            self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// Reads a block into the next place, once the kernels of the block that lay there are done. Gives its turn with it.
+        ///
+        /// # Errors
+        /// What `load` says, or when the device fails.
+        pub fn fill<B>(&self, load: impl FnOnce() -> Result<B>) -> Result<(usize, B)> {
+            let turn = {
+                let mut state = self.state();
+                state.turn += 1;
+                state.filled = 0;
+                state.turn
+            };
+            wrapped(self.0.copies.wait(&self.0.used[turn % SLOTS]))?;
+            let block = load()?;
+            let mut state = self.state();
+            let filled = state.filled;
+            state.rooms[turn % SLOTS].truncate(filled);
+            wrapped(self.0.copied[turn % SLOTS].record(&self.0.copies))?;
+            Ok((turn, block))
+        }
+
+        /// Runs `work`, which computes with the block of this turn: its kernels wait for the block's copies, and the next
+        /// copies into its place wait for them.
+        ///
+        /// # Errors
+        /// What `work` says, or when the device fails.
+        pub fn with<T>(&self, turn: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
+            let kernels = self.0.device.cuda_stream();
+            wrapped(kernels.wait(&self.0.copied[turn % SLOTS]))?;
+            let result = work();
+            wrapped(self.0.used[turn % SLOTS].record(&kernels))?;
+            result
+        }
+
+        /// The same tensor in the place that is being filled.
+        pub(in crate::weights) fn send(&self, tensor: &Tensor) -> Result<Tensor> {
             let tensor = tensor.contiguous()?;
             let (storage, layout) = tensor.storage_and_layout();
-            let (start, count) = (layout.start_offset(), tensor.elem_count());
-            let sent = match &*storage {
-                Storage::Cpu(CpuStorage::BF16(values)) => self.copy(&values[start..start + count])?,
-                Storage::Cpu(CpuStorage::F16(values)) => self.copy(&values[start..start + count])?,
-                Storage::Cpu(CpuStorage::F32(values)) => self.copy(&values[start..start + count])?,
-                _ => return Ok(tensor.to_device(&Device::Cuda(self.device.clone()))?),
-            };
-            Ok(Tensor::from_storage(Storage::Cuda(sent), tensor.dims(), BackpropOp::none(), false))
+            let (start, end) = (layout.start_offset(), layout.start_offset() + tensor.elem_count());
+            match &*storage {
+                Storage::Cpu(CpuStorage::BF16(values)) => self.copy(&tensor, &values[start..end]),
+                Storage::Cpu(CpuStorage::F16(values)) => self.copy(&tensor, &values[start..end]),
+                Storage::Cpu(CpuStorage::F32(values)) => self.copy(&tensor, &values[start..end]),
+                _ => Ok(tensor.to_device(&Device::Cuda(self.0.device.clone()))?),
+            }
         }
 
-        fn copy<T: CudaDType + DeviceRepr>(&self, values: &[T]) -> Result<CudaStorage> {
-            // SAFETY: every number is written by the copy below, and no other stream reads before that: it waits for its event.
-            let mut slice = unsafe { self.stream.alloc::<T>(values.len()) }.map_err(candle_core::Error::wrap)?;
-            let copied = match &self.stages {
-                Some(stages) => {
-                    let size = size_of_val(values);
-                    // SAFETY: numbers are bytes, here as there; both views span them all.
-                    let (bytes, view) = unsafe {
-                        (std::slice::from_raw_parts(values.as_ptr().cast(), size), slice.transmute_mut(size))
-                    };
-                    let mut stages = stages.lock().unwrap_or_else(PoisonError::into_inner);
-                    let mut view = view.expect("a view of the same size");
-                    self.copy_staged(&mut stages, bytes, &mut view)
+        fn copy<T: CudaDType + DeviceRepr>(&self, like: &Tensor, values: &[T]) -> Result<Tensor> {
+            let mut state = self.state();
+            let room = self.room(&mut state, like)?;
+            let to = address::<T>(&room, &self.0.copies)?;
+            // SAFETY: numbers are bytes.
+            let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
+            wrapped(self.copy_bytes(state.stages.as_mut(), bytes, to))?;
+            Ok(room)
+        }
+
+        /// Memory for a tensor like this in the place that is being filled: what lies there already, where it fits.
+        fn room(&self, state: &mut State, like: &Tensor) -> Result<Tensor> {
+            let (at, place) = (state.filled, state.turn % SLOTS);
+            state.filled += 1;
+            let rooms = &mut state.rooms[place];
+            let fits = |room: &&Tensor| room.dims() == like.dims() && room.dtype() == like.dtype();
+            if let Some(room) = rooms.get(at).filter(fits) {
+                return Ok(room.clone());
+            }
+            // Of a block of the other kind: its memory goes before the new comes.
+            rooms.truncate(at);
+            let room = self.allocated(like)?;
+            rooms.push(room.clone());
+            Ok(room)
+        }
+
+        /// New memory on the kernels' stream, which the copies wait for.
+        fn allocated(&self, like: &Tensor) -> Result<Tensor> {
+            let (device, count) = (&self.0.device, like.elem_count());
+            // SAFETY: every number is written by the copy that follows, and kernels wait for it.
+            let storage = unsafe {
+                match like.dtype() {
+                    DType::BF16 => CudaStorage::wrap_cuda_slice(device.alloc::<bf16>(count)?, device.clone()),
+                    DType::F16 => CudaStorage::wrap_cuda_slice(device.alloc::<f16>(count)?, device.clone()),
+                    _ => CudaStorage::wrap_cuda_slice(device.alloc::<f32>(count)?, device.clone()),
                 }
-                None => self.stream.memcpy_htod(values, &mut slice),
             };
-            copied.map_err(candle_core::Error::wrap)?;
-            Ok(CudaStorage::wrap_cuda_slice(slice, self.device.clone()))
+            wrapped(self.0.copies.join(&device.cuda_stream()))?;
+            Ok(Tensor::from_storage(Storage::Cuda(storage), like.dims(), BackpropOp::none(), false))
         }
 
         /// Sends bytes through the pinned buffers in turn, each once its last copy has left it.
-        fn copy_staged(
+        fn copy_bytes(
             &self,
-            stages: &mut [Stage; 2],
+            stages: Option<&mut [Stage; 2]>,
             bytes: &[u8],
-            to: &mut CudaViewMut<'_, u8>,
+            to: CUdeviceptr,
         ) -> Result<(), DriverError> {
+            let copies = &self.0.copies;
+            copies.context().bind_to_thread()?;
+            let Some(stages) = stages else {
+                // SAFETY: the room is as large as the tensor, and nothing else uses it before the copies are done.
+                return unsafe { result::memcpy_htod_async(to, bytes, copies.cu_stream()) };
+            };
             for (index, part) in bytes.chunks(STAGE_BYTES).enumerate() {
                 let Stage { buffer, sent } = &mut stages[index % 2];
                 sent.synchronize()?;
                 let pinned = &mut buffer.as_mut_slice()?[..part.len()];
                 pinned.copy_from_slice(part);
-                let start = index * STAGE_BYTES;
-                self.stream.memcpy_htod(&*pinned, &mut to.slice_mut(start..start + part.len()))?;
-                sent.record(&self.stream)?;
+                let to = to + (index * STAGE_BYTES) as CUdeviceptr;
+                // SAFETY: as above, and the pinned buffer is left alone until `sent` says that the copy has read it.
+                unsafe { result::memcpy_htod_async(to, pinned, copies.cu_stream()) }?;
+                sent.record(copies)?;
             }
             Ok(())
+        }
+    }
+
+    /// Where a tensor lies on the device.
+    fn address<T: CudaDType + DeviceRepr>(tensor: &Tensor, stream: &CudaStream) -> Result<CUdeviceptr> {
+        let (storage, _) = tensor.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) => Ok(storage.as_cuda_slice::<T>()?.device_ptr(stream).0),
+            _ => Err(candle_core::Error::msg("a place that is not on a CUDA device").into()),
         }
     }
 }

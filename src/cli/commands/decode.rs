@@ -70,7 +70,7 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     Format::from_path(&args.output)?.check_size(size)?;
     output::check_writable(args.output.parent().unwrap_or(Path::new("")))?;
     let device = device::open(args.device, report)?;
-    let dtype = device::compute_dtype(args.dtype, &device);
+    let dtype = device::compute_dtype(args.dtype, DeviceKind::of(&device))?;
     let budget = Machine::budget(&device, args.memory);
     let (on, budget) = ((DeviceKind::of(&device), dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
     let (way, _) = plan::decode_choice(&*vae, on, size, 0, budget)?;

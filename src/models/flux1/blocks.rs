@@ -7,47 +7,49 @@
 
 use std::ops::Range;
 
-use candle_core::Tensor;
+use candle_core::DType;
 
-use super::{
-    FluxConfig, ForwardOptions, RopeTables,
-    layers::{Compute, Linear, Modulation},
-};
+use super::{FluxConfig, ForwardOptions, layers::Modulation};
 use crate::{
     error::Result,
-    nn::{self, AttentionTiles, Rotation},
-    weights::Weights,
+    nn::{self, Array, Attention, AttentionTiles, Compute, Linear, Parameters, Rotation},
 };
 
 /// Channels of the feed-forward layers, as a multiple of the streams'. Source: diffusers, mlp_ratio.
-pub(super) const FEED_FORWARD_RATIO: usize = 4;
+const FEED_FORWARD_RATIO: usize = 4;
 
 /// What one forward pass gives each of its blocks.
-pub struct Pass<'a> {
+pub struct Pass {
     /// silu of the conditioning [1, C].
-    pub vec: Tensor,
-    /// cos and sin of every token.
-    pub rope: &'a RopeTables,
+    pub vec: Array,
+    /// Cosines of every token's angles [N, D/2], f32.
+    pub cos: Array,
+    /// Sines of every token's angles [N, D/2], f32.
+    pub sin: Array,
     /// Keys of all tokens [H, N, D]: room that every block fills anew.
-    pub keys: Tensor,
+    pub keys: Array,
     /// Values of all tokens [H, N, D].
-    pub values: Tensor,
+    pub values: Array,
     /// N_txt: tokens of text, which come first.
     pub text_tokens: usize,
     /// Sizes of the pieces.
     pub options: ForwardOptions,
 }
 
-impl Pass<'_> {
-    /// `rows` as pieces (start, count) of at most `token_chunk`.
-    fn chunks(&self, rows: Range<usize>) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let chunk = self.options.token_chunk.max(1);
-        rows.clone().step_by(chunk).map(move |start| (start, chunk.min(rows.end - start)))
+impl Pass {
+    /// Calls `work` with (start, count) for pieces of `rows` of at most `token_chunk`.
+    fn chunks(&self, rows: Range<usize>, work: impl FnMut(usize, usize) -> Result<()>) -> Result<()> {
+        self.keys.place().pieces(rows, self.options.token_chunk, work)
     }
 
     /// Rows of all tokens.
     fn all(&self) -> Range<usize> {
-        0..self.rope.tokens()
+        0..self.cos.dim(0)
+    }
+
+    /// cos and sin of rows `start..start + count`.
+    fn angles(&self, start: usize, count: usize) -> Result<(Array, Array)> {
+        Ok((self.cos.narrow(0, start, count)?, self.sin.narrow(0, start, count)?))
     }
 }
 
@@ -57,47 +59,45 @@ struct Projections {
     to_q: Linear,
     to_k: Linear,
     to_v: Linear,
-    norm_q: Tensor,
-    norm_k: Tensor,
+    norm_q: Array,
+    norm_k: Array,
 }
 
 impl Projections {
     /// `names`: to_q, to_k, to_v, norm_q, norm_k as this stream calls them.
-    fn load(weights: &Weights, names: [&str; 5], config: &FluxConfig, compute: Compute) -> Result<Self> {
+    fn load(parameters: &Parameters, names: [&str; 5], config: &FluxConfig, compute: Compute) -> Result<Self> {
         let channels = config.hidden_size();
         let [q, k, v, norm_q, norm_k] = names;
-        let linear = |name| Linear::load(weights, name, channels, channels, compute);
-        let norm = |name| {
-            Ok::<_, crate::Error>(
-                weights.pp(name).get("weight", &[config.attention_head_dim])?.to_dtype(compute.dtype)?,
-            )
-        };
+        let linear = |name| parameters.linear(name, channels, channels, compute);
+        // In f32 from the load on, whatever the streams are: norms are computed in it.
+        let in_f32 = parameters.with_dtype(DType::F32);
+        let norm = |name| in_f32.pp(name).get("weight", &[config.attention_head_dim]);
         Ok(Self { to_q: linear(q)?, to_k: linear(k)?, to_v: linear(v)?, norm_q: norm(norm_q)?, norm_k: norm(norm_k)? })
     }
 
     /// Keys and values of h [C', C], which holds the tokens from `start` on.
-    fn write_keys_values(&self, h: &Tensor, start: usize, pass: &Pass<'_>) -> Result<()> {
-        let rope = pass.rope.rows(start, h.dim(0)?)?;
-        let rotation = Rotation { weight: &self.norm_k, cos: &rope.cos, sin: &rope.sin };
+    fn write_keys_values(&self, h: &Array, start: usize, pass: &Pass) -> Result<()> {
+        let (cos, sin) = pass.angles(start, h.dim(0))?;
+        let rotation = Rotation { weight: &self.norm_k, cos: &cos, sin: &sin };
         nn::split_heads(&self.to_k.forward(h)?, Some(rotation), &pass.keys, start)?;
         nn::split_heads(&self.to_v.forward(h)?, None, &pass.values, start)
     }
 
     /// Rotated queries of h [C', C], which holds the tokens from `start` on: [H, C', D].
-    fn queries(&self, h: &Tensor, start: usize, pass: &Pass<'_>) -> Result<Tensor> {
+    fn queries(&self, h: &Array, start: usize, pass: &Pass) -> Result<Array> {
         let (heads, _, dim) = pass.keys.dims3()?;
-        let rope = pass.rope.rows(start, h.dim(0)?)?;
-        let rotation = Rotation { weight: &self.norm_q, cos: &rope.cos, sin: &rope.sin };
-        let q = nn::zeros(&[heads, h.dim(0)?, dim], h.dtype(), h.device())?;
+        let (cos, sin) = pass.angles(start, h.dim(0))?;
+        let rotation = Rotation { weight: &self.norm_q, cos: &cos, sin: &sin };
+        let q = h.place().zeros(&[heads, h.dim(0), dim], h.dtype())?;
         nn::split_heads(&self.to_q.forward(h)?, Some(rotation), &q, 0)?;
         Ok(q)
     }
 }
 
 /// Attention of q [H, C', D] over all tokens: [C', C].
-fn attend(q: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+fn attend(q: &Array, pass: &Pass) -> Result<Array> {
     let tiles = AttentionTiles { query_rows: pass.options.query_rows, heads: pass.options.heads };
-    nn::attention(q, &pass.keys, &pass.values, tiles)
+    nn::attention(q, &pass.keys, &pass.values, &Attention::plain(tiles))
 }
 
 /// One stream's half of a double block.
@@ -111,12 +111,12 @@ struct Stream {
 }
 
 /// What a stream's modulation says: before and after attention, before and after the feed-forward layers.
-type StreamModulation = [Tensor; 6];
+type StreamModulation = [Array; 6];
 
 impl Stream {
     /// `names`: the modulation, the attention's output, the feed-forward layers.
     fn load(
-        weights: &Weights,
+        parameters: &Parameters,
         config: &FluxConfig,
         compute: Compute,
         names: [&str; 3],
@@ -124,35 +124,33 @@ impl Stream {
     ) -> Result<Self> {
         let channels = config.hidden_size();
         let [norm1, to_out, ff] = names;
-        let (heads, ff) = (weights.pp("attn"), weights.pp(ff).pp("net"));
+        let (heads, ff) = (parameters.pp("attn"), parameters.pp(ff).pp("net"));
         Ok(Self {
-            norm1: Modulation::load(weights, norm1, channels, compute)?,
+            norm1: Modulation::load(parameters, norm1, channels, compute)?,
             attn: Projections::load(&heads, attn, config, compute)?,
-            to_out: Linear::load(&heads, to_out, channels, channels, compute)?,
-            ff_in: Linear::load(&ff, "0.proj", channels, FEED_FORWARD_RATIO * channels, compute)?,
-            ff_out: Linear::load(&ff, "2", FEED_FORWARD_RATIO * channels, channels, compute)?,
+            to_out: heads.linear(to_out, channels, channels, compute)?,
+            ff_in: ff.linear("0.proj", channels, FEED_FORWARD_RATIO * channels, compute)?,
+            ff_out: ff.linear("2", FEED_FORWARD_RATIO * channels, channels, compute)?,
         })
     }
 
-    fn write_keys_values(&self, x: &Tensor, rows: Range<usize>, m: &StreamModulation, pass: &Pass<'_>) -> Result<()> {
+    fn write_keys_values(&self, x: &Array, rows: Range<usize>, m: &StreamModulation, pass: &Pass) -> Result<()> {
         let [shift, scale, ..] = m;
-        for (start, count) in pass.chunks(rows) {
+        pass.chunks(rows, |start, count| {
             let h = nn::norm_modulate(x, start, count, shift, scale)?; // [C', C]
-            self.attn.write_keys_values(&h, start, pass)?;
-        }
-        Ok(())
+            self.attn.write_keys_values(&h, start, pass)
+        })
     }
 
-    fn finish(&self, x: &Tensor, rows: Range<usize>, m: &StreamModulation, pass: &Pass<'_>) -> Result<()> {
+    fn finish(&self, x: &Array, rows: Range<usize>, m: &StreamModulation, pass: &Pass) -> Result<()> {
         let [shift, scale, gate, ff_shift, ff_scale, ff_gate] = m;
-        for (start, count) in pass.chunks(rows) {
+        pass.chunks(rows, |start, count| {
             let q = self.attn.queries(&nn::norm_modulate(x, start, count, shift, scale)?, start, pass)?;
             nn::add_gated(x, start, gate, &self.to_out.forward(&attend(&q, pass)?)?)?;
             drop(q);
             let h = self.ff_in.forward_gelu(&nn::norm_modulate(x, start, count, ff_shift, ff_scale)?)?; // [C', 4·C]
-            nn::add_gated(x, start, ff_gate, &self.ff_out.forward(&h)?)?;
-        }
-        Ok(())
+            nn::add_gated(x, start, ff_gate, &self.ff_out.forward(&h)?)
+        })
     }
 }
 
@@ -164,18 +162,18 @@ pub struct DoubleBlock {
 }
 
 impl DoubleBlock {
-    /// `transformer_blocks.{i}`, which `weights` stands at.
+    /// `transformer_blocks.{i}`, which `parameters` stands at.
     ///
     /// # Errors
     /// [`crate::Error::Model`] when a tensor is missing or has another shape.
-    pub fn load(weights: &Weights, config: &FluxConfig, compute: Compute) -> Result<Self> {
+    pub fn load(parameters: &Parameters, config: &FluxConfig, compute: Compute) -> Result<Self> {
         let txt_attn = ["add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k"];
         let img_attn = ["to_q", "to_k", "to_v", "norm_q", "norm_k"];
         let txt_names = ["norm1_context.linear", "to_add_out", "ff_context"];
         let img_names = ["norm1.linear", "to_out.0", "ff"];
         Ok(Self {
-            txt: Stream::load(weights, config, compute, txt_names, txt_attn)?,
-            img: Stream::load(weights, config, compute, img_names, img_attn)?,
+            txt: Stream::load(parameters, config, compute, txt_names, txt_attn)?,
+            img: Stream::load(parameters, config, compute, img_names, img_attn)?,
         })
     }
 
@@ -183,7 +181,7 @@ impl DoubleBlock {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<()> {
+    pub fn forward(&self, x: &Array, pass: &Pass) -> Result<()> {
         let txt = 0..pass.text_tokens;
         let img = pass.text_tokens..pass.all().end;
         let (txt_m, img_m) = (self.txt.norm1.forward(&pass.vec)?, self.img.norm1.forward(&pass.vec)?);
@@ -207,19 +205,19 @@ pub struct SingleBlock {
 }
 
 impl SingleBlock {
-    /// `single_transformer_blocks.{i}`, which `weights` stands at.
+    /// `single_transformer_blocks.{i}`, which `parameters` stands at.
     ///
     /// # Errors
     /// [`crate::Error::Model`] when a tensor is missing or has another shape.
-    pub fn load(weights: &Weights, config: &FluxConfig, compute: Compute) -> Result<Self> {
+    pub fn load(parameters: &Parameters, config: &FluxConfig, compute: Compute) -> Result<Self> {
         let (channels, ff) = (config.hidden_size(), FEED_FORWARD_RATIO * config.hidden_size());
         let names = ["to_q", "to_k", "to_v", "norm_q", "norm_k"];
-        let proj_out = Linear::load(weights, "proj_out", channels + ff, channels, compute)?;
+        let proj_out = parameters.linear("proj_out", channels + ff, channels, compute)?;
         let (out_attn, out_mlp) = proj_out.split_inputs(channels)?;
         Ok(Self {
-            norm: Modulation::load(weights, "norm.linear", channels, compute)?,
-            attn: Projections::load(&weights.pp("attn"), names, config, compute)?,
-            proj_mlp: Linear::load(weights, "proj_mlp", channels, ff, compute)?,
+            norm: Modulation::load(parameters, "norm.linear", channels, compute)?,
+            attn: Projections::load(&parameters.pp("attn"), names, config, compute)?,
+            proj_mlp: parameters.linear("proj_mlp", channels, ff, compute)?,
             out_attn,
             out_mlp,
         })
@@ -229,21 +227,20 @@ impl SingleBlock {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<()> {
+    pub fn forward(&self, x: &Array, pass: &Pass) -> Result<()> {
         let [shift, scale, gate] = self.norm.forward(&pass.vec)?;
-        for (start, count) in pass.chunks(pass.all()) {
+        pass.chunks(pass.all(), |start, count| {
             let h = nn::norm_modulate(x, start, count, &shift, &scale)?; // [C', C]
-            self.attn.write_keys_values(&h, start, pass)?;
-        }
-        for (start, count) in pass.chunks(pass.all()) {
+            self.attn.write_keys_values(&h, start, pass)
+        })?;
+        pass.chunks(pass.all(), |start, count| {
             let h = nn::norm_modulate(x, start, count, &shift, &scale)?; // [C', C]
             let attended = attend(&self.attn.queries(&h, start, pass)?, pass)?; // [C', C]
             let mlp = self.proj_mlp.forward_gelu(&h)?; // [C', 4·C]
             drop(h);
             // The gate is linear: both halves of proj_out can be added one after the other, without their sum or their cat.
             nn::add_gated(x, start, &gate, &self.out_attn.forward(&attended)?)?;
-            nn::add_gated(x, start, &gate, &self.out_mlp.forward(&mlp)?)?;
-        }
-        Ok(())
+            nn::add_gated(x, start, &gate, &self.out_mlp.forward(&mlp)?)
+        })
     }
 }

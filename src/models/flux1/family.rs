@@ -6,11 +6,12 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use super::{
-    FluxConfig, ForwardOptions, LATENT_RGB, LATENTS, Transformer, WeightsMode, autoencoder, bfl, infer,
+    FluxConfig, ForwardOptions, LATENT_RGB, LATENTS, Transformer, WeightsMode, autoencoder, bfl, held_dtype, infer,
     text::{self, PromptEmbeddings},
+    transformer_tensors,
 };
 use crate::{
-    base::{geometry::TokenGrid, progress::Observer},
+    base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
     error::{Error, Result},
     models::{
         Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, Found, Identity, Model, On, PartKind,
@@ -235,7 +236,7 @@ impl Flux1 {
         let files = &found.files;
         let (config, source) = config(&found)?;
         let source = source.map_or_else(|| open::source_at(found.place("transformer")?, files), Ok)?;
-        manifest::check(&*source, &manifest::transformer(&config))?;
+        manifest::check(&*source, &transformer_tensors(&config)?)?;
         let vae = AUTOENCODER.open(found.place("vae")?, files)?;
         let text_encoder = CLIP.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
         let text_encoder_2 = T5.open(found.place("text_encoder_2")?, files, NAME, "--text-encoder-2")?;
@@ -306,14 +307,6 @@ impl Flux1 {
     }
 }
 
-/// The number type weights are held in: on the CPU their file's own where that is narrower, so that they take half.
-pub fn held_dtype(weights: &Weights, is_cpu: bool, dtype: DType) -> DType {
-    match weights.file_dtype("proj_out.weight") {
-        Some(DType::BF16) if is_cpu && dtype == DType::F32 => DType::BF16,
-        _ => dtype,
-    }
-}
-
 /// The most T5 tokens the model reads, where its tokenizer's config says so (`model_max_length`).
 fn text_tokens(tokenizer: &Path, files: &Files) -> Result<Option<usize>> {
     let folder = if files.is_dir(tokenizer) { Some(tokenizer) } else { tokenizer.parent() };
@@ -348,23 +341,27 @@ impl Model for Flux1 {
         self.transformer.config.position_ids(grid, text.text_tokens())
     }
 
+    fn settle(&self, on: &On, observer: &dyn Observer) -> Result<()> {
+        let config = &self.transformer.config;
+        let transformer = (config.num_attention_heads, config.attention_head_dim);
+        // The decoder's attention is one head as wide as its coarsest stage.
+        let decoder = self.vae.part.config.block_out_channels.last().map(|channels| (1, *channels));
+        for (heads, dim) in std::iter::once(transformer).chain(decoder) {
+            nn::settle_attention(heads, dim, on.dtype, &on.device, observer)?;
+        }
+        Ok(())
+    }
+
     fn velocity(
         &self,
         on: &On,
         weights: WeightsMode,
         pieces: ForwardOptions,
-        observer: &dyn Observer,
+        _observer: &dyn Observer,
     ) -> Result<Box<dyn Velocity>> {
         let config = &self.transformer.config;
-        nn::tell_attention_error(
-            config.num_attention_heads,
-            config.attention_head_dim,
-            on.dtype,
-            &on.device,
-            observer,
-        )?;
         let held = self.transformer_weights(on.dtype, &on.device);
-        let held = held.with_dtype(held_dtype(&held, on.device.is_cpu(), on.dtype));
+        let held = held.with_dtype(held_dtype(&held, DeviceKind::of(&on.device), on.dtype));
         Ok(Box::new(Transformer::load(config, &held, weights, on.dtype)?.with_options(pieces)))
     }
 

@@ -3,8 +3,8 @@
 mod autoencoder;
 pub mod bfl;
 pub mod blocks;
-mod budget;
 mod config;
+mod cost;
 mod family;
 mod infer;
 mod latent_rgb;
@@ -15,11 +15,11 @@ mod transformer;
 
 use crate::nn::RopeTables;
 
+pub use crate::nn::{Compute, WeightsMode};
 pub use autoencoder::autoencoder;
-pub use budget::{ForwardOptions, forward_memory_bytes, step_flops};
 pub use config::{FluxConfig, LATENTS};
-pub use family::{FAMILY, Flux1, Flux1Family, held_dtype};
+pub use cost::{Forward, ForwardCost, ForwardOptions, held_dtype, text_cost, transformer_tensors};
+pub use family::{FAMILY, Flux1, Flux1Family};
 pub use latent_rgb::LATENT_RGB;
-pub use layers::Compute;
-pub use stream::{Block, BlockSource, WeightsMode};
+pub use stream::{Block, blocks as block_stream};
 pub use transformer::Transformer;

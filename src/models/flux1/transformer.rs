@@ -3,11 +3,17 @@
 use candle_core::{DType, Tensor};
 
 use super::{
-    BlockSource, FluxConfig, ForwardOptions, RopeTables, WeightsMode,
+    Block, FluxConfig, ForwardOptions, RopeTables,
     blocks::Pass,
-    layers::{Compute, Linear, Modulation, TimeTextEmbed},
+    layers::{Modulation, TimeTextEmbed},
+    stream,
 };
-use crate::{error::Result, nn, weights::Weights};
+use crate::{
+    base::device::DeviceKind,
+    error::Result,
+    nn::{self, Array, Blocks, Compute, Linear, Parameters, WeightsMode},
+    weights::Weights,
+};
 
 /// The FLUX.1 transformer, a velocity field over packed latents. Source: diffusers, FluxTransformer2DModel.
 pub struct Transformer {
@@ -17,7 +23,7 @@ pub struct Transformer {
     x_embedder: Linear,
     context_embedder: Linear,
     time_text_embed: TimeTextEmbed,
-    blocks: BlockSource,
+    blocks: Blocks<Block>,
     norm_out: Modulation<2>,
     proj_out: Linear,
 }
@@ -30,20 +36,30 @@ impl Transformer {
     /// # Errors
     /// [`crate::Error::Model`] when the configuration makes no sense, or a tensor is missing or has another shape.
     pub fn load(config: &FluxConfig, weights: &Weights, mode: WeightsMode, dtype: DType) -> Result<Self> {
+        let compute = Compute::on(DeviceKind::of(weights.device()), dtype);
+        Self::load_from(config, &Parameters::real(weights), mode, compute)
+    }
+
+    /// As [`Transformer::load`], from weights or in a dry pass.
+    pub(super) fn load_from(
+        config: &FluxConfig,
+        parameters: &Parameters,
+        mode: WeightsMode,
+        compute: Compute,
+    ) -> Result<Self> {
         config.validate()?;
-        let compute = Compute::on(weights.device(), dtype);
         let ends = compute.exact();
         let (channels, hidden) = (config.in_channels, config.hidden_size());
         Ok(Self {
             config: config.clone(),
             dtype: compute.dtype,
             options: ForwardOptions::default(),
-            x_embedder: Linear::load(weights, "x_embedder", channels, hidden, ends)?,
-            context_embedder: Linear::load(weights, "context_embedder", config.joint_attention_dim, hidden, ends)?,
-            time_text_embed: TimeTextEmbed::load(weights, config)?,
-            blocks: BlockSource::new(config, weights, mode, compute)?,
-            norm_out: Modulation::load(weights, "norm_out.linear", hidden, ends)?,
-            proj_out: Linear::load(weights, "proj_out", hidden, channels, ends)?,
+            x_embedder: parameters.linear("x_embedder", channels, hidden, ends)?,
+            context_embedder: parameters.linear("context_embedder", config.joint_attention_dim, hidden, ends)?,
+            time_text_embed: TimeTextEmbed::load(parameters, config)?,
+            blocks: stream::blocks(config, parameters, mode, compute)?,
+            norm_out: Modulation::load(parameters, "norm_out.linear", hidden, ends)?,
+            proj_out: parameters.linear("proj_out", hidden, channels, ends)?,
         })
     }
 
@@ -78,68 +94,93 @@ impl Transformer {
         guidance: Option<f64>,
         rope: &RopeTables,
     ) -> Result<Tensor> {
-        let txt = self.tokens(prompt_embeds, self.config.joint_attention_dim)?; // [T, joint]
-        let img = self.tokens(img, self.config.in_channels)?; // [N, 64]
-        let pass = self.begin(txt.dim(0)?, img.dim(0)?, pooled, t, guidance, rope)?;
+        let real = |tensor: &Tensor| Array::from(tensor.clone());
+        let inputs = Inputs {
+            img: real(img),
+            prompt_embeds: real(prompt_embeds),
+            pooled: real(pooled),
+            cos: real(&rope.cos),
+            sin: real(&rope.sin),
+        };
+        Ok(self.velocity(&inputs, t, guidance)?.real()?.clone())
+    }
+
+    /// [`Transformer::forward`] of arrays, real or dry.
+    pub(super) fn velocity(&self, inputs: &Inputs, t: f64, guidance: Option<f64>) -> Result<Array> {
+        let txt = self.tokens(&inputs.prompt_embeds, self.config.joint_attention_dim)?; // [T, joint]
+        let img = self.tokens(&inputs.img, self.config.in_channels)?; // [N, 64]
+        let pass = self.begin(txt.dim(0), img.dim(0), inputs, t, guidance)?;
         let x = self.embed(&txt, &img)?; // [T + N, C]
+        drop((txt, img));
         self.blocks.for_each(|_, block| block.forward(&x, &pass))?;
         self.project(&x, &pass)
     }
 
     /// One picture's tokens [1, N, C] as [N, C] in the number type of the streams.
-    fn tokens(&self, tokens: &Tensor, channels: usize) -> Result<Tensor> {
+    fn tokens(&self, tokens: &Array, channels: usize) -> Result<Array> {
         match tokens.dims() {
-            [1, _, found] if *found == channels => Ok(tokens.squeeze(0)?.to_dtype(self.dtype)?.contiguous()?),
+            [1, _, found] if *found == channels => tokens.squeeze(0)?.to_dtype(self.dtype)?.contiguous(),
             found => Err(nn::mismatch(format!("expected tokens of shape [1, N, {channels}], found {found:?}"))),
         }
     }
 
     /// What all blocks share: the conditioning, the tables, room for keys and values.
-    fn begin<'a>(
+    fn begin(
         &self,
         text_tokens: usize,
         image_tokens: usize,
-        pooled: &Tensor,
+        inputs: &Inputs,
         t: f64,
         guidance: Option<f64>,
-        rope: &'a RopeTables,
-    ) -> Result<Pass<'a>> {
-        let tokens = text_tokens + image_tokens;
-        if rope.tokens() != tokens {
-            return Err(nn::mismatch(format!("position tables of {} tokens for a picture of {tokens}", rope.tokens())));
+    ) -> Result<Pass> {
+        let (tokens, tables) = (text_tokens + image_tokens, inputs.cos.dim(0));
+        if tables != tokens {
+            return Err(nn::mismatch(format!("position tables of {tables} tokens for a picture of {tokens}")));
         }
-        let vec = self.time_text_embed.forward(t, guidance, pooled)?.silu()?.to_dtype(self.dtype)?; // [1, C]
+        let vec = self.time_text_embed.forward(t, guidance, &inputs.pooled)?.silu()?.to_dtype(self.dtype)?; // [1, C]
         let shape = [self.config.num_attention_heads, tokens, self.config.attention_head_dim];
-        let keys = nn::zeros(&shape, self.dtype, vec.device())?; // [H, N, D]
-        let values = nn::zeros(&shape, self.dtype, vec.device())?; // [H, N, D]
-        Ok(Pass { vec, rope, keys, values, text_tokens, options: self.options })
+        let keys = vec.place().zeros(&shape, self.dtype)?; // [H, N, D]
+        let values = vec.place().zeros(&shape, self.dtype)?; // [H, N, D]
+        let (cos, sin) = (inputs.cos.clone(), inputs.sin.clone());
+        Ok(Pass { vec, cos, sin, keys, values, text_tokens, options: self.options })
     }
 
     /// Text and image tokens as one stream, text first: [T + N, C].
-    fn embed(&self, txt: &Tensor, img: &Tensor) -> Result<Tensor> {
-        let (text_tokens, image_tokens) = (txt.dim(0)?, img.dim(0)?);
-        let x = nn::zeros(&[text_tokens + image_tokens, self.config.hidden_size()], self.dtype, img.device())?;
+    fn embed(&self, txt: &Array, img: &Array) -> Result<Array> {
+        let (place, text_tokens) = (img.place(), txt.dim(0));
+        let x = place.zeros(&[text_tokens + img.dim(0), self.config.hidden_size()], self.dtype)?;
         for (embedder, tokens, first) in [(&self.context_embedder, txt, 0), (&self.x_embedder, img, text_tokens)] {
-            let count = tokens.dim(0)?;
-            for start in (0..count).step_by(self.options.token_chunk) {
-                let chunk = tokens.narrow(0, start, self.options.token_chunk.min(count - start))?;
-                x.slice_set(&embedder.forward(&chunk)?, 0, first + start)?; // [C', C]
-            }
+            place.pieces(0..tokens.dim(0), self.options.token_chunk, |start, count| {
+                x.slice_set(&embedder.forward(&tokens.narrow(0, start, count)?)?, 0, first + start) // [C', C]
+            })?;
         }
         Ok(x)
     }
 
     /// The image tokens' velocity: [1, N, 64].
-    fn project(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+    fn project(&self, x: &Array, pass: &Pass) -> Result<Array> {
         let [scale, shift] = self.norm_out.forward(&pass.vec)?;
-        let (tokens, _) = x.dims2()?;
-        let velocity = nn::zeros(&[tokens - pass.text_tokens, self.config.in_channels], DType::F32, x.device())?;
-        for start in (pass.text_tokens..tokens).step_by(self.options.token_chunk) {
-            let count = self.options.token_chunk.min(tokens - start);
+        let (place, tokens) = (x.place(), x.dim(0));
+        let velocity = place.zeros(&[tokens - pass.text_tokens, self.config.in_channels], DType::F32)?;
+        place.pieces(pass.text_tokens..tokens, self.options.token_chunk, |start, count| {
             let h = nn::norm_modulate(x, start, count, &shift, &scale)?; // [C', C]
             let rows = self.proj_out.forward(&h)?.to_dtype(DType::F32)?; // [C', 64]
-            velocity.slice_set(&rows, 0, start - pass.text_tokens)?;
-        }
-        Ok(velocity.unsqueeze(0)?)
+            velocity.slice_set(&rows, 0, start - pass.text_tokens)
+        })?;
+        velocity.unsqueeze(0)
     }
+}
+
+/// What a forward pass is given.
+pub(super) struct Inputs {
+    /// Packed latents [1, N, 64], f32.
+    pub img: Array,
+    /// The prompt as T5 sees it [1, T, joint], f32.
+    pub prompt_embeds: Array,
+    /// The prompt as CLIP sees it [1, P], f32.
+    pub pooled: Array,
+    /// Cosines of every token's angles [T + N, D/2], f32.
+    pub cos: Array,
+    /// Sines of every token's angles [T + N, D/2], f32.
+    pub sin: Array,
 }

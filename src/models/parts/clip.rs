@@ -6,14 +6,17 @@
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
-use candle_nn::{Linear, ops::layer_norm};
 use serde::Deserialize;
 
-use super::layers::{attention, check_dimensions, embedding_rows, for_each_block, linear, project};
+use super::layers::{TILES, check_dimensions};
 use crate::{
-    base::json::read_json,
+    base::{device::DeviceKind, json::read_json},
     error::{Error, Result},
-    weights::Weights,
+    nn::{
+        self, Array, Attention, Bias, Blocks, Compute, LayerNorm, Ledger, Linear, Parameters, Place, Scale,
+        embedding_rows,
+    },
+    weights::{Expected, Weights},
 };
 
 /// Dimensions of a CLIP text encoder, as `text_encoder/config.json` gives them.
@@ -130,21 +133,6 @@ impl ClipEncoder {
         &self.config
     }
 
-    /// Loads every tensor once, without computing, and drops it: a source that answers without reading makes this a
-    /// check of all names and shapes.
-    ///
-    /// # Errors
-    /// [`Error::Model`] when a tensor is missing, misshapen or unreadable.
-    pub fn check_weights(&self) -> Result<()> {
-        let embeddings = self.weights.pp("embeddings");
-        embeddings.pp("token_embedding").get("weight", &self.token_table())?;
-        embeddings.pp("position_embedding").get("weight", &self.position_table())?;
-        for index in 0..self.config.num_hidden_layers {
-            self.load_layer(index)?;
-        }
-        self.load_final_norm().map(drop)
-    }
-
     /// The pooled embeddings of several prompts, each [1, C] f32, in one pass over the weights.
     ///
     /// `ids` are what [`super::PromptTokenizer`] makes; `on_layer` is told how many layers are done.
@@ -152,55 +140,84 @@ impl ClipEncoder {
     /// # Errors
     /// [`Error::Model`] when the weights do not fit the config or ids are beyond the embedding tables,
     /// [`Error::Tensor`] when the device fails.
-    pub fn encode(&self, ids: &[Vec<u32>], mut on_layer: impl FnMut(usize)) -> Result<Vec<Tensor>> {
-        let mut states = self.embed(ids)?;
-        let masks = states.iter().map(|x| causal_mask(x.dim(0)?, x.device())).collect::<Result<Vec<_>>>()?;
-        let run = |index, layer: ClipLayer| {
-            for (state, mask) in states.iter_mut().zip(&masks) {
-                *state = layer.forward(state, mask)?;
-            }
-            on_layer(index + 1);
-            Ok(())
-        };
-        let prefetch = self.weights.device().is_cpu();
-        for_each_block(self.config.num_hidden_layers, prefetch, |index| self.load_layer(index), run)?;
-        let norm = self.load_final_norm()?;
-        let pool = |(state, ids): (&Tensor, &Vec<u32>)| {
-            let at = pooled_position(ids, self.config.eos_token_id);
-            norm.forward(&state.narrow(0, at, 1)?) // [1, C]
-        };
-        states.iter().zip(ids).map(pool).collect()
+    pub fn encode(&self, ids: &[Vec<u32>], on_layer: impl FnMut(usize)) -> Result<Vec<Tensor>> {
+        let parameters = Parameters::real(&self.weights).held_as_stored();
+        let pooled = encode(&self.config, &parameters, ids, on_layer)?;
+        pooled.iter().map(|pooled| Ok(pooled.real()?.clone())).collect()
     }
 
-    /// Token plus position embeddings, [N, C] f32 for each list of ids.
-    fn embed(&self, id_lists: &[Vec<u32>]) -> Result<Vec<Tensor>> {
-        let most = self.config.max_position_embeddings;
-        if let Some(ids) = id_lists.iter().find(|ids| ids.is_empty() || ids.len() > most) {
-            let what = format!("{} CLIP tokens, but the text encoder has {most} positions", ids.len());
-            return Err(Error::model(what, "check that tokenizer and text encoder come from one model"));
+    /// What [`ClipEncoder::encode`] would do on such a device, into `ledger`; the embeddings are held while they live.
+    ///
+    /// # Errors
+    /// As there, but for weights.
+    pub fn dry(&self, ids: &[Vec<u32>], ledger: &Ledger) -> Result<Vec<Array>> {
+        let parameters = Parameters::dry(&self.weights, ledger).held_as_stored();
+        encode(&self.config, &parameters, ids, |_| ())
+    }
+}
+
+/// Names and shapes of all tensors a CLIP text encoder's loader asks for, in its order.
+///
+/// # Errors
+/// [`Error::Model`] when the configuration makes no sense.
+pub fn clip_tensors(config: &ClipConfig) -> Result<Vec<Expected>> {
+    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
+    let below = parameters.pp("text_model");
+    embed(config, &below, &[vec![0]])?;
+    (0..config.num_hidden_layers).try_for_each(|index| ClipLayer::load(config, &below, index).map(drop))?;
+    load_final_norm(config, &below)?;
+    Ok(parameters.asked())
+}
+
+/// The pooled embeddings [1, C] of lists of ids; `parameters` stands at `text_model`.
+fn encode(
+    config: &ClipConfig,
+    parameters: &Parameters,
+    ids: &[Vec<u32>],
+    mut on_layer: impl FnMut(usize),
+) -> Result<Vec<Array>> {
+    let place = parameters.place();
+    let mut states = embed(config, parameters, ids)?;
+    let masks = states.iter().map(|x| causal_mask(x.dim(0), &place)).collect::<Result<Vec<_>>>()?;
+    layers(config, parameters).for_each(|index, layer| {
+        for (state, mask) in states.iter_mut().zip(&masks) {
+            *state = layer.forward(state, mask)?;
         }
-        let embeddings = self.weights.pp("embeddings");
-        let tokens = embedding_rows(&embeddings.pp("token_embedding"), self.token_table(), id_lists)?;
-        let positions =
-            embeddings.pp("position_embedding").get("weight", &self.position_table())?.to_dtype(DType::F32)?;
-        tokens.iter().map(|x| Ok((x + positions.narrow(0, 0, x.dim(0)?)?)?)).collect()
-    }
+        on_layer(index + 1);
+        Ok(())
+    })?;
+    let norm = load_final_norm(config, parameters)?;
+    let pool = |(state, ids): (&Array, &Vec<u32>)| {
+        let at = pooled_position(ids, config.eos_token_id);
+        norm.forward(&state.narrow(0, at, 1)?) // [1, C]
+    };
+    states.iter().zip(ids).map(pool).collect()
+}
 
-    fn load_layer(&self, index: usize) -> Result<ClipLayer> {
-        ClipLayer::load(&self.config, &self.weights.pp("encoder.layers").pp(index))
+/// Token plus position embeddings, [N, C] f32 for each list of ids.
+fn embed(config: &ClipConfig, parameters: &Parameters, id_lists: &[Vec<u32>]) -> Result<Vec<Array>> {
+    let most = config.max_position_embeddings;
+    if let Some(ids) = id_lists.iter().find(|ids| ids.is_empty() || ids.len() > most) {
+        let what = format!("{} CLIP tokens, but the text encoder has {most} positions", ids.len());
+        return Err(Error::model(what, "check that tokenizer and text encoder come from one model"));
     }
+    let embeddings = parameters.pp("embeddings");
+    let table = [config.vocab_size, config.hidden_size];
+    let tokens = embedding_rows(&embeddings.pp("token_embedding"), table, id_lists)?;
+    let positions = embeddings.pp("position_embedding").with_dtype(DType::F32);
+    let positions = positions.get("weight", &[most, config.hidden_size])?;
+    tokens.iter().map(|x| x.add(&positions.narrow(0, 0, x.dim(0))?)).collect()
+}
 
-    fn load_final_norm(&self) -> Result<LayerNorm> {
-        LayerNorm::load(&self.config, &self.weights.pp("final_layer_norm"))
-    }
+/// The layers, one after another.
+fn layers(config: &ClipConfig, parameters: &Parameters) -> Blocks<ClipLayer> {
+    let config = config.clone();
+    let kinds = [config.num_hidden_layers];
+    Blocks::one_by_one(&kinds, parameters, move |index, parameters| ClipLayer::load(&config, parameters, index))
+}
 
-    fn token_table(&self) -> [usize; 2] {
-        [self.config.vocab_size, self.config.hidden_size]
-    }
-
-    fn position_table(&self) -> [usize; 2] {
-        [self.config.max_position_embeddings, self.config.hidden_size]
-    }
+fn load_final_norm(config: &ClipConfig, parameters: &Parameters) -> Result<LayerNorm> {
+    LayerNorm::load(&parameters.pp("final_layer_norm"), config.hidden_size, config.layer_norm_eps)
 }
 
 /// The position whose hidden state is the pooled embedding.
@@ -210,31 +227,10 @@ fn pooled_position(ids: &[u32], eos_token_id: u32) -> usize {
     ids.iter().position(|id| Some(*id) == wanted).unwrap_or(0)
 }
 
-/// 0 where token i may look at token j <= i, minus infinity elsewhere: [N, N] f32.
-fn causal_mask(tokens: usize, device: &candle_core::Device) -> Result<Tensor> {
-    let mask: Vec<f32> =
-        (0..tokens).flat_map(|i| (0..tokens).map(move |j| if j <= i { 0.0 } else { f32::NEG_INFINITY })).collect();
-    Ok(Tensor::from_vec(mask, (tokens, tokens), device)?)
-}
-
-/// Layer norm with weight and bias, in f32.
-struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    eps: f32,
-}
-
-impl LayerNorm {
-    fn load(config: &ClipConfig, weights: &Weights) -> Result<Self> {
-        let weights = weights.with_dtype(DType::F32);
-        let shape = [config.hidden_size];
-        let (weight, bias) = (weights.get("weight", &shape)?, weights.get("bias", &shape)?);
-        Ok(Self { weight, bias, eps: config.layer_norm_eps as f32 })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.eps)?) // [N, C]
-    }
+/// 0 where token i may look at token j <= i, minus infinity elsewhere: [1, N, N] f32, for all heads.
+fn causal_mask(tokens: usize, place: &Place) -> Result<Array> {
+    let row = |i: usize| (0..tokens).map(move |j| if j <= i { 0.0 } else { f32::NEG_INFINITY });
+    place.floats(&[1, tokens, tokens], || (0..tokens).flat_map(row).collect())
 }
 
 struct ClipLayer {
@@ -248,47 +244,54 @@ struct ClipLayer {
     fc2: Linear,
     activation: ClipActivation,
     num_heads: usize,
-    /// 1 / sqrt(D).
-    scale: f64,
+    dtype: DType,
 }
 
 impl ClipLayer {
-    fn load(config: &ClipConfig, weights: &Weights) -> Result<Self> {
+    fn load(config: &ClipConfig, parameters: &Parameters, index: usize) -> Result<Self> {
+        let parameters = parameters.pp("encoder.layers").pp(index);
         let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let (attn, mlp) = (weights.pp("self_attn"), weights.pp("mlp"));
-        Ok(Self {
-            layer_norm1: LayerNorm::load(config, &weights.pp("layer_norm1"))?,
-            q_proj: linear(&attn.pp("q_proj"), width, width)?,
-            k_proj: linear(&attn.pp("k_proj"), width, width)?,
-            v_proj: linear(&attn.pp("v_proj"), width, width)?,
-            out_proj: linear(&attn.pp("out_proj"), width, width)?,
-            layer_norm2: LayerNorm::load(config, &weights.pp("layer_norm2"))?,
-            fc1: linear(&mlp.pp("fc1"), width, inner)?,
-            fc2: linear(&mlp.pp("fc2"), inner, width)?,
+        let compute = Compute::on(parameters.place().kind(), parameters.dtype());
+        let (attn, mlp) = (parameters.pp("self_attn"), parameters.pp("mlp"));
+        let norm = |name| LayerNorm::load(&parameters.pp(name), width, config.layer_norm_eps);
+        let layer = Self {
+            layer_norm1: norm("layer_norm1")?,
+            q_proj: attn.linear("q_proj", width, width, compute)?,
+            k_proj: attn.linear("k_proj", width, width, compute)?,
+            v_proj: attn.linear("v_proj", width, width, compute)?,
+            out_proj: attn.linear("out_proj", width, width, compute)?,
+            layer_norm2: norm("layer_norm2")?,
+            fc1: mlp.linear("fc1", width, inner, compute)?,
+            fc2: mlp.linear("fc2", inner, width, compute)?,
             activation: config.hidden_act,
             num_heads: config.num_attention_heads,
-            scale: ((width / config.num_attention_heads) as f64).sqrt().recip(),
-        })
+            dtype: compute.dtype,
+        };
+        // What was read is copied: its mapped pages need not stay.
+        parameters.release();
+        Ok(layer)
     }
 
-    /// x [N, C] f32, mask [N, N] f32.
-    fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
-        let normed = self.layer_norm1.forward(x)?;
-        let (q, k, v) =
-            (project(&self.q_proj, &normed)?, project(&self.k_proj, &normed)?, project(&self.v_proj, &normed)?); // [N, H·D]
-        let mixed = attention([&q, &k, &v], self.num_heads, self.scale, mask)?; // [N, H·D]
-        let x = (x + project(&self.out_proj, &mixed)?.to_dtype(DType::F32)?)?; // [N, C]
+    /// x [N, C] f32, mask [1, N, N] f32.
+    fn forward(&self, x: &Array, mask: &Array) -> Result<Array> {
+        let normed = self.layer_norm1.forward(x)?.to_dtype(self.dtype)?;
+        let heads = |linear: &Linear| nn::heads_of(&linear.forward(&normed)?, self.num_heads);
+        let (q, k, v) = (heads(&self.q_proj)?, heads(&self.k_proj)?, heads(&self.v_proj)?); // [H, N, D]
+        let how = Attention { scale: Scale::InverseRoot, bias: Bias::Scores(mask), tiles: TILES };
+        let mixed = nn::attention(&q, &k, &v, &how)?; // [N, H·D]
+        let x = x.add(&self.out_proj.forward(&mixed)?.to_dtype(DType::F32)?)?; // [N, C]
 
-        let hidden = self.activation.apply(&project(&self.fc1, &self.layer_norm2.forward(&x)?)?)?;
-        Ok((x + project(&self.fc2, &hidden)?.to_dtype(DType::F32)?)?) // [N, C]
+        let normed = self.layer_norm2.forward(&x)?.to_dtype(self.dtype)?;
+        let hidden = self.activation.apply(&self.fc1.forward(&normed)?)?;
+        x.add(&self.fc2.forward(&hidden)?.to_dtype(DType::F32)?) // [N, C]
     }
 }
 
 impl ClipActivation {
-    fn apply(self, x: &Tensor) -> Result<Tensor> {
+    fn apply(self, x: &Array) -> Result<Array> {
         match self {
-            Self::QuickGelu => Ok((x * candle_nn::ops::sigmoid(&(x * 1.702)?)?)?),
-            Self::Gelu => Ok(x.gelu_erf()?),
+            Self::QuickGelu => x.mul(&x.affine(1.702, 0.0)?.sigmoid()?),
+            Self::Gelu => x.gelu_erf(),
         }
     }
 }

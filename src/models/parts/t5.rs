@@ -7,15 +7,15 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::Linear;
+use candle_core::{DType, Tensor};
 use serde::Deserialize;
 
-use super::layers::{attention, check_dimensions, embedding_rows, for_each_block, linear_no_bias, project, rms_norm};
+use super::layers::{TILES, check_dimensions};
 use crate::{
-    base::json::read_json,
+    base::{device::DeviceKind, json::read_json},
     error::{Error, Result},
-    weights::Weights,
+    nn::{self, Array, Attention, Bias, Blocks, Compute, Ledger, Linear, Parameters, RmsNorm, Scale, embedding_rows},
+    weights::{Expected, Weights},
 };
 
 /// Dimensions of a T5 encoder, as `text_encoder_2/config.json` gives them.
@@ -141,20 +141,6 @@ impl T5Encoder {
         &self.config
     }
 
-    /// Loads every tensor once, without computing, and drops it: a source that answers without reading makes this a
-    /// check of all names and shapes.
-    ///
-    /// # Errors
-    /// [`Error::Model`] when a tensor is missing, misshapen or unreadable.
-    pub fn check_weights(&self) -> Result<()> {
-        self.weights.pp("shared").get("weight", &self.token_table())?;
-        self.load_bias_table()?;
-        for index in 0..self.config.num_layers {
-            self.load_block(index)?;
-        }
-        self.load_final_norm().map(drop)
-    }
-
     /// The token embeddings of several prompts, each [1, T, C] f32, in one pass over the weights.
     ///
     /// `ids` are what [`super::PromptTokenizer`] makes, padding included; `on_block` is told how many blocks are done.
@@ -162,61 +148,90 @@ impl T5Encoder {
     /// # Errors
     /// [`Error::Model`] when the weights do not fit the config or ids are beyond the embedding table,
     /// [`Error::Tensor`] when the device fails.
-    pub fn encode(&self, ids: &[Vec<u32>], mut on_block: impl FnMut(usize)) -> Result<Vec<Tensor>> {
-        let mut states = embedding_rows(&self.weights.pp("shared"), self.token_table(), ids)?;
-        let biases = self.position_biases(ids)?;
-        let run = |index, block: T5Block| {
-            for (state, bias) in states.iter_mut().zip(&biases) {
-                *state = block.forward(state, bias)?;
-            }
-            on_block(index + 1);
-            Ok(())
-        };
-        // On an accelerator a block takes longer to arrive than to compute: looking ahead would only cost memory.
-        let prefetch = self.weights.device().is_cpu();
-        for_each_block(self.config.num_layers, prefetch, |index| self.load_block(index), run)?;
-        let norm = self.load_final_norm()?;
-        let finish = |state: &Tensor| Ok(rms_norm(state, &norm, self.config.layer_norm_epsilon)?.unsqueeze(0)?); // [1, T, C]
-        states.iter().map(finish).collect()
+    pub fn encode(&self, ids: &[Vec<u32>], on_block: impl FnMut(usize)) -> Result<Vec<Tensor>> {
+        let parameters = Parameters::real(&self.weights).held_as_stored();
+        let embeddings = encode(&self.config, &parameters, ids, on_block)?;
+        embeddings.iter().map(|rows| Ok(rows.real()?.clone())).collect()
     }
 
-    /// The relative position bias of each prompt, [H, T, T] f32; prompts of one length share one tensor.
-    fn position_biases(&self, ids: &[Vec<u32>]) -> Result<Vec<Tensor>> {
-        let table = self.load_bias_table()?;
-        let mut known: Vec<(usize, Tensor)> = Vec::new();
-        let mut bias_of = |tokens| {
-            if let Some((_, bias)) = known.iter().find(|(length, _)| *length == tokens) {
-                return Ok(bias.clone());
-            }
-            let bias = position_bias(&self.config, &table, tokens, self.weights.device())?;
-            known.push((tokens, bias.clone()));
-            Ok(bias)
-        };
-        ids.iter().map(|ids| bias_of(ids.len())).collect()
+    /// What [`T5Encoder::encode`] would do on such a device, into `ledger`; the embeddings are held while they live.
+    ///
+    /// # Errors
+    /// As there, but for weights.
+    pub fn dry(&self, ids: &[Vec<u32>], ledger: &Ledger) -> Result<Vec<Array>> {
+        let parameters = Parameters::dry(&self.weights, ledger).held_as_stored();
+        encode(&self.config, &parameters, ids, |_| ())
     }
+}
 
-    fn load_block(&self, index: usize) -> Result<T5Block> {
-        let weights = self.weights.pp("encoder.block").pp(index).pp("layer");
-        let block = T5Block::load(&self.config, &weights)?;
-        // What was read is copied: its mapped pages need not stay.
-        weights.release();
-        Ok(block)
-    }
+/// Names and shapes of all tensors a T5 encoder's loader asks for, in its order.
+///
+/// # Errors
+/// [`Error::Model`] when the configuration makes no sense.
+pub fn t5_tensors(config: &T5Config) -> Result<Vec<Expected>> {
+    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
+    embedding_rows(&parameters.pp("shared"), token_table(config), &[vec![0]])?;
+    (0..config.num_layers).try_for_each(|index| T5Block::load(config, &parameters, index).map(drop))?;
+    load_bias_table(config, &parameters)?;
+    load_final_norm(config, &parameters)?;
+    Ok(parameters.asked())
+}
 
-    /// The bias per bucket and head, [buckets, H] f32.
-    fn load_bias_table(&self) -> Result<Tensor> {
-        let weights = self.weights.pp("encoder.block.0.layer.0.SelfAttention.relative_attention_bias");
-        let shape = [self.config.relative_attention_num_buckets, self.config.num_heads];
-        weights.with_dtype(DType::F32).get("weight", &shape)
-    }
+/// The token embeddings [1, T, C] of lists of ids.
+fn encode(
+    config: &T5Config,
+    parameters: &Parameters,
+    ids: &[Vec<u32>],
+    mut on_block: impl FnMut(usize),
+) -> Result<Vec<Array>> {
+    let mut states = embedding_rows(&parameters.pp("shared"), token_table(config), ids)?;
+    let biases = position_biases(config, parameters, ids)?;
+    blocks(config, parameters).for_each(|index, block| {
+        for (state, bias) in states.iter_mut().zip(&biases) {
+            *state = block.forward(state, bias)?;
+        }
+        on_block(index + 1);
+        Ok(())
+    })?;
+    let norm = load_final_norm(config, parameters)?;
+    states.iter().map(|state| norm.forward(state)?.unsqueeze(0)).collect() // [1, T, C]
+}
 
-    fn load_final_norm(&self) -> Result<Tensor> {
-        load_norm(&self.config, &self.weights.pp("encoder.final_layer_norm"))
-    }
+/// The blocks, one after another.
+fn blocks(config: &T5Config, parameters: &Parameters) -> Blocks<T5Block> {
+    let config = config.clone();
+    let kinds = [config.num_layers];
+    Blocks::one_by_one(&kinds, parameters, move |index, parameters| T5Block::load(&config, parameters, index))
+}
 
-    fn token_table(&self) -> [usize; 2] {
-        [self.config.vocab_size, self.config.d_model]
-    }
+/// The relative position bias of each prompt, [H, T, T] f32; prompts of one length share one.
+fn position_biases(config: &T5Config, parameters: &Parameters, ids: &[Vec<u32>]) -> Result<Vec<Array>> {
+    let table = load_bias_table(config, parameters)?;
+    let mut known: Vec<(usize, Array)> = Vec::new();
+    let mut bias_of = |tokens| {
+        if let Some((_, bias)) = known.iter().find(|(length, _)| *length == tokens) {
+            return Ok(bias.clone());
+        }
+        let bias = position_bias(config, &table, tokens)?;
+        known.push((tokens, bias.clone()));
+        Ok(bias)
+    };
+    ids.iter().map(|ids| bias_of(ids.len())).collect()
+}
+
+/// The bias per bucket and head, [buckets, H] f32.
+fn load_bias_table(config: &T5Config, parameters: &Parameters) -> Result<Array> {
+    let parameters = parameters.pp("encoder.block.0.layer.0.SelfAttention.relative_attention_bias");
+    let shape = [config.relative_attention_num_buckets, config.num_heads];
+    parameters.with_dtype(DType::F32).get("weight", &shape)
+}
+
+fn load_final_norm(config: &T5Config, parameters: &Parameters) -> Result<RmsNorm> {
+    RmsNorm::load(&parameters.pp("encoder.final_layer_norm"), config.d_model, config.layer_norm_epsilon)
+}
+
+fn token_table(config: &T5Config) -> [usize; 2] {
+    [config.vocab_size, config.d_model]
 }
 
 /// The bucket of each relative position: one per token up to a quarter of the buckets, then logarithmically wider ones
@@ -238,67 +253,77 @@ fn position_bucket(config: &T5Config, query: usize, key: usize) -> u32 {
 }
 
 /// The bias [H, T, T] for every pair of query and key, from the table [buckets, H].
-fn position_bias(config: &T5Config, table: &Tensor, tokens: usize, device: &Device) -> Result<Tensor> {
-    let buckets: Vec<u32> =
-        (0..tokens).flat_map(|query| (0..tokens).map(move |key| position_bucket(config, query, key))).collect();
-    let buckets = Tensor::from_vec(buckets, tokens * tokens, device)?;
-    let by_head = table.t()?.contiguous()?; // [H, buckets]
-    Ok(by_head.index_select(&buckets, 1)?.reshape((config.num_heads, tokens, tokens))?)
-}
-
-/// A norm's weight [C], in f32.
-fn load_norm(config: &T5Config, weights: &Weights) -> Result<Tensor> {
-    weights.with_dtype(DType::F32).get("weight", &[config.d_model])
+fn position_bias(config: &T5Config, table: &Array, tokens: usize) -> Result<Array> {
+    let row = |query: usize| (0..tokens).map(move |key| position_bucket(config, query, key));
+    let buckets = table.place().indices(&[tokens * tokens], || (0..tokens).flat_map(row).collect())?;
+    let by_head = table.transpose(0, 1)?.contiguous()?; // [H, buckets]
+    by_head.index_select(&buckets, 1)?.reshape(&[config.num_heads, tokens, tokens])
 }
 
 struct T5Block {
-    attention_norm: Tensor,
+    attention_norm: RmsNorm,
     q: Linear,
     k: Linear,
     v: Linear,
     o: Linear,
-    feed_forward_norm: Tensor,
+    feed_forward_norm: RmsNorm,
     wi_0: Linear,
     wi_1: Linear,
     wo: Linear,
     num_heads: usize,
-    eps: f64,
+    /// What the projections compute in.
+    dtype: DType,
+    /// What the gated activations are held in.
+    wide: DType,
 }
 
 impl T5Block {
-    fn load(config: &T5Config, weights: &Weights) -> Result<Self> {
+    fn load(config: &T5Config, parameters: &Parameters, index: usize) -> Result<Self> {
+        let parameters = parameters.pp("encoder.block").pp(index).pp("layer");
         let (width, inner) = (config.d_model, config.inner_size());
-        let attn = weights.pp("0.SelfAttention");
-        let dense = weights.pp("1.DenseReluDense");
+        let compute = Compute::on(parameters.place().kind(), parameters.dtype());
+        let attn = parameters.pp("0.SelfAttention");
+        let dense = parameters.pp("1.DenseReluDense");
         // T5-XXL's gated activations exceed f16's 65504: as the reference does, wo keeps f32 then.
-        let wo = if weights.dtype() == DType::F16 { dense.with_dtype(DType::F32) } else { dense.clone() };
-        Ok(Self {
-            attention_norm: load_norm(config, &weights.pp("0.layer_norm"))?,
-            q: linear_no_bias(&attn.pp("q"), width, inner)?,
-            k: linear_no_bias(&attn.pp("k"), width, inner)?,
-            v: linear_no_bias(&attn.pp("v"), width, inner)?,
-            o: linear_no_bias(&attn.pp("o"), inner, width)?,
-            feed_forward_norm: load_norm(config, &weights.pp("1.layer_norm"))?,
-            wi_0: linear_no_bias(&dense.pp("wi_0"), width, config.d_ff)?,
-            wi_1: linear_no_bias(&dense.pp("wi_1"), width, config.d_ff)?,
-            wo: linear_no_bias(&wo.pp("wo"), config.d_ff, width)?,
+        let (wo, wide) = match compute.dtype {
+            DType::F16 => (dense.with_dtype(DType::F32), Compute::EXACT_F32),
+            _ => (dense.clone(), compute),
+        };
+        let norm = |name| RmsNorm::load(&parameters.pp(name), width, config.layer_norm_epsilon);
+        let block = Self {
+            attention_norm: norm("0.layer_norm")?,
+            q: attn.linear_no_bias("q", width, inner, compute)?,
+            k: attn.linear_no_bias("k", width, inner, compute)?,
+            v: attn.linear_no_bias("v", width, inner, compute)?,
+            o: attn.linear_no_bias("o", inner, width, compute)?,
+            feed_forward_norm: norm("1.layer_norm")?,
+            wi_0: dense.linear_no_bias("wi_0", width, config.d_ff, compute)?,
+            wi_1: dense.linear_no_bias("wi_1", width, config.d_ff, compute)?,
+            wo: wo.linear_no_bias("wo", config.d_ff, width, wide)?,
             num_heads: config.num_heads,
-            eps: config.layer_norm_epsilon,
-        })
+            dtype: compute.dtype,
+            wide: wide.dtype,
+        };
+        // What was read is copied: its mapped pages need not stay.
+        parameters.release();
+        Ok(block)
     }
 
     /// x [T, C] f32, bias [H, T, T] f32.
-    fn forward(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        let normed = rms_norm(x, &self.attention_norm, self.eps)?;
-        let (q, k, v) = (project(&self.q, &normed)?, project(&self.k, &normed)?, project(&self.v, &normed)?); // [T, H·D]
-        let mixed = attention([&q, &k, &v], self.num_heads, 1.0, bias)?; // [T, H·D]
-        let x = (x + project(&self.o, &mixed)?.to_dtype(DType::F32)?)?; // [T, C]
+    fn forward(&self, x: &Array, bias: &Array) -> Result<Array> {
+        let normed = self.attention_norm.forward(x)?.to_dtype(self.dtype)?;
+        let heads = |linear: &Linear| nn::heads_of(&linear.forward(&normed)?, self.num_heads);
+        let (q, k, v) = (heads(&self.q)?, heads(&self.k)?, heads(&self.v)?); // [H, T, D]
+        let how = Attention { scale: Scale::One, bias: Bias::Scores(bias), tiles: TILES };
+        let mixed = nn::attention(&q, &k, &v, &how)?; // [T, H·D]
+        drop((q, k, v));
+        let x = x.add(&self.o.forward(&mixed)?.to_dtype(DType::F32)?)?; // [T, C]
 
-        let normed = rms_norm(&x, &self.feed_forward_norm, self.eps)?;
-        let wide = self.wo.weight().dtype();
-        let gate = project(&self.wi_0, &normed)?.to_dtype(wide)?.gelu()?; // [T, F]; candle's gelu is the tanh form
-        let hidden = (gate * project(&self.wi_1, &normed)?.to_dtype(wide)?)?; // [T, F]
-        Ok((x + project(&self.wo, &hidden)?.to_dtype(DType::F32)?)?) // [T, C]
+        let normed = self.feed_forward_norm.forward(&x)?.to_dtype(self.dtype)?;
+        let gate = self.wi_0.forward_gelu(&normed)?.to_dtype(self.wide)?; // [T, F]
+        let hidden = gate.mul(&self.wi_1.forward(&normed)?.to_dtype(self.wide)?)?; // [T, F]
+        drop(gate);
+        x.add(&self.wo.forward(&hidden)?.to_dtype(DType::F32)?) // [T, C]
     }
 }
 

@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{ClipConfig, T5Config, infer, open, text_names};
+use super::{ClipConfig, T5Config, clip_tensors, infer, open, t5_tensors, text_names};
 use crate::{
     error::{Error, Result},
     models::{Place, manifest, strangers::looks_like},
@@ -65,7 +65,7 @@ pub(crate) const CLIP: TextEncoderKind = TextEncoderKind {
         let c: ClipConfig = part.config()?;
         let sizes =
             [c.vocab_size, c.hidden_size, c.intermediate_size, c.num_attention_heads, c.max_position_embeddings];
-        Ok(open::in_range(&sizes, &[c.num_hidden_layers]).then(|| manifest::clip(&c)))
+        open::in_range(&sizes, &[c.num_hidden_layers]).then(|| clip_tensors(&c)).transpose()
     },
 };
 
@@ -78,7 +78,7 @@ pub(crate) const T5: TextEncoderKind = TextEncoderKind {
     expected: |part| {
         let c: T5Config = part.config()?;
         let sizes = [c.vocab_size, c.d_model, c.d_ff, c.d_kv, c.num_heads, c.relative_attention_num_buckets];
-        Ok(open::in_range(&sizes, &[c.num_layers]).then(|| manifest::t5(&c)))
+        open::in_range(&sizes, &[c.num_layers]).then(|| t5_tensors(&c)).transpose()
     },
 };
 

@@ -267,7 +267,8 @@ impl Kernels for Dry<'_> {
             }
             Some(dtype) => {
                 // Scaled queries, the outputs of all pieces, and scores in both number types before and after the softmax.
-                let scores = if flash::takes(dtype, channels) { 0 } else { scores_at_once(pixels, keys.0) };
+                let scores =
+                    if flash::takes(self.ledger.kind(), dtype, channels) { 0 } else { scores_at_once(pixels, keys.0) };
                 let widths = 2 * self.bytes(1) + 2 * size_of::<f32>();
                 self.pass(self.bytes(2 * pixels * channels) + scores * widths, scores);
             }

@@ -4,7 +4,11 @@ use candle_core::{D, DType, Tensor};
 use candle_nn::ops;
 
 use super::{Affine, Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps, work};
-use crate::{error::Result, nn::kernels::flash, weights::Weights};
+use crate::{
+    error::Result,
+    nn::{Array, Attention, AttentionTiles, kernels::flash},
+    weights::Weights,
+};
 
 /// Attention scores held at once: 64 MiB of f32. At 4096 px that is 64 queries of 262,144 keys.
 const SCORES: usize = 1 << 24;
@@ -250,8 +254,10 @@ impl Kernels for Tensors<'_> {
         self.meter.add(work::attention(pixels, count, channels));
         let one_head = |x: &Tensor| x.unsqueeze(0); // [1, n, C]
         let (q, k) = (one_head(&queries.0.flatten(0, 1)?)?, one_head(&keys.t()?)?);
-        if let Some(output) = flash::attention(&q, &k, &one_head(values)?)? {
-            return Ok(Rows(output.reshape((height, width, channels))?));
+        let (q, k, v) = (Array::from(q), Array::from(k), Array::from(one_head(values)?));
+        let how = Attention::plain(AttentionTiles { query_rows: pixels, heads: 1 });
+        if let Some(output) = flash::attention(&q, &k, &v, &how)? {
+            return Ok(Rows(output.real()?.reshape((height, width, channels))?));
         }
         let scale = 1.0 / (channels as f64).sqrt();
         let queries = (queries.0.flatten(0, 1)? * scale)?; // [n, C]

@@ -1,25 +1,27 @@
-//! The same operations made of candle's tensors: what runs on CUDA and Metal, and on the CPU in other number types.
+//! The operations made of candle's tensors: what runs on CUDA and Metal, and on the CPU in other number types. Written over
+//! [`Array`], so that their dry pass is this code.
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 
 use crate::{
     error::Result,
-    nn::{self, Activation, AttentionTiles, NORM_EPS, Rotation, check_elements},
+    nn::{Activation, Array, Attention, Bias, NORM_EPS, Rotation},
 };
 
-/// [`crate::nn::linear`].
+/// `activation(x·weightᵀ + bias)` for x [C, in] and weight [out, in].
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+pub fn linear(x: &Array, weight: &Array, bias: Option<&Array>, activation: Activation) -> Result<Array> {
     let weight = weight.to_dtype(x.dtype())?.contiguous()?;
-    let mut out = x.matmul(&weight.t()?)?; // [C, out]
+    let mut out = x.matmul(&weight.transpose(0, 1)?)?; // [C, out]
+    drop(weight);
     if let Some(bias) = bias {
-        out = out.broadcast_add(&bias.to_dtype(x.dtype())?)?;
+        out = out.add(&bias.to_dtype(x.dtype())?)?;
     }
     match activation {
         Activation::None => Ok(out),
-        Activation::Gelu => Ok(out.gelu()?),
+        Activation::Gelu => out.gelu(),
     }
 }
 
@@ -27,63 +29,96 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Ac
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
-pub fn norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor) -> Result<Tensor> {
+pub fn norm_modulate(x: &Array, shift: &Array, scale: &Array) -> Result<Array> {
     // candle's layer norm accumulates in f32 whatever the number type; (1 + scale) and shift are its weight and bias.
-    let weight = (scale + 1.0)?.to_dtype(x.dtype())?;
+    let weight = scale.affine(1.0, 1.0)?.to_dtype(x.dtype())?;
     let bias = shift.to_dtype(x.dtype())?;
-    Ok(candle_nn::ops::layer_norm(&x.contiguous()?, &weight, &bias, NORM_EPS as f32)?) // [C', C]
+    x.contiguous()?.layer_norm(&weight, &bias, NORM_EPS as f32) // [C', C]
 }
 
 /// [`crate::nn::add_gated`].
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
-pub fn add_gated(x: &Tensor, start: usize, gate: &Tensor, y: &Tensor) -> Result<()> {
-    let sum = (x.narrow(0, start, y.dim(0)?)? + y.broadcast_mul(gate)?)?;
-    Ok(x.slice_set(&sum, 0, start)?)
+pub fn add_gated(x: &Array, start: usize, gate: &Array, y: &Array) -> Result<()> {
+    let sum = x.narrow(0, start, y.dim(0))?.add(&y.mul(gate)?)?;
+    x.slice_set(&sum, 0, start)
 }
 
 /// [`crate::nn::split_heads`]; norm and rotation in f32.
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
-pub fn split_heads(x: &Tensor, rotation: Option<Rotation<'_>>, out: &Tensor, start: usize) -> Result<()> {
+pub fn split_heads(x: &Array, rotation: Option<Rotation<'_>>, out: &Array, start: usize) -> Result<()> {
     let (heads, _, dim) = out.dims3()?;
-    let x = x.reshape((x.dim(0)?, heads, dim))?.transpose(0, 1)?; // [H, C, D]
+    let x = x.reshape(&[x.dim(0), heads, dim])?.transpose(0, 1)?; // [H, C, D]
     let rows = match rotation {
         None => x.contiguous()?,
         Some(Rotation { weight, cos, sin }) => {
             let x = x.to_dtype(DType::F32)?.contiguous()?;
-            let x = candle_nn::ops::rms_norm(&x, &weight.to_dtype(DType::F32)?, NORM_EPS as f32)?;
-            let x = candle_nn::rotary_emb::rope_i(&x.unsqueeze(0)?, cos, sin)?; // [1, H, C, D]
+            let x = x.rms_norm(&weight.to_dtype(DType::F32)?, NORM_EPS as f32)?;
+            let x = x.unsqueeze(0)?.turn_pairs(cos, sin)?; // [1, H, C, D]
             x.squeeze(0)?.to_dtype(out.dtype())?
         }
     };
-    Ok(out.slice_set(&rows, 1, start)?) // [H, N, D]
+    out.slice_set(&rows, 1, start) // [H, N, D]
 }
 
-/// [`crate::nn::attention`]: scores of `tiles.heads` heads and `tiles.query_rows` queries at a time, softmax in f32.
+/// [`crate::nn::attention`]: scores of so many heads and queries at a time, in f32 from the product to the softmax.
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, tiles: AttentionTiles) -> Result<Tensor> {
-    let ((heads, queries, dim), keys) = (q.dims3()?, k.dim(1)?);
-    let out = nn::zeros(&[heads, queries, dim], q.dtype(), q.device())?;
-    let scale = 1.0 / (dim as f64).sqrt();
-    for head in (0..heads).step_by(tiles.heads) {
-        let head_count = tiles.heads.min(heads - head);
-        let keys_transposed = k.narrow(0, head, head_count)?.transpose(1, 2)?; // [H', D, N]
-        let values = v.narrow(0, head, head_count)?; // [H', N, D]
-        let mut rows = Vec::with_capacity(queries.div_ceil(tiles.query_rows));
-        for row in (0..queries).step_by(tiles.query_rows) {
-            let count = tiles.query_rows.min(queries - row);
-            check_elements(&[head_count, count, keys])?;
-            let q = (q.narrow(0, head, head_count)?.narrow(1, row, count)?.contiguous()? * scale)?;
-            let scores = q.matmul(&keys_transposed)?.to_dtype(DType::F32)?; // [H', rows, N]
-            let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(v.dtype())?;
-            rows.push(weights.matmul(&values)?); // [H', rows, D]
+pub fn attention(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result<Array> {
+    let (heads, queries, dim) = q.dims3()?;
+    let place = q.place();
+    let out = place.zeros(&[heads, queries, dim], q.dtype())?;
+    let bias = ScoreBias::new(q, k, how)?;
+    place.pieces(0..heads, how.tiles.heads, |head, count| {
+        // Products of half-precision numbers would be rounded to them, and large logits with them.
+        let keys = k.narrow(0, head, count)?.to_dtype(DType::F32)?.transpose(1, 2)?; // [H', D, N]
+        let values = v.narrow(0, head, count)?; // [H', N, D]
+        let target = out.narrow(0, head, count)?; // [H', C, D]
+        place.pieces(0..queries, how.tiles.query_rows, |row, rows| {
+            let q = q.narrow(0, head, count)?.narrow(1, row, rows)?.contiguous()?.to_dtype(DType::F32)?;
+            let scores = q.affine(how.scale.factor(dim), 0.0)?.matmul(&keys)?; // [H', rows, N]
+            let scores = bias.add_to(scores, (head, count), (row, rows))?;
+            let weights = scores.softmax()?;
+            drop(scores);
+            target.slice_set(&weights.to_dtype(v.dtype())?.matmul(&values)?, 1, row) // [H', rows, D]
+        })
+    })?;
+    out.transpose(0, 1)?.reshape(&[queries, heads * dim]) // [C, H·D]
+}
+
+/// A bias as it is added to pieces of scores [H', rows, N].
+enum ScoreBias<'a> {
+    None,
+    /// [1, 1, N]
+    Keys(Array),
+    /// [H, C, N], or [1, C, N] for all heads.
+    Scores(&'a Array),
+}
+
+impl<'a> ScoreBias<'a> {
+    fn new(q: &Array, k: &Array, how: &Attention<'a>) -> Result<Self> {
+        match how.bias {
+            Bias::None => Ok(Self::None),
+            Bias::Scores(scores) => Ok(Self::Scores(scores)),
+            Bias::Keys(runs) => {
+                let keys = k.dim(1);
+                Ok(Self::Keys(q.place().floats(&[1, 1, keys], || runs.of_each_key(keys))?))
+            }
         }
-        out.slice_set(&Tensor::cat(&rows, 1)?, 0, head)?;
     }
-    Ok(out.transpose(0, 1)?.reshape((queries, heads * dim))?) // [C, H·D]
+
+    fn add_to(&self, scores: Array, heads: (usize, usize), rows: (usize, usize)) -> Result<Array> {
+        match self {
+            Self::None => Ok(scores),
+            Self::Keys(keys) => scores.add(keys),
+            Self::Scores(bias) => {
+                let bias = if bias.dim(0) == 1 { (*bias).clone() } else { bias.narrow(0, heads.0, heads.1)? };
+                scores.add(&bias.narrow(1, rows.0, rows.1)?)
+            }
+        }
+    }
 }

@@ -39,17 +39,26 @@ pub enum Activation {
     Gelu,
 }
 
+/// The sizes of one linear layer's product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Rows of x.
+    pub rows: usize,
+    /// in
+    pub inputs: usize,
+    /// out
+    pub outputs: usize,
+    /// Numbers from one row of the weight to the next; at least `inputs`.
+    pub stride: usize,
+}
+
 /// One linear layer: `activation(x·wᵀ + bias)`.
 #[derive(Debug, Clone, Copy)]
 pub struct Linear<'a> {
     /// [out, in]
     pub weight: Weight<'a>,
-    /// Numbers from one row of the weight to the next; at least `inputs`.
-    pub stride: usize,
-    /// in
-    pub inputs: usize,
-    /// out
-    pub outputs: usize,
+    /// How large everything is.
+    pub size: Size,
     /// \[out\], where there is one.
     pub bias: Option<&'a [f32]>,
     /// What follows.
@@ -58,24 +67,59 @@ pub struct Linear<'a> {
     pub rounds: bool,
 }
 
+/// How a layer is cut into tasks.
+struct Tasks {
+    /// Output channels of one task's panel.
+    width: usize,
+    /// Panels of output channels.
+    panels: usize,
+    /// Rows of one task.
+    rows: usize,
+    /// Of all panels and groups of rows.
+    count: usize,
+}
+
+impl Size {
+    fn tasks(&self) -> Tasks {
+        let width = (PANEL / self.inputs.max(1) / REGISTER_ROWS * REGISTER_ROWS).clamp(REGISTER_ROWS, MAX_WIDTH);
+        let panels = self.outputs.div_ceil(width).max(1);
+        let groups = (2 * rayon::current_num_threads()).div_ceil(panels);
+        let rows = self.rows.div_ceil(groups).next_multiple_of(64).max(64);
+        Tasks { width, panels, rows, count: panels * self.rows.div_ceil(rows) }
+    }
+
+    /// Whether a product of rounded inputs and a bf16 weight is one of bf16 pairs.
+    fn pairs(&self) -> bool {
+        self.inputs.is_multiple_of(2) && self.stride.is_multiple_of(2) && pairs::available()
+    }
+
+    /// Bytes of working room: a packed panel of each task at work, and x in pairs of bf16 where `rounds` says that it may be
+    /// rounded.
+    pub fn working_bytes(&self, rounds: bool) -> u64 {
+        let (tasks, in_pairs) = (self.tasks(), rounds && self.pairs());
+        let at_once = tasks.count.min(rayon::current_num_threads());
+        let panel = tasks.width.min(self.outputs).next_multiple_of(REGISTER_ROWS) * self.inputs;
+        let rounded = if in_pairs { self.rows * self.inputs } else { 0 };
+        let width = if in_pairs { 2 } else { 4 };
+        (at_once * panel * width + 2 * rounded) as u64
+    }
+}
+
 impl Linear<'_> {
     /// Applies the layer to x [rows, in], writing out [rows, out].
     pub fn apply(&self, x: &[f32], out: &mut [f32]) {
-        let rows = x.len() / self.inputs;
-        assert_eq!(x.len(), rows * self.inputs, "x is [rows, in]");
-        assert_eq!(out.len(), rows * self.outputs, "out is [rows, out]");
-        assert!(self.weight.len() >= (self.outputs - 1) * self.stride + self.inputs, "weight is [out, in]");
+        let Size { rows, inputs, outputs, stride } = self.size;
+        assert_eq!(x.len(), rows * inputs, "x is [rows, in]");
+        assert_eq!(out.len(), rows * outputs, "out is [rows, out]");
+        assert!(self.weight.len() >= (outputs - 1) * stride + inputs, "weight is [out, in]");
         use_unpacked_operands();
-        let width = (PANEL / self.inputs / REGISTER_ROWS * REGISTER_ROWS).clamp(REGISTER_ROWS, MAX_WIDTH);
-        let panels = self.outputs.div_ceil(width);
-        let groups = (2 * rayon::current_num_threads()).div_ceil(panels);
-        let rows_per_task = rows.div_ceil(groups).next_multiple_of(64);
+        let Tasks { width, panels, rows: rows_per_task, count } = self.size.tasks();
         let rounded = self.takes_pairs().then(|| pairs::round(x));
         let out = SharedMut::new(out);
-        (0..panels * rows.div_ceil(rows_per_task)).into_par_iter().with_max_len(1).for_each(|task| {
+        (0..count).into_par_iter().with_max_len(1).for_each(|task| {
             let (panel, group) = (task % panels, task / panels);
             let rows = group * rows_per_task..rows.min((group + 1) * rows_per_task);
-            let columns = panel * width..self.outputs.min((panel + 1) * width);
+            let columns = panel * width..outputs.min((panel + 1) * width);
             match (&rounded, self.weight) {
                 (Some(pairs), Weight::Bf16(weight)) => self.paired_panel(columns, pairs, weight, rows, &out),
                 _ => self.panel(columns, x, rows, &out),
@@ -85,23 +129,22 @@ impl Linear<'_> {
 
     /// Whether the product is one of bf16 pairs.
     fn takes_pairs(&self) -> bool {
-        let even = self.inputs.is_multiple_of(2) && self.stride.is_multiple_of(2);
-        self.rounds && even && matches!(self.weight, Weight::Bf16(_)) && pairs::available()
+        self.rounds && matches!(self.weight, Weight::Bf16(_)) && self.size.pairs()
     }
 
     /// Some output channels of some rows.
     fn panel(&self, columns: Range<usize>, x: &[f32], rows: Range<usize>, out: &SharedMut<'_>) {
-        let (first, width, depth) = (columns.start * self.stride, columns.len(), self.inputs);
+        let (first, width, depth) = (columns.start * self.size.stride, columns.len(), self.size.inputs);
         let packed = match self.weight {
-            Weight::F32(weight) => pack(&weight[first..], self.stride, depth, width, |value| value),
-            Weight::Bf16(weight) => pack(&weight[first..], self.stride, depth, width, widen),
+            Weight::F32(weight) => pack(&weight[first..], self.size.stride, depth, width, |value| value),
+            Weight::Bf16(weight) => pack(&weight[first..], self.size.stride, depth, width, widen),
         };
         self.tiles(columns, rows, out, &packed, depth, |rows, columns, lanes| {
             let (count, width) = (rows.len(), columns.len());
-            let corner = out.corner(rows.start * self.outputs + columns.start, count, width, self.outputs);
+            let corner = out.corner(rows.start * self.size.outputs + columns.start, count, width, self.size.outputs);
             let x = Strided { start: x[rows.start * depth..rows.end * depth].as_ptr(), rows: depth, columns: 1 };
             let weight = Strided { start: lanes.as_ptr().cast::<f32>(), rows: REGISTER_ROWS, columns: 1 };
-            let out = Strided { start: corner, rows: self.outputs, columns: 1 };
+            let out = Strided { start: corner, rows: self.size.outputs, columns: 1 };
             // SAFETY: x and weight are as long as this asks; each (row, panel) of out belongs to one task.
             unsafe { product((count, width, depth), out, false, x, weight) }; // [count, width]
         });
@@ -109,13 +152,13 @@ impl Linear<'_> {
 
     /// The same for x [rows, in / 2] and a weight in pairs of bf16.
     fn paired_panel(&self, columns: Range<usize>, x: &[u32], weight: &[bf16], rows: Range<usize>, out: &SharedMut<'_>) {
-        let depth = self.inputs / 2;
-        let (weight, _) = weight[columns.start * self.stride..].as_chunks::<2>();
-        let packed = pack(weight, self.stride / 2, depth, columns.len(), |[low, high]| pairs::pair(low, high));
+        let depth = self.size.inputs / 2;
+        let (weight, _) = weight[columns.start * self.size.stride..].as_chunks::<2>();
+        let packed = pack(weight, self.size.stride / 2, depth, columns.len(), |[low, high]| pairs::pair(low, high));
         self.tiles(columns, rows, out, &packed, depth, |rows, columns, lanes| {
             let x = &x[rows.start * depth..rows.end * depth];
             // SAFETY: `takes_pairs` asked the processor; each (row, panel) of out belongs to one task.
-            unsafe { pairs::product(x, lanes, out, (rows.start, columns), self.outputs) }; // [count, width]
+            unsafe { pairs::product(x, lanes, out, (rows.start, columns), self.size.outputs) }; // [count, width]
         });
     }
 
@@ -137,7 +180,7 @@ impl Linear<'_> {
             }
             for row in tile {
                 // SAFETY: each (row, panel) belongs to one task, and the product is over.
-                let values = unsafe { out.slice(row * self.outputs + columns.start, columns.len()) };
+                let values = unsafe { out.slice(row * self.size.outputs + columns.start, columns.len()) };
                 self.finish(values, columns.start);
             }
         }

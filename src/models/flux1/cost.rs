@@ -1,0 +1,214 @@
+//! What a forward pass costs: a dry pass of it, for any sizes of its pieces.
+
+use candle_core::DType;
+
+use super::{
+    FluxConfig,
+    transformer::{Inputs, Transformer},
+};
+use crate::{
+    base::device::DeviceKind,
+    error::{Error, Result},
+    models::parts::{CLIP_TOKENS, ClipEncoder, T5Encoder},
+    nn::{Compute, Ledger, Parameters, WeightsMode},
+    weights::{Expected, Weights},
+};
+
+/// The smallest chunk that still keeps matrix products busy.
+const MIN_TOKEN_CHUNK: usize = 128;
+
+/// Sizes of the pieces of a forward pass. They set memory and speed; the velocity does not depend on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwardOptions {
+    /// Tokens that are on their way through a block at once.
+    pub token_chunk: usize,
+    /// Queries of one piece of attention.
+    pub query_rows: usize,
+    /// Heads of one piece of attention, on devices where scores are a tensor.
+    pub heads: usize,
+}
+
+impl Default for ForwardOptions {
+    /// 2048 tokens keep two cores at their full rate (larger chunks measured no faster); 256 queries share a tile of keys in cache.
+    fn default() -> Self {
+        Self { token_chunk: 2048, query_rows: 256, heads: 1 }
+    }
+}
+
+impl ForwardOptions {
+    /// The smallest pieces that are tried.
+    pub const LEAST: Self = Self { token_chunk: MIN_TOKEN_CHUNK, query_rows: MIN_TOKEN_CHUNK, heads: 1 };
+
+    /// Where to start from on devices that hold scores as a tensor: pieces as large as a large card wants them.
+    const LARGEST: Self = Self { token_chunk: 8192, query_rows: 2048, heads: 8 };
+
+    /// The next smaller pieces: scores first, down to one head and 256 queries, then tokens.
+    fn smaller(self) -> Option<Self> {
+        match self {
+            Self { heads: 2.., .. } => Some(Self { heads: self.heads / 2, ..self }),
+            Self { query_rows: 257.., .. } => Some(Self { query_rows: self.query_rows / 2, ..self }),
+            Self { token_chunk: ..=MIN_TOKEN_CHUNK, .. } => None,
+            _ => {
+                let token_chunk = self.token_chunk / 2;
+                Some(Self { token_chunk, query_rows: self.query_rows.min(token_chunk), ..self })
+            }
+        }
+    }
+}
+
+/// A forward pass that is asked about, whatever its pieces.
+#[derive(Clone)]
+pub struct Forward<'a> {
+    /// The transformer's dimensions.
+    pub config: &'a FluxConfig,
+    /// The kind of device.
+    pub kind: DeviceKind,
+    /// What the streams compute in.
+    pub compute: Compute,
+    /// The number type weights are held in.
+    pub held: DType,
+    /// Where the weights of the blocks live.
+    pub mode: WeightsMode,
+    /// N: image tokens.
+    pub image_tokens: usize,
+    /// T: text tokens.
+    pub text_tokens: usize,
+}
+
+/// What a forward pass takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwardCost {
+    /// Bytes held between forward passes: resident weights, or what is not streamed of them.
+    pub weights_bytes: u64,
+    /// The most bytes held at once beyond those and the inputs: streamed blocks, streams, keys and values, tables, pieces.
+    pub working_bytes: u64,
+    /// Bytes of the inputs: latents and the embeddings of one prompt.
+    pub input_bytes: u64,
+    /// Floating-point operations, a multiply-add counted as two.
+    pub flops: u64,
+    /// Kernels of tensors that are launched.
+    pub launches: u64,
+    /// Elements of the largest buffer.
+    pub largest_buffer: u64,
+    /// Whether the device can count all elements.
+    pub is_countable: bool,
+}
+
+impl ForwardCost {
+    /// The most bytes held at once.
+    pub fn peak_bytes(&self) -> u64 {
+        self.weights_bytes + self.input_bytes + self.working_bytes
+    }
+}
+
+impl Forward<'_> {
+    /// What it takes in these pieces, by a dry pass.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the configuration makes no sense.
+    pub fn cost(&self, options: ForwardOptions) -> Result<ForwardCost> {
+        let ledger = Ledger::new(self.kind);
+        let parameters = Parameters::of_configuration(self.held, &ledger);
+        let model = Transformer::load_from(self.config, &parameters, self.mode, self.compute)?.with_options(options);
+        let loaded = ledger.now_bytes();
+        let (place, config) = (parameters.place(), self.config);
+        let zeros = |shape: &[usize]| place.zeros(shape, DType::F32);
+        let img = zeros(&[1, self.image_tokens, config.in_channels])?;
+        let prompt_embeds = zeros(&[1, self.text_tokens, config.joint_attention_dim])?;
+        let pooled = zeros(&[1, config.pooled_projection_dim])?;
+        let input_bytes = ledger.now_bytes() - loaded;
+        let angles = [self.text_tokens + self.image_tokens, config.attention_head_dim / 2];
+        let inputs = Inputs { img, prompt_embeds, pooled, cos: zeros(&angles)?, sin: zeros(&angles)? };
+        model.velocity(&inputs, 1.0, Some(1.0))?;
+        drop(inputs);
+        // What was loaded, and the places of a ring, which the first pass fills and which stay.
+        let weights_bytes = ledger.now_bytes();
+        Ok(ForwardCost {
+            weights_bytes,
+            working_bytes: ledger.peak_bytes() - weights_bytes - input_bytes,
+            input_bytes,
+            flops: ledger.flops(),
+            launches: ledger.launches(),
+            largest_buffer: ledger.largest_buffer(),
+            is_countable: ledger.is_countable(),
+        })
+    }
+
+    /// The largest pieces whose forward pass stays within `budget_bytes`, weights and inputs included, and whose elements
+    /// the device can count; and what it takes in them.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] with the least that would do, when even the smallest pieces do not fit.
+    pub fn within(&self, budget_bytes: u64) -> Result<(ForwardOptions, ForwardCost)> {
+        let own_kernels = self.kind.is_cpu() && self.compute.dtype == DType::F32;
+        let mut options = if own_kernels { ForwardOptions::default() } else { ForwardOptions::LARGEST };
+        loop {
+            let cost = self.cost(options)?;
+            if cost.peak_bytes() <= budget_bytes && cost.is_countable {
+                return Ok((options, cost));
+            }
+            match options.smaller() {
+                Some(smaller) => options = smaller,
+                None => return Err(Self::too_large(&cost, budget_bytes)),
+            }
+        }
+    }
+
+    fn too_large(least: &ForwardCost, budget_bytes: u64) -> Error {
+        let (need, had) = (least.peak_bytes().div_ceil(1 << 20), budget_bytes >> 20);
+        let (what, hint) = match least.is_countable {
+            true => (
+                format!("the transformer needs {need} MiB for this picture and may take {had} MiB"),
+                "allow more with --memory, or ask for a smaller picture",
+            ),
+            false => (
+                "the transformer's tensors for this picture have more elements than the device counts".to_owned(),
+                "ask for a smaller picture",
+            ),
+        };
+        Error::Memory { what, hint: hint.into() }
+    }
+}
+
+/// A dry pass of both text encoders over so many prompts of so many T5 tokens, on a device of this kind: CLIP's embeddings
+/// stay while T5 works.
+///
+/// # Errors
+/// [`Error::Model`] when a configuration makes no sense.
+pub fn text_cost(
+    clip: &ClipEncoder,
+    t5: &T5Encoder,
+    kind: DeviceKind,
+    prompts: usize,
+    text_tokens: usize,
+) -> Result<Ledger> {
+    let ledger = Ledger::new(kind);
+    // No two alike: every row of the table that could be read is.
+    let ids = |tokens: usize, vocabulary: usize| -> Vec<Vec<u32>> {
+        let id = |i: usize| u32::try_from(i % vocabulary.max(1)).unwrap_or(0);
+        (0..prompts).map(|prompt| (0..tokens).map(|token| id(prompt * tokens + token)).collect()).collect()
+    };
+    let clip_tokens = CLIP_TOKENS.min(clip.config().max_position_embeddings);
+    let _pooled = clip.dry(&ids(clip_tokens, clip.config().vocab_size), &ledger)?;
+    t5.dry(&ids(text_tokens, t5.config().vocab_size), &ledger)?;
+    Ok(ledger)
+}
+
+/// Names and shapes of all tensors the transformer's loader asks for, in its order.
+///
+/// # Errors
+/// [`Error::Model`] when the configuration makes no sense.
+pub fn transformer_tensors(config: &FluxConfig) -> Result<Vec<Expected>> {
+    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
+    Transformer::load_from(config, &parameters, WeightsMode::Resident, Compute::EXACT_F32)?;
+    Ok(parameters.asked())
+}
+
+/// The number type the transformer's weights are held in: on the CPU their file's own where that is narrower, so that they
+/// take half.
+pub fn held_dtype(weights: &Weights, kind: DeviceKind, dtype: DType) -> DType {
+    match weights.file_dtype("proj_out.weight") {
+        Some(DType::BF16) if kind.is_cpu() && dtype == DType::F32 => DType::BF16,
+        _ => dtype,
+    }
+}

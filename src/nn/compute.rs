@@ -1,0 +1,43 @@
+//! What a network computes in.
+
+use candle_core::DType;
+
+use crate::base::device::DeviceKind;
+
+/// How linear layers multiply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Products {
+    /// In the number type of the stream.
+    Exact,
+    /// As [`Products::Exact`], except that the CPU may round inputs to bf16, where the weight is bf16 and the processor
+    /// multiplies such pairs at twice the rate; sums stay f32.
+    Rounded,
+}
+
+/// What the streams of a network compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compute {
+    /// The number type of tokens, keys and values.
+    pub dtype: DType,
+    /// How the large products multiply.
+    pub products: Products,
+}
+
+impl Compute {
+    /// f32 throughout.
+    pub const EXACT_F32: Self = Self { dtype: DType::F32, products: Products::Exact };
+
+    /// What a device of this kind computes in when asked for `dtype`: bf16 on the CPU is f32 with the large products
+    /// rounded.
+    pub fn on(kind: DeviceKind, dtype: DType) -> Self {
+        match (kind, dtype) {
+            (DeviceKind::Cpu, DType::BF16) => Self { products: Products::Rounded, ..Self::EXACT_F32 },
+            _ => Self { dtype, products: Products::Exact },
+        }
+    }
+
+    /// The same for small layers whose rounding would reach every token: modulation, the first and the last layer.
+    pub fn exact(self) -> Self {
+        Self { products: Products::Exact, ..self }
+    }
+}

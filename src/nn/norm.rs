@@ -1,0 +1,142 @@
+//! Norms, and what transformers do with them on the way: modulation, gates, heads.
+
+use candle_core::DType;
+
+use super::{
+    Array, Parameters,
+    kernels::{cpu::rows, tensors},
+    view::view,
+};
+use crate::error::Result;
+
+/// eps of every norm in FLUX. Source: diffusers, FluxTransformerBlock and its attention.
+pub const NORM_EPS: f64 = 1e-6;
+
+/// What norms and rotates queries and keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotation<'a> {
+    /// Weight of the RMS norm over each head \[D\], f32.
+    pub weight: &'a Array,
+    /// Cosines of these rows [C, D/2], f32.
+    pub cos: &'a Array,
+    /// Sines of these rows [C, D/2], f32.
+    pub sin: &'a Array,
+}
+
+/// `(1 + scale)·layer_norm(x) + shift` for rows `start..start + count` of x [N, C]; shift and scale \[C\].
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub fn norm_modulate(x: &Array, start: usize, count: usize, shift: &Array, scale: &Array) -> Result<Array> {
+    let x = x.narrow(0, start, count)?;
+    if !x.is_fast() {
+        return tensors::norm_modulate(&x, shift, scale);
+    }
+    x.computed(x.dims(), |out| {
+        let (x, shift, scale) = (view(x.real()?), view(shift.real()?), view(scale.real()?));
+        rows::norm_modulate(x.f32()?, shift.f32()?, scale.f32()?, NORM_EPS as f32, out);
+        Ok(())
+    }) // [count, C]
+}
+
+/// `x[start..] += gate·y` in place, for y [C', C], x [N, C] and gate \[C\].
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub fn add_gated(x: &Array, start: usize, gate: &Array, y: &Array) -> Result<()> {
+    if !x.is_fast() {
+        return tensors::add_gated(x, start, gate, y);
+    }
+    let (Array::Real(gate), Array::Real(y)) = (gate, y) else { return Ok(()) };
+    let rows = x.narrow(0, start, y.dim(0)?)?;
+    let (gate, y) = (view(gate), view(y));
+    let (gate, y) = (gate.f32()?, y.f32()?);
+    rows.change(|x| rows::add_gated(x, gate, y))
+}
+
+/// Rows of x [C, H·D] become rows `start..` of `out` [H, N, D], in place; with a rotation each head is RMS-normed and
+/// its pairs of channels are turned on the way.
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub fn split_heads(x: &Array, rotation: Option<Rotation<'_>>, out: &Array, start: usize) -> Result<()> {
+    let (heads, tokens, dim) = out.dims3()?;
+    if !x.is_fast() {
+        return tensors::split_heads(x, rotation, out, start);
+    }
+    let Array::Real(x) = x else { return Ok(()) };
+    let at = rows::HeadRows { heads, dim, tokens, start };
+    let x = view(x);
+    let x = x.f32()?;
+    let Some(Rotation { weight, cos, sin }) = rotation else {
+        return out.change(|out| rows::split_heads(x, None, at, out));
+    };
+    let (weight, cos, sin) = (view(weight.real()?), view(cos.real()?), view(sin.real()?));
+    let (weight, cos, sin) = (weight.f32()?, cos.f32()?, sin.f32()?);
+    let rotation = rows::Rotation { weight, eps: NORM_EPS as f32, cos, sin };
+    out.change(|out| rows::split_heads(x, Some(rotation), at, out))
+}
+
+/// x [N, H·D] as heads [H, N, D].
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub fn heads_of(x: &Array, heads: usize) -> Result<Array> {
+    let (tokens, channels) = x.dims2()?;
+    let out = x.place().zeros(&[heads, tokens, channels / heads.max(1)], x.dtype())?;
+    split_heads(x, None, &out, 0)?;
+    Ok(out)
+}
+
+/// Root mean square norm without centring: `x / √(mean(x²) + eps) · weight`, in f32 (Zhang and Sennrich 2019,
+/// arXiv 1910.07467).
+#[derive(Debug, Clone)]
+pub struct RmsNorm {
+    weight: Array,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// `weight` \[C\] below `parameters`, held in f32.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] when it is missing or has another shape.
+    pub fn load(parameters: &Parameters, channels: usize, eps: f64) -> Result<Self> {
+        Ok(Self { weight: parameters.with_dtype(DType::F32).get("weight", &[channels])?, eps })
+    }
+
+    /// For x [N, C] f32.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn forward(&self, x: &Array) -> Result<Array> {
+        x.contiguous()?.rms_norm(&self.weight, self.eps as f32)
+    }
+}
+
+/// Layer norm with weight and bias, in f32.
+#[derive(Debug, Clone)]
+pub struct LayerNorm {
+    weight: Array,
+    bias: Array,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// `weight` and `bias` \[C\] below `parameters`, held in f32.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] when one is missing or has another shape.
+    pub fn load(parameters: &Parameters, channels: usize, eps: f64) -> Result<Self> {
+        let parameters = parameters.with_dtype(DType::F32);
+        Ok(Self { weight: parameters.get("weight", &[channels])?, bias: parameters.get("bias", &[channels])?, eps })
+    }
+
+    /// For x [N, C] f32.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn forward(&self, x: &Array) -> Result<Array> {
+        x.contiguous()?.layer_norm(&self.weight, &self.bias, self.eps as f32)
+    }
+}

@@ -1,0 +1,217 @@
+//! What networks load from: weights by name, or in a dry pass their shapes, of which a list is kept.
+
+use std::{
+    fmt::Display,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use candle_core::{DType, Device};
+
+use super::{Array, Compute, Form, Ledger, Linear, Place, array};
+use crate::{
+    error::{Error, Result},
+    weights::{Expected, Ring, TensorSource, Weights},
+};
+
+/// A view of the weights below a name prefix.
+///
+/// In a dry pass nothing is read: what is asked for is there, in the shape it is asked for, takes its bytes in the ledger,
+/// and is noted ([`Parameters::asked`]). Whether a source has all of it is then a question of its header
+/// ([`crate::weights::check_all`]).
+#[derive(Clone)]
+pub struct Parameters {
+    weights: Weights,
+    dry: Option<Dry>,
+    holds: Holds,
+}
+
+/// In which number type weights of products are held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// In the view's own.
+    AsAsked,
+    /// In their file's, where the CPU computes in f32 and their file's is bf16: half the memory, and widened exactly.
+    AsStored,
+}
+
+#[derive(Clone)]
+struct Dry {
+    ledger: Ledger,
+    asked: Arc<Mutex<Vec<Expected>>>,
+}
+
+/// A source without tensors, for dry passes of a configuration alone.
+struct Nothing;
+
+impl TensorSource for Nothing {
+    fn shape(&self, _name: &str) -> Option<Vec<usize>> {
+        None
+    }
+
+    fn load(&self, name: &str, _dtype: DType, _device: &Device) -> Result<candle_core::Tensor> {
+        Err(Error::model(format!("there is no tensor {name} in a configuration"), ""))
+    }
+
+    fn describe(&self) -> String {
+        "a configuration".into()
+    }
+}
+
+impl Parameters {
+    /// Weights, in the number type and on the device they say.
+    pub fn real(weights: &Weights) -> Self {
+        Self { weights: weights.clone(), dry: None, holds: Holds::AsAsked }
+    }
+
+    /// What these weights would take.
+    pub fn dry(weights: &Weights, ledger: &Ledger) -> Self {
+        let dry = Dry { ledger: ledger.clone(), asked: Arc::default() };
+        Self { weights: weights.clone(), dry: Some(dry), holds: Holds::AsAsked }
+    }
+
+    /// What weights in this number type would take, whatever file they come from.
+    pub fn of_configuration(dtype: DType, ledger: &Ledger) -> Self {
+        Self::dry(&Weights::new(Arc::new(Nothing), dtype, Device::Cpu), ledger)
+    }
+
+    /// Nothing, on the CPU: for tests of what takes parameters and reads none.
+    #[cfg(test)]
+    pub(super) fn of_nothing(dtype: DType) -> Self {
+        Self::real(&Weights::new(Arc::new(Nothing), dtype, Device::Cpu))
+    }
+
+    /// The same view, whose products' weights the CPU holds in bf16 where their file does, even if it computes in f32.
+    #[must_use]
+    pub fn held_as_stored(self) -> Self {
+        Self { holds: Holds::AsStored, ..self }
+    }
+
+    /// The view one name segment further down.
+    #[must_use]
+    pub fn pp(&self, segment: impl Display) -> Self {
+        Self { weights: self.weights.pp(segment), ..self.clone() }
+    }
+
+    /// The same view with tensors of another number type.
+    #[must_use]
+    pub fn with_dtype(&self, dtype: DType) -> Self {
+        Self { weights: self.weights.with_dtype(dtype), ..self.clone() }
+    }
+
+    /// The same view whose tensors travel to the device while it computes, where the device can do that.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn beside_computation(&self) -> Result<Self> {
+        if self.dry.is_some() {
+            return Ok(self.clone());
+        }
+        Ok(Self { weights: self.weights.beside_computation()?, ..self.clone() })
+    }
+
+    /// The ledger of a dry pass.
+    pub(super) fn ledger(&self) -> Option<&Ledger> {
+        self.dry.as_ref().map(|dry| &dry.ledger)
+    }
+
+    /// The ring that tensors travel through, where they travel beside computation.
+    pub(super) fn ring(&self) -> Option<&Ring> {
+        self.weights.ring()
+    }
+
+    /// The number type tensors arrive in.
+    pub fn dtype(&self) -> DType {
+        self.weights.dtype()
+    }
+
+    /// Where arrays are made.
+    pub fn place(&self) -> Place {
+        match &self.dry {
+            Some(dry) => Place::Dry(dry.ledger.clone()),
+            None => Place::Real(self.weights.device().clone()),
+        }
+    }
+
+    /// The tensor `name` below this prefix, of exactly this shape.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is missing, has another shape, or cannot be read; never in a dry pass.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<Array> {
+        let Some(dry) = &self.dry else {
+            return Ok(self.weights.get(name, shape)?.into());
+        };
+        dry.note(&self.weights, name, shape);
+        Ok(array::dry(&dry.ledger, shape, self.dtype()))
+    }
+
+    /// The linear layer `{name}.weight` [outputs, inputs] with `{name}.bias` \[outputs\].
+    ///
+    /// # Errors
+    /// As [`Parameters::get`].
+    pub fn linear(&self, name: &str, inputs: usize, outputs: usize, compute: Compute) -> Result<Linear> {
+        let weights = self.pp(name);
+        let weight = weights.form(inputs, outputs)?;
+        // Converted as it is read: a kernel launched here would stand in the way of one that computes.
+        let bias = weights.with_dtype(compute.dtype).get("bias", &[outputs])?;
+        Linear::new(weight, Some(bias), compute)
+    }
+
+    /// The linear layer `{name}.weight` [outputs, inputs] without bias.
+    ///
+    /// # Errors
+    /// As [`Parameters::get`].
+    pub fn linear_no_bias(&self, name: &str, inputs: usize, outputs: usize, compute: Compute) -> Result<Linear> {
+        Linear::new(self.pp(name).form(inputs, outputs)?, None, compute)
+    }
+
+    fn form(&self, inputs: usize, outputs: usize) -> Result<Form> {
+        let widens = self.place().is_cpu() && self.dtype() == DType::F32;
+        let stored = self.weights.file_dtype("weight") == Some(DType::BF16);
+        let held = match self.holds {
+            Holds::AsStored if widens && stored => DType::BF16,
+            _ => self.dtype(),
+        };
+        Ok(Form::Dense(self.with_dtype(held).get("weight", &[outputs, inputs])?))
+    }
+
+    /// Row `row` of the tensor `name`, which as a whole has this shape, as [1, columns].
+    ///
+    /// # Errors
+    /// As [`Parameters::get`].
+    pub(super) fn row(&self, name: &str, shape: [usize; 2], row: usize) -> Result<Array> {
+        match &self.dry {
+            None => Ok(self.weights.get_rows(name, &shape, row..row + 1)?.into()),
+            Some(dry) => Ok(array::dry(&dry.ledger, &[1, shape[1]], self.dtype())),
+        }
+    }
+
+    /// Notes that the tensor `name` is used, where it is not read as a whole.
+    pub(super) fn note(&self, name: &str, shape: &[usize]) {
+        if let Some(dry) = &self.dry {
+            dry.note(&self.weights, name, shape);
+        }
+    }
+
+    /// Says that nothing below this prefix will be loaded soon.
+    pub fn release(&self) {
+        if self.dry.is_none() {
+            self.weights.release();
+        }
+    }
+
+    /// Full names and shapes of all that was asked for in a dry pass, in order, each once.
+    pub fn asked(&self) -> Vec<Expected> {
+        let Some(dry) = &self.dry else { return Vec::new() };
+        let mut asked = dry.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut seen = std::collections::HashSet::new();
+        asked.retain(|(name, _)| seen.insert(name.clone()));
+        asked
+    }
+}
+
+impl Dry {
+    fn note(&self, weights: &Weights, name: &str, shape: &[usize]) {
+        let asked = (weights.full_name(name), shape.to_vec());
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
+    }
+}
