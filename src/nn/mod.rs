@@ -11,6 +11,7 @@
 mod array;
 mod attention;
 mod attention_check;
+pub mod bands;
 mod compute;
 mod embedding;
 pub mod kernels;
