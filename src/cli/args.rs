@@ -20,7 +20,7 @@ use super::{
     setting_flags::{All, SettingFlags},
     values,
 };
-use crate::{base::memory::Bytes, models::WeightsMode};
+use crate::{base::memory::Bytes, nn::WeightsMode};
 
 /// Model that is used when none is named.
 pub const DEFAULT_MODEL: &str = "black-forest-labs/FLUX.1-Krea-dev";

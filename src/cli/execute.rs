@@ -104,7 +104,11 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
         dtype,
     };
     if order.machine.dry_run {
-        return dry_run::run(&planned, source, &machine, order.output.json, report);
+        return dry_run::run(&planned, &source, &machine, order.output.json, report);
+    }
+    if source.missing().is_some() {
+        // A wrong repository or too little memory is refused before gigabytes are fetched.
+        plan_items(&planned, &*source.look(report)?, &machine, None)?;
     }
     let model = source.open(report)?;
     let options = order.progress.options(order.output.overwrite);

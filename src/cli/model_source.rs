@@ -50,11 +50,30 @@ impl ModelSource {
         Ok(Self::Hub(Box::new(HubSource { hub, request, plan })))
     }
 
-    /// The files of a Hub model and what of them is missing; `None` for a local one.
+    /// What must be fetched of a model of the Hub; `None` where all of it is here.
     pub fn missing(&self) -> Option<&DownloadPlan> {
         match self {
             Self::Local(_) => None,
-            Self::Hub(source) => Some(&source.plan),
+            Self::Hub(source) => Some(&source.plan).filter(|plan| plan.bytes_to_fetch > 0),
+        }
+    }
+
+    /// The model as its configs and the headers of its weights describe it, whatever of it is here: enough to plan a run, or to
+    /// refuse one before anything is fetched.
+    ///
+    /// # Errors
+    /// What asking the Hub and opening may fail with.
+    pub fn look(&self, observer: &dyn Observer) -> Result<Box<dyn Model>> {
+        match self {
+            Self::Local(request) => Registry::default().open(request),
+            Self::Hub(source) => {
+                let HubSource { hub, request, plan } = &**source;
+                let name = request.model.display().to_string();
+                let files = hub.peek(plan, observer).map_err(|error| or_the_demo(&name, error))?;
+                let identity = Some((plan.model.repo(), plan.commit.clone()));
+                let model = plan.snapshot.clone();
+                Registry::default().open(&ModelRequest { model, name: identity, files, ..request.clone() })
+            }
         }
     }
 

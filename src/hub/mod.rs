@@ -10,6 +10,7 @@ mod failure;
 mod listing;
 mod model_id;
 mod part;
+mod peek;
 mod settings;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use self::{
 use crate::{
     base::progress::{Event, Observer, Stage},
     error::{Error, Result},
+    weights::Files,
 };
 
 pub use model_id::HubModel;
@@ -142,6 +144,35 @@ impl Hub {
         }
     }
 
+    /// What is known of the files of `plan` before they are fetched: configs, and the headers of weights. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Error::Network`] when the Hub refuses or stays unreachable after all attempts, or in offline mode when something is
+    /// not here; [`Error::Disk`] when the cache cannot be read.
+    pub fn peek(&self, plan: &DownloadPlan, observer: &dyn Observer) -> Result<Files> {
+        let cache = RepoCache::new(&self.settings.cache_dir, &plan.model);
+        let absent: Vec<_> = plan.files.iter().filter(|file| !cache.in_snapshot(&plan.commit, file)).collect();
+        if self.settings.offline && absent.iter().any(|file| !cache.has_blob(file)) {
+            return Err(self.offline(&plan.model, absent.first().map(|file| file.path.clone())));
+        }
+        if absent.is_empty() {
+            return Ok(Files::default());
+        }
+        let known = block_on(|| async { self.downloader(plan, &cache, observer)?.peek(&absent).await })?;
+        Ok(Files::with(known))
+    }
+
+    fn downloader<'a>(
+        &'a self,
+        plan: &'a DownloadPlan,
+        cache: &'a RepoCache,
+        observer: &'a dyn Observer,
+    ) -> Result<Downloader<'a>> {
+        let repo = hf_client(&self.settings)?.model(plan.model.owner(), plan.model.name());
+        let (model, commit, settings) = (&plan.model, plan.commit.as_str(), &self.settings);
+        Ok(Downloader { repo, model, commit, cache, settings, observer })
+    }
+
     /// Fetches what `plan` lacks and returns the folder that then holds all its files.
     ///
     /// What arrives is kept across interruptions and goes on from there. A file gets its place only when it has the
@@ -178,10 +209,7 @@ impl Hub {
         let total = files.iter().map(|file| file.size_bytes).sum();
         observer.on(Event::Begin { stage: Stage::Download, total });
         block_on(|| async {
-            let client = hf_client(&self.settings)?;
-            let repo = client.model(plan.model.owner(), plan.model.name());
-            let (model, commit, settings) = (&plan.model, plan.commit.as_str(), &self.settings);
-            let downloader = Downloader { repo, model, commit, cache, settings, observer };
+            let downloader = self.downloader(plan, cache, observer)?;
             let mut meter = Meter::new(observer);
             for file in files {
                 downloader.fetch(file, &mut meter).await?;

@@ -6,8 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use super::{
-    Found, Identity, PartSpec, RgbFactors, SchedulerConfig,
-    flux1::ForwardOptions,
+    ForwardCost, ForwardOptions, Found, Identity, NetworkBytes, PartSpec, RgbFactors, SchedulerConfig,
     parts::kl::{Banding, RowSink, Ways},
 };
 use crate::{
@@ -167,8 +166,44 @@ pub trait Model: Send + Sync {
     /// Its decoder.
     fn decoder(&self) -> &dyn Decode;
 
-    /// What the plan knows of a model until every family's plan is a dry pass: FLUX.1's parts.
-    fn flux1(&self) -> Option<&super::flux1::Flux1>;
+    /// What the files hold of each network's weights, the most telling one first.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a configuration makes no sense.
+    fn weights_bytes(&self) -> Result<Vec<NetworkBytes>>;
+
+    /// The most bytes held at once while so many prompts of so many tokens are encoded, by a dry pass.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a configuration makes no sense.
+    fn text_bytes(&self, on: (DeviceKind, DType), prompts: usize, text_tokens: usize) -> Result<u64>;
+
+    /// Bytes of what one prompt of so many tokens becomes.
+    fn conditioning_bytes(&self, text_tokens: usize) -> u64;
+
+    /// What a step takes in these pieces, by a dry pass; `tokens` are those of the picture and of the text.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a configuration makes no sense.
+    fn step_cost(
+        &self,
+        on: (DeviceKind, DType),
+        weights: WeightsMode,
+        tokens: [usize; 2],
+        pieces: ForwardOptions,
+    ) -> Result<ForwardCost>;
+
+    /// The largest pieces whose step stays within a budget, and what it takes in them.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when even the smallest pieces do not fit.
+    fn step_within(
+        &self,
+        on: (DeviceKind, DType),
+        weights: WeightsMode,
+        tokens: [usize; 2],
+        budget_bytes: u64,
+    ) -> Result<(ForwardOptions, ForwardCost)>;
 }
 
 /// Prompts to what the transformer is told of them.

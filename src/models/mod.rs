@@ -3,6 +3,7 @@
 //! A family is a folder that implements [`Family`] and a line in [`BUILT_IN`]; nobody outside it knows more of its models than
 //! the traits here say.
 
+mod cost;
 pub mod demo;
 mod family;
 mod find;
@@ -26,11 +27,11 @@ use serde::Serialize;
 use crate::{error::Result, weights::Files};
 use find::Finder;
 
+pub use cost::{ForwardCost, ForwardOptions, NetworkBytes};
 pub use family::{
     Conditioning, Confidence, Decode, Examples, Facts, Family, Model, On, Seen, TextEncoders, Velocity, VelocityAt,
 };
 pub use find::{Found, Place};
-pub use flux1::{ForwardOptions, WeightsMode};
 pub use latent_rgb::RgbFactors;
 pub use part::{PartKind, PartSpec, never_inside};
 pub use parts::kl::{Banding, Way, Ways};

@@ -3,7 +3,8 @@
 use super::{Machine, Plan, Task};
 use crate::{
     base::{device::DeviceKind, geometry::ImageSize, memory::Bytes},
-    models::{Model, WeightsMode},
+    models::Model,
+    nn::WeightsMode,
 };
 
 /// Of the planned peak, what the next try may take: enough less to matter, whatever was in the way.

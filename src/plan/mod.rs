@@ -3,21 +3,16 @@
 mod fit;
 mod speed;
 
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Device};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
     base::{device::DeviceKind, geometry::ImageSize, memory::Bytes},
     error::{Error, Result},
-    models::flux1::{
-        self, Compute, Flux1, Forward, ForwardCost, ForwardOptions, WeightsMode, held_dtype, text_cost,
-        transformer_tensors,
-    },
-    models::parts::kl::{Banding, Way},
-    models::parts::{ClipEncoder, T5Encoder, clip_tensors, t5_tensors},
-    models::{Decode, Model, manifest},
-    nn::Ledger,
-    weights::{Expected, TensorSource},
+    models::{Banding, Decode, ForwardCost, ForwardOptions, Model, NetworkBytes, Way},
+    nn::WeightsMode,
 };
 
 pub use fit::what_fits;
@@ -107,7 +102,8 @@ pub struct Plan {
     /// Floating point operations of all steps and the decode.
     pub total_flops: u64,
     /// Bytes of the weights, as the files hold them.
-    pub weights_bytes: WeightsBytes,
+    #[serde(serialize_with = "by_part")]
+    pub weights_bytes: Vec<NetworkBytes>,
     /// Peak memory of each stage.
     pub peak_bytes: StagePeaks,
     /// The memory it was fitted into.
@@ -129,17 +125,10 @@ pub struct Plan {
     pub choices: Choices,
 }
 
-/// Bytes of each part's weights, as its files hold them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct WeightsBytes {
-    /// CLIP.
-    pub text_encoder: u64,
-    /// T5.
-    pub text_encoder_2: u64,
-    /// The transformer.
-    pub transformer: u64,
-    /// The autoencoder.
-    pub vae: u64,
+/// An object of bytes by part.
+fn by_part<S: Serializer>(networks: &[NetworkBytes], serializer: S) -> Result<S::Ok, S::Error> {
+    let bytes: BTreeMap<_, _> = networks.iter().map(|network| (network.part, network.bytes)).collect();
+    bytes.serialize(serializer)
 }
 
 /// Peak memory of each stage.
@@ -175,15 +164,14 @@ impl Plan {
     /// # Errors
     /// As [`Plan::new`].
     pub fn on(model: &dyn Model, task: &Task, machine: &Machine, kind: DeviceKind) -> Result<Self> {
-        let Some(files) = model.flux1() else { return Err(Error::model("no plan for this kind of model", "")) };
         let budget = machine.budget.map_or(u64::MAX, |bytes| bytes.0);
         let grid = model.facts().latents.tokens(task.size);
-        let text = PROCESS_BYTES + text_ledger(files, task, machine, kind)?.peak_bytes();
+        let text = PROCESS_BYTES + model.text_bytes((kind, machine.dtype), task.prompts, task.text_tokens)?;
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
         }
         let kept = if kind.is_cpu() { kept_bytes(&[text]) } else { 0 };
-        let Denoising { mode, options, cost, peak } = denoise_choice(files, task, machine, (kind, kept), budget)?;
+        let Denoising { mode, options, cost, peak } = denoise_choice(model, task, machine, (kind, kept), budget)?;
         let decode_kept = if kind.is_cpu() { kept_bytes(&[text, peak - kept]) } else { 0 };
         let (decode, decode_peak) =
             decode_choice(model.decoder(), (kind, machine.dtype), task.size, decode_kept, budget)?;
@@ -195,7 +183,7 @@ impl Plan {
             step_flops,
             decode_flops,
             total_flops: step_flops.saturating_mul(task.steps as u64).saturating_add(decode_flops),
-            weights_bytes: stored_bytes(files)?,
+            weights_bytes: model.weights_bytes()?,
             peak_bytes: StagePeaks { text, denoise: peak, decode: decode_peak },
             budget_bytes: machine.budget.map(|bytes| bytes.0),
             transformer_bytes: cost.weights_bytes,
@@ -219,29 +207,6 @@ impl Plan {
     }
 }
 
-/// What a run reads of each part: every tensor once, whatever other names or tensors its file holds.
-fn stored_bytes(files: &Flux1) -> Result<WeightsBytes> {
-    let sum = |source: &dyn TensorSource, tensors: Vec<Expected>| {
-        tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum()
-    };
-    let (clip, t5) = (&files.text_encoder, &files.text_encoder_2);
-    Ok(WeightsBytes {
-        text_encoder: sum(&*clip.source, clip_tensors(&clip.config()?)?),
-        text_encoder_2: sum(&*t5.source, t5_tensors(&t5.config()?)?),
-        transformer: sum(&*files.transformer.source, transformer_tensors(&files.transformer.config)?),
-        vae: sum(&*files.vae.part.source, manifest::decoder(&files.vae.part.config)),
-    })
-}
-
-/// Both text encoders, over all prompts.
-fn text_ledger(files: &Flux1, task: &Task, machine: &Machine, kind: DeviceKind) -> Result<Ledger> {
-    // Headers are read, wherever the numbers will go.
-    let (dtype, here) = (machine.dtype, &Device::Cpu);
-    let clip = ClipEncoder::open(files.text_encoder.config()?, files.text_encoder_weights(dtype, here));
-    let t5 = T5Encoder::open(files.text_encoder_2.config()?, files.text_encoder_2_weights(dtype, here));
-    text_cost(&clip, &t5, kind, task.prompts, task.text_tokens)
-}
-
 /// What the allocator still holds of stages that are over, by their peaks.
 fn kept_bytes(stages: &[u64]) -> u64 {
     let freed = stages.iter().map(|peak| peak.saturating_sub(PROCESS_BYTES)).sum::<u64>();
@@ -259,29 +224,20 @@ struct Denoising {
 
 /// Denoising: resident weights where they fit, streamed ones where not, and pieces that fit into the rest.
 fn denoise_choice(
-    files: &Flux1,
+    model: &dyn Model,
     task: &Task,
     machine: &Machine,
     (kind, kept): (DeviceKind, u64),
     budget: u64,
 ) -> Result<Denoising> {
-    let config = &files.transformer.config;
-    let (image_tokens, text_tokens) = (flux1::LATENTS.tokens(task.size).count(), task.text_tokens);
-    let weights = files.transformer_weights(machine.dtype, &Device::Cpu);
-    let forward = |mode| Forward {
-        config,
-        kind,
-        compute: Compute::on(kind, machine.dtype),
-        held: held_dtype(&weights, kind, machine.dtype),
-        mode,
-        image_tokens,
-        text_tokens,
-    };
+    let (latents, on) = (&model.facts().latents, (kind, machine.dtype));
+    let tokens = [latents.tokens(task.size).count(), task.text_tokens];
+    let cost = |mode, pieces| model.step_cost(on, mode, tokens, pieces);
     // The next latents and their sum, and the prompts that wait for their pictures.
-    let waiting = task.prompts.saturating_sub(1) * text_tokens * config.joint_attention_dim;
-    let beside = PROCESS_BYTES + kept + (4 * (2 * image_tokens * flux1::LATENTS.token_channels() + waiting)) as u64;
+    let waiting = task.prompts.saturating_sub(1) as u64 * model.conditioning_bytes(task.text_tokens);
+    let beside = PROCESS_BYTES + kept + (4 * 2 * tokens[0] * latents.token_channels()) as u64 + waiting;
     let fits = || -> Result<bool> {
-        let cost = forward(WeightsMode::Resident).cost(ForwardOptions::default())?;
+        let cost = cost(WeightsMode::Resident, ForwardOptions::default())?;
         Ok(beside.saturating_add(cost.peak_bytes()) <= budget)
     };
     let mode = match machine.weights {
@@ -289,10 +245,10 @@ fn denoise_choice(
         None if fits()? => WeightsMode::Resident,
         None => WeightsMode::Stream,
     };
-    match forward(mode).within(budget.saturating_sub(beside)) {
+    match model.step_within(on, mode, tokens, budget.saturating_sub(beside)) {
         Ok((options, cost)) => Ok(Denoising { mode, options, cost, peak: beside + cost.peak_bytes() }),
         Err(error) => {
-            let least = beside + forward(mode).cost(ForwardOptions::LEAST)?.peak_bytes();
+            let least = beside + cost(mode, ForwardOptions::LEAST)?.peak_bytes();
             Err(if least > budget { too_small("a denoising step", least, budget) } else { error })
         }
     }

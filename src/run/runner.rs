@@ -19,7 +19,8 @@ use crate::{
     base::memory::Bytes,
     base::progress::{Event, Observer},
     error::{Error, Result},
-    models::{Conditioning, Model, Velocity, WeightsMode},
+    models::{Conditioning, Model, Velocity},
+    nn::WeightsMode,
     plan::{Machine, SpeedBook, what_fits},
     run::pipeline::Pipeline,
 };

@@ -20,6 +20,8 @@ use crate::{
 /// What is known of a file that is not here yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ahead {
+    /// That it will be there.
+    Name,
     /// All of it.
     Whole(Vec<u8>),
     /// The beginning of a safetensors file, up to the end of its header or further, and the length it will have.

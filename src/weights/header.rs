@@ -50,6 +50,13 @@ pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<V
     Ok(entries)
 }
 
+/// Bytes from the start of a safetensors file to the end of its header, where the file's first bytes announce one.
+pub fn header_bytes(file: &[u8]) -> Option<u64> {
+    let (length, _) = file.split_first_chunk::<LENGTH_BYTES>()?;
+    let length = u64::from_le_bytes(*length);
+    (length <= MAX_HEADER_BYTES).then_some(LENGTH_BYTES as u64 + length)
+}
+
 /// The JSON text between the length and the first tensor.
 fn header_json<'a>(path: &Path, file: &'a [u8]) -> Result<&'a [u8]> {
     if let Some(kind) = kind_of_bytes(file) {

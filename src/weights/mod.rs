@@ -16,6 +16,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, Result};
 
 pub use files::{Ahead, Files};
+pub(crate) use header::header_bytes;
 pub use index::{STEMS, ShardIndex, open_folder, weight_files};
 pub use renamed::{Cut, Renamed};
 pub use store::SafetensorsStore;

@@ -86,7 +86,8 @@ impl SafetensorsStore {
         let mut store = Self { shards: Vec::new(), index: HashMap::new() };
         for path in paths {
             if let Some(ahead) = files.ahead(path) {
-                let (bytes, file_len) = match ahead {
+                let (bytes, file_len): (&[u8], usize) = match ahead {
+                    Ahead::Name => (&[], 0),
                     Ahead::Whole(bytes) => (bytes, bytes.len()),
                     // What would not fit an address could not be mapped either.
                     Ahead::Header { bytes, file_bytes } => (bytes, usize::try_from(*file_bytes).unwrap_or(usize::MAX)),

@@ -52,7 +52,7 @@ fn a_model_is_fetched_once_and_then_works_offline() {
 }
 
 #[test]
-fn a_dry_run_lists_files_and_sizes_and_fetches_nothing() {
+fn a_dry_run_lists_files_and_sizes_plans_the_run_and_fetches_nothing() {
     let (place, server) = (Place::new(), repository().start());
     let plan = run(command(&place, &server, &["--dry-run"]));
     assert_eq!(plan.succeeds().stderr, "");
@@ -60,8 +60,38 @@ fn a_dry_run_lists_files_and_sizes_and_fetches_nothing() {
     {
         assert!(plan.stdout.contains(words), "{words}: {}", plan.stdout);
     }
-    assert_eq!(server.take_requests().len(), 1, "the listing alone");
+    let asked = server.take_requests();
+    assert!(asked[0].starts_with("GET /api/"), "the listing comes first: {asked:?}");
+    assert!(asked.iter().all(|request| !request.contains("tokenizer.json")), "configs and headers: {asked:?}");
     assert_eq!(place.names(), [""; 0]);
+    let here = place.small(&["--dry-run"]);
+    assert!(plan.stdout.ends_with(&here.succeeds().stdout), "the plan of the same files on this disk: {}", plan.stdout);
+    let json = run(command(&place, &server, &["--dry-run", "--json"]));
+    let lines: Vec<serde_json::Value> =
+        json.succeeds().stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(lines[0]["download"]["bytes_to_fetch"].as_u64() > Some(0) && lines[1]["plan"].is_object(), "{lines:?}");
+}
+
+/// The server's files are gone nowhere: not one was put on this disk.
+#[track_caller]
+fn refused_before_fetching(server: &HubServer, args: &[&str], words: &[&str]) {
+    let place = Place::new();
+    let refused = run(command(&place, server, &[&["-o", "x.png"], args].concat()));
+    assert!(!refused.fails(1, words).stderr.contains("download"), "{}", refused.stderr);
+    assert_eq!(place.names(), [""; 0]);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_before_gigabytes_are_fetched() {
+    refused_before_fetching(&repository().start(), &["--memory", "1MB"], &["may take 1.0 MB", "--memory"]);
+    let config = fs::read_to_string(fixture("tiny-flux/transformer/config.json")).expect("config");
+    let other = config.replace("FluxTransformer2DModel", "SD3Transformer2DModel");
+    let server = repository().small("transformer/config.json", other).start();
+    refused_before_fetching(&server, &[], &["transformer/config.json", "SD3Transformer2DModel"]);
+    let wide = config.replace("\"num_attention_heads\": 4", "\"num_attention_heads\": 8");
+    assert_ne!(wide, config);
+    let server = repository().small("transformer/config.json", wide).start();
+    refused_before_fetching(&server, &[], &["tensor", "has shape", "expected"]);
 }
 
 #[test]

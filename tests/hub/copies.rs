@@ -2,7 +2,8 @@
 
 use std::{fs, path::Path};
 
-use dype::{base::progress::Silent, hub::Hub};
+use candle_core::{DType, Device};
+use dype::{base::progress::Silent, hub::Hub, weights::TensorSource};
 
 use crate::{
     bench::{Bench, Log, SHARD, files_below, network, repository},
@@ -122,4 +123,34 @@ fn a_file_of_the_wrong_size_in_the_copy_is_replaced() {
     fs::write(&config, "<html>an error page</html>").expect("a spoilt blob");
     bench.fetch().expect("a model");
     assert_eq!(fs::read_to_string(config).expect("a config"), "{\"a\": 6}");
+}
+
+const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
+
+/// Configs whole, weights by their headers, tokenizers by name: nothing of it is written.
+#[test]
+fn what_is_not_here_is_known_by_its_beginning() {
+    let header =
+        |tensor: &str| format!(r#"{{"{tensor}":{{"dtype":"F32","shape":[70000],"data_offsets":[0,280000]}}}}"#);
+    // Longer than what the first request asks for, by its spaces.
+    let long = format!("{}{}", header("b"), " ".repeat(300_000));
+    let file = |header: &str| [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 280_000]].concat();
+    for heeds_ranges in [true, false] {
+        let bench = Bench::new(repository().large(SHARD, file(&header("a"))).large(VAE, file(&long)));
+        let plan = bench.plan();
+        if !heeds_ranges {
+            bench.server.fault("GET", "/cdn/", usize::MAX, Fault::WholeFile);
+        }
+        let files = Hub::new(bench.settings.clone()).peek(&plan, &Silent).expect("beginnings");
+        let folder = |path: &str| plan.snapshot.join(path).parent().expect("a folder").to_owned();
+        let shard = files.open_folder(&folder(SHARD)).expect("a header");
+        assert_eq!(shard.shape("a"), Some(vec![70_000]));
+        let error = shard.load("a", DType::F32, &Device::Cpu).expect_err("no numbers");
+        assert!(error.to_string().contains("only the header is here"), "{error}");
+        assert_eq!(files.open_folder(&folder(VAE)).expect("a long header").shape("b"), Some(vec![70_000]));
+        let config: serde_json::Value = files.read_json(&plan.snapshot.join("vae/config.json")).expect("a config");
+        assert_eq!(config["a"], 6);
+        assert!(files.is_file(&plan.snapshot.join("tokenizer_2/tokenizer.json")) && files.is_dir(&plan.snapshot));
+        assert_eq!(files_below(bench.settings.cache_dir.as_path()), [""; 0]);
+    }
 }

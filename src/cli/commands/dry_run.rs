@@ -14,24 +14,23 @@ use crate::{
     run::Item,
 };
 
-/// Prints what the pictures need; loads nothing. JSON is one line a picture, text a table of the most demanding one.
+/// Prints what must be fetched and what the pictures need; fetches and loads nothing. JSON is one line a picture, text a table of
+/// the most demanding one.
 pub fn run(
     planned: &[Planned],
-    source: ModelSource,
+    source: &ModelSource,
     machine: &Machine,
     as_json: bool,
     report: &report::Report,
 ) -> anyhow::Result<()> {
-    let download = source.missing().cloned();
-    if let Some(missing) = download.as_ref().filter(|plan| plan.bytes_to_fetch > 0) {
+    if let Some(missing) = source.missing() {
         report.result(&if as_json {
             json!({ "download": download_json(missing) }).to_string()
         } else {
             download_table(missing)
         });
-        return Ok(());
     }
-    let model = source.open(&crate::base::progress::Silent)?;
+    let model = source.look(report)?;
     let items = execute::plan_items(planned, &*model, machine, None)?;
     let speed = SpeedBook::open().get(&machine.name());
     let time = |item: &Item| {
@@ -65,7 +64,8 @@ pub fn run(
 /// A plan as a table of at most 80 columns.
 pub fn table(plan: &Plan, recipe: &Recipe, estimate: Option<Duration>) -> String {
     let tera = |flops: u64| format!("{:.1} TFLOP", flops as f64 / 1e12);
-    let weights = plan.weights_bytes;
+    let weights = plan.weights_bytes.iter().map(|network| format!("{} {}", network.word, Bytes(network.bytes)));
+    let weights = weights.collect::<Vec<_>>().join(", ");
     let peaks = plan.peak_bytes;
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
@@ -75,16 +75,7 @@ pub fn table(plan: &Plan, recipe: &Recipe, estimate: Option<Duration>) -> String
     line("picture", format!("{} x {} px, {}", recipe.height, recipe.width, report::steps(recipe.steps)));
     line("tokens", format!("{} image + {} text", plan.image_tokens, plan.text_tokens));
     line("work", format!("{} a step, {} in all", tera(plan.step_flops), tera(plan.total_flops)));
-    line(
-        "weights",
-        format!(
-            "transformer {}, T5 {}, CLIP {}, VAE {}",
-            Bytes(weights.transformer),
-            Bytes(weights.text_encoder_2),
-            Bytes(weights.text_encoder),
-            Bytes(weights.vae)
-        ),
-    );
+    line("weights", weights);
     line(
         "memory",
         format!("text {}, denoise {}, decode {}", Bytes(peaks.text), Bytes(peaks.denoise), Bytes(peaks.decode)),
@@ -111,12 +102,8 @@ fn download_table(plan: &DownloadPlan) -> String {
         let _ = writeln!(text, "{:>9}  {state:<8}  {}", Bytes(file.size_bytes).to_string(), file.path);
     }
     let free = plan.disk_free_bytes.map_or_else(|| "unknown".to_owned(), |bytes| Bytes(bytes).to_string());
-    let _ = write!(
-        text,
-        "{} to fetch, {free} free on the disk of {}\nmemory and work are planned once the model's configs are here",
-        Bytes(plan.bytes_to_fetch),
-        plan.snapshot.display()
-    );
+    let _ =
+        write!(text, "{} to fetch, {free} free on the disk of {}", Bytes(plan.bytes_to_fetch), plan.snapshot.display());
     text
 }
 

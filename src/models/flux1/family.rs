@@ -6,24 +6,25 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use super::{
-    FluxConfig, ForwardOptions, LATENT_RGB, LATENTS, Transformer, WeightsMode, autoencoder, bfl, held_dtype, infer,
+    Compute, FluxConfig, Forward, LATENT_RGB, LATENTS, Transformer, WeightsMode, autoencoder, bfl, held_dtype, infer,
     text::{self, PromptEmbeddings},
-    transformer_tensors,
+    text_cost, transformer_tensors,
 };
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
     error::{Error, Result},
     models::{
-        Conditioning, Confidence, Decode, Examples, Facts, Family, Found, Identity, Model, On, PartKind, PartSpec,
-        Place, SchedulerConfig, Seen, TextEncoders, Velocity, VelocityAt, manifest, never_inside,
+        Conditioning, Confidence, Decode, Examples, Facts, Family, ForwardCost, ForwardOptions, Found, Identity, Model,
+        NetworkBytes, On, PartKind, PartSpec, Place, SchedulerConfig, Seen, TextEncoders, Velocity, VelocityAt,
+        manifest, never_inside,
         parts::{
             Autoencoder, AutoencoderKind, CLIP, ClipConfig, ClipEncoder, ModelPart, T5, T5Config, T5Encoder, TextPart,
-            Tokenizers, open, text_names, vae_names,
+            Tokenizers, clip_tensors, open, t5_tensors, text_names, vae_names,
         },
         strangers::derived_from_a_model,
     },
     nn::{self, PositionIds},
-    weights::{Files, TensorSource, Weights},
+    weights::{Expected, Files, TensorSource, Weights},
 };
 
 /// FLUX.1: dev, Krea-dev, schnell, and whatever else has their layout.
@@ -278,6 +279,18 @@ impl Flux1 {
         self.text_encoder_2.weights(dtype, device)
     }
 
+    /// A step that is asked about.
+    fn forward(
+        &self,
+        (kind, dtype): (DeviceKind, DType),
+        mode: WeightsMode,
+        [image_tokens, text_tokens]: [usize; 2],
+    ) -> Forward<'_> {
+        let held = held_dtype(&self.transformer_weights(dtype, &Device::Cpu), kind, dtype);
+        let compute = Compute::on(kind, dtype);
+        Forward { config: &self.transformer.config, kind, compute, held, mode, image_tokens, text_tokens }
+    }
+
     /// What one part gives is as wide as what the next takes.
     fn check_widths(&self) -> Result<()> {
         let transformer = &self.transformer.config;
@@ -369,8 +382,51 @@ impl Model for Flux1 {
         &self.vae
     }
 
-    fn flux1(&self) -> Option<&Flux1> {
-        Some(self)
+    fn weights_bytes(&self) -> Result<Vec<NetworkBytes>> {
+        let network = |part, word, source: &dyn TensorSource, tensors: Vec<Expected>| {
+            let bytes = tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum();
+            NetworkBytes { part, word, bytes }
+        };
+        let (clip, t5) = (&self.text_encoder, &self.text_encoder_2);
+        let (transformer, vae) = (&self.transformer, &self.vae.part);
+        Ok(vec![
+            network("transformer", "transformer", &*transformer.source, transformer_tensors(&transformer.config)?),
+            network("text_encoder_2", "T5", &*t5.source, t5_tensors(&t5.config()?)?),
+            network("text_encoder", "CLIP", &*clip.source, clip_tensors(&clip.config()?)?),
+            network("vae", "VAE", &*vae.source, manifest::decoder(&vae.config)),
+        ])
+    }
+
+    fn text_bytes(&self, (kind, dtype): (DeviceKind, DType), prompts: usize, text_tokens: usize) -> Result<u64> {
+        // Headers are read, wherever the numbers will go.
+        let here = &Device::Cpu;
+        let clip = ClipEncoder::open(self.text_encoder.config()?, self.text_encoder_weights(dtype, here));
+        let t5 = T5Encoder::open(self.text_encoder_2.config()?, self.text_encoder_2_weights(dtype, here));
+        Ok(text_cost(&clip, &t5, kind, prompts, text_tokens)?.peak_bytes())
+    }
+
+    fn conditioning_bytes(&self, text_tokens: usize) -> u64 {
+        (4 * text_tokens * self.transformer.config.joint_attention_dim) as u64
+    }
+
+    fn step_cost(
+        &self,
+        on: (DeviceKind, DType),
+        weights: WeightsMode,
+        tokens: [usize; 2],
+        pieces: ForwardOptions,
+    ) -> Result<ForwardCost> {
+        self.forward(on, weights, tokens).cost(pieces)
+    }
+
+    fn step_within(
+        &self,
+        on: (DeviceKind, DType),
+        weights: WeightsMode,
+        tokens: [usize; 2],
+        budget_bytes: u64,
+    ) -> Result<(ForwardOptions, ForwardCost)> {
+        self.forward(on, weights, tokens).within(budget_bytes)
     }
 }
 

@@ -15,10 +15,11 @@ mod transformer;
 
 use crate::nn::RopeTables;
 
+pub use crate::models::{ForwardCost, ForwardOptions};
 pub use crate::nn::{Compute, WeightsMode};
 pub use autoencoder::autoencoder;
 pub use config::{FluxConfig, LATENTS};
-pub use cost::{Forward, ForwardCost, ForwardOptions, held_dtype, text_cost, transformer_tensors};
+pub use cost::{Forward, held_dtype, text_cost, transformer_tensors};
 pub use family::{FAMILY, Flux1, Flux1Family};
 pub use latent_rgb::LATENT_RGB;
 pub use stream::{Block, blocks as block_stream};

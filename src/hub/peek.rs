@@ -1,0 +1,107 @@
+//! What a model's files are, before they are here: configs whole, of weights the headers. It takes some hundred kilobytes to
+//! recognise a model, to open it and to plan a run with it; gigabytes come when it is known that they will serve.
+
+use std::{collections::BTreeMap, future::poll_fn, io::Read, pin::Pin};
+
+use super::{
+    PlannedFile,
+    download::Downloader,
+    failure::{Asked, Failure, GaveUp, Patience},
+};
+use crate::{
+    error::{Error, Result},
+    weights::{Ahead, header_bytes},
+};
+
+/// What the first request for a header asks for: it holds the headers of all but the largest files.
+const FIRST_BYTES: u64 = 256 << 10;
+/// No config or index is longer.
+const LONGEST_CONFIG_BYTES: u64 = 16 << 20;
+
+/// What of a file is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    Header,
+    /// That it is there is all that matters so far.
+    Name,
+}
+
+/// What it takes to open a model: a tokenizer is read when prompts are.
+fn part_of(file: &PlannedFile) -> Part {
+    let name = file.path.rsplit('/').next().unwrap_or(&file.path);
+    let is_config = name == "model_index.json" || name.ends_with("config.json") || name.ends_with(".index.json");
+    match name {
+        _ if name.ends_with(".safetensors") => Part::Header,
+        _ if is_config && file.size_bytes <= LONGEST_CONFIG_BYTES => Part::Whole,
+        _ => Part::Name,
+    }
+}
+
+impl Downloader<'_> {
+    /// What is known of each file that is not in its place yet.
+    ///
+    /// # Errors
+    /// [`Error::Network`] when the Hub refuses or stays unreachable; [`Error::Disk`] when a file of the cache cannot be read.
+    pub(super) async fn peek(&self, files: &[&PlannedFile]) -> Result<BTreeMap<std::path::PathBuf, Ahead>> {
+        let mut known = BTreeMap::new();
+        for file in files {
+            let ahead = match part_of(file) {
+                Part::Whole => Ahead::Whole(self.first(file, file.size_bytes).await?),
+                Part::Header => Ahead::Header { bytes: self.header(file).await?, file_bytes: file.size_bytes },
+                Part::Name => Ahead::Name,
+            };
+            known.insert(self.cache.snapshot(self.commit).join(&file.path), ahead);
+        }
+        Ok(known)
+    }
+
+    /// The beginning of a safetensors file, to the end of its header or further.
+    async fn header(&self, file: &PlannedFile) -> Result<Vec<u8>> {
+        let bytes = self.first(file, FIRST_BYTES.min(file.size_bytes)).await?;
+        match header_bytes(&bytes).map(|wanted| wanted.min(file.size_bytes)) {
+            Some(wanted) if wanted > bytes.len() as u64 => self.first(file, wanted).await,
+            _ => Ok(bytes),
+        }
+    }
+
+    /// The first `count` bytes of a file: from the cache where it is there, else from the Hub.
+    async fn first(&self, file: &PlannedFile, count: u64) -> Result<Vec<u8>> {
+        if self.cache.has_blob(file) {
+            let path = self.cache.blob(&file.etag);
+            let mut bytes = Vec::new();
+            let read = std::fs::File::open(&path).and_then(|blob| blob.take(count).read_to_end(&mut bytes));
+            return read.map(|_| bytes).map_err(|e| Error::disk("cannot read", &path, e));
+        }
+        let asked = Asked { model: self.model, file: Some(&file.path), settings: self.settings };
+        let mut patience = Patience::new(asked, self.observer);
+        loop {
+            match self.attempt_first(file, count, patience.asked()).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(failure) => patience.after(failure).await.map_err(GaveUp::into_error)?,
+            }
+        }
+    }
+
+    /// One request. A server that sends more than was asked for is listened to for no longer than it takes.
+    async fn attempt_first(&self, file: &PlannedFile, count: u64, asked: &Asked<'_>) -> Result<Vec<u8>, Failure> {
+        let stall = self.settings.stall;
+        let silent =
+            |_| Failure::passing(format!("{} was silent for {} s", self.settings.endpoint, stall.as_secs_f64()));
+        let request =
+            self.repo.download_file_stream().filename(&file.path).revision(self.commit).range(0..count).send();
+        let answer = tokio::time::timeout(stall, request).await.map_err(silent)?;
+        let (_, mut stream) = answer.map_err(|e| asked.judge_hf(e))?;
+        let mut bytes: Vec<u8> = Vec::new();
+        while (bytes.len() as u64) < count {
+            let next = poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx));
+            let Some(piece) = tokio::time::timeout(stall, next).await.map_err(silent)? else { break };
+            bytes.extend_from_slice(&piece.map_err(|e| asked.judge_hf(e))?);
+        }
+        if bytes.len() as u64 >= count {
+            bytes.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+            return Ok(bytes);
+        }
+        Err(Failure::passing(format!("{} stopped at {} of {count} bytes", self.settings.endpoint, bytes.len())))
+    }
+}
