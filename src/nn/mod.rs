@@ -17,6 +17,7 @@ pub mod kernels;
 mod ledger;
 mod linear;
 mod norm;
+mod ops;
 mod parameters;
 mod place;
 mod rope;
