@@ -1,7 +1,19 @@
 //! The spectrum of latents against SEGA's analysis of one number a token: slopes of 0 and 1, sides even and odd, short, equal.
 
+mod support;
+
 use candle_core::{DType, Device, Tensor};
-use dype::{base::geometry::TokenGrid, methods::Spectrum, sampling::spectrum};
+use dype::{
+    base::{
+        geometry::{ImageSize, TokenGrid},
+        progress::Silent,
+    },
+    methods::Spectrum,
+    models::{Model, ModelRequest, On},
+    plan::{Machine, Plan, Task},
+    sampling::spectrum,
+};
+use support::fixture;
 
 /// What f64 may lose on the way: the expected values come from another transform.
 const TOLERANCE: f64 = 1e-8;
@@ -74,4 +86,26 @@ fn latents_of_another_size_are_refused() {
     let grid = TokenGrid { height_patches: 3, width_patches: 2 };
     assert!(spectrum(&tokens, TokenGrid { width_patches: 3, ..grid }, &[1.0; 4]).is_err());
     assert!(spectrum(&tokens, grid, &[1.0; 3]).is_err());
+}
+
+/// The model gives the mean row of its token embedder's weight.
+#[test]
+fn a_model_says_how_its_tokens_are_read() {
+    let model = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let on = On { device: Device::Cpu, dtype: DType::F32 };
+    let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
+    let size = ImageSize::new(64, 64).expect("a size");
+    let choices =
+        Plan::new(&model, &Task { size, steps: 1, text_tokens: 16, prompts: 1 }, &machine).expect("fits").choices;
+    let transformer = model.velocity(&on, choices.weights, choices.forward, &Silent).expect("loads");
+    let found = transformer.token_reading(&Device::Cpu).expect("a row");
+    let weight = (1..=3).find_map(|part| {
+        let file = fixture(&format!("tiny-flux/transformer/diffusion_pytorch_model-0000{part}-of-00003.safetensors"));
+        candle_core::safetensors::load(file, &Device::Cpu).expect("a shard").remove("x_embedder.weight")
+    });
+    let expected = f64s(&weight.expect("in one of them").to_dtype(DType::F64).and_then(|w| w.mean(0)).expect("a mean"));
+    assert_eq!(found.len(), expected.len());
+    for (channel, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        assert!((found - expected).abs() < 1e-6, "channel {channel}: {found} for {expected}");
+    }
 }

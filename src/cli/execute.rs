@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// What is to be made, and how.
-pub struct Job<'a> {
+pub struct Order<'a> {
     /// The pictures of the whole batch.
     pub wishes: Vec<Wish>,
     /// The part of it that this process makes.
@@ -74,41 +74,42 @@ impl MadeOn {
 ///
 /// # Errors
 /// For one picture whatever failed; for several [`Error::Unfinished`] when some failed, and what kept all from being made.
-pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) -> anyhow::Result<()> {
-    let device = device::open(job.machine.device, report)?;
-    let asked = job.machine.dtype.or_else(|| job.like.as_ref()?.dtype_on(&device, report));
+pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) -> anyhow::Result<()> {
+    let device = device::open(order.machine.device, report)?;
+    let asked = order.machine.dtype.or_else(|| order.like.as_ref()?.dtype_on(&device, report));
     let dtype = device::compute_dtype(asked, DeviceKind::of(&device))?;
-    for rng in job.wishes.iter_mut().filter_map(|wish| wish.asked.wanted.rng.as_mut()) {
+    for rng in order.wishes.iter_mut().filter_map(|wish| wish.asked.wanted.rng.as_mut()) {
         // Told to whoever looks at the picture: another machine could not know which card was in use.
         *rng = rng.on(&device)?;
     }
-    let (planned, repeated) = items::arrange(job.wishes, job.shard)?;
+    let (planned, repeated) = items::arrange(order.wishes, order.shard)?;
     if repeated > 0 {
         let what = if repeated == 1 { "1 picture is".into() } else { format!("{repeated} pictures are") };
         report.on(Event::Note(format!("{what} asked for more than once with the same settings, and made once")));
     }
-    if !job.machine.dry_run {
+    if !order.machine.dry_run {
         items::check(&planned)?;
-        check_other_files(job.output, job.progress)?;
+        check_other_files(order.output, order.progress)?;
     }
     if planned.is_empty() {
-        report.on(Event::Note(format!("--shard {} holds no picture of this batch: nothing is to be done", job.shard)));
+        report
+            .on(Event::Note(format!("--shard {} holds no picture of this batch: nothing is to be done", order.shard)));
         return Ok(());
     }
-    let source = ModelSource::find(job.model, report)?;
+    let source = ModelSource::find(order.model, report)?;
     let machine = Machine {
-        budget: Machine::budget(&device, job.machine.memory),
-        weights: job.machine.weights.into(),
+        budget: Machine::budget(&device, order.machine.memory),
+        weights: order.machine.weights.into(),
         device,
         dtype,
     };
-    if job.machine.dry_run {
-        return dry_run::run(&planned, source, &machine, job.output.json, report);
+    if order.machine.dry_run {
+        return dry_run::run(&planned, source, &machine, order.output.json, report);
     }
     let model = source.open(report)?;
-    let options = job.progress.options(job.output.overwrite);
+    let options = order.progress.options(order.output.overwrite);
     let mut runner = Runner::new(&*model, &machine, &options, report)?;
-    let made = plan_items(&planned, &*model, &machine, job.output.save_latents.as_deref())?;
+    let made = plan_items(&planned, &*model, &machine, order.output.save_latents.as_deref())?;
     for (item, planned) in made.iter().zip(&planned) {
         runner.check(item).map_err(|error| planned.wish.named(error))?;
     }
@@ -116,7 +117,7 @@ pub fn run(mut job: Job<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) 
     if let Some(item) = made.first() {
         report.detail(&dry_run::table(&item.plan, &item.recipe, None));
     }
-    let mut teller = Teller::new(report, &planned, json!(model.identity()), job.output.json, kept);
+    let mut teller = Teller::new(report, &planned, json!(model.identity()), order.output.json, kept);
     runner.run(&made, &mut teller)?;
     teller.end()
 }

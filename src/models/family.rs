@@ -233,6 +233,14 @@ pub trait Velocity {
     /// Sets the sizes of the pieces it computes in; they change memory and speed, not the result.
     fn set_pieces(&mut self, pieces: ForwardOptions);
 
+    /// The weights [C·P·P] that make one number of a token, for methods that look at the latents' spectrum: the mean of the
+    /// token embedder's weight over its outputs, computed on `device`, where the transformer is. The bias is left out: it is the
+    /// same for all tokens.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn token_reading(&self, device: &Device) -> Result<Vec<f64>>;
+
     /// The velocity at packed latents [1, N, C·P·P] f32, of the same shape.
     ///
     /// # Errors

@@ -27,6 +27,14 @@ pub enum Start {
     Noise,
 }
 
+impl Pass {
+    /// The recipe of the whole as this pass follows it: at its own size, in its own steps.
+    pub fn recipe(&self, whole: &Recipe) -> Recipe {
+        let ImageSize { height_px: height, width_px: width } = self.size;
+        Recipe { height, width, steps: self.steps, ..whole.clone() }
+    }
+}
+
 impl Job {
     /// A picture from text: one pass, from noise.
     pub fn of(recipe: &Recipe) -> Self {
@@ -43,8 +51,43 @@ impl Job {
         self.passes.iter().take(pass).map(|pass| pass.steps).sum::<usize>() + step
     }
 
+    /// Whether nothing is left to do after `step` steps of pass number `pass`.
+    pub fn is_done(&self, pass: usize, step: usize) -> bool {
+        self.steps_done(pass, step) == self.steps()
+    }
+
     /// Its passes, the last of which ends in the picture.
     pub fn passes(&self) -> &[Pass] {
         &self.passes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Wanted;
+
+    fn recipe() -> Recipe {
+        let wanted = Wanted { height: Some(64), width: Some(48), steps: Some(6), ..Wanted::default() };
+        Recipe::draft(&wanted).expect("in range")
+    }
+
+    #[test]
+    fn text_to_image_is_one_pass_that_follows_the_whole_recipe() {
+        let job = Job::of(&recipe());
+        assert_eq!((job.passes().len(), job.steps()), (1, 6));
+        assert_eq!(job.passes()[0].recipe(&recipe()), recipe());
+    }
+
+    #[test]
+    fn steps_are_counted_over_all_passes() {
+        let first = Job::of(&recipe()).passes[0];
+        let size = ImageSize { height_px: 128, width_px: 96 };
+        let job = Job { passes: vec![first, Pass { size, steps: 4, ..first }] };
+        assert_eq!(job.steps(), 10);
+        assert_eq!([(0, 1), (0, 6), (1, 1), (1, 4)].map(|(pass, step)| job.steps_done(pass, step)), [1, 6, 7, 10]);
+        assert!(job.is_done(1, 4) && !job.is_done(0, 6) && !job.is_done(0, 4));
+        let second = job.passes()[1].recipe(&recipe());
+        assert_eq!((second.size(), second.steps, second.seed), (size, 4, recipe().seed));
     }
 }

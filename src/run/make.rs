@@ -41,7 +41,7 @@ impl Runner<'_> {
         let resumed_from = before.as_ref().map(|reached| job.steps_done(reached.pass, reached.progress.step));
         let provenance = provenance::of(&item.recipe, self.model.identity(), self.machine);
         let latents = match before {
-            Some(Reached { progress, .. }) if resumed_from == Some(job.steps()) => {
+            Some(Reached { pass, progress }) if job.is_done(pass, progress.step) => {
                 progress.latents.to_device(&self.machine.device)?
             }
             before => {
@@ -128,8 +128,9 @@ impl Runner<'_> {
 
     /// Where a pass begins.
     fn start(&self, making: &Making<'_>, pass: usize) -> Result<Progress> {
-        match making.job.passes()[pass].start {
-            Start::Noise => Ok(Progress::start(self.pipeline.noise(&making.item.recipe)?)),
+        let pass = making.job.passes()[pass];
+        match pass.start {
+            Start::Noise => Ok(Progress::start(self.pipeline.noise(&pass.recipe(&making.item.recipe))?)),
         }
     }
 
@@ -146,7 +147,8 @@ impl Runner<'_> {
         transformer: &dyn Velocity,
     ) -> Result<Tensor> {
         let mut last = from.latents.clone();
-        self.pipeline.denoise(transformer, &making.item.recipe, embeddings, from, &mut |after| {
+        let recipe = making.job.passes()[pass].recipe(&making.item.recipe);
+        self.pipeline.denoise(transformer, &recipe, embeddings, from, &mut |after| {
             self.keep(making, pass, after);
             self.show(making.item, making.provenance, &after.step, [&last, after.latents]);
             last = after.latents.clone();

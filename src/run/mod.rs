@@ -4,6 +4,7 @@
 //! the next begins. Checkpoints keep what is half done; `--resume` finds them, and the pictures that are there already.
 
 mod checkpoint;
+mod denoiser;
 mod existing;
 mod identity;
 mod job;

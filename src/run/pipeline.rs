@@ -3,17 +3,17 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::denoiser::ModelDenoiser;
 use crate::{
     base::geometry::{ImageSize, LatentGeometry},
     base::progress::{Event, Observer, Stage},
     error::Result,
-    methods::{DypeSchedule, Looks, Moment, PositionScaler},
-    models::{Banding, Conditioning, Decode, Facts, Model, On, TextEncoders, Velocity, VelocityAt},
-    nn::{PositionIds, RopeTables},
+    methods::DypeSchedule,
+    models::{Banding, Conditioning, Decode, Facts, Model, On, TextEncoders, Velocity},
     output::Picture,
     plan::Choices,
     recipe::Recipe,
-    sampling::{self, After, Denoiser, Progress, StepInfo},
+    sampling::{self, After, Progress},
 };
 
 /// One model on one device, ready to make pictures.
@@ -151,51 +151,5 @@ fn moment(t: f64, schedule: Option<DypeSchedule>) -> String {
     match schedule {
         Some(schedule) => format!("t {t:.3}  kappa {:.3}", schedule.kappa(t)),
         None => format!("t {t:.3}"),
-    }
-}
-
-/// A model's transformer as the sampler sees it: the position tables are asked for once a step, outside the transformer.
-struct ModelDenoiser<'a> {
-    transformer: &'a dyn Velocity,
-    text: &'a Conditioning,
-    guidance: Option<f64>,
-    positions: PositionIds,
-    base_patches: usize,
-    scaler: Box<dyn PositionScaler>,
-    /// The tables of a static scaler, which hold for all steps.
-    tables: Option<RopeTables>,
-}
-
-impl<'a> ModelDenoiser<'a> {
-    fn new(model: &dyn Model, transformer: &'a dyn Velocity, recipe: &Recipe, text: &'a Conditioning) -> Self {
-        let facts = model.facts();
-        Self {
-            transformer,
-            text,
-            guidance: recipe.guidance,
-            positions: model.positions(facts.latents.tokens(recipe.size()), text),
-            base_patches: facts.patches(recipe.base_resolution),
-            scaler: recipe.scaler(),
-            tables: None,
-        }
-    }
-
-    fn tables(&mut self, at: &Moment, device: &Device) -> Result<RopeTables> {
-        if let Some(tables) = &self.tables {
-            return Ok(tables.clone());
-        }
-        let tables = RopeTables::new(&self.positions, self.base_patches, self.scaler.as_ref(), at, device)?;
-        if self.scaler.looks() == Looks::Nothing {
-            self.tables = Some(tables.clone());
-        }
-        Ok(tables)
-    }
-}
-
-impl Denoiser for ModelDenoiser<'_> {
-    fn velocity(&mut self, latents: &Tensor, step: &StepInfo) -> Result<Tensor> {
-        let rope = self.tables(&step.moment(), latents.device())?;
-        let at = VelocityAt { t: step.t, guidance: self.guidance, text: self.text, rope: &rope };
-        self.transformer.velocity(latents, &at)
     }
 }

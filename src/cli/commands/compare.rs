@@ -10,7 +10,7 @@ use crate::cli::{
     args::{MachineArgs, ModelArgs, OutputArgs},
     batch_args::ProgressArgs,
     commands::generate,
-    execute::{self, Job},
+    execute::{self, Order},
     items::Wish,
     listen::Finished,
     report::Report,
@@ -68,7 +68,7 @@ pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
         target: target.clone(),
         origin: None,
     };
-    let job = Job {
+    let order = Order {
         wishes: args.methods.iter().map(wish).collect(),
         shard: Shard::default(),
         model: &args.model,
@@ -78,7 +78,7 @@ pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
         like: None,
     };
     let mut finished = Vec::new();
-    let outcome = execute::run(job, report, Some(&mut finished));
+    let outcome = execute::run(order, report, Some(&mut finished));
     if !finished.is_empty() {
         let made = put_together(&finished, &common, folder, args.output.overwrite)?;
         for line in made.lines(args.output.json) {

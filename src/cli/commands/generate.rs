@@ -4,7 +4,7 @@ use std::io::Read;
 
 use crate::cli::{
     args::GenerateArgs,
-    execute::{self, Job, MadeOn},
+    execute::{self, MadeOn, Order},
     items::{self, Wish},
     notes,
     report::Report,
@@ -32,7 +32,7 @@ pub fn run(args: &GenerateArgs, report: &Report) -> anyhow::Result<()> {
 
 /// Makes what `base` becomes with the flags that say which pictures.
 pub fn execute(args: &GenerateArgs, base: &Wish, like: Option<MadeOn>, report: &Report) -> anyhow::Result<()> {
-    let job = Job {
+    let order = Order {
         wishes: items::wishes(base, &args.select)?,
         shard: args.select.shard.unwrap_or_default(),
         model: &args.model,
@@ -41,7 +41,7 @@ pub fn execute(args: &GenerateArgs, base: &Wish, like: Option<MadeOn>, report: &
         output: &args.output,
         like,
     };
-    execute::run(job, report, None)
+    execute::run(order, report, None)
 }
 
 /// What the flags want, with stdin's text in place of the prompt "-".

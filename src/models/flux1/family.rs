@@ -386,6 +386,10 @@ impl Velocity for Transformer {
         self.set_options(pieces);
     }
 
+    fn token_reading(&self, device: &Device) -> Result<Vec<f64>> {
+        self.mean_embedding(device)
+    }
+
     fn velocity(&self, latents: &Tensor, at: &VelocityAt<'_>) -> Result<Tensor> {
         let PromptEmbeddings { prompt_embeds, pooled } = at.text.get()?;
         self.forward(latents, prompt_embeds, pooled, at.t, at.guidance, at.rope)

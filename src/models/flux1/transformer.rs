@@ -1,6 +1,6 @@
 //! The forward pass: noisy latents, prompt and time in, velocity out.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::{
     Block, FluxConfig, ForwardOptions, RopeTables,
@@ -114,6 +114,22 @@ impl Transformer {
         drop((txt, img));
         self.blocks.for_each(|_, block| block.forward(&x, &pass))?;
         self.project(&x, &pass)
+    }
+
+    /// The mean of the token embedder's weight over its outputs [64]: what it makes of each channel alone, less what it makes
+    /// of nothing.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(super) fn mean_embedding(&self, device: &Device) -> Result<Vec<f64>> {
+        let channels = self.config.in_channels;
+        let mean_of = |tokens: Tensor| -> Result<Tensor> {
+            let embedded = self.x_embedder.forward(&Array::from(tokens.to_dtype(self.dtype)?))?; // [C', inner]
+            Ok(embedded.real()?.to_dtype(DType::F64)?.mean(1)?)
+        };
+        let channels_alone = mean_of(Tensor::eye(channels, DType::F32, device)?)?; // [64]
+        let nothing = mean_of(Tensor::zeros((1, channels), DType::F32, device)?)?; // [1]
+        Ok(channels_alone.broadcast_sub(&nothing)?.to_vec1()?)
     }
 
     /// One picture's tokens [1, N, C] as [N, C] in the number type of the streams.

@@ -1,0 +1,81 @@
+//! A model's transformer as the sampler sees it: what a method makes of a step is asked for outside the transformer.
+
+use candle_core::Tensor;
+
+use crate::{
+    base::geometry::TokenGrid,
+    error::Result,
+    methods::{Looks, Moment, PositionScaler, Spectrum},
+    models::{Conditioning, Model, Velocity, VelocityAt},
+    nn::{PositionIds, RopeTables},
+    recipe::Recipe,
+    sampling::{self, Denoiser, StepInfo},
+};
+
+/// One picture's velocity field.
+pub(super) struct ModelDenoiser<'a> {
+    transformer: &'a dyn Velocity,
+    text: &'a Conditioning,
+    guidance: Option<f64>,
+    grid: TokenGrid,
+    positions: PositionIds,
+    base_patches: usize,
+    scaler: Box<dyn PositionScaler>,
+    /// The tables of a scaler that looks at nothing: they hold for all steps.
+    tables: Option<RopeTables>,
+    /// How a token is read as one number, once a scaler has looked at the latents' spectrum.
+    reading: Option<Vec<f64>>,
+}
+
+impl<'a> ModelDenoiser<'a> {
+    /// For a recipe of this model.
+    pub fn new(model: &dyn Model, transformer: &'a dyn Velocity, recipe: &Recipe, text: &'a Conditioning) -> Self {
+        let facts = model.facts();
+        let grid = facts.latents.tokens(recipe.size());
+        Self {
+            transformer,
+            text,
+            guidance: recipe.guidance,
+            grid,
+            positions: model.positions(grid, text),
+            base_patches: facts.patches(recipe.base_resolution),
+            scaler: recipe.scaler(),
+            tables: None,
+            reading: None,
+        }
+    }
+
+    /// The latents' spectrum, where the scaler looks at it.
+    fn spectrum(&mut self, latents: &Tensor) -> Result<Option<Spectrum>> {
+        if self.scaler.looks() != Looks::Spectrum {
+            return Ok(None);
+        }
+        let reading = match self.reading.take() {
+            Some(known) => known,
+            None => self.transformer.token_reading(latents.device())?,
+        };
+        sampling::spectrum(latents, self.grid, self.reading.insert(reading)).map(Some)
+    }
+
+    fn tables(&mut self, at: &Moment, latents: &Tensor) -> Result<RopeTables> {
+        if let Some(tables) = &self.tables {
+            return Ok(tables.clone());
+        }
+        let scaler = self.scaler.as_ref();
+        let tables = RopeTables::new(&self.positions, self.base_patches, scaler, at, latents.device())?;
+        if scaler.looks() == Looks::Nothing {
+            self.tables = Some(tables.clone());
+        }
+        Ok(tables)
+    }
+}
+
+impl Denoiser for ModelDenoiser<'_> {
+    fn velocity(&mut self, latents: &Tensor, step: &StepInfo) -> Result<Tensor> {
+        let spectrum = self.spectrum(latents)?;
+        let moment = Moment { spectrum: spectrum.as_ref(), ..step.moment() };
+        let rope = self.tables(&moment, latents)?;
+        let at = VelocityAt { t: step.t, guidance: self.guidance, text: self.text, rope: &rope };
+        self.transformer.velocity(latents, &at)
+    }
+}
