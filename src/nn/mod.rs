@@ -18,6 +18,7 @@ pub mod kernels;
 mod ledger;
 mod linear;
 mod norm;
+mod ops;
 mod parameters;
 mod place;
 mod rope;
