@@ -14,9 +14,9 @@ use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
     error::{Error, Result},
     models::{
-        Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, ForwardCost, ForwardOptions, Found, Identity, Model,
-        NetworkBytes, On, PartKind, PartSpec, Place, SchedulerConfig, Seen, TextEncoders, Velocity, VelocityAt,
-        manifest, never_inside,
+        Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, ForwardCost, ForwardOptions, Found,
+        Identity, Model, NetworkBytes, On, PartKind, PartSpec, Place, SchedulerConfig, Seen, TextEncoders, Velocity,
+        VelocityAt, manifest, never_inside,
         parts::{
             Autoencoder, AutoencoderKind, CLIP, ClipConfig, ClipEncoder, ModelPart, T5, T5Config, T5Encoder, TextPart,
             Tokenizers, clip_tensors, open, t5_tensors, text_names, vae_names,
