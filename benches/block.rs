@@ -12,7 +12,7 @@ use dype::{
     base::geometry::{ImageSize, TokenGrid},
     methods::{Method, Moment},
     models::flux1::{Compute, ForwardOptions, LATENTS, WeightsMode, block_stream, blocks::Pass},
-    models::parts::kl::ConvBand,
+    nn::bands::ConvBand,
     nn::{self, Array, Attention, AttentionTiles, Parameters, RopeTables, Rotation},
 };
 

@@ -158,5 +158,5 @@ fn every_module_has_its_place() {
 fn grouped_and_single_imports_are_both_seen() {
     let text = "use crate::{\n    error::{Error, Result},\n    flux,\n};\nfn f() { crate::models::parts::kl::go() }\n// crate::text\n";
     let names: Vec<String> = imports(text).into_iter().collect();
-    assert_eq!(names, ["error", "flux", "vae"]);
+    assert_eq!(names, ["error", "flux", "models"]);
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     ForwardCost, ForwardOptions, Found, Identity, NetworkBytes, PartSpec, RgbFactors, SchedulerConfig,
-    parts::kl::{Banding, RowSink, Ways},
+    parts::kl::{Banding, RowSink, RowSource, Ways},
 };
 use crate::{
     base::{
@@ -166,6 +166,11 @@ pub trait Model: Send + Sync {
     /// Its decoder.
     fn decoder(&self) -> &dyn Decode;
 
+    /// Its encoder, where its files hold one.
+    fn encoder(&self) -> Option<&dyn Encode> {
+        None
+    }
+
     /// What the files hold of each network's weights, the most telling one first.
     ///
     /// # Errors
@@ -307,4 +312,30 @@ pub trait Decode: Send + Sync {
         observer: &dyn Observer,
         sink: &mut RowSink<'_>,
     ) -> Result<()>;
+}
+
+/// Pixels to latents.
+pub trait Encode: Send + Sync {
+    /// How pixels become latents and tokens.
+    fn geometry(&self) -> LatentGeometry;
+
+    /// Every way of encoding to latents of this size, on a kind of device in a number type, that is worth trying.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the configuration is not one of an encoder.
+    fn ways(&self, on: (DeviceKind, DType), size: LatentSize) -> Result<Ways>;
+
+    /// Encodes a picture to latents [1, C, h, w] of this size, as the loop takes them: the mean of what the encoder says, in
+    /// f32, where it was computed. `picture` gives its rows. The weights come and go here.
+    ///
+    /// # Errors
+    /// [`Error::Numeric`] when a latent is not finite; what reading weights, computing and `picture` may fail with.
+    fn encode(
+        &self,
+        size: LatentSize,
+        picture: &mut RowSource<'_>,
+        options: &Banding,
+        on: &On,
+        observer: &dyn Observer,
+    ) -> Result<Tensor>;
 }

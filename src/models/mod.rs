@@ -29,7 +29,8 @@ use find::Finder;
 
 pub use cost::{ForwardCost, ForwardOptions, NetworkBytes};
 pub use family::{
-    Conditioning, Confidence, Decode, Examples, Facts, Family, Model, On, Seen, TextEncoders, Velocity, VelocityAt,
+    Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, Model, On, Seen, TextEncoders, Velocity,
+    VelocityAt,
 };
 pub use find::{Found, Place};
 pub use latent_rgb::RgbFactors;

@@ -11,12 +11,14 @@
 mod array;
 mod attention;
 mod attention_check;
+pub mod bands;
 mod compute;
 mod embedding;
 pub mod kernels;
 mod ledger;
 mod linear;
 mod norm;
+mod ops;
 mod parameters;
 mod place;
 mod rope;

@@ -29,14 +29,14 @@ pub struct Blocks<B> {
     load: Load<B>,
     /// How many there are of each kind, one kind after another; blocks of a kind differ in their numbers alone.
     kinds: Vec<usize>,
-    held: Held<B>,
+    keeps: Keeps<B>,
     /// Whether a streamed block is read while the one before it computes.
     ahead: bool,
     dry: Option<Ledger>,
 }
 
 /// What is held between forward passes.
-enum Held<B> {
+enum Keeps<B> {
     /// All blocks.
     All(Vec<B>),
     /// A ring's places, if there is one.
@@ -64,12 +64,12 @@ impl<B: Send> Blocks<B> {
         };
         let ring = parameters.ring().cloned();
         let load: Load<B> = Box::new(move |index| load(index, &parameters));
-        let held = match mode {
-            WeightsMode::Resident => Held::All((0..kinds.iter().sum()).map(&load).collect::<Result<_>>()?),
-            WeightsMode::Stream if dry.as_ref().is_some_and(Ledger::has_rings) => Held::DryRing(Mutex::default()),
-            WeightsMode::Stream => Held::Ring(ring),
+        let keeps = match mode {
+            WeightsMode::Resident => Keeps::All((0..kinds.iter().sum()).map(&load).collect::<Result<_>>()?),
+            WeightsMode::Stream if dry.as_ref().is_some_and(Ledger::has_rings) => Keeps::DryRing(Mutex::default()),
+            WeightsMode::Stream => Keeps::Ring(ring),
         };
-        Ok(Self { load, kinds: kinds.to_vec(), held, ahead: true, dry })
+        Ok(Self { load, kinds: kinds.to_vec(), keeps, ahead: true, dry })
     }
 
     /// A text encoder's blocks, each used once and gone. On the CPU the next is read ahead; an accelerator takes longer to
@@ -82,7 +82,7 @@ impl<B: Send> Blocks<B> {
         let (ahead, dry) = (parameters.place().is_cpu(), parameters.ledger().cloned());
         let parameters = parameters.clone();
         let load: Load<B> = Box::new(move |index| load(index, &parameters));
-        Self { load, kinds: kinds.to_vec(), held: Held::Ring(None), ahead, dry }
+        Self { load, kinds: kinds.to_vec(), keeps: Keeps::Ring(None), ahead, dry }
     }
 
     /// Number of blocks.
@@ -96,15 +96,17 @@ impl<B: Send> Blocks<B> {
     /// # Errors
     /// What reading a block or `visit` says.
     pub fn for_each(&self, mut visit: impl FnMut(usize, &B) -> Result<()>) -> Result<()> {
-        match (&self.held, &self.dry) {
-            (Held::All(blocks), None) => blocks.iter().enumerate().try_for_each(|(i, block)| visit(i, block)),
-            (Held::All(blocks), Some(ledger)) => self.starts().try_for_each(|(first, count)| match blocks.get(first) {
-                Some(block) => ledger.repeat(count, || visit(first, block)),
-                None => Ok(()),
-            }),
-            (Held::DryRing(places), Some(ledger)) => self.fill_dry(places, ledger, visit),
+        match (&self.keeps, &self.dry) {
+            (Keeps::All(blocks), None) => blocks.iter().enumerate().try_for_each(|(i, block)| visit(i, block)),
+            (Keeps::All(blocks), Some(ledger)) => {
+                self.starts().try_for_each(|(first, count)| match blocks.get(first) {
+                    Some(block) => ledger.repeat(count, || visit(first, block)),
+                    None => Ok(()),
+                })
+            }
+            (Keeps::DryRing(places), Some(ledger)) => self.fill_dry(places, ledger, visit),
             (_, Some(ledger)) => self.stream_dry(ledger, visit),
-            (Held::Ring(ring), None) if self.ahead => self.stream_ahead(ring.as_ref(), visit),
+            (Keeps::Ring(ring), None) if self.ahead => self.stream_ahead(ring.as_ref(), visit),
             (_, None) => (0..self.count()).try_for_each(|index| visit(index, &(self.load)(index)?)),
         }
     }

@@ -1,5 +1,7 @@
 //! The banded encoder against the reference's latents, and against a plain encoder of the whole picture at once.
 
+use dype::models::{Model, ModelRequest, On};
+
 use super::*;
 
 /// A picture [3, H, W] as the rows an encoder asks for.
@@ -220,4 +222,27 @@ fn progress_ends_at_the_announced_total() {
         encoder.encode(size, &mut |first, rows| picture.give(first, rows), &options, &told).expect("encodes");
         told.assert_done();
     }
+}
+
+#[test]
+fn an_open_model_encodes_what_it_decodes() {
+    let model = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let encoder = model.encoder().expect("tiny-flux has an encoder");
+    let size = LatentSize { height: 4, width: 6 };
+    let on = On { device: Device::Cpu, dtype: DType::F32 };
+    let ways = encoder.ways((DeviceKind::Cpu, on.dtype), size).expect("ways");
+    let options = &ways.best(u64::MAX).expect("a way").options;
+    let mut grey = |_: usize, rows: &mut [f32]| {
+        rows.fill(0.25);
+        Ok(())
+    };
+    let latents = encoder.encode(size, &mut grey, options, &on, &Silent).expect("encodes");
+    assert_eq!(latents.dims(), [1, 16, 4, 6]);
+    let mut numbers = 0;
+    let mut sink = |_: usize, rows: &[f32]| {
+        numbers += rows.len();
+        Ok(())
+    };
+    model.decoder().decode(&latents, options, on.dtype, &Silent, &mut sink).expect("decodes");
+    assert_eq!(numbers, 3 * 32 * 48);
 }

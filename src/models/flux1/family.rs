@@ -14,7 +14,7 @@ use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
     error::{Error, Result},
     models::{
-        Conditioning, Confidence, Decode, Examples, Facts, Family, ForwardCost, ForwardOptions, Found, Identity, Model,
+        Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, ForwardCost, ForwardOptions, Found, Identity, Model,
         NetworkBytes, On, PartKind, PartSpec, Place, SchedulerConfig, Seen, TextEncoders, Velocity, VelocityAt,
         manifest, never_inside,
         parts::{
@@ -380,6 +380,10 @@ impl Model for Flux1 {
 
     fn decoder(&self) -> &dyn Decode {
         &self.vae
+    }
+
+    fn encoder(&self) -> Option<&dyn Encode> {
+        self.vae.has_encoder().then_some(&self.vae)
     }
 
     fn weights_bytes(&self) -> Result<Vec<NetworkBytes>> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{
     ModelPart, infer,
-    kl::{Banding, Decoder, RowSink, Side, VaeConfig, Ways},
+    kl::{Banding, Decoder, Encoder, RowSink, RowSource, Side, VaeConfig, Ways},
     open, vae_names,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         progress::Observer,
     },
     error::{Error, Result},
-    models::{Decode, Place, RgbFactors, manifest, strangers::looks_like},
+    models::{Decode, Encode, On, Place, RgbFactors, manifest, strangers::looks_like},
     weights::{Files, TensorSource},
 };
 
@@ -118,5 +118,34 @@ impl Decode for Autoencoder {
     ) -> Result<()> {
         let weights = self.part.weights(dtype, latents.device());
         Decoder::open(self.part.config.clone(), weights)?.decode(latents, options, observer, sink)
+    }
+}
+
+impl Autoencoder {
+    /// Whether its files hold an encoder: what decodes only is published too.
+    pub(crate) fn has_encoder(&self) -> bool {
+        self.part.source.shape("encoder.conv_in.weight").is_some()
+    }
+}
+
+impl Encode for Autoencoder {
+    fn geometry(&self) -> LatentGeometry {
+        self.geometry
+    }
+
+    fn ways(&self, on: (DeviceKind, DType), size: LatentSize) -> Result<Ways> {
+        Ways::new(&self.part.config, Side::Encoder, on, size)
+    }
+
+    fn encode(
+        &self,
+        size: LatentSize,
+        picture: &mut RowSource<'_>,
+        options: &Banding,
+        on: &On,
+        observer: &dyn Observer,
+    ) -> Result<Tensor> {
+        let weights = self.part.weights(on.dtype, &on.device);
+        Encoder::open(self.part.config.clone(), weights)?.encode(size, picture, options, observer)
     }
 }

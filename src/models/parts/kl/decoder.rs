@@ -4,11 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::{
     Banding, Cost, PICTURE_CHANNELS, Path, VaeConfig,
-    cpu::Cpu,
-    device::OnDevice,
-    kernels::{Before, Kernels, Layer, Meter},
     plan::{self, Keep, Side},
-    stream::Map,
     walk::Walk,
 };
 use crate::{
@@ -16,6 +12,7 @@ use crate::{
     base::geometry::LatentSize,
     base::progress::{Event, Observer, Silent, Stage},
     error::{Error, Result},
+    nn::bands::{Before, Cpu, Kernels, Layer, Map, Meter, Tensors},
     weights::Weights,
 };
 
@@ -130,7 +127,7 @@ impl Decoder {
         let meter = Meter::new(Stage::Decode, observer);
         match path {
             Path::Cpu { plain } => self.run(&Cpu::new(&self.weights, meter, plain), size, &latents, options, sink),
-            Path::Device => self.run(&OnDevice::new(&self.weights, meter), size, &latents, options, sink),
+            Path::Device => self.run(&Tensors::new(&self.weights, meter), size, &latents, options, sink),
         }
     }
 

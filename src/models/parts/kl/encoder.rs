@@ -6,11 +6,7 @@ use candle_core::{Device, Tensor};
 
 use super::{
     Banding, Cost, PICTURE_CHANNELS, Path, VaeConfig,
-    cpu::Cpu,
-    device::OnDevice,
-    kernels::{Before, Kernels, Layer, Meter},
     plan::{self, Side},
-    stream::Map,
     walk::Walk,
 };
 use crate::{
@@ -20,6 +16,7 @@ use crate::{
         progress::{Event, Observer, Silent, Stage},
     },
     error::{Error, Result},
+    nn::bands::{Before, Cpu, Kernels, Layer, Map, Meter, Tensors},
     weights::Weights,
 };
 
@@ -143,7 +140,7 @@ impl Encoder {
         let meter = Meter::new(Stage::Encode, observer);
         let latents = match path {
             Path::Cpu { plain } => self.run(&Cpu::new(&self.weights, meter, plain), size, picture, options)?,
-            Path::Device => self.run(&OnDevice::new(&self.weights, meter), size, picture, options)?,
+            Path::Device => self.run(&Tensors::new(&self.weights, meter), size, picture, options)?,
         };
         let shape = (1, self.config.latent_channels, size.height, size.width);
         Ok(Tensor::from_vec(latents, shape, &Device::Cpu)?.to_device(self.weights.device())?) // [1, C, h, w]

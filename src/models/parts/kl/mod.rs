@@ -1,25 +1,18 @@
 //! The KL autoencoder: encoder and decoder, exact, in bands of rows, in bounded memory.
 //!
 //! A convolution needs a neighbouring row, a group norm the statistics of the whole map. So the picture is walked in passes
-//! over bands (`walk`), each layer a stream of rows (`stream`); what is kept between passes is a choice between
+//! over bands (`walk`), each layer a stream of rows ([`crate::nn::bands`]); what is kept between passes is a choice between
 //! memory and time ([`Keep`]) that never changes the result. No tile is blended with another, because none overlaps.
 
 mod config;
-mod cpu;
 mod decoder;
-mod device;
-mod dry;
 mod encoder;
-mod kernels;
 mod plan;
-mod stream;
 mod walk;
 
 use candle_core::Device;
 
 pub use config::VaeConfig;
-#[doc(hidden)]
-pub use cpu::ConvBand;
 pub use decoder::{Decoder, RowSink};
 pub use encoder::{Encoder, RowSource};
 pub use plan::{Banding, Cost, Keep, Side, Way, Ways, cost};

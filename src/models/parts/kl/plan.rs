@@ -3,11 +3,14 @@
 
 use candle_core::DType;
 
-use super::{PICTURE_CHANNELS, VaeConfig, decoder, dry::Dry, encoder, stream::Map};
+use super::{PICTURE_CHANNELS, VaeConfig, decoder, encoder};
 use crate::{
     base::{device::DeviceKind, geometry::LatentSize},
     error::{Error, Result},
-    nn::Ledger,
+    nn::{
+        Ledger,
+        bands::{Dry, Map},
+    },
     weights::Weights,
 };
 

@@ -9,11 +9,12 @@ use std::{borrow::Cow, collections::VecDeque};
 
 use super::{
     VaeConfig,
-    kernels::{Affine, Before, Kernels, Layer, Moments, Reach},
     plan::{Banding, Keep},
-    stream::{Chain, ConvStream, Map, Node},
 };
-use crate::error::Result;
+use crate::{
+    error::Result,
+    nn::bands::{Affine, Before, Chain, ConvStream, Kernels, Layer, Map, Moments, Node, Reach},
+};
 
 /// A residual block's weights.
 struct Residual<K: Kernels> {

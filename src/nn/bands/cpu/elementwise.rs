@@ -8,12 +8,12 @@ use rayon::prelude::*;
 
 use super::{Rows, Window, buffer::Pool, pitch};
 use crate::{
-    models::parts::kl::kernels::{Before, Moments, Reach},
+    nn::bands::{Before, Moments, Reach},
     nn::kernels::cpu::simd::{multiversion, silu},
 };
 
 /// `before` of every pixel of `input`, into `output`.
-pub(in crate::models::parts::kl) fn apply(before: Before<'_>, input: &[f32], output: &mut [f32]) {
+pub(crate) fn apply(before: Before<'_>, input: &[f32], output: &mut [f32]) {
     match before {
         Before::Nothing => output.copy_from_slice(input),
         Before::Norm(affine) => norm(input, &affine.scale, &affine.shift, output),
@@ -46,10 +46,10 @@ fn each_pixel(input: &[f32], scale: &[f32], shift: &[f32], output: &mut [f32], f
 }
 
 /// Sum and sum of squares of each channel.
-pub(in crate::models::parts::kl) type Sums = (usize, Vec<f64>, Vec<f64>);
+pub(crate) type Sums = (usize, Vec<f64>, Vec<f64>);
 
 /// The sums over some pixels.
-pub(in crate::models::parts::kl) fn sums(pixels: &[f32], channels: usize) -> Sums {
+pub(crate) fn sums(pixels: &[f32], channels: usize) -> Sums {
     let (mut sums, mut squares) = (vec![0.0; channels], vec![0.0; channels]);
     add_sums(pixels, &mut sums, &mut squares);
     (pixels.len() / channels, sums, squares)
@@ -69,14 +69,14 @@ multiversion! {
 }
 
 /// Merges in the order of the parts, so that the result does not depend on which thread was first.
-pub(in crate::models::parts::kl) fn merge_all(moments: &mut Moments, parts: Vec<Sums>) {
+pub(crate) fn merge_all(moments: &mut Moments, parts: Vec<Sums>) {
     for (count, sums, squares) in parts {
         moments.merge_sums(count, &sums, &squares);
     }
 }
 
-/// See [`Kernels::window`](crate::models::parts::kl::kernels::Kernels::window).
-pub(in crate::models::parts::kl) fn window(
+/// See [`Kernels::window`](crate::nn::bands::Kernels::window).
+pub(crate) fn window(
     reach: Reach,
     above: Option<Window>,
     rows: Option<&Rows>,

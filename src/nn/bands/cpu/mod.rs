@@ -3,7 +3,7 @@
 mod buffer;
 mod conv_band;
 mod direct;
-pub(super) mod elementwise;
+pub(crate) mod elementwise;
 mod matmul;
 mod tiles;
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use candle_core::DType;
 use rayon::prelude::*;
 
-use super::kernels::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps, work};
+use super::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps, work};
 use crate::{
     error::Result,
     nn::kernels::cpu::attention::{Attention, Bias, Piece, Shape, attention},
@@ -27,7 +27,7 @@ pub use conv_band::ConvBand;
 const QUERY_ROWS: usize = 128;
 
 /// Feature maps as plain f32 slices.
-pub(super) struct Cpu<'a> {
+pub(crate) struct Cpu<'a> {
     weights: Weights,
     meter: Meter<'a>,
     bands: Arc<Pool>,
@@ -39,7 +39,7 @@ pub(super) struct Cpu<'a> {
 
 /// A band: `height` rows of `width` pixels of `channels` numbers.
 #[derive(Clone)]
-pub(super) struct Rows {
+pub(crate) struct Rows {
     height: usize,
     width: usize,
     channels: usize,
@@ -65,7 +65,7 @@ impl Rows {
 
 /// Input rows of a convolution: a column of zeros on either side, and one row and column to spare, so that tiles of
 /// 4 x 4 pixels can be read where the picture's sides are odd.
-pub(super) struct Window {
+pub(crate) struct Window {
     height: usize,
     width: usize,
     channels: usize,
@@ -86,23 +86,23 @@ impl Window {
 }
 
 /// Two columns of padding, and one more where the width is odd.
-pub(super) fn pitch(width: usize) -> usize {
+pub(crate) fn pitch(width: usize) -> usize {
     (width + 2).next_multiple_of(2)
 }
 
 /// Numbers a convolution's weights take in the layout of its kernel.
-pub(super) fn filter_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
+pub(crate) fn filter_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
     inputs * outputs * Tiling::of(inputs, outputs, reach).map_or(9, Tiling::points)
 }
 
 /// Numbers a convolution's scratch buffers take on each thread.
-pub(super) fn scratch_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
+pub(crate) fn scratch_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
     let points = Tiling::of(inputs, outputs, reach).map_or(0, Tiling::points);
     (inputs + outputs) * points * tiles::batch(inputs, outputs)
 }
 
 /// A convolution's weights in the layout of the kernel that uses them.
-pub(super) enum Filter {
+pub(crate) enum Filter {
     /// By transformed tiles.
     Tiles(tiles::TileFilter),
     /// By plain matrix products.
@@ -119,7 +119,7 @@ impl Taps for Filter {
 }
 
 /// Keys and values of a map, band by band.
-pub(super) struct Keys {
+pub(crate) struct Keys {
     bands: Vec<(Rows, Rows)>,
     count: usize,
 }
@@ -130,7 +130,7 @@ fn one_head(channels: usize, queries: usize, keys: usize) -> Shape {
 }
 
 /// Bytes of working room that so much attention takes.
-pub(super) fn attention_bytes(channels: usize, queries: usize, keys: usize) -> u64 {
+pub(crate) fn attention_bytes(channels: usize, queries: usize, keys: usize) -> u64 {
     one_head(channels, queries, keys).working_bytes(QUERY_ROWS)
 }
 

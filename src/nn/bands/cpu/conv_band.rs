@@ -4,7 +4,7 @@ use super::{Cpu, Filter, Window};
 use crate::{
     base::progress::{Silent, Stage},
     error::Result,
-    models::parts::kl::kernels::{Before, Kernels, Layer, Meter, Reach},
+    nn::bands::{Before, Kernels, Layer, Meter, Reach},
     weights::Weights,
 };
 

@@ -14,10 +14,10 @@ use super::{
     matmul::{View, multiply},
     pitch, tiles,
 };
-use crate::models::parts::kl::kernels::{Fifo, Moments, Reach};
+use crate::nn::bands::{Fifo, Moments, Reach};
 
 /// Weights for plain products.
-pub(in crate::models::parts::kl) struct DirectFilter {
+pub(crate) struct DirectFilter {
     reach: Reach,
     inputs: usize,
     weight: Buffer, // [3, 3 * I, O]
@@ -31,7 +31,7 @@ impl DirectFilter {
         Self { reach, inputs, weight, bias }
     }
 
-    /// See [`Kernels::convolve`](crate::models::parts::kl::kernels::Kernels::convolve).
+    /// See [`Kernels::convolve`](crate::nn::bands::Kernels::convolve).
     pub fn convolve(
         &self,
         window: &Window,
@@ -86,7 +86,7 @@ impl DirectFilter {
 }
 
 /// Weights [O, I, 3, 3] as [3 * 3, I, O].
-pub(in crate::models::parts::kl) fn by_tap(inputs: usize, outputs: usize, weight: &[f32], pool: &Arc<Pool>) -> Buffer {
+pub(crate) fn by_tap(inputs: usize, outputs: usize, weight: &[f32], pool: &Arc<Pool>) -> Buffer {
     /// Rows and columns moved together, so that neither side of the transposition leaves the cache.
     const BLOCK: usize = 16;
     let mut taps = pool.take(weight.len());

@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Tensor};
 use candle_nn::ops;
 
-use super::kernels::{Affine, Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps, work};
+use super::{Affine, Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps, work};
 use crate::{
     error::Result,
     nn::{Array, Attention, AttentionTiles, kernels::flash},
@@ -14,7 +14,7 @@ use crate::{
 const SCORES: usize = 1 << 24;
 
 /// Scores of one piece of attention of so many queries.
-pub(super) fn scores_at_once(queries: usize, keys: usize) -> usize {
+pub(crate) fn scores_at_once(queries: usize, keys: usize) -> usize {
     keys * queries_at_once(queries, keys)
 }
 
@@ -24,14 +24,14 @@ fn queries_at_once(queries: usize, keys: usize) -> usize {
 }
 
 /// Feature maps as tensors of the weights' number type, on the weights' device.
-pub(super) struct OnDevice<'a> {
+pub(crate) struct Tensors<'a> {
     weights: Weights,
     meter: Meter<'a>,
 }
 
 /// A band [rows, W, C].
 #[derive(Clone)]
-pub(super) struct Rows(pub Tensor);
+pub(crate) struct Rows(pub Tensor);
 
 impl Band for Rows {
     fn height(&self) -> usize {
@@ -40,7 +40,7 @@ impl Band for Rows {
 }
 
 /// Input rows [rows, W + 2, C] of a convolution: two columns of zeros, on the sides the reach asks for.
-pub(super) struct Window(Tensor);
+pub(crate) struct Window(Tensor);
 
 impl Band for Window {
     fn height(&self) -> usize {
@@ -49,13 +49,13 @@ impl Band for Window {
 }
 
 /// Weights [I, O] of a projection, and O biases.
-pub(super) struct Matrix {
+pub(crate) struct Matrix {
     weight: Tensor,
     bias: Tensor,
 }
 
 /// Weights [9 I, O] of a convolution, tap by tap, and its biases.
-pub(super) struct Filter {
+pub(crate) struct Filter {
     reach: Reach,
     matrix: Matrix,
 }
@@ -66,7 +66,7 @@ impl Taps for Filter {
     }
 }
 
-impl<'a> OnDevice<'a> {
+impl<'a> Tensors<'a> {
     /// Kernels that take their weights from here.
     pub fn new(weights: &Weights, meter: Meter<'a>) -> Self {
         Self { weights: weights.clone(), meter }
@@ -92,7 +92,7 @@ impl<'a> OnDevice<'a> {
 /// would write them transposed, and copy all of it again.
 fn taps(window: &Tensor, reach: Reach) -> Result<Tensor> {
     let (rows, columns, inputs) = window.dims3()?;
-    let (height, width, stride) = (reach.ready(rows), reach.ready(columns), reach.stride());
+    let (height, width, stride) = (reach.ready(rows), reach.resized(columns - 2), reach.stride());
     let window = phases(window, height, width, stride)?;
     let taps = Tensor::zeros((height, width, 9 * inputs), window.dtype(), window.device())?;
     for (row, column) in (0..3).flat_map(|row| (0..3).map(move |column| (row, column))) {
@@ -129,7 +129,7 @@ fn double(window: &Tensor) -> Result<Tensor> {
     Ok(doubled.narrow(0, 1, 2 * height - 2)?.narrow(1, 1, 2 * width - 2)?)
 }
 
-impl Kernels for OnDevice<'_> {
+impl Kernels for Tensors<'_> {
     type Rows = Rows;
     type Window = Window;
     type Filter = Filter;

@@ -19,18 +19,18 @@ use super::{
     direct, elementwise,
     matmul::{View, multiply},
 };
-use crate::models::parts::kl::kernels::{Fifo, Moments, Reach};
+use crate::nn::bands::{Fifo, Moments, Reach};
 
 /// Channels must be a multiple of this: the widest vector of f32.
 const LANES: usize = 16;
 /// Tiles of one matrix product: with few channels more of them, or calls would cost more than products.
-pub(in crate::models::parts::kl) fn batch(inputs: usize, outputs: usize) -> usize {
+pub(crate) fn batch(inputs: usize, outputs: usize) -> usize {
     (16_384 / inputs.max(outputs)).clamp(128, 512)
 }
 
 /// Which transform a convolution takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::models::parts::kl) enum Tiling {
+pub(crate) enum Tiling {
     /// [`Winograd`]
     Same,
     /// [`Doubled`]
@@ -111,7 +111,7 @@ impl Scheme<3> for Doubled {
 }
 
 /// Weights at the points of a scheme.
-pub(in crate::models::parts::kl) struct TileFilter {
+pub(crate) struct TileFilter {
     tiling: Tiling,
     inputs: usize,
     points: Buffer, // [N * N, I, O]
@@ -136,7 +136,7 @@ impl TileFilter {
         }
     }
 
-    /// See [`Kernels::convolve`](crate::models::parts::kl::kernels::Kernels::convolve).
+    /// See [`Kernels::convolve`](crate::nn::bands::Kernels::convolve).
     pub fn convolve(
         &self,
         window: &Window,
@@ -345,7 +345,7 @@ impl<const N: usize, Q: Scheme<N>> WithSimd for Scatter<'_, N, Q> {
 }
 
 /// The first `rows` rows of a queue, one slice each.
-pub(in crate::models::parts::kl) fn residual_rows(residual: Option<&Fifo<Rows>>, rows: usize) -> Option<Vec<&[f32]>> {
+pub(crate) fn residual_rows(residual: Option<&Fifo<Rows>>, rows: usize) -> Option<Vec<&[f32]>> {
     residual.map(|queue| {
         let pieces = queue.first(rows).into_iter();
         let row = |band: &'_ Rows, y: usize| y * band.row_len()..(y + 1) * band.row_len();
@@ -355,14 +355,14 @@ pub(in crate::models::parts::kl) fn residual_rows(residual: Option<&Fifo<Rows>>,
 
 /// Points of one task's tiles.
 #[derive(Default)]
-pub(in crate::models::parts::kl) struct Scratch {
+pub(crate) struct Scratch {
     input: Vec<f32>,  // [N * N, batch, I]
     output: Vec<f32>, // [N * N, batch, O]
 }
 
 /// Scratch buffers that are not in use.
 #[derive(Default)]
-pub(in crate::models::parts::kl) struct ScratchPool(Mutex<Vec<Scratch>>);
+pub(crate) struct ScratchPool(Mutex<Vec<Scratch>>);
 
 impl ScratchPool {
     fn take(&self, input: usize, output: usize) -> Scratch {

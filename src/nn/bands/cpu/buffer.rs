@@ -18,7 +18,7 @@ const IDLE: usize = 3;
 const MAPPED: usize = 1 << 18;
 
 /// Buffers waiting for their next use.
-pub(in crate::models::parts::kl) struct Pool {
+pub(crate) struct Pool {
     idle: Mutex<VecDeque<Storage>>,
     limit: usize,
 }
@@ -30,7 +30,7 @@ impl Default for Pool {
 }
 
 /// f32 numbers that return to their pool.
-pub(in crate::models::parts::kl) struct Buffer {
+pub(crate) struct Buffer {
     storage: Storage,
     len: usize,
     pool: Arc<Pool>,

@@ -1,17 +1,13 @@
 //! A walk that computes nothing: the same over shapes, which counts bytes and operations.
 //!
 //! What it says of memory and work therefore follows every change of the order of work by itself. What an operation
-//! holds while it runs is told here, once for the CPU's kernels and once for those of tensors ([`super::device`]).
+//! holds while it runs is told here, once for the CPU's kernels and once for those of tensors ([`super::tensors`]).
 
 use std::rc::Rc;
 
 use candle_core::DType;
 
-use super::{
-    cpu,
-    device::scores_at_once,
-    kernels::{Band, Before, Fifo, Kernels, Layer, Moments, Reach, Taps, work},
-};
+use super::{Band, Before, Fifo, Kernels, Layer, Moments, Reach, Taps, cpu, tensors::scores_at_once, work};
 use crate::{
     base::device::DeviceKind,
     error::Result,
@@ -24,7 +20,7 @@ use crate::{
 const THREE_F32: usize = 3 * 4;
 
 /// A band's shape.
-pub(super) struct Rows {
+pub(crate) struct Rows {
     height: usize,
     width: usize,
     channels: usize,
@@ -52,13 +48,13 @@ impl Band for Rows {
 }
 
 /// A projection's shape.
-pub(super) struct Projection {
+pub(crate) struct Projection {
     outputs: usize,
     _held: Held,
 }
 
 /// A convolution's shape.
-pub(super) struct Filter {
+pub(crate) struct Filter {
     reach: Reach,
     outputs: usize,
     _held: Held,
@@ -71,7 +67,7 @@ impl Taps for Filter {
 }
 
 /// Kernels that only count.
-pub(super) struct Dry<'a> {
+pub(crate) struct Dry<'a> {
     ledger: Ledger,
     /// The number type of tensors whose memory is counted; none where it is the CPU's own kernels'.
     tensors: Option<DType>,

@@ -6,13 +6,13 @@ use rayon::prelude::*;
 
 use super::{Rows, buffer::Pool, elementwise};
 use crate::{
-    models::parts::kl::kernels::Before,
+    nn::bands::Before,
     nn::kernels::cpu::{Strided, product},
 };
 
 /// A matrix inside a slice: the distance from row to row, the columns lying side by side.
 #[derive(Clone, Copy)]
-pub(in crate::models::parts::kl) struct View<'a> {
+pub(crate) struct View<'a> {
     /// From the first element on.
     pub data: &'a [f32],
     /// Elements from one row to the next; rows may overlap.
@@ -20,14 +20,7 @@ pub(in crate::models::parts::kl) struct View<'a> {
 }
 
 /// out [m, n] (+)= a [m, k] b [k, n], on this thread; `out` has rows of `out_stride`.
-pub(in crate::models::parts::kl) fn multiply(
-    [m, k, n]: [usize; 3],
-    a: View<'_>,
-    b: View<'_>,
-    out: &mut [f32],
-    out_stride: usize,
-    add: bool,
-) {
+pub(crate) fn multiply([m, k, n]: [usize; 3], a: View<'_>, b: View<'_>, out: &mut [f32], out_stride: usize, add: bool) {
     if m == 0 || n == 0 || k == 0 {
         return;
     }
@@ -57,7 +50,7 @@ fn transpose(matrix: &[f32], cols: usize, out: &mut [f32]) {
 }
 
 /// A projection's weights.
-pub(in crate::models::parts::kl) struct Matrix {
+pub(crate) struct Matrix {
     inputs: usize,
     weight: Vec<f32>, // [I, O]
     bias: Vec<f32>,   // [O]

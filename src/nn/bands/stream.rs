@@ -5,11 +5,11 @@
 
 use std::{borrow::Cow, collections::VecDeque};
 
-use super::kernels::{Affine, Band, Before, Fifo, Kernels, Moments, Taps};
+use super::{Affine, Band, Before, Fifo, Kernels, Moments, Taps};
 use crate::error::Result;
 
 /// A 3 x 3 convolution whose rows come one band after another.
-pub(super) struct ConvStream<'a, K: Kernels> {
+pub(crate) struct ConvStream<'a, K: Kernels> {
     filter: &'a K::Filter,
     norm: Option<&'a Affine>,
     window: Option<K::Window>,
@@ -48,7 +48,7 @@ impl<'a, K: Kernels> ConvStream<'a, K> {
 }
 
 /// One layer of a chain.
-pub(super) enum Node<'a, K: Kernels> {
+pub(crate) enum Node<'a, K: Kernels> {
     /// A convolution.
     Conv(ConvStream<'a, K>),
     /// x + conv2(silu(norm2(conv1(silu(norm1(x)))))), x through a projection where the channels change.
@@ -109,7 +109,7 @@ impl<'a, K: Kernels> Node<'a, K> {
 }
 
 /// Layers one after another.
-pub(super) struct Chain<'a, K: Kernels> {
+pub(crate) struct Chain<'a, K: Kernels> {
     kernels: &'a K,
     nodes: Vec<Node<'a, K>>,
 }
@@ -157,7 +157,7 @@ impl<'a, K: Kernels> Chain<'a, K> {
 }
 
 /// A stored feature map: its bands from top to bottom.
-pub(super) struct Map<R> {
+pub(crate) struct Map<R> {
     bands: VecDeque<R>,
 }
 

@@ -1,21 +1,19 @@
 //! What an autoencoder needs from a device: convolutions, projections and attention over bands of rows.
 //!
-//! A band is a few whole rows of a feature map, channels fastest: [rows, W, C]. The order of work ([`super::decoder`],
-//! [`super::encoder`]) is written once over [`Kernels`]; the CPU, any candle device, and the dry run that only counts
-//! bytes and operations implement it.
+//! A band is a few whole rows of a feature map, channels fastest: [rows, W, C]. The order of work is
+//! written once over [`Kernels`]; the CPU, any candle device, and the dry run that only counts bytes and operations
+//! implement it.
 
-use std::{
-    collections::VecDeque,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::{Fifo, Moments};
 use crate::{
     base::progress::{Event, Observer, Stage},
     error::Result,
 };
 
 /// Tells how far a stage has come, in millions of floating point operations.
-pub(super) struct Meter<'a> {
+pub(crate) struct Meter<'a> {
     done: AtomicU64,
     stage: Stage,
     observer: &'a dyn Observer,
@@ -35,7 +33,7 @@ impl<'a> Meter<'a> {
 }
 
 /// Floating point operations, a multiplication and an addition each counting one, as the textbook's algorithm has them.
-pub(super) mod work {
+pub(crate) mod work {
     /// A 3 x 3 convolution that gives so many pixels.
     pub fn convolution(inputs: usize, outputs: usize, pixels: usize) -> u64 {
         18 * (inputs * outputs) as u64 * pixels as u64
@@ -53,14 +51,14 @@ pub(super) mod work {
 }
 
 /// Some rows, whatever holds their numbers.
-pub(super) trait Band {
+pub(crate) trait Band {
     /// Number of rows.
     fn height(&self) -> usize;
 }
 
 /// How a 3 x 3 convolution reads its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// Each output pixel from the 3 x 3 pixels around it.
     Same,
     /// The same after doubling rows and columns (nearest neighbour), without storing the doubled map.
@@ -108,14 +106,14 @@ impl Reach {
 }
 
 /// The weights of a 3 x 3 convolution, however a device holds them.
-pub(super) trait Taps {
+pub(crate) trait Taps {
     /// How it reads its input.
     fn reach(&self) -> Reach;
 }
 
 /// The name and size of a convolution or projection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Layer<'a> {
+pub(crate) struct Layer<'a> {
     /// Name below the weights' root, for example `decoder.conv_in`.
     pub name: &'a str,
     /// Channels in.
@@ -126,7 +124,7 @@ pub(super) struct Layer<'a> {
 
 /// Scale and shift of every channel: what a group norm is once its statistics are known.
 #[derive(Debug, Clone)]
-pub(super) struct Affine {
+pub(crate) struct Affine {
     /// gamma / sqrt(var + eps), C numbers.
     pub scale: Vec<f32>,
     /// beta - mean * scale, C numbers.
@@ -135,7 +133,7 @@ pub(super) struct Affine {
 
 /// What is done to a band before its convolution or projection.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Before<'a> {
+pub(crate) enum Before<'a> {
     /// Nothing.
     Nothing,
     /// Group norm.
@@ -145,7 +143,7 @@ pub(super) enum Before<'a> {
 }
 
 /// What a device does with bands.
-pub(super) trait Kernels {
+pub(crate) trait Kernels {
     /// A band of a feature map, [rows, W, C].
     type Rows: Band + Clone;
     /// Input rows of a 3 x 3 convolution with the rows above that are still needed.
@@ -209,156 +207,9 @@ pub(super) trait Kernels {
     fn download(&self, rows: Self::Rows) -> Result<Vec<f32>>;
 }
 
-/// Bands waiting to be consumed from the top.
-pub(super) struct Fifo<R> {
-    parts: VecDeque<R>,
-    consumed: usize,
-}
-
-impl<R: Band> Fifo<R> {
-    /// A queue of these bands.
-    pub fn new(parts: VecDeque<R>) -> Self {
-        Self { parts, consumed: 0 }
-    }
-
-    /// Adds a band below.
-    pub fn push(&mut self, rows: R) {
-        self.parts.push_back(rows);
-    }
-
-    /// Forgets the first `rows` rows, and frees the bands that held nothing else.
-    pub fn advance(&mut self, rows: usize) {
-        self.consumed += rows;
-        while let Some(front) = self.parts.front() {
-            if front.height() > self.consumed {
-                break;
-            }
-            self.consumed -= front.height();
-            self.parts.pop_front();
-        }
-    }
-
-    /// The first `rows` rows as pieces (band, first row, rows).
-    pub fn first(&self, rows: usize) -> Vec<(&R, usize, usize)> {
-        let (mut pieces, mut left, mut skip) = (Vec::new(), rows, self.consumed);
-        for part in &self.parts {
-            let take = left.min(part.height() - skip);
-            if take > 0 {
-                pieces.push((part, skip, take));
-            }
-            (left, skip) = (left - take, 0);
-            if left == 0 {
-                break;
-            }
-        }
-        pieces
-    }
-}
-
-/// Running mean and squared deviation of every channel over the pixels seen so far, in f64.
-///
-/// Bands are merged by the pairwise update of Chan, Golub and LeVeque (1979), which does not cancel.
-#[derive(Debug, Clone)]
-pub(super) struct Moments {
-    count: f64,
-    mean: Vec<f64>,
-    squares: Vec<f64>,
-}
-
-/// Group norm's epsilon in diffusers' AutoencoderKL (`resnet_eps` of its blocks).
-const EPSILON: f64 = 1e-6;
-
-impl Moments {
-    /// Nothing seen yet, of `channels` channels.
-    pub fn new(channels: usize) -> Self {
-        Self { count: 0.0, mean: vec![0.0; channels], squares: vec![0.0; channels] }
-    }
-
-    /// Number of channels.
-    pub fn channels(&self) -> usize {
-        self.mean.len()
-    }
-
-    /// Adds `count` pixels of which channel c has this mean and this sum of squared deviations from it.
-    pub fn merge(&mut self, count: usize, part: impl Iterator<Item = (f64, f64)>) {
-        let (before, added) = (self.count, count as f64);
-        self.count += added;
-        for ((mean, squares), (part_mean, part_squares)) in self.mean.iter_mut().zip(&mut self.squares).zip(part) {
-            let delta = part_mean - *mean;
-            *mean += delta * added / self.count;
-            *squares += part_squares + delta * delta * before * added / self.count;
-        }
-    }
-
-    /// Adds `count` pixels by the sum and the sum of squares of each channel.
-    ///
-    /// In f64 the difference of the two loses nothing that f32 numbers ever had.
-    pub fn merge_sums(&mut self, count: usize, sums: &[f64], squares: &[f64]) {
-        let n = count as f64;
-        self.merge(count, sums.iter().zip(squares).map(|(s, q)| (s / n, (q - s * s / n).max(0.0))));
-    }
-
-    /// The group norm these statistics stand for: y = (x - mean_g) / sqrt(var_g + eps) * gamma + beta.
-    pub fn affine(&self, groups: usize, gamma: &[f32], beta: &[f32]) -> Affine {
-        let per_group = self.channels() / groups;
-        let (mut scale, mut shift) = (Vec::with_capacity(gamma.len()), Vec::with_capacity(gamma.len()));
-        for group in 0..groups {
-            let channels = group * per_group..(group + 1) * per_group;
-            let mean = self.mean[channels.clone()].iter().sum::<f64>() / per_group as f64;
-            let squares: f64 = channels
-                .clone()
-                .map(|c| self.squares[c] + self.count * (self.mean[c] - mean) * (self.mean[c] - mean))
-                .sum();
-            let deviation = (squares / (self.count * per_group as f64) + EPSILON).sqrt();
-            for c in channels {
-                let factor = f64::from(gamma[c]) / deviation;
-                scale.push(factor as f32);
-                shift.push((f64::from(beta[c]) - mean * factor) as f32);
-            }
-        }
-        Affine { scale, shift }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn moments_of_parts_are_moments_of_the_whole() {
-        // Mean 1000, deviation below 1: sums of squares in f32 would lose all of it.
-        let pixels: Vec<[f32; 2]> = (0..97).map(|i| [1000.0 + (i as f32 * 0.7).sin(), (i as f32).cos()]).collect();
-        let mut parts = Moments::new(2);
-        for part in pixels.chunks(13) {
-            let sum = |c: usize, f: fn(f64) -> f64| part.iter().map(|p| f(f64::from(p[c]))).sum::<f64>();
-            parts.merge_sums(part.len(), &[sum(0, |x| x), sum(1, |x| x)], &[sum(0, |x| x * x), sum(1, |x| x * x)]);
-        }
-        for c in 0..2 {
-            let mean = pixels.iter().map(|p| f64::from(p[c])).sum::<f64>() / 97.0;
-            let squares = pixels.iter().map(|p| (f64::from(p[c]) - mean).powi(2)).sum::<f64>();
-            assert!((parts.mean[c] - mean).abs() < 1e-12 * mean.abs().max(1.0));
-            assert!((parts.squares[c] - squares).abs() < 1e-7 * squares);
-        }
-    }
-
-    #[test]
-    fn a_group_has_mean_zero_and_deviation_one() {
-        let mut moments = Moments::new(2);
-        moments.merge(4, [(1.0, 8.0), (3.0, 8.0)].into_iter());
-        let affine = moments.affine(1, &[1.0, 2.0], &[0.0, 5.0]);
-        // mean 2; var = (8 + 8 + 4 * 1 + 4 * 1) / 8 = 3
-        let inverse = 1.0 / (3.0f64 + EPSILON).sqrt();
-        assert!((f64::from(affine.scale[0]) - inverse).abs() < 1e-7);
-        assert!((f64::from(affine.shift[0]) + 2.0 * inverse).abs() < 1e-7);
-        assert!((f64::from(affine.shift[1]) - (5.0 - 4.0 * inverse)).abs() < 1e-6);
-    }
-
-    struct Fake(usize);
-    impl Band for Fake {
-        fn height(&self) -> usize {
-            self.0
-        }
-    }
 
     /// Walks a map of `rows` rows through windows of bands of `band` rows: the windows' first rows, and the output's rows.
     fn walk(reach: Reach, rows: usize, band: usize) -> (Vec<usize>, usize) {
@@ -383,16 +234,5 @@ mod tests {
                 assert!(firsts.iter().all(|first| first.is_multiple_of(2)));
             }
         }
-    }
-
-    #[test]
-    fn a_queue_gives_rows_across_bands_and_frees_them() {
-        let mut queue = Fifo::new([Fake(3), Fake(2)].into());
-        queue.push(Fake(4));
-        let shape = |q: &Fifo<Fake>, n| q.first(n).iter().map(|(b, s, t)| (b.0, *s, *t)).collect::<Vec<_>>();
-        assert_eq!(shape(&queue, 4), [(3, 0, 3), (2, 0, 1)]);
-        queue.advance(4);
-        assert_eq!(queue.parts.len(), 2);
-        assert_eq!(shape(&queue, 5), [(2, 1, 1), (4, 0, 4)]);
     }
 }

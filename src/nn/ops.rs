@@ -1,0 +1,200 @@
+//! What is done with arrays: each operation is one kernel of candle's, or in a dry pass one that is counted.
+
+use candle_core::{DType, Tensor};
+use candle_nn::{ops, rotary_emb};
+
+use super::{Array, array::Launch, mismatch};
+use crate::error::Result;
+
+impl Array {
+    /// The same numbers in order: itself where they are.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn contiguous(&self) -> Result<Self> {
+        if self.is_contiguous() {
+            return Ok(self.clone());
+        }
+        self.map(Tensor::contiguous)
+    }
+
+    /// The same numbers in another type: itself where they have it.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        if self.dtype() == dtype {
+            return Ok(self.clone());
+        }
+        self.launch(Launch::Elements, self.dims(), dtype, |x| x.to_dtype(dtype))
+    }
+
+    /// The sum with an array of the same shape, or of one that stretches to it.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn add(&self, other: &Self) -> Result<Self> {
+        self.with(other, Tensor::broadcast_add)
+    }
+
+    /// The product, number by number, with an array of the same shape, or of one that stretches to it.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn mul(&self, other: &Self) -> Result<Self> {
+        self.with(other, Tensor::broadcast_mul)
+    }
+
+    fn with(&self, other: &Self, real: impl FnOnce(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
+        other.layout().broadcast_as(self.dims())?;
+        if self.dtype() != other.dtype() {
+            return Err(mismatch(format!("{:?} numbers meet {:?} numbers", self.dtype(), other.dtype())));
+        }
+        self.map(|x| real(x, other.real_tensor()?))
+    }
+
+    /// As [`Array::real`], within candle's closures.
+    fn real_tensor(&self) -> candle_core::Result<&Tensor> {
+        match self {
+            Self::Real(tensor) => Ok(tensor),
+            Self::Dry(_) => Err(candle_core::Error::msg("a dry array among real ones")),
+        }
+    }
+
+    /// `factor·x + addend`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn affine(&self, factor: f64, addend: f64) -> Result<Self> {
+        self.map(|x| x.affine(factor, addend))
+    }
+
+    /// `x·sigmoid(x)`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn silu(&self) -> Result<Self> {
+        self.map(Tensor::silu)
+    }
+
+    /// gelu in its tanh form.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn gelu(&self) -> Result<Self> {
+        self.map(Tensor::gelu)
+    }
+
+    /// The exact gelu, `x·Φ(x)`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn gelu_erf(&self) -> Result<Self> {
+        self.map(Tensor::gelu_erf)
+    }
+
+    /// `1 / (1 + exp(-x))`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn sigmoid(&self) -> Result<Self> {
+        self.map(ops::sigmoid)
+    }
+
+    /// The softmax along the last dimension; x lies in order.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn softmax(&self) -> Result<Self> {
+        self.map(ops::softmax_last_dim)
+    }
+
+    /// The layer norm along the last dimension, times `weight` \[C\] plus `bias` \[C\]; sums in f32.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn layer_norm(&self, weight: &Self, bias: &Self, eps: f32) -> Result<Self> {
+        self.check_channels(weight)?;
+        self.check_channels(bias)?;
+        self.map(|x| ops::layer_norm(x, weight.real_tensor()?, bias.real_tensor()?, eps))
+    }
+
+    /// The root mean square norm along the last dimension (Zhang and Sennrich 2019, arXiv 1910.07467), times `weight` \[C\].
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn rms_norm(&self, weight: &Self, eps: f32) -> Result<Self> {
+        self.check_channels(weight)?;
+        self.map(|x| ops::rms_norm(x, weight.real_tensor()?, eps))
+    }
+
+    fn check_channels(&self, vector: &Self) -> Result<()> {
+        if vector.dims() == &self.dims()[self.dims().len().saturating_sub(1)..] && self.is_contiguous() {
+            return Ok(());
+        }
+        Err(mismatch(format!("a norm of {:?} with a vector {:?}", self.layout(), vector.dims())))
+    }
+
+    /// Pairs of channels of x [1, H, N, D] turned by angles whose cos and sin are [N, D/2].
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn turn_pairs(&self, cos: &Self, sin: &Self) -> Result<Self> {
+        self.map(|x| rotary_emb::rope_i(x, cos.real_tensor()?, sin.real_tensor()?))
+    }
+
+    /// The matrix product x [.., m, k] · other [.., k, n].
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn matmul(&self, other: &Self) -> Result<Self> {
+        let (left, right) = (self.dims(), other.dims());
+        let (batch, [m, k]) = split_matrix(left)?;
+        let (other_batch, [other_k, n]) = split_matrix(right)?;
+        if (batch, k) != (other_batch, other_k) {
+            return Err(mismatch(format!("the product of {left:?} and {right:?}")));
+        }
+        let shape: Vec<usize> = batch.iter().copied().chain([m, n]).collect();
+        let flops = 2 * (shape.iter().product::<usize>() as u64) * k as u64;
+        self.note(|ledger| ledger.work(flops));
+        self.launch(Launch::Buffers, &shape, self.dtype(), |x| x.matmul(other.real_tensor()?))
+    }
+
+    /// Rows `indices` \[n\] of dimension `dim`.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn index_select(&self, indices: &Self, dim: usize) -> Result<Self> {
+        let mut shape = self.dims().to_vec();
+        if let Some(count) = shape.get_mut(dim) {
+            *count = indices.elem_count();
+        }
+        self.launch(Launch::Elements, &shape, self.dtype(), |x| x.index_select(indices.real_tensor()?, dim))
+    }
+
+    /// Writes `rows` over this array's own, from place `start` of dimension `dim` on: whoever shares its numbers sees it.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn slice_set(&self, rows: &Self, dim: usize, start: usize) -> Result<()> {
+        self.check_slice(rows, dim, start)?;
+        self.write(|own| Ok(own.slice_set(rows.real()?, dim, start)?))
+    }
+
+    fn check_slice(&self, rows: &Self, dim: usize, start: usize) -> Result<()> {
+        let mut sides = self.dims().iter().zip(rows.dims()).enumerate();
+        let fits = sides.all(|(side, (own, of))| if side == dim { start + of <= *own } else { own == of });
+        if fits && self.dims().len() == rows.dims().len() && self.is_contiguous() && rows.is_contiguous() {
+            return Ok(());
+        }
+        Err(mismatch(format!("{:?} does not fit into {:?} at {start}", rows.layout(), self.layout())))
+    }
+}
+
+/// The shape of matrices as (batch, [rows, columns]).
+fn split_matrix(shape: &[usize]) -> Result<(&[usize], [usize; 2])> {
+    match shape {
+        [batch @ .., rows, columns] => Ok((batch, [*rows, *columns])),
+        _ => Err(mismatch(format!("{shape:?} is no matrix"))),
+    }
+}
