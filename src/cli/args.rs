@@ -59,7 +59,6 @@ pub struct Cli {
 
 /// Everything but making a picture.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Command {
     /// Show t, kappa and each axis's frequencies, step by step, without a model
     Inspect(InspectArgs),
