@@ -96,6 +96,7 @@ fn double_block(criterion: &mut Criterion) {
         cos: rope.cos.into(),
         sin: rope.sin.into(),
         text_tokens: TEXT_TOKENS,
+        text_bias: None,
         options: ForwardOptions::default(),
     };
     let mut group = criterion.benchmark_group("double block");

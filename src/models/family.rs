@@ -16,6 +16,7 @@ use crate::{
         progress::Observer,
     },
     error::{Error, Result},
+    methods::TextBias,
     nn::{PositionAxis, PositionIds, RopeTables, WeightsMode},
     recipe::ModelFacts,
     weights::TensorSource,
@@ -266,6 +267,8 @@ pub struct VelocityAt<'a> {
     pub text: &'a Conditioning,
     /// How the tokens of [`Model::positions`] are turned at this moment.
     pub rope: &'a RopeTables,
+    /// What is added to the logits of the text's keys, where the method asks for it.
+    pub text_bias: Option<TextBias>,
 }
 
 /// A loaded transformer.

@@ -108,6 +108,13 @@ impl PositionIds {
         self.axes.iter().map(|axis| axis.dim / 2).sum()
     }
 
+    /// The two sides of the picture as axes of a scaler; `None` where positions have not both of them.
+    pub fn picture_axes(&self, base_patches: usize) -> Option<[RotaryAxis; 2]> {
+        let of = |side| self.axes.iter().find(|axis| axis.side == Some(side));
+        let (height, width) = (of(Side::Height)?, of(Side::Width)?);
+        Some(RotaryAxis::of_picture([height.dim, width.dim], height.theta, base_patches, self.patches()))
+    }
+
     /// The sides of the picture a scaler looks at: the first grid's.
     fn patches(&self) -> [usize; 2] {
         let grids = self.runs.iter().filter_map(|run| match run {

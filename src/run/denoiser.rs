@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::{
     base::geometry::TokenGrid,
     error::Result,
-    methods::{Looks, Moment, PositionScaler, Spectrum},
+    methods::{Looks, Moment, PositionScaler, Spectrum, TextBias},
     models::{Conditioning, Model, Velocity, VelocityAt},
     nn::{PositionIds, RopeTables},
     recipe::Recipe,
@@ -57,6 +57,12 @@ impl<'a> ModelDenoiser<'a> {
         sampling::spectrum(latents, self.grid, self.reading.insert(reading)).map(Some)
     }
 
+    /// How strongly the method has text attended to at this moment.
+    fn text_bias(&self, at: &Moment) -> Option<TextBias> {
+        let axes = self.positions.picture_axes(self.base_patches)?;
+        self.scaler.key_bias(&axes, at)
+    }
+
     fn tables(&mut self, at: &Moment, latents: &Tensor) -> Result<RopeTables> {
         if let Some(tables) = &self.tables {
             return Ok(tables.clone());
@@ -75,7 +81,8 @@ impl Denoiser for ModelDenoiser<'_> {
         let spectrum = self.spectrum(latents)?;
         let moment = Moment { spectrum: spectrum.as_ref(), ..step.moment() };
         let rope = self.tables(&moment, latents)?;
-        let at = VelocityAt { t: step.t, guidance: self.guidance, text: self.text, rope: &rope };
+        let text_bias = self.text_bias(&moment);
+        let at = VelocityAt { t: step.t, guidance: self.guidance, text: self.text, rope: &rope, text_bias };
         self.transformer.velocity(latents, &at)
     }
 }

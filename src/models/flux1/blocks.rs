@@ -12,7 +12,7 @@ use candle_core::DType;
 use super::{FluxConfig, ForwardOptions, layers::Modulation};
 use crate::{
     error::Result,
-    nn::{self, Array, Attention, AttentionTiles, Compute, Linear, Parameters, Rotation},
+    nn::{self, Array, Attention, AttentionTiles, Bias, Compute, KeyBias, Linear, Parameters, Rotation},
 };
 
 /// Channels of the feed-forward layers, as a multiple of the streams'. Source: diffusers, mlp_ratio.
@@ -32,6 +32,8 @@ pub struct Pass {
     pub values: Array,
     /// N_txt: tokens of text, which come first.
     pub text_tokens: usize,
+    /// What is added to the logits of the text's keys, where anything is.
+    pub text_bias: Option<KeyBias>,
     /// Sizes of the pieces.
     pub options: ForwardOptions,
 }
@@ -97,7 +99,8 @@ impl Projections {
 /// Attention of q [H, C', D] over all tokens: [C', C].
 fn attend(q: &Array, pass: &Pass) -> Result<Array> {
     let tiles = AttentionTiles { query_rows: pass.options.query_rows, heads: pass.options.heads };
-    nn::attention(q, &pass.keys, &pass.values, &Attention::plain(tiles))
+    let bias = pass.text_bias.as_ref().map_or(Bias::None, Bias::Keys);
+    nn::attention(q, &pass.keys, &pass.values, &Attention { bias, ..Attention::plain(tiles) })
 }
 
 /// One stream's half of a double block.

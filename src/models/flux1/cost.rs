@@ -53,7 +53,7 @@ impl Forward<'_> {
         let pooled = zeros(&[1, config.pooled_projection_dim])?;
         let input_bytes = ledger.now_bytes() - loaded;
         let angles = [self.text_tokens + self.image_tokens, config.attention_head_dim / 2];
-        let inputs = Inputs { img, prompt_embeds, pooled, cos: zeros(&angles)?, sin: zeros(&angles)? };
+        let inputs = Inputs { img, prompt_embeds, pooled, cos: zeros(&angles)?, sin: zeros(&angles)?, text_bias: None };
         model.velocity(&inputs, 1.0, Some(1.0))?;
         drop(inputs);
         // What was loaded, and the places of a ring, which the first pass fills and which stay.

@@ -8,11 +8,14 @@ use serde_json::Value;
 use super::{
     Compute, FluxConfig, Forward, LATENT_RGB, LATENTS, Transformer, WeightsMode, autoencoder, bfl, held_dtype, infer,
     text::{self, PromptEmbeddings},
-    text_cost, transformer_tensors,
+    text_cost,
+    transformer::Inputs,
+    transformer_tensors,
 };
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
     error::{Error, Result},
+    methods::TextBias,
     models::{
         Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, ForwardCost, ForwardOptions, Found,
         Identity, Model, NetworkBytes, On, PartKind, PartSpec, Place, SchedulerConfig, Seen, TextEncoders, Velocity,
@@ -452,6 +455,8 @@ impl Velocity for Transformer {
 
     fn velocity(&self, latents: &Tensor, at: &VelocityAt<'_>) -> Result<Tensor> {
         let PromptEmbeddings { prompt_embeds, pooled } = at.text.get()?;
-        self.forward(latents, prompt_embeds, pooled, at.t, at.guidance, at.rope)
+        let text_bias = at.text_bias.map(|TextBias(bias)| bias as f32);
+        let inputs = Inputs { text_bias, ..Inputs::new(latents, [prompt_embeds, pooled], at.rope) };
+        Ok(self.velocity(&inputs, at.t, at.guidance)?.real()?.clone())
     }
 }

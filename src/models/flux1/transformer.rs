@@ -11,7 +11,7 @@ use super::{
 use crate::{
     base::device::DeviceKind,
     error::Result,
-    nn::{self, Array, Blocks, Compute, Linear, Parameters, WeightsMode},
+    nn::{self, Array, Blocks, Compute, KeyBias, Linear, Parameters, WeightsMode},
     weights::Weights,
 };
 
@@ -94,14 +94,7 @@ impl Transformer {
         guidance: Option<f64>,
         rope: &RopeTables,
     ) -> Result<Tensor> {
-        let real = |tensor: &Tensor| Array::from(tensor.clone());
-        let inputs = Inputs {
-            img: real(img),
-            prompt_embeds: real(prompt_embeds),
-            pooled: real(pooled),
-            cos: real(&rope.cos),
-            sin: real(&rope.sin),
-        };
+        let inputs = Inputs::new(img, [prompt_embeds, pooled], rope);
         Ok(self.velocity(&inputs, t, guidance)?.real()?.clone())
     }
 
@@ -158,7 +151,8 @@ impl Transformer {
         let keys = vec.place().zeros(&shape, self.dtype)?; // [H, N, D]
         let values = vec.place().zeros(&shape, self.dtype)?; // [H, N, D]
         let (cos, sin) = (inputs.cos.clone(), inputs.sin.clone());
-        Ok(Pass { vec, cos, sin, keys, values, text_tokens, options: self.options })
+        let text_bias = inputs.text_bias.map(|bias| KeyBias { runs: vec![(text_tokens, bias)] });
+        Ok(Pass { vec, cos, sin, keys, values, text_tokens, text_bias, options: self.options })
     }
 
     /// Text and image tokens as one stream, text first: [T + N, C].
@@ -199,4 +193,21 @@ pub(super) struct Inputs {
     pub cos: Array,
     /// Sines of every token's angles [T + N, D/2], f32.
     pub sin: Array,
+    /// What is added to the logits of the text's keys.
+    pub text_bias: Option<f32>,
+}
+
+impl Inputs {
+    /// Of tensors: packed latents, the prompt as T5 and as CLIP see it, and the tables of all tokens.
+    pub fn new(img: &Tensor, [prompt_embeds, pooled]: [&Tensor; 2], rope: &RopeTables) -> Self {
+        let real = |tensor: &Tensor| Array::from(tensor.clone());
+        Self {
+            img: real(img),
+            prompt_embeds: real(prompt_embeds),
+            pooled: real(pooled),
+            cos: real(&rope.cos),
+            sin: real(&rope.sin),
+            text_bias: None,
+        }
+    }
 }
