@@ -1,14 +1,28 @@
 //! A method that the program does not know, in one file: all that reads methods takes it as it takes its own.
 
-use candle_core::Device;
+mod support;
+
+use std::sync::Mutex;
+
+use candle_core::{DType, Device};
 use dype::{
-    base::geometry::{ImageSize, TokenGrid},
+    base::{
+        geometry::{ImageSize, TokenGrid},
+        progress::Silent,
+    },
     lab::{InspectSettings, inspect, save_plot},
     methods::{
-        AxisFrequencies, Looks, Method, MethodSpec, Moment, PositionScaler, RotaryAxis, Spectrum, TextBias, label,
+        AxisFrequencies, Looks, Method, MethodSpec, Moment, PositionScaler, RotaryAxis, Side, Spectrum, TextBias, label,
     },
-    models::flux1::{FluxConfig, LATENTS},
+    models::{
+        Model, ModelRequest,
+        flux1::{FluxConfig, LATENTS},
+    },
     nn::RopeTables,
+    plan::{Machine, Plan, Task},
+    recipe::{Recipe, Wanted},
+    run::pipeline::Pipeline,
+    sampling::Progress,
 };
 
 /// Both axes slowed by the longer side's scale to the power t, and text kept as strong as the picture is large.
@@ -116,4 +130,62 @@ fn names_of_pictures_and_equality_follow_its_spec() {
     let at = Moment { spectrum: Some(&spectrum), ..Moment::at(0.0) };
     let [axis, _] = RotaryAxis::of_picture([4; 2], 100.0, 1, [2; 2]);
     assert_eq!(Slowed::METHOD.scaler(None).frequencies(&axis, &at).inv_freq, axis.native());
+}
+
+/// Native everywhere, and keeps count of what it is shown.
+struct Watching;
+
+/// Step, t, and bins of the spectrum along both sides and over rings, of each question.
+static SHOWN: Mutex<Vec<(usize, f64, [usize; 3])>> = Mutex::new(Vec::new());
+
+impl Watching {
+    const SPEC: MethodSpec =
+        MethodSpec { name: "watching", help: "native", dype: None, knobs: &[], scaler: |_| Box::new(Self) };
+}
+
+impl PositionScaler for Watching {
+    fn spec(&self) -> &'static MethodSpec {
+        &Self::SPEC
+    }
+
+    fn looks(&self) -> Looks {
+        Looks::Spectrum
+    }
+
+    fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies {
+        let spectrum = at.spectrum.expect("it looks at the spectrum");
+        let bins = [spectrum.along(Side::Height), spectrum.along(Side::Width), &spectrum.rings];
+        assert!(bins.iter().flat_map(|bins| bins.iter()).all(|power| *power > 0.0), "{spectrum:?}");
+        if axis.side == Side::Height {
+            SHOWN.lock().expect("nobody panicked").push((at.step, at.t, bins.map(<[f64]>::len)));
+        }
+        AxisFrequencies { inv_freq: axis.native(), amplitude: vec![1.0; axis.pairs()] }
+    }
+}
+
+#[test]
+fn a_method_that_looks_at_the_spectrum_is_shown_that_of_every_step() {
+    let model = support::flux1(&ModelRequest::new(support::fixture("tiny-flux"))).expect("tiny-flux");
+    let pipeline = Pipeline::open(&model, Device::Cpu, DType::F32, &Silent).expect("opens");
+    let wanted = Wanted { height: Some(128), width: Some(64), steps: Some(3), ..Wanted::default() };
+    let mut recipe = Recipe::new(&wanted, &model.facts().recipe).expect("in range");
+    let run = |recipe: &Recipe| {
+        let task = Task { size: recipe.size(), steps: recipe.steps, text_tokens: 16, prompts: 1 };
+        let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
+        let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
+        let text = pipeline.encode(&["a lake"], 16).expect("encodes").remove(0);
+        let transformer = pipeline.load_transformer(&choices).expect("loads");
+        let start = Progress::start(pipeline.noise(recipe).expect("noise"));
+        pipeline.denoise(&*transformer, recipe, &text, start, &mut |_| Ok(())).expect("denoises")
+    };
+    recipe.method = Method::new(&Watching::SPEC);
+    let watched = run(&recipe);
+    let shown = SHOWN.lock().expect("nobody panicked").clone();
+    assert_eq!(
+        shown.iter().map(|(step, _, bins)| (*step, *bins)).collect::<Vec<_>>(),
+        [0, 1, 2].map(|step| (step, [4, 2, 4]))
+    );
+    assert!(shown.windows(2).all(|pair| pair[1].1 < pair[0].1), "t falls: {shown:?}");
+    recipe.method = Method::BASE;
+    assert_eq!(support::values(&watched), support::values(&run(&recipe)), "native is native");
 }
