@@ -163,29 +163,65 @@ impl PositionScaler for Watching {
     }
 }
 
-#[test]
-fn a_method_that_looks_at_the_spectrum_is_shown_that_of_every_step() {
+/// The latents of three steps of a small picture by a method.
+fn latents_of(method: Method) -> Vec<f32> {
     let model = support::flux1(&ModelRequest::new(support::fixture("tiny-flux"))).expect("tiny-flux");
     let pipeline = Pipeline::open(&model, Device::Cpu, DType::F32, &Silent).expect("opens");
     let wanted = Wanted { height: Some(128), width: Some(64), steps: Some(3), ..Wanted::default() };
     let mut recipe = Recipe::new(&wanted, &model.facts().recipe).expect("in range");
-    let run = |recipe: &Recipe| {
-        let task = Task { size: recipe.size(), steps: recipe.steps, text_tokens: 16, prompts: 1 };
-        let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
-        let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
-        let text = pipeline.encode(&["a lake"], 16).expect("encodes").remove(0);
-        let transformer = pipeline.load_transformer(&choices).expect("loads");
-        let start = Progress::start(pipeline.noise(recipe).expect("noise"));
-        pipeline.denoise(&*transformer, recipe, &text, start, &mut |_| Ok(())).expect("denoises")
-    };
-    recipe.method = Method::new(&Watching::SPEC);
-    let watched = run(&recipe);
+    recipe.method = method;
+    let task = Task { size: recipe.size(), steps: recipe.steps, text_tokens: 16, prompts: 1 };
+    let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
+    let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
+    let text = pipeline.encode(&["a lake"], 16).expect("encodes").remove(0);
+    let transformer = pipeline.load_transformer(&choices).expect("loads");
+    let start = Progress::start(pipeline.noise(&recipe).expect("noise"));
+    support::values(&pipeline.denoise(&*transformer, &recipe, &text, start, &mut |_| Ok(())).expect("denoises"))
+}
+
+#[test]
+fn a_method_that_looks_at_the_spectrum_is_shown_that_of_every_step() {
+    let watched = latents_of(Method::new(&Watching::SPEC));
     let shown = SHOWN.lock().expect("nobody panicked").clone();
     assert_eq!(
         shown.iter().map(|(step, _, bins)| (*step, *bins)).collect::<Vec<_>>(),
         [0, 1, 2].map(|step| (step, [4, 2, 4]))
     );
     assert!(shown.windows(2).all(|pair| pair[1].1 < pair[0].1), "t falls: {shown:?}");
-    recipe.method = Method::BASE;
-    assert_eq!(support::values(&watched), support::values(&run(&recipe)), "native is native");
+    assert_eq!(watched, latents_of(Method::BASE), "native is native");
+}
+
+/// Native everywhere; text is attended to by this much more.
+struct Loud(f64);
+
+impl Loud {
+    const SILENT: MethodSpec =
+        MethodSpec { name: "silent", help: "native", dype: None, knobs: &[], scaler: |_| Box::new(Self(0.0)) };
+    const LOUD: MethodSpec =
+        MethodSpec { name: "loud", help: "text louder", dype: None, knobs: &[], scaler: |_| Box::new(Self(3.0)) };
+}
+
+impl PositionScaler for Loud {
+    fn spec(&self) -> &'static MethodSpec {
+        if self.0 == 0.0 { &Self::SILENT } else { &Self::LOUD }
+    }
+
+    fn looks(&self) -> Looks {
+        Looks::Nothing
+    }
+
+    fn frequencies(&self, axis: &RotaryAxis, _: &Moment) -> AxisFrequencies {
+        AxisFrequencies { inv_freq: axis.native(), amplitude: vec![1.0; axis.pairs()] }
+    }
+
+    fn key_bias(&self, _: &[RotaryAxis; 2], _: &Moment) -> Option<TextBias> {
+        Some(TextBias(self.0))
+    }
+}
+
+#[test]
+fn a_methods_key_bias_reaches_the_attention() {
+    let plain = latents_of(Method::BASE);
+    assert!(support::relative_error(&latents_of(Method::new(&Loud::SILENT)), &plain) < 1e-6);
+    assert!(support::relative_error(&latents_of(Method::new(&Loud::LOUD)), &plain) > 1e-4);
 }
