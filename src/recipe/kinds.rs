@@ -38,11 +38,11 @@ pub trait Kind<W>: Sync {
     fn parse(&self, text: &str) -> Result<W, String>;
 
     /// The value in a file of prompts; `None` for another type, or out of range.
-    fn from_json(&self, value: &Value) -> Option<W>;
+    fn read_json(&self, value: &Value) -> Option<W>;
 
     /// The value as a picture says it, where that differs from a file of prompts.
-    fn from_saved(&self, value: &Value) -> Option<W> {
-        self.from_json(value)
+    fn read_saved(&self, value: &Value) -> Option<W> {
+        self.read_json(value)
     }
 
     /// The value as a picture says it.
@@ -72,7 +72,7 @@ impl Kind<String> for Prose {
         Ok(text.to_owned())
     }
 
-    fn from_json(&self, value: &Value) -> Option<String> {
+    fn read_json(&self, value: &Value) -> Option<String> {
         value.as_str().map(str::to_owned)
     }
 
@@ -119,7 +119,7 @@ where
         number.filter(|number| self.admits(number)).ok_or_else(|| (self.says)(self.least, self.most))
     }
 
-    fn from_json(&self, value: &Value) -> Option<W> {
+    fn read_json(&self, value: &Value) -> Option<W> {
         value.as_u64().and_then(|number| W::try_from(number).ok()).filter(|number| self.admits(number))
     }
 
@@ -167,7 +167,7 @@ impl Kind<f64> for Number {
         })
     }
 
-    fn from_json(&self, value: &Value) -> Option<f64> {
+    fn read_json(&self, value: &Value) -> Option<f64> {
         value.as_f64().filter(|number| self.admits(number))
     }
 
@@ -209,7 +209,7 @@ impl<W: FromStr + Display> Kind<W> for OneOf {
         text.parse().map_err(|_| format!("{} is wanted", Kind::<W>::wanted(self)))
     }
 
-    fn from_json(&self, value: &Value) -> Option<W> {
+    fn read_json(&self, value: &Value) -> Option<W> {
         value.as_str()?.parse().ok()
     }
 
@@ -238,7 +238,7 @@ impl Kind<bool> for Switch {
         text.parse().map_err(|_| "true or false is wanted".into())
     }
 
-    fn from_json(&self, value: &Value) -> Option<bool> {
+    fn read_json(&self, value: &Value) -> Option<bool> {
         value.as_bool()
     }
 
@@ -272,7 +272,7 @@ impl Kind<Rng> for Noise {
         })
     }
 
-    fn from_json(&self, value: &Value) -> Option<Rng> {
+    fn read_json(&self, value: &Value) -> Option<Rng> {
         value.as_str()?.parse().ok()
     }
 
@@ -305,7 +305,7 @@ impl Kind<Mu> for Shift {
         text.parse().map_err(|_| "mu is a number (FLUX.1's max_shift is 1.15), or \"stock\"".into())
     }
 
-    fn from_json(&self, value: &Value) -> Option<Mu> {
+    fn read_json(&self, value: &Value) -> Option<Mu> {
         match value {
             Value::Number(number) => number.as_f64().map(Mu::Value).filter(|mu| self.admits(mu)),
             // Only its words: a number in quotes is a slip elsewhere too.
@@ -315,7 +315,7 @@ impl Kind<Mu> for Shift {
     }
 
     /// A picture says numbers in quotes too.
-    fn from_saved(&self, value: &Value) -> Option<Mu> {
+    fn read_saved(&self, value: &Value) -> Option<Mu> {
         value.as_str()?.parse().ok()
     }
 

@@ -286,7 +286,7 @@ impl<W: Clone + PartialEq, R: Held<W>> Field for Declared<W, R> {
         let kind = self.setting.kind;
         let is_off = self.face().off.is_some_and(|off| off.name == key);
         let opposite = value.as_bool().filter(|_| is_off).map(|on| Value::from(!on));
-        let read = kind.from_json(opposite.as_ref().unwrap_or(value)).ok_or_else(|| {
+        let read = kind.read_json(opposite.as_ref().unwrap_or(value)).ok_or_else(|| {
             let problem = Problem::wrong(key, value, &kind.wanted());
             Problem { hint: kind.hint(value).unwrap_or(problem.hint), ..problem }
         })?;
@@ -303,7 +303,7 @@ impl<W: Clone + PartialEq, R: Held<W>> Field for Declared<W, R> {
             }
             None => None,
             Some(Value::Null) if !R::IS_ALWAYS_THERE => None,
-            Some(value) => Some(kind.from_saved(value).ok_or_else(|| Problem::wrong(self.key, value, &kind.wanted()))?),
+            Some(value) => Some(kind.read_saved(value).ok_or_else(|| Problem::wrong(self.key, value, &kind.wanted()))?),
         };
         *(self.wanted_mut)(wanted) = read;
         Ok(())
