@@ -14,7 +14,7 @@ use crate::{
     methods::Spectrum,
 };
 
-/// The spectrum of latents [1, N, C], N tokens of the grid row by row, through `reading` [C]: each token becomes the sum of its
+/// The spectrum of latents [1, N, C], N tokens of the grid row by row, through `reading` \[C\]: each token becomes the sum of its
 /// channels so weighted, and the mean over the tokens is taken away.
 ///
 /// It depends on nothing else, so that a run that goes on from a checkpoint sees the same.

@@ -1,7 +1,7 @@
 //! Feature maps in bands of rows: what an autoencoder is made of, exact and in bounded memory.
 //!
-//! A band is a few whole rows of a map. [`Kernels`] says what a device does with them; [`Cpu`] and [`Tensors`] do it, [`Dry`]
-//! counts what it takes. Layers are streams of bands ([`Chain`]): bands go in at the top of the picture and come out
+//! A band is a few whole rows of a map. `Kernels` says what a device does with them; `Cpu` and `Tensors` do it, `Dry`
+//! counts what it takes. Layers are streams of bands (`Chain`): bands go in at the top of the picture and come out
 //! below, and nothing depends on where one band ends and the next begins.
 
 mod cpu;

@@ -30,10 +30,10 @@ pub struct VaeConfig {
     /// Whether a 1 x 1 convolution stands before the decoder.
     #[serde(default = "yes")]
     pub use_post_quant_conv: bool,
-    /// Kinds of the encoder's stages; only [`DOWN_BLOCK`] is known.
+    /// Kinds of the encoder's stages; only `DOWN_BLOCK` is known.
     #[serde(default)]
     pub down_block_types: Vec<String>,
-    /// Kinds of the decoder's stages; only [`UP_BLOCK`] is known.
+    /// Kinds of the decoder's stages; only `UP_BLOCK` is known.
     #[serde(default)]
     pub up_block_types: Vec<String>,
     /// The activation between convolutions; only SiLU is known.
