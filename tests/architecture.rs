@@ -1,10 +1,12 @@
 //! Holds the direction of imports: `base < {recipe, methods, weights, hub} < nn < models < {plan, sampling} < run < cli`, `lab`
 //! beside `cli`; and families do not know each other.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+#[path = "support/sources.rs"]
+mod sources;
+
+use std::{collections::BTreeSet, path::Path};
+
+use sources::{root, sources};
 
 /// Every module of the crate and the modules it may import, from the ground floor upwards. What stands here is the whole
 /// truth: a module that is missing fails the test too. When two places need one thing, it moves down a floor.
@@ -41,21 +43,6 @@ fn module_of(path: &Path) -> Option<String> {
     let relative = path.strip_prefix(root()).ok()?;
     let first = relative.components().next()?.as_os_str().to_str()?;
     Some(first.trim_end_matches(".rs").to_owned())
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).expect("src is readable") {
-        let path = entry.expect("entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
 }
 
 /// The first segments after each `crate::`, outside comments, in the whole file: its tests keep the rule too.

@@ -1,6 +1,11 @@
 //! What a setting needs: its declaration in `recipe/fields.rs` and the places that use it. Nothing between the two may name it.
 
-use std::path::{Path, PathBuf};
+#[path = "support/sources.rs"]
+mod sources;
+
+use std::path::PathBuf;
+
+use sources::{root, sources};
 
 /// Settings whose names are no words of other things.
 const SETTINGS: [&str; 6] =
@@ -16,21 +21,6 @@ const USES: [(&str, &[&str]); 5] = [
     ("cli/commands/replay.rs", &["dype_scale", "dype_exponent"]),             // another method has others
     ("cli/commands/inspect.rs", &["base_resolution"]),                        // its frequencies
 ];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).expect("src is readable") {
-        let path = entry.expect("entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
-            found.push(path);
-        }
-    }
-}
 
 /// The files whose code, but for comments and tests, holds this word.
 fn files_with(word: &str) -> Vec<String> {

@@ -47,15 +47,6 @@ impl Renamed {
         Self::new(Arc::clone(inner), table)
     }
 
-    /// The names below `prefix`, without it.
-    pub fn below(inner: Arc<dyn TensorSource>, prefix: &str) -> Self {
-        let names = inner.names();
-        let table = names
-            .into_iter()
-            .filter_map(|stored| Some((stored.strip_prefix(prefix)?.to_owned(), stored.clone(), Cut::Whole)));
-        Self::new(inner, table.collect::<Vec<_>>())
-    }
-
     /// The stored tensors that no name stands for.
     pub fn unused(&self) -> Vec<String> {
         let used: BTreeSet<&str> = self.table.values().map(|(stored, _)| stored.as_str()).collect();
