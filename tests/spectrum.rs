@@ -4,10 +4,7 @@ mod support;
 
 use candle_core::{DType, Device, Tensor};
 use dype::{
-    base::{
-        geometry::{ImageSize, TokenGrid},
-        progress::Silent,
-    },
+    base::geometry::{ImageSize, TokenGrid},
     methods::Spectrum,
     models::{Model, ModelRequest, On},
     plan::{Machine, Plan, Task},
@@ -97,7 +94,7 @@ fn a_model_says_how_its_tokens_are_read() {
     let size = ImageSize::new(64, 64).expect("a size");
     let choices =
         Plan::new(&model, &Task { size, steps: 1, text_tokens: 16, prompts: 1 }, &machine).expect("fits").choices;
-    let transformer = model.velocity(&on, choices.weights, choices.forward, &Silent).expect("loads");
+    let transformer = model.velocity(&on, choices.weights, choices.forward).expect("loads");
     let found = transformer.token_reading(&Device::Cpu).expect("a row");
     let weight = (1..=3).find_map(|part| {
         let file = fixture(&format!("tiny-flux/transformer/diffusion_pytorch_model-0000{part}-of-00003.safetensors"));

@@ -156,13 +156,7 @@ pub trait Model: Send + Sync {
     ///
     /// # Errors
     /// What reading weights may fail with.
-    fn velocity(
-        &self,
-        on: &On,
-        weights: WeightsMode,
-        pieces: ForwardOptions,
-        observer: &dyn Observer,
-    ) -> Result<Box<dyn Velocity>>;
+    fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>>;
 
     /// Its decoder.
     fn decoder(&self) -> &dyn Decode;

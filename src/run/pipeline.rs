@@ -69,7 +69,7 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// What reading weights may fail with.
     pub fn load_transformer(&self, choices: &Choices) -> Result<Box<dyn Velocity>> {
-        self.model.velocity(&self.on, choices.weights, choices.forward, self.observer)
+        self.model.velocity(&self.on, choices.weights, choices.forward)
     }
 
     /// The noise a recipe starts from: packed latents [1, N, C·P·P], f32.

@@ -368,13 +368,7 @@ impl Model for Flux1 {
         Ok(())
     }
 
-    fn velocity(
-        &self,
-        on: &On,
-        weights: WeightsMode,
-        pieces: ForwardOptions,
-        _observer: &dyn Observer,
-    ) -> Result<Box<dyn Velocity>> {
+    fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {
         let config = &self.transformer.config;
         let held = self.transformer_weights(on.dtype, &on.device);
         let held = held.with_dtype(held_dtype(&held, DeviceKind::of(&on.device), on.dtype));
