@@ -18,11 +18,11 @@ use crate::{
 pub use fit::what_fits;
 pub use speed::{Speed, SpeedBook};
 
-/// What the process itself takes before any weight is read: threads, configs, tokenizers. Measured with two threads: 52 MB.
-const PROCESS_BYTES: u64 = 52_000_000;
-/// The most that the allocator keeps for later of what a stage freed; what is larger goes back to the system at once.
-/// Measured as what a stage takes beyond its own need: 14 to 25 MB.
-const ALLOCATOR_KEEPS_BYTES: u64 = 20_000_000;
+/// What the process itself takes before any weight is read: threads, configs, tokenizers. Measured with two threads: 42 MB.
+const PROCESS_BYTES: u64 = 42_000_000;
+/// The most that the allocator keeps for later of what was freed; what is larger goes back to the system at once.
+/// Measured as what a run takes beyond the need of its stages: 12 MB at 64 px, up to 40 MB at 512 px, 20 MB at 1024 px.
+const ALLOCATOR_KEEPS_BYTES: u64 = 35_000_000;
 /// Share of free memory a run takes when it is not told how much.
 const FREE_SHARE: f64 = 0.9;
 
@@ -166,15 +166,15 @@ impl Plan {
     pub fn on(model: &dyn Model, task: &Task, machine: &Machine, kind: DeviceKind) -> Result<Self> {
         let budget = machine.budget.map_or(u64::MAX, |bytes| bytes.0);
         let grid = model.facts().latents.tokens(task.size);
-        let text = PROCESS_BYTES + model.text_bytes((kind, machine.dtype), task.prompts, task.text_tokens)?;
+        let text_need = model.text_bytes((kind, machine.dtype), task.prompts, task.text_tokens)?;
+        let text = PROCESS_BYTES + Kept::of(kind, 0).with(text_need);
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
         }
-        let kept = if kind.is_cpu() { kept_bytes(&[text]) } else { 0 };
-        let Denoising { mode, options, cost, peak } = denoise_choice(model, task, machine, (kind, kept), budget)?;
-        let decode_kept = if kind.is_cpu() { kept_bytes(&[text, peak - kept]) } else { 0 };
-        let (decode, decode_peak) =
-            decode_choice(model.decoder(), (kind, machine.dtype), task.size, decode_kept, budget)?;
+        let kept = Kept::of(kind, text_need);
+        let Denoising { mode, options, cost, need, peak } = denoise_choice(model, task, machine, (kind, kept), budget)?;
+        let kept = Kept::of(kind, text_need + need);
+        let (decode, decode_peak) = decode_choice(model.decoder(), (kind, machine.dtype), task.size, kept, budget)?;
         let (step_flops, decode_flops) = (cost.flops, decode.cost.flops);
         Ok(Self {
             task: task.clone(),
@@ -207,10 +207,31 @@ impl Plan {
     }
 }
 
-/// What the allocator still holds of stages that are over, by their peaks.
-fn kept_bytes(stages: &[u64]) -> u64 {
-    let freed = stages.iter().map(|peak| peak.saturating_sub(PROCESS_BYTES)).sum::<u64>();
-    freed.min(ALLOCATOR_KEEPS_BYTES)
+/// What the allocator of a stage holds beyond what the stage needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// What earlier stages freed; `None` where freed memory goes back at once.
+    freed: Option<u64>,
+}
+
+impl Kept {
+    /// On this kind of device, after stages that needed this much.
+    pub fn of(kind: DeviceKind, freed: u64) -> Self {
+        Self { freed: kind.is_cpu().then_some(freed) }
+    }
+
+    /// What a stage holds that needs this much: what was freed before it, and half as much again of its own, which comes
+    /// and goes in many sizes; never more than the allocator keeps.
+    fn with(self, need: u64) -> u64 {
+        let kept = self.freed.map_or(0, |freed| (freed + need / 2).min(ALLOCATOR_KEEPS_BYTES));
+        need.saturating_add(kept)
+    }
+
+    /// The most that a stage may need whose `with` has to stay below these bytes.
+    fn most(self, bytes: u64) -> u64 {
+        let Some(freed) = self.freed else { return bytes };
+        bytes.saturating_sub(ALLOCATOR_KEEPS_BYTES).max(bytes.saturating_sub(freed) / 3 * 2)
+    }
 }
 
 /// How the transformer denoises.
@@ -218,6 +239,8 @@ struct Denoising {
     mode: WeightsMode,
     options: ForwardOptions,
     cost: ForwardCost,
+    /// What the stage needs at the most.
+    need: u64,
     /// Everything that is held at the most.
     peak: u64,
 }
@@ -227,7 +250,7 @@ fn denoise_choice(
     model: &dyn Model,
     task: &Task,
     machine: &Machine,
-    (kind, kept): (DeviceKind, u64),
+    (kind, kept): (DeviceKind, Kept),
     budget: u64,
 ) -> Result<Denoising> {
     let (latents, on) = (&model.facts().latents, (kind, machine.dtype));
@@ -235,27 +258,33 @@ fn denoise_choice(
     let cost = |mode, pieces| model.step_cost(on, mode, tokens, pieces);
     // The next latents and their sum, and the prompts that wait for their pictures.
     let waiting = task.prompts.saturating_sub(1) as u64 * model.conditioning_bytes(task.text_tokens);
-    let beside = PROCESS_BYTES + kept + (4 * 2 * tokens[0] * latents.token_channels()) as u64 + waiting;
+    let beside = (4 * 2 * tokens[0] * latents.token_channels()) as u64 + waiting;
+    let needs = |cost: &ForwardCost| beside.saturating_add(cost.peak_bytes());
+    let peak = |need: u64| kept.with(need).saturating_add(PROCESS_BYTES);
     let fits = || -> Result<bool> {
         let cost = cost(WeightsMode::Resident, ForwardOptions::default())?;
-        Ok(beside.saturating_add(cost.peak_bytes()) <= budget)
+        Ok(peak(needs(&cost)) <= budget)
     };
     let mode = match machine.weights {
         Some(mode) => mode,
         None if fits()? => WeightsMode::Resident,
         None => WeightsMode::Stream,
     };
-    match model.step_within(on, mode, tokens, budget.saturating_sub(beside)) {
-        Ok((options, cost)) => Ok(Denoising { mode, options, cost, peak: beside + cost.peak_bytes() }),
+    let room = kept.most(budget.saturating_sub(PROCESS_BYTES)).saturating_sub(beside);
+    match model.step_within(on, mode, tokens, room) {
+        Ok((options, cost)) => {
+            let need = needs(&cost);
+            Ok(Denoising { mode, options, cost, need, peak: peak(need) })
+        }
         Err(error) => {
-            let least = beside + cost(mode, ForwardOptions::LEAST)?.peak_bytes();
+            let least = peak(needs(&cost(mode, ForwardOptions::LEAST)?));
             Err(if least > budget { too_small("a denoising step", least, budget) } else { error })
         }
     }
 }
 
 /// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the picture's own bytes
-/// and the `kept` ones that earlier stages left with the allocator.
+/// and what the allocator keeps.
 ///
 /// # Errors
 /// [`Error::Memory`] when none fits.
@@ -263,16 +292,16 @@ pub fn decode_choice(
     decoder: &dyn Decode,
     on: (DeviceKind, DType),
     size: ImageSize,
-    kept: u64,
+    kept: Kept,
     budget: u64,
 ) -> Result<(Way, u64)> {
     let geometry = decoder.geometry();
     let grid = geometry.tokens(size);
     let size = geometry.image(grid);
-    let picture = PROCESS_BYTES + kept + 3 * (size.height_px * size.width_px) as u64;
+    let picture = 3 * (size.height_px * size.width_px) as u64;
     let ways = decoder.ways(on, geometry.latents(grid))?;
-    let peak = |way: &Way| picture + way.cost.memory_bytes;
-    let best = ways.best(budget.saturating_sub(picture));
+    let peak = |way: &Way| PROCESS_BYTES + kept.with(picture + way.cost.memory_bytes);
+    let best = ways.best(kept.most(budget.saturating_sub(PROCESS_BYTES)).saturating_sub(picture));
     let least = || too_small("decoding", ways.least().map_or(picture, peak), budget);
     best.map(|way| (way.clone(), peak(way))).ok_or_else(least)
 }
