@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use candle_core::{DType, Device, Tensor};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use dype::{
+use dype::testing::{
     base::geometry::{ImageSize, TokenGrid},
     methods::{Method, Moment},
     models::flux1::{Compute, ForwardOptions, LATENTS, WeightsMode, block_stream, blocks::Pass},

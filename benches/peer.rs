@@ -22,7 +22,7 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Instant};
 
 use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
-use dype::{
+use dype::testing::{
     base::{
         device::DeviceKind,
         geometry::{ImageSize, TokenGrid},
@@ -187,7 +187,7 @@ fn transformer(arguments: &Arguments, held: DType, device: &Device) -> anyhow::R
 }
 
 /// DY-YaRN's tables of one step.
-fn rope(config: &FluxConfig, grid: TokenGrid, device: &Device) -> dype::Result<RopeTables> {
+fn rope(config: &FluxConfig, grid: TokenGrid, device: &Device) -> dype::testing::Result<RopeTables> {
     let scaler = Method::YARN.scaler(Some(DypeSettings::default()));
     RopeTables::new(
         &config.position_ids(grid, TEXT_TOKENS),
@@ -239,7 +239,7 @@ fn pixels(arguments: &Arguments) -> anyhow::Result<()> {
     let (device, size) = (arguments.device()?, arguments.size()?);
     let (decoder, options) = decoder(arguments, &device)?;
     let shape = LATENTS.latents_shape(LATENTS.tokens(size));
-    let noise = sampling::noise(dype::recipe::Rng::TorchCpu, 1, &shape);
+    let noise = sampling::noise(dype::testing::recipe::Rng::TorchCpu, 1, &shape);
     let latents = Tensor::from_vec(noise, &shape, &device)?;
     let mut pixels = Vec::new();
     decoder.decode(&latents, &options, &Silent, &mut |_, rows| {
@@ -258,7 +258,7 @@ fn attention(arguments: &Arguments) -> anyhow::Result<()> {
     const KEYS: usize = 2000;
     let (device, dtype) = (arguments.device()?, arguments.dtype());
     let random = |seed, rows: usize| -> anyhow::Result<Tensor> {
-        let noise = sampling::noise(dype::recipe::Rng::TorchCpu, seed, &[HEADS, rows, CHANNELS]);
+        let noise = sampling::noise(dype::testing::recipe::Rng::TorchCpu, seed, &[HEADS, rows, CHANNELS]);
         Ok(Tensor::from_vec(noise, (HEADS, rows, CHANNELS), &device)?.to_dtype(dtype)?) // [H, N, D]
     };
     let (q, k, v) = (random(1, QUERIES)?, random(2, KEYS)?, random(3, KEYS)?);
@@ -268,7 +268,7 @@ fn attention(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn noise(arguments: &Arguments) -> anyhow::Result<()> {
-    let rng: dype::recipe::Rng = arguments.value("--rng").unwrap_or("torch-cuda").parse()?;
+    let rng: dype::testing::recipe::Rng = arguments.value("--rng").unwrap_or("torch-cuda").parse()?;
     let (seed, count) = (arguments.number("--seed", 42)? as u64, arguments.number("--count", 1 << 20)?);
     let noise = sampling::noise(rng.on(&arguments.device()?)?, seed, &[count]);
     arguments.save(&[("noise", &Tensor::from_vec(noise, count, &Device::Cpu)?)])

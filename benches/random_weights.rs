@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
-use dype::{
+use dype::testing::{
     base::json::read_json,
     models::flux1::FluxConfig,
     weights::{TensorSource, Weights},
@@ -17,7 +17,7 @@ impl TensorSource for RandomWeights {
         self.0.get(name).cloned()
     }
 
-    fn load(&self, name: &str, dtype: DType, device: &Device) -> dype::Result<Tensor> {
+    fn load(&self, name: &str, dtype: DType, device: &Device) -> dype::testing::Result<Tensor> {
         let shape = self.0[name].as_slice();
         let scale = 1.0 / (*shape.last().unwrap_or(&1) as f32).sqrt();
         let mut state = name.bytes().fold(1u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));

@@ -33,20 +33,26 @@
 //!
 //! B batch, N tokens, T text tokens, H heads, D channels of a head, C channels, h x w latent rows and columns, H x W pixels.
 //! Height comes before width.
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "these pages are for who works on it: they are built with private items"
+)]
 
-pub mod base;
-pub mod cli;
-pub mod error;
-pub mod hub;
-pub mod lab;
-pub mod methods;
-pub mod models;
-pub mod nn;
-pub mod output;
-pub mod plan;
-pub mod recipe;
-pub mod run;
-pub mod sampling;
-pub mod weights;
+mod base;
+mod cli;
+mod error;
+mod hub;
+mod lab;
+mod methods;
+mod models;
+mod nn;
+mod output;
+mod plan;
+mod recipe;
+mod run;
+mod sampling;
+pub mod testing;
+mod weights;
 
-pub use error::{Error, Result};
+pub use cli::main;
+use error::Error;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs::File, io::BufReader, path::PathBuf};
 
-use dype::{
+use dype::testing::{
     Error,
     lab::{Measures, SheetOptions, Theme, Tile, sheet},
     methods::Method,

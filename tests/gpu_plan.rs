@@ -3,7 +3,7 @@
 mod support;
 
 use candle_core::{DType, Device};
-use dype::{
+use dype::testing::{
     Error,
     base::{device::DeviceKind, geometry::ImageSize, memory::Bytes},
     models::flux1::{Compute, FluxConfig, Forward, ForwardCost, ForwardOptions, WeightsMode},

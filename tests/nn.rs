@@ -1,7 +1,7 @@
 //! Every fast operation against the plain one, on the CPU.
 
 use candle_core::{D, DType, Device, Tensor};
-use dype::{
+use dype::testing::{
     base::{device::DeviceKind, geometry::TokenGrid},
     methods::{AxisFrequencies, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
     models::flux1::FluxConfig,
@@ -31,7 +31,7 @@ fn a(tensor: &Tensor) -> Array {
 }
 
 /// The numbers of what a part gives.
-fn real(found: dype::Result<Array>) -> Tensor {
+fn real(found: dype::testing::Result<Array>) -> Tensor {
     found.and_then(|found| found.real().cloned()).expect("numbers")
 }
 
@@ -229,7 +229,7 @@ struct Native;
 
 impl PositionScaler for Native {
     fn spec(&self) -> &'static MethodSpec {
-        &dype::methods::Base::SPEC
+        &dype::testing::methods::Base::SPEC
     }
 
     fn looks(&self) -> Looks {

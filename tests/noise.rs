@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use candle_core::{Device, Tensor};
-use dype::{
+use dype::testing::{
     recipe::{Card, Rng},
     sampling::noise,
 };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use dype::{
+use dype::testing::{
     Error,
     base::geometry::ImageSize,
     output::{

@@ -3,7 +3,7 @@
 mod support;
 
 use candle_core::{DType, Device};
-use dype::{
+use dype::testing::{
     base::geometry::ImageSize,
     models::flux1::{ForwardOptions, LATENTS},
     plan::{Machine, Plan, Task},

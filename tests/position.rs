@@ -1,6 +1,6 @@
 //! Frequency tables of every scaler against the reference: 496 cases of method, revision, t, size and rotary width.
 
-use dype::methods::{DypeSettings, Looks, Method, Moment, PositionScaler, RotaryAxis, Thresholds};
+use dype::testing::methods::{DypeSettings, Looks, Method, Moment, PositionScaler, RotaryAxis, Thresholds};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 

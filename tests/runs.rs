@@ -3,7 +3,7 @@
 mod support;
 
 use candle_core::{DType, Device, Tensor};
-use dype::{
+use dype::testing::{
     Error,
     base::json::read_json,
     base::progress::Silent,

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use dype::{
+use dype::testing::{
     Error,
     recipe::Mu,
     sampling::{SchedulerConfig, TimeShift, resolve_mu, sigmas},
@@ -26,7 +26,7 @@ fn tiny_flux() -> SchedulerConfig {
     SchedulerConfig::read(&fixture("tiny-flux/scheduler/scheduler_config.json")).expect("reads")
 }
 
-fn read(json: &str) -> dype::Result<SchedulerConfig> {
+fn read(json: &str) -> dype::testing::Result<SchedulerConfig> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("scheduler_config.json");
     fs::write(&path, json).expect("written");

@@ -3,7 +3,7 @@
 mod support;
 
 use candle_core::{DType, Device, Tensor};
-use dype::{
+use dype::testing::{
     base::geometry::{ImageSize, TokenGrid},
     methods::Spectrum,
     models::{Model, ModelRequest, On},

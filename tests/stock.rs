@@ -9,7 +9,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::flux::{WithForward, model::Config, model::Flux};
-use dype::{
+use dype::testing::{
     base::geometry::TokenGrid,
     base::json::read_json,
     methods::{Method, Moment},

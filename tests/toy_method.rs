@@ -5,7 +5,7 @@ mod support;
 use std::sync::Mutex;
 
 use candle_core::{DType, Device};
-use dype::{
+use dype::testing::{
     base::{
         geometry::{ImageSize, TokenGrid},
         progress::Silent,

@@ -5,7 +5,7 @@ mod support;
 use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
-use dype::{
+use dype::testing::{
     base::{device::DeviceKind, geometry::TokenGrid, json::read_json},
     methods::{AxisFrequencies, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis, Yarn},
     models::flux1::{
@@ -212,7 +212,7 @@ fn a_failing_visit_ends_the_stream() {
     let mut visits = 0;
     let result = blocks.expect("blocks").for_each(|_, _| {
         visits += 1;
-        Err(dype::Error::request("enough", ""))
+        Err(dype::testing::Error::request("enough", ""))
     });
     assert_eq!(result.expect_err("the visit's error").to_string(), "enough");
     assert_eq!(visits, 1);
@@ -256,9 +256,9 @@ fn a_dry_pass_launches_what_a_real_one_launches() {
         for (token_chunk, query_rows, heads) in [(100_000, 100_000, 100), (1000, 300, 2), (513, 100, 1)] {
             let options = ForwardOptions { token_chunk, query_rows, heads };
             model = model.with_options(options);
-            let before = dype::nn::launches();
+            let before = dype::testing::nn::launches();
             golden.velocity(&model);
-            let launched = dype::nn::launches() - before;
+            let launched = dype::testing::nn::launches() - before;
             let forward = Forward {
                 config: &config,
                 kind: DeviceKind::Cpu,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use dype::{
+use dype::testing::{
     base::{device::DeviceKind, geometry::TokenGrid, json::read_json},
     methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
     models::flux1::{Compute, FluxConfig, Forward, ForwardOptions, Transformer, WeightsMode, text_cost},

@@ -116,6 +116,7 @@ impl Cli {
 /// Which model.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
+#[allow(rustdoc::broken_intra_doc_links, reason = "help texts, printed as they stand")]
 pub struct ModelArgs {
     /// Hub id (owner/name[@revision]), folder in diffusers layout, single-file transformer, or demo: a small model of
     /// landscapes inside this program
@@ -129,6 +130,7 @@ pub struct ModelArgs {
 /// Where and how it is computed.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Machine")]
+#[allow(rustdoc::broken_intra_doc_links, reason = "help texts, printed as they stand")]
 pub struct MachineArgs {
     /// auto, cpu, cuda[:N] or metal
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]

@@ -9,9 +9,9 @@ mod repetition;
 mod sheet;
 mod slope;
 
-pub use inspect::{AxisInspection, InspectSettings, Inspection, StepInspection, inspect};
-pub use measures::{EXPLANATIONS, Measures, sharpness};
+pub use inspect::{InspectSettings, inspect};
+pub use measures::{EXPLANATIONS, Measures};
 pub use plot::save as save_plot;
 pub use repetition::self_similarity;
-pub use sheet::{Focus, SheetOptions, Theme, Tile, sheet};
+pub use sheet::{SheetOptions, Theme, Tile, sheet};
 pub use slope::spectrum_slope;

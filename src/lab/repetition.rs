@@ -55,7 +55,7 @@ struct Correlation {
     reach: i32,
     /// Largest shifts held.
     most: [i32; 2],
-    /// Shifts (dy, dx), dy from 0 to most[0], dx from -most[1] to most[1].
+    /// Shifts (dy, dx), dy from 0 to `most[0]`, dx from `-most[1]` to `most[1]`.
     values: Vec<f32>,
 }
 

@@ -9,7 +9,6 @@ mod family;
 mod find;
 pub mod flux1;
 mod latent_rgb;
-pub mod manifest;
 mod part;
 pub mod parts;
 mod repository;
@@ -35,7 +34,7 @@ pub use family::{
 pub use find::{Found, Place};
 pub use latent_rgb::RgbFactors;
 pub use part::{PartKind, PartSpec, never_inside};
-pub use parts::kl::{Banding, Way, Ways};
+pub use parts::kl::{Banding, Way};
 pub use repository::RepositoryFiles;
 pub use scheduler::{SchedulerConfig, TimeShift};
 

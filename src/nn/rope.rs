@@ -134,7 +134,7 @@ pub struct RopeTables {
     pub sin: Tensor,
 }
 
-/// (cos, sin) of one axis for each position from `first` on: [positions][D/2].
+/// (cos, sin) of one axis for each position from `first` on: `[positions][D/2]`.
 struct AxisTable {
     first: i64,
     turns: Vec<Vec<(f32, f32)>>,

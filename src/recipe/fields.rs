@@ -1,7 +1,7 @@
 //! The settings of a picture, each declared once. Flags, environment variables, keys of files of prompts, what a picture says of
 //! itself, `dype info`, replaying and the identity that `--resume` goes by all follow from here.
 //!
-//! A new setting is an entry of [`settings!`] and the place that uses it. Its name is its key and, with dashes, its flag. One
+//! A new setting is an entry of `settings!` and the place that uses it. Its name is its key and, with dashes, its flag. One
 //! that came after the first version is `saved: Saved::UnlessUsual`: older pictures stay the pictures they are.
 
 use super::{

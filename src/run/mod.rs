@@ -22,10 +22,8 @@ use crate::{
     recipe::Recipe,
 };
 
-pub use checkpoint::{FOLDER as CHECKPOINT_FOLDER, clean, sized};
 #[cfg(test)]
 pub(crate) use identity::picture_key;
-pub use job::{Job, Pass, Start};
 pub use preview::Preview;
 pub use provenance::VERSION as PROVENANCE_VERSION;
 pub use runner::Runner;

@@ -1,6 +1,6 @@
 //! A preview while a picture is being made, so that a bad one is stopped early.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
 use serde_json::json;
@@ -58,10 +58,5 @@ impl Preview {
 
     fn save(&self, picture: &Picture, provenance: &Provenance) -> Result<()> {
         output::save(&self.path, picture, provenance, true).map(|_| ())
-    }
-
-    /// Its file.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }

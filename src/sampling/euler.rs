@@ -110,7 +110,7 @@ impl After<'_> {
 
 /// Runs the steps of the schedule that `from` has not done on packed latents [1, N, C] and returns the final ones, in f32.
 ///
-/// `sigmas` are the schedule of [`crate::sampling::sigmas`]: one more than steps. `after_step` is told of every step; its error
+/// `sigmas` are the schedule of [`crate::sampling::sigmas()`]: one more than steps. `after_step` is told of every step; its error
 /// ends the loop. A run that starts from what [`After::progress`] gave after step `k` repeats the rest bit for bit.
 ///
 /// # Errors

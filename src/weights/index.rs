@@ -68,23 +68,11 @@ fn layout(folder: &Path, files: &Files) -> Option<Layout> {
     sharded().or_else(single)
 }
 
-/// The safetensors files of the part in `folder`, in order.
-///
-/// # Errors
-/// [`Error::Model`] when there is neither an index nor a single file, or when the index names a missing file.
-pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let files = &Files::default();
-    match layout(folder, files) {
-        Some(Layout::Single(path)) => Ok(vec![path]),
-        Some(Layout::Sharded(path)) => shard_files(folder, &path, &ShardIndex::read(&path)?, files),
-        None => Err(no_weights(folder)),
-    }
-}
-
 /// Opens the part in `folder`, whichever way it is stored.
 ///
 /// # Errors
-/// As [`weight_files`] and [`SafetensorsStore::open`]; and when a shard lacks a tensor its index promises.
+/// [`Error::Model`] when there is neither an index nor a single file, when the index names a missing file, or a shard lacks a
+/// tensor its index promises; and as [`SafetensorsStore::open`].
 pub fn open_folder(folder: &Path) -> Result<SafetensorsStore> {
     open_folder_among(folder, &Files::default())
 }

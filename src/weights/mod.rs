@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 
 pub use files::{Ahead, Files};
 pub(crate) use header::header_bytes;
-pub use index::{STEMS, ShardIndex, open_folder, weight_files};
+pub use index::{STEMS, ShardIndex, open_folder};
 pub use renamed::{Cut, Renamed};
 pub use store::SafetensorsStore;
 pub use upload::{Ring, SLOTS};
@@ -61,9 +61,6 @@ pub trait TensorSource: Send + Sync {
     fn names(&self) -> Vec<String> {
         Vec::new()
     }
-
-    /// Says that these tensors will be loaded soon, so that the disk can start to read them. Does not wait.
-    fn prefetch(&self, _names: &[&str]) {}
 
     /// Says that these tensors will not be loaded soon, so that their file's pages can leave memory.
     fn release(&self, _names: &[&str]) {}
@@ -170,12 +167,6 @@ impl Weights {
     pub fn elements(&self) -> u64 {
         let count = |name: &String| self.source.shape(name).map(|shape| shape.iter().product::<usize>() as u64);
         self.names_below().iter().filter_map(count).sum()
-    }
-
-    /// Says that everything below this prefix will be loaded soon.
-    pub fn prefetch(&self) {
-        let names = self.names_below();
-        self.source.prefetch(&names.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
     /// Says that nothing below this prefix will be loaded soon.

@@ -133,10 +133,6 @@ impl TensorSource for Renamed {
         self.table.keys().cloned().collect()
     }
 
-    fn prefetch(&self, names: &[&str]) {
-        self.inner.prefetch(&self.stored_names(names));
-    }
-
     fn release(&self, names: &[&str]) {
         self.inner.release(&self.stored_names(names));
     }

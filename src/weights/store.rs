@@ -65,12 +65,6 @@ struct Place {
     bytes: Range<usize>,
 }
 
-/// What the kernel can be told about a range of a map.
-enum Advice {
-    WillNeed,
-    DontNeed,
-}
-
 impl SafetensorsStore {
     /// Maps the files and reads their headers.
     ///
@@ -185,14 +179,6 @@ impl SafetensorsStore {
             other => other,
         })
     }
-
-    /// Tells the kernel about the bytes of some tensors. Only ever advice: errors are of no consequence.
-    fn advise(&self, names: &[&str], advice: &Advice) {
-        for place in names.iter().filter_map(|name| self.index.get(*name)) {
-            let Bytes::Mapped(map) = &self.shards[place.shard].bytes else { continue };
-            advise_range(map, &place.bytes, advice);
-        }
-    }
 }
 
 fn entries_of(path: &Path, bytes: &Bytes) -> Result<Vec<Entry>> {
@@ -200,19 +186,15 @@ fn entries_of(path: &Path, bytes: &Bytes) -> Result<Vec<Entry>> {
     read_header(path, bytes, bytes.len())
 }
 
+/// Lets the pages of a range go. Only ever advice: errors are of no consequence.
 #[cfg(unix)]
-fn advise_range(map: &Mmap, range: &Range<usize>, advice: &Advice) {
-    let _ = match advice {
-        Advice::WillNeed => map.advise_range(memmap2::Advice::WillNeed, range.start, range.len()),
-        // SAFETY: the map is read-only and backed by a file, so dropped pages come back unchanged when read again.
-        Advice::DontNeed => unsafe {
-            map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-        },
-    };
+fn release_range(map: &Mmap, range: &Range<usize>) {
+    // SAFETY: the map is read-only and backed by a file, so dropped pages come back unchanged when read again.
+    let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
 }
 
 #[cfg(not(unix))]
-fn advise_range(_: &Mmap, _: &Range<usize>, _: &Advice) {}
+fn release_range(_: &Mmap, _: &Range<usize>) {}
 
 impl TensorSource for SafetensorsStore {
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
@@ -259,12 +241,11 @@ impl TensorSource for SafetensorsStore {
         names
     }
 
-    fn prefetch(&self, names: &[&str]) {
-        self.advise(names, &Advice::WillNeed);
-    }
-
     fn release(&self, names: &[&str]) {
-        self.advise(names, &Advice::DontNeed);
+        for place in names.iter().filter_map(|name| self.index.get(*name)) {
+            let Bytes::Mapped(map) = &self.shards[place.shard].bytes else { continue };
+            release_range(map, &place.bytes);
+        }
     }
 
     fn describe(&self) -> String {

@@ -57,7 +57,7 @@ fn lines(run: &Run) -> Vec<&str> {
 
 /// What a picture says of itself.
 fn provenance(path: &Path) -> Value {
-    dype::output::read_provenance(path).expect("readable").expect("made by dype")
+    dype::testing::output::read_provenance(path).expect("readable").expect("made by dype")
 }
 
 /// The pictures in a folder: name to settings and pixels.

@@ -111,9 +111,9 @@ fn info_tells_people_and_programs() {
 
 /// A picture that says this of itself.
 fn saying(place: &Place, name: &str, json: serde_json::Value) {
-    let picture = dype::output::Picture { height: 1, width: 1, rgb8: vec![0; 3] };
-    let provenance = dype::output::Provenance { parameters: String::new(), json };
-    dype::output::save(&place.path(name), &picture, &provenance, false).expect("saved");
+    let picture = dype::testing::output::Picture { height: 1, width: 1, rgb8: vec![0; 3] };
+    let provenance = dype::testing::output::Provenance { parameters: String::new(), json };
+    dype::testing::output::save(&place.path(name), &picture, &provenance, false).expect("saved");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dype::nn::kernels::cpu::pairs;
+use dype::testing::nn::kernels::cpu::pairs;
 
 use crate::support::{
     fixture,

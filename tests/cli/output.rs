@@ -2,7 +2,7 @@
 
 use std::{fs, io::Cursor};
 
-use dype::output::{load_latents, read_provenance};
+use dype::testing::output::{load_latents, read_provenance};
 
 use crate::support::{
     fixture,

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use dype::{
+use dype::testing::{
     Error,
     base::progress::{Event, Observer, Silent},
     hub::{DownloadPlan, Hub, HubModel, HubSettings},

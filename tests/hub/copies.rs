@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use candle_core::{DType, Device};
-use dype::{base::progress::Silent, hub::Hub, weights::TensorSource};
+use dype::testing::{base::progress::Silent, hub::Hub, weights::TensorSource};
 
 use crate::{
     bench::{Bench, Log, SHARD, files_below, network, repository},

@@ -9,7 +9,7 @@ mod hub_server;
 use std::fs;
 
 use bench::{Bench, Log, NEEDED, SHARD, files_below, network, noise, repository};
-use dype::{
+use dype::testing::{
     Error,
     base::progress::{Event, Silent, Stage},
     hub::{Hub, Token},

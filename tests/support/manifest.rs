@@ -10,7 +10,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use dype::{
+use dype::testing::{
     Error, Result,
     base::json::read_json,
     models::ModelRequest,

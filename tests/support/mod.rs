@@ -33,9 +33,11 @@ pub fn tiny_flux() -> tempfile::TempDir {
 }
 
 /// FLUX.1's parts as this request finds them.
-pub fn flux1(request: &dype::models::ModelRequest) -> dype::Result<dype::models::flux1::Flux1> {
-    let (_, found) = dype::models::Registry::default().find(request)?;
-    dype::models::flux1::Flux1::open(found)
+pub fn flux1(
+    request: &dype::testing::models::ModelRequest,
+) -> dype::testing::Result<dype::testing::models::flux1::Flux1> {
+    let (_, found) = dype::testing::models::Registry::default().find(request)?;
+    dype::testing::models::flux1::Flux1::open(found)
 }
 
 /// A safetensors file of this header and this many zero bytes.

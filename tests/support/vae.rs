@@ -2,7 +2,7 @@
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
-use dype::{models::parts::kl::VaeConfig, weights::Weights};
+use dype::testing::{models::parts::kl::VaeConfig, weights::Weights};
 
 /// The plain autoencoder.
 pub struct Plain<'a> {

@@ -14,7 +14,12 @@ fn tiny_config() -> VaeConfig {
     VaeConfig { block_out_channels: vec![32, 32, 64, 64], ..autoencoder() }
 }
 
-fn cost_of(config: &VaeConfig, side: Side, side_px: usize, options: &Banding) -> dype::models::parts::kl::Cost {
+fn cost_of(
+    config: &VaeConfig,
+    side: Side,
+    side_px: usize,
+    options: &Banding,
+) -> dype::testing::models::parts::kl::Cost {
     cost(config, side, CPU, size(side_px), options).expect("an autoencoder")
 }
 

@@ -1,6 +1,6 @@
 //! The banded encoder against the reference's latents, and against a plain encoder of the whole picture at once.
 
-use dype::models::{Model, ModelRequest, On};
+use dype::testing::models::{Model, ModelRequest, On};
 
 use super::*;
 
@@ -28,7 +28,7 @@ impl Pixels {
         Tensor::from_vec(self.planes.clone(), (1, 3, height, width), &Device::Cpu).expect("a picture")
     }
 
-    fn give(&mut self, first: usize, rows: &mut [f32]) -> dype::Result<()> {
+    fn give(&mut self, first: usize, rows: &mut [f32]) -> dype::testing::Result<()> {
         let (height, width) = self.size;
         assert_eq!(first, self.next_row, "rows are asked for from top to bottom, once");
         for (at, value) in rows.iter_mut().enumerate() {
@@ -137,7 +137,7 @@ fn large_pictures_are_the_same_at_every_band_height() {
 fn a_single_files_encoder_is_the_folders() {
     let (config, weights) = tiny();
     let file = SafetensorsStore::open(&[fixture("tiny-bfl/ae.safetensors")]).expect("the fixture opens");
-    let names = dype::models::parts::vae_names::vae(Arc::new(file)).expect("an autoencoder");
+    let names = dype::testing::models::parts::vae_names::vae(Arc::new(file)).expect("an autoencoder");
     let single = Weights::new(Arc::new(names), DType::F32, Device::Cpu);
     let size = LatentSize { height: 3, width: 2 };
     let [folder, single] = [weights, single].map(|weights| {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use dype::{
+use dype::testing::{
     Error,
     base::device::DeviceKind,
     base::geometry::{ImageSize, LatentSize},
@@ -123,7 +123,7 @@ impl TensorSource for Made {
         self.shapes.get(name).cloned()
     }
 
-    fn load(&self, name: &str, dtype: DType, device: &Device) -> dype::Result<Tensor> {
+    fn load(&self, name: &str, dtype: DType, device: &Device) -> dype::testing::Result<Tensor> {
         self.loaded.lock().expect("lock").insert(name.to_owned());
         let shape = &self.shapes[name];
         let fan_in: usize = shape[1..].iter().product();

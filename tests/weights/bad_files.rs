@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dype::{
+use dype::testing::{
     Result,
     weights::{SafetensorsStore, ShardIndex, open_folder},
 };

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use dype::{Result, models::ModelRequest, models::flux1::Flux1};
+use dype::testing::{Result, models::ModelRequest, models::flux1::Flux1};
 use serde_json::Value;
 
 use crate::{file, fixture, flux1, models::with_the_rest_of_tiny_flux, refused, refused_with, tiny_flux};

@@ -3,7 +3,7 @@
 use std::fs;
 
 use candle_core::{DType, Device};
-use dype::{
+use dype::testing::{
     models::ModelRequest,
     weights::{SafetensorsStore, ShardIndex, TensorSource, open_folder},
 };

@@ -10,7 +10,7 @@ mod models;
 mod names;
 mod store;
 
-use dype::{Error, Result};
+use dype::testing::{Error, Result};
 use support::{copy_folder, fixture, flux1, manifest, safetensors as file, tiny_flux};
 
 /// The message and the hint of an error about a model, with exit code 1.

@@ -3,7 +3,9 @@
 use std::fs;
 
 use candle_core::{DType, Device};
-use dype::{base::json::read_json, models::ModelRequest, models::flux1::FluxConfig, models::parts::kl::VaeConfig};
+use dype::testing::{
+    base::json::read_json, models::ModelRequest, models::flux1::FluxConfig, models::parts::kl::VaeConfig,
+};
 
 use crate::{copy_folder, fixture, flux1, tiny_flux};
 
@@ -34,7 +36,7 @@ fn a_folder_gives_every_part() {
     assert_eq!(model.tokenizer_2, fixture("tiny-flux/tokenizer_2"));
     assert_eq!(model.scheduler, Some(fixture("tiny-flux/scheduler/scheduler_config.json")));
     assert_eq!(model.identity.layout, "diffusers");
-    let dims: dype::models::parts::T5Config = model.text_encoder_2.config().expect("a T5 config");
+    let dims: dype::testing::models::parts::T5Config = model.text_encoder_2.config().expect("a T5 config");
     assert_eq!((dims.d_model, dims.num_layers), (64, 3));
     let weights = model.transformer_weights(DType::F32, &Device::Cpu);
     assert!(weights.get("x_embedder.weight", &[128, 64]).is_ok());

@@ -3,12 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
-use dype::{
+use dype::testing::{
     models::flux1::autoencoder,
-    models::manifest as expected,
     models::{
         flux1::bfl,
-        parts::{text_names, vae_names},
+        parts::{kl, text_names, vae_names},
     },
     weights::{Cut, Renamed, SafetensorsStore, TensorSource, open_folder},
 };
@@ -64,10 +63,9 @@ fn fused_tensors_are_split_where_the_reference_splits_them() {
     }
 }
 
-/// The list the autoencoder's check before loading stands on; the other parts' follow from their loaders (tests/transformer.rs
-/// and tests/text.rs).
+/// What walks over shapes ask for; the other parts' lists are in tests/transformer.rs and tests/text.rs.
 #[test]
-fn expected_tensors_are_those_of_the_real_model() {
+fn an_autoencoder_asks_for_the_tensors_of_the_real_model() {
     let as_map = |list: Vec<(String, Vec<usize>)>| {
         let count = list.len();
         let map: BTreeMap<_, _> = list.into_iter().collect();
@@ -75,9 +73,11 @@ fn expected_tensors_are_those_of_the_real_model() {
         map
     };
     let vae = ManifestSource::diffusers("vae");
-    let decoder = vae.shapes().iter().filter(|(name, _)| name.starts_with("decoder."));
-    let decoder: BTreeMap<_, _> = decoder.map(|(name, shape)| (name.clone(), shape.clone())).collect();
-    assert_eq!(as_map(expected::decoder(&autoencoder())), decoder);
+    for (side, prefix) in [(kl::Side::Decoder, "decoder."), (kl::Side::Encoder, "encoder.")] {
+        let real = vae.shapes().iter().filter(|(name, _)| name.starts_with(prefix));
+        let real: BTreeMap<_, _> = real.map(|(name, shape)| (name.clone(), shape.clone())).collect();
+        assert_eq!(as_map(kl::tensors(&autoencoder(), side).expect("an autoencoder")), real);
+    }
 }
 
 fn bits(t: &Tensor) -> Vec<u16> {

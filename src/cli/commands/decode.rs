@@ -28,6 +28,7 @@ use crate::{
 
 /// Which latents, and how they are decoded.
 #[derive(Debug, Clone, Args)]
+#[allow(rustdoc::broken_intra_doc_links, reason = "help texts, printed as they stand")]
 pub struct DecodeArgs {
     /// Latents that --save-latents wrote, or a checkpoint in .dype/
     #[arg(value_name = "LATENTS")]

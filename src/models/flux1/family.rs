@@ -19,15 +19,17 @@ use crate::{
     models::{
         Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, ForwardCost, ForwardOptions, Found,
         Identity, Model, NetworkBytes, On, PartKind, PartSpec, Place, SchedulerConfig, Seen, TextEncoders, Velocity,
-        VelocityAt, manifest, never_inside,
+        VelocityAt, never_inside,
         parts::{
             Autoencoder, AutoencoderKind, CLIP, ClipConfig, ClipEncoder, ModelPart, T5, T5Config, T5Encoder, TextPart,
-            Tokenizers, clip_tensors, open, t5_tensors, text_names, vae_names,
+            Tokenizers, clip_tensors,
+            kl::{self, Side},
+            open, t5_tensors, text_names, vae_names,
         },
         strangers::derived_from_a_model,
     },
     nn::{self, PositionIds},
-    weights::{Expected, Files, TensorSource, Weights},
+    weights::{Expected, Files, TensorSource, Weights, check_all},
 };
 
 /// FLUX.1: dev, Krea-dev, schnell, and whatever else has their layout.
@@ -240,7 +242,7 @@ impl Flux1 {
         let files = &found.files;
         let (config, source) = config(&found)?;
         let source = source.map_or_else(|| open::source_at(found.place("transformer")?, files), Ok)?;
-        manifest::check(&*source, &transformer_tensors(&config)?)?;
+        check_all(&*source, &transformer_tensors(&config)?)?;
         let vae = AUTOENCODER.open(found.place("vae")?, files)?;
         let text_encoder = CLIP.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
         let text_encoder_2 = T5.open(found.place("text_encoder_2")?, files, NAME, "--text-encoder-2")?;
@@ -394,7 +396,7 @@ impl Model for Flux1 {
             network("transformer", "transformer", &*transformer.source, transformer_tensors(&transformer.config)?),
             network("text_encoder_2", "T5", &*t5.source, t5_tensors(&t5.config()?)?),
             network("text_encoder", "CLIP", &*clip.source, clip_tensors(&clip.config()?)?),
-            network("vae", "VAE", &*vae.source, manifest::decoder(&vae.config)),
+            network("vae", "VAE", &*vae.source, kl::tensors(&vae.config, Side::Decoder)?),
         ])
     }
 

@@ -109,7 +109,7 @@ impl Transformer {
         self.project(&x, &pass)
     }
 
-    /// The mean of the token embedder's weight over its outputs [64]: what it makes of each channel alone, less what it makes
+    /// The mean of the token embedder's weight over its outputs \[64\]: what it makes of each channel alone, less what it makes
     /// of nothing.
     ///
     /// # Errors

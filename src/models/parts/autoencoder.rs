@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{
     ModelPart, infer,
-    kl::{Banding, Decoder, Encoder, RowSink, RowSource, Side, VaeConfig, Ways},
+    kl::{self, Banding, Decoder, Encoder, RowSink, RowSource, Side, VaeConfig, Ways},
     open, vae_names,
 };
 use crate::{
@@ -17,8 +17,8 @@ use crate::{
         progress::Observer,
     },
     error::{Error, Result},
-    models::{Decode, Encode, On, Place, RgbFactors, manifest, strangers::looks_like},
-    weights::{Files, TensorSource},
+    models::{Decode, Encode, On, Place, RgbFactors, strangers::looks_like},
+    weights::{Files, TensorSource, check_all},
 };
 
 /// An autoencoder, open.
@@ -95,7 +95,7 @@ impl AutoencoderKind {
             let what = format!("{file}: it has {found} stages, {}'s autoencoder has {expected}", self.family);
             return Err(Error::model(what, "check the vae's config.json"));
         }
-        manifest::check(source, &manifest::decoder(config))
+        check_all(source, &kl::tensors(config, Side::Decoder)?)
     }
 }
 

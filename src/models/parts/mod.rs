@@ -15,9 +15,9 @@ pub mod vae_names;
 
 pub use autoencoder::Autoencoder;
 pub(crate) use autoencoder::AutoencoderKind;
-pub use clip::{ClipActivation, ClipConfig, ClipEncoder, clip_tensors};
+pub use clip::{ClipConfig, ClipEncoder, clip_tensors};
 pub use open::ModelPart;
 pub use t5::{T5Config, T5Encoder, t5_tensors};
 pub use text_part::TextPart;
 pub(crate) use text_part::{CLIP, T5};
-pub use tokenizer::{CLIP_TOKENS, PromptTokenizer, Tokenizers, Tokens};
+pub use tokenizer::{CLIP_TOKENS, PromptTokenizer, Tokenizers};

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::{ClipConfig, T5Config, clip_tensors, infer, open, t5_tensors, text_names};
 use crate::{
     error::{Error, Result},
-    models::{Place, manifest, strangers::looks_like},
-    weights::{Files, Renamed, TensorSource, Weights},
+    models::{Place, strangers::looks_like},
+    weights::{Expected, Files, Renamed, TensorSource, Weights, check_all},
 };
 
 /// A text encoder's dimensions and its tensors.
@@ -52,7 +52,7 @@ pub(crate) struct TextEncoderKind {
     names: fn(Arc<dyn TensorSource>) -> Option<Renamed>,
     infer: fn(&dyn TensorSource) -> Result<Value>,
     /// What its config says it has; refuses dimensions out of any range.
-    expected: fn(&TextPart) -> Result<Option<Vec<manifest::Expected>>>,
+    expected: fn(&TextPart) -> Result<Option<Vec<Expected>>>,
 }
 
 /// CLIP; it answers to names with and without `text_model.`.
@@ -104,7 +104,7 @@ impl TextEncoderKind {
             let what = format!("{}: its dimensions are out of any range", part.source.describe());
             return Err(Error::model(what, "check the text encoder's config.json"));
         };
-        manifest::check(&*part.source, &expected)?;
+        check_all(&*part.source, &expected)?;
         Ok(part)
     }
 }

@@ -3,7 +3,7 @@
 //! What it says of memory and work therefore follows every change of the order of work by itself. What an operation
 //! holds while it runs is told here, once for the CPU's kernels and once for those of tensors ([`super::tensors`]).
 
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
 
 use candle_core::DType;
 
@@ -12,7 +12,7 @@ use crate::{
     base::device::DeviceKind,
     error::Result,
     nn::{Held, Ledger, kernels::flash},
-    weights::Weights,
+    weights::Expected,
 };
 
 /// Bytes of a number in the copies that tensors make where they compute in f32: a norm's input, product and sum, or a
@@ -67,20 +67,28 @@ impl Taps for Filter {
 }
 
 /// Kernels that only count.
-pub(crate) struct Dry<'a> {
+pub(crate) struct Dry {
     ledger: Ledger,
     /// The number type of tensors whose memory is counted; none where it is the CPU's own kernels'.
     tensors: Option<DType>,
     threads: usize,
-    weights: Option<&'a Weights>,
+    asked: RefCell<Vec<Expected>>,
 }
 
-impl<'a> Dry<'a> {
-    /// Counts into `ledger` what computing in this number type takes (the CPU computes in f32 whatever it is); where there are
-    /// weights, also checks that every tensor is there in its shape.
-    pub fn new(ledger: Ledger, dtype: DType, weights: Option<&'a Weights>) -> Self {
+impl Dry {
+    /// Counts into `ledger` what computing in this number type takes (the CPU computes in f32 whatever it is).
+    pub fn new(ledger: Ledger, dtype: DType) -> Self {
         let tensors = (!ledger.kind().is_cpu()).then_some(dtype);
-        Self { ledger, tensors, threads: rayon::current_num_threads(), weights }
+        Self { ledger, tensors, threads: rayon::current_num_threads(), asked: RefCell::default() }
+    }
+
+    /// Names and shapes of the tensors that were asked for.
+    pub fn into_asked(self) -> Vec<Expected> {
+        self.asked.into_inner()
+    }
+
+    fn note(&self, name: &str, part: &str, shape: &[usize]) {
+        self.asked.borrow_mut().push((format!("{name}.{part}"), shape.to_vec()));
     }
 
     /// A band of this shape.
@@ -135,13 +143,9 @@ impl<'a> Dry<'a> {
         self.pass(self.bytes(3 * outputs * pixels).max(THREE_F32 * outputs * pixels), outputs * pixels);
         output
     }
-
-    fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
-        self.weights.map_or(Ok(()), |weights| weights.check(name, shape))
-    }
 }
 
-impl Kernels for Dry<'_> {
+impl Kernels for Dry {
     type Rows = Rows;
     type Window = Rows;
     type Filter = Filter;
@@ -150,8 +154,8 @@ impl Kernels for Dry<'_> {
 
     fn filter(&self, layer: Layer<'_>, reach: Reach) -> Result<Filter> {
         let Layer { name, inputs, outputs } = layer;
-        self.check(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
-        self.check(&format!("{name}.bias"), &[outputs])?;
+        self.note(name, "weight", &[outputs, inputs, 3, 3]);
+        self.note(name, "bias", &[outputs]);
         if self.tensors.is_some() {
             // The file's order, until it is copied.
             let _file = self.hold(9 * inputs * outputs);
@@ -168,16 +172,16 @@ impl Kernels for Dry<'_> {
     fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Projection> {
         let Layer { name, inputs, outputs } = layer;
         let shape = [outputs, inputs, 1, 1];
-        self.check(&format!("{name}.weight"), &shape[..if convolution { 4 } else { 2 }])?;
-        self.check(&format!("{name}.bias"), &[outputs])?;
+        self.note(name, "weight", &shape[..if convolution { 4 } else { 2 }]);
+        self.note(name, "bias", &[outputs]);
         // Read, copied, and the other way round.
         let _file = self.hold(2 * inputs * outputs);
         Ok(Projection { outputs, _held: self.hold(inputs * outputs) })
     }
 
     fn norm(&self, name: &str, channels: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-        self.check(&format!("{name}.weight"), &[channels])?;
-        self.check(&format!("{name}.bias"), &[channels])?;
+        self.note(name, "weight", &[channels]);
+        self.note(name, "bias", &[channels]);
         Ok((vec![0.0; channels], vec![0.0; channels]))
     }
 

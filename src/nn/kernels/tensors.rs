@@ -64,7 +64,7 @@ pub fn split_heads(x: &Array, rotation: Option<Rotation<'_>>, out: &Array, start
     out.slice_set(&rows, 1, start) // [H, N, D]
 }
 
-/// [`crate::nn::attention`]: scores of so many heads and queries at a time, in f32 from the product to the softmax.
+/// [`crate::nn::attention()`]: scores of so many heads and queries at a time, in f32 from the product to the softmax.
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.

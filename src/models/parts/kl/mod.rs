@@ -15,7 +15,7 @@ use candle_core::Device;
 pub use config::VaeConfig;
 pub use decoder::{Decoder, RowSink};
 pub use encoder::{Encoder, RowSource};
-pub use plan::{Banding, Cost, Keep, Side, Way, Ways, cost};
+pub use plan::{Banding, Cost, Keep, Side, Way, Ways, cost, tensors};
 
 /// Channels of the picture: red, green, blue.
 const PICTURE_CHANNELS: usize = 3;

@@ -11,7 +11,7 @@ use crate::{
         Ledger,
         bands::{Dry, Map},
     },
-    weights::Weights,
+    weights::Expected,
 };
 
 /// Which half of an autoencoder.
@@ -82,7 +82,24 @@ pub fn cost(
     size: LatentSize,
     options: &Banding,
 ) -> Result<Cost> {
-    dry_run(config, side, on, size, options, None)
+    let ledger = Ledger::new(on.0);
+    dry_run(config, side, &Dry::new(ledger.clone(), on.1), size, options)?;
+    Ok(Cost {
+        memory_bytes: ledger.peak_bytes(),
+        flops: ledger.flops(),
+        largest_elements: ledger.largest_buffer(),
+        is_countable: ledger.is_countable(),
+    })
+}
+
+/// Every tensor one side of an autoencoder of this configuration has, by diffusers' names: those its walk asks for.
+///
+/// # Errors
+/// As [`cost`].
+pub fn tensors(config: &VaeConfig, side: Side) -> Result<Vec<Expected>> {
+    let dry = Dry::new(Ledger::new(DeviceKind::Cpu), DType::F32);
+    dry_run(config, side, &dry, LatentSize { height: 2, width: 2 }, &Banding::default())?;
+    Ok(dry.into_asked())
 }
 
 /// One way to encode or decode, and what it takes.
@@ -163,36 +180,21 @@ fn bandings(stages: usize) -> impl Iterator<Item = Banding> {
     })
 }
 
-/// Walks one side over shapes; where there are weights, checks every tensor's name and shape.
-pub(super) fn dry_run(
-    config: &VaeConfig,
-    side: Side,
-    on: (DeviceKind, DType),
-    size: LatentSize,
-    options: &Banding,
-    weights: Option<&Weights>,
-) -> Result<Cost> {
+/// Walks one side over shapes.
+fn dry_run(config: &VaeConfig, side: Side, dry: &Dry, size: LatentSize, options: &Banding) -> Result<()> {
     config.check("the autoencoder")?;
-    let ledger = Ledger::new(on.0);
-    let dry = Dry::new(ledger.clone(), on.1, weights);
     match side {
         Side::Encoder => {
             let (height_px, width_px) = (size.height * config.scale(), size.width * config.scale());
             let mut picture = Map::new();
             for rows in encoder::bands(height_px, options.band_rows) {
-                picture.push(&dry, options.band_rows, dry.rows(rows.len(), width_px, PICTURE_CHANNELS))?;
+                picture.push(dry, options.band_rows, dry.rows(rows.len(), width_px, PICTURE_CHANNELS))?;
             }
-            encoder::walk(&dry, config, options, picture, |_| Ok(()))?;
+            encoder::walk(dry, config, options, picture, |_| Ok(()))
         }
         Side::Decoder => {
             let latents = dry.rows(size.height, size.width, config.latent_channels);
-            decoder::walk(&dry, config, options, latents, |_| Ok(()))?;
+            decoder::walk(dry, config, options, latents, |_| Ok(()))
         }
     }
-    Ok(Cost {
-        memory_bytes: ledger.peak_bytes(),
-        flops: ledger.flops(),
-        largest_elements: ledger.largest_buffer(),
-        is_countable: ledger.is_countable(),
-    })
 }

@@ -1,0 +1,180 @@
+//! The inside of the program as tests and benches reach it: this list, and nothing else, is public beside `main`. Whatever is
+//! neither on it nor used by the program is dead, and the compiler says so.
+
+pub use crate::error::{Error, Result};
+
+/// Of `base`.
+pub mod base {
+
+    /// Of `base::device`.
+    pub mod device {
+        pub use crate::base::device::DeviceKind;
+    }
+
+    /// Of `base::geometry`.
+    pub mod geometry {
+        pub use crate::base::geometry::{ImageSize, LatentSize, TokenGrid};
+    }
+
+    /// Of `base::json`.
+    pub mod json {
+        pub use crate::base::json::read_json;
+    }
+
+    /// Of `base::memory`.
+    pub mod memory {
+        pub use crate::base::memory::{Bytes, peak_resident_bytes};
+    }
+
+    /// Of `base::progress`.
+    pub mod progress {
+        pub use crate::base::progress::{Event, Observer, Silent, Stage};
+    }
+}
+
+/// Of `hub`.
+pub mod hub {
+    pub use crate::hub::{DownloadPlan, Hub, HubModel, HubSettings, Token};
+}
+
+/// Of `lab`.
+pub mod lab {
+    pub use crate::lab::{InspectSettings, Measures, SheetOptions, Theme, Tile, inspect, save_plot, sheet};
+}
+
+/// Of `methods`.
+pub mod methods {
+    pub use crate::methods::{
+        AxisFrequencies, Base, DypeSettings, Looks, Method, MethodSpec, Moment, PositionScaler, RotaryAxis, Side,
+        Spectrum, TextBias, Thresholds, Yarn, label,
+    };
+}
+
+/// Of `models`.
+pub mod models {
+    pub use crate::models::{BUILT_IN, Model, ModelRequest, On, Registry, RepositoryFiles};
+
+    /// Of `models::flux1`.
+    pub mod flux1 {
+        pub use crate::models::flux1::{
+            Block, Compute, Flux1, FluxConfig, Forward, ForwardCost, ForwardOptions, LATENT_RGB, LATENTS, Transformer,
+            WeightsMode, autoencoder, block_stream, text_cost, transformer_tensors,
+        };
+
+        /// Of `models::flux1::bfl`.
+        pub mod bfl {
+            pub use crate::models::flux1::bfl::transformer;
+        }
+
+        /// Of `models::flux1::blocks`.
+        pub mod blocks {
+            pub use crate::models::flux1::blocks::Pass;
+        }
+
+        /// Of `models::flux1::text`.
+        pub mod text {
+            pub use crate::models::flux1::text::TextEncoders;
+        }
+    }
+
+    /// Of `models::parts`.
+    pub mod parts {
+        pub use crate::models::parts::{
+            Autoencoder, CLIP_TOKENS, ClipConfig, ClipEncoder, ModelPart, PromptTokenizer, T5Config, T5Encoder,
+            Tokenizers, clip_tensors, t5_tensors,
+        };
+
+        /// Of `models::parts::kl`.
+        pub mod kl {
+            pub use crate::models::parts::kl::{
+                Banding, Cost, Decoder, Encoder, Keep, Side, VaeConfig, Ways, cost, tensors,
+            };
+        }
+
+        /// Of `models::parts::text_names`.
+        pub mod text_names {
+            pub use crate::models::parts::text_names::{clip, t5};
+        }
+
+        /// Of `models::parts::vae_names`.
+        pub mod vae_names {
+            pub use crate::models::parts::vae_names::vae;
+        }
+    }
+}
+
+/// Of `nn`.
+pub mod nn {
+    pub use crate::nn::{
+        Activation, Array, Attention, AttentionTiles, Bias, Compute, Form, KeyBias, Linear, LowRank, Parameters,
+        Products, RopeTables, Rotation, Scale, add_gated, attention, attention_error, launches, norm_modulate, product,
+        split_heads,
+    };
+
+    /// Of `nn::bands`.
+    pub mod bands {
+        pub use crate::nn::bands::ConvBand;
+    }
+
+    /// Of `nn::kernels`.
+    pub mod kernels {
+
+        /// Of `nn::kernels::cpu`.
+        pub mod cpu {
+
+            /// Of `nn::kernels::cpu::pairs`.
+            pub mod pairs {
+                pub use crate::nn::kernels::cpu::pairs::{available, pair, round};
+            }
+        }
+
+        /// Of `nn::kernels::tensors`.
+        pub mod tensors {
+            pub use crate::nn::kernels::tensors::{add_gated, attention, linear, norm_modulate, split_heads};
+        }
+    }
+}
+
+/// Of `output`.
+pub mod output {
+    pub use crate::output::{
+        Format, Picture, Provenance, check_writable, load_latents, parameters_text, read_provenance,
+        remove_temporary_files, save, save_latents, write_atomically,
+    };
+}
+
+/// Of `plan`.
+pub mod plan {
+    pub use crate::plan::{Machine, Plan, Task, what_fits};
+}
+
+/// Of `recipe`.
+pub mod recipe {
+    pub use crate::recipe::{
+        Card, ModelFacts, Mu, Recipe, Rng, Shard, Wanted, consecutive, parse_seeds, read_prompts, reference_name,
+    };
+}
+
+/// Of `run`.
+pub mod run {
+
+    /// Of `run::pipeline`.
+    pub mod pipeline {
+        pub use crate::run::pipeline::Pipeline;
+    }
+}
+
+/// Of `sampling`.
+pub mod sampling {
+    pub use crate::sampling::{Progress, SchedulerConfig, TimeShift, noise, resolve_mu, sigmas, spectrum};
+
+    /// Of `sampling::preview`.
+    pub mod preview {
+        pub use crate::sampling::preview::preview_rgb;
+    }
+}
+
+/// Of `weights`.
+pub mod weights {
+    pub use crate::weights::{Cut, Renamed, SafetensorsStore, ShardIndex, TensorSource, Weights, open_folder};
+}
