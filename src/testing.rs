@@ -13,7 +13,7 @@ pub mod base {
 
     /// Of `base::geometry`.
     pub mod geometry {
-        pub use crate::base::geometry::{ImageSize, LatentSize, TokenGrid};
+        pub use crate::base::geometry::{ImageSize, LatentGeometry, LatentSize, TokenGrid};
     }
 
     /// Of `base::json`.
@@ -52,7 +52,11 @@ pub mod methods {
 
 /// Of `models`.
 pub mod models {
-    pub use crate::models::{BUILT_IN, Model, ModelRequest, On, Registry, RepositoryFiles};
+    pub use crate::models::{
+        BUILT_IN, Conditioning, Confidence, Decode, Examples, Facts, Family, ForwardCost, ForwardOptions, Found,
+        Identity, Model, ModelRequest, NetworkBytes, On, PartKind, PartSpec, Registry, RepositoryFiles, RgbFactors,
+        Seen, TextEncoders, Velocity, VelocityAt, never_inside,
+    };
 
     /// Of `models::flux1`.
     pub mod flux1 {
@@ -106,9 +110,9 @@ pub mod models {
 /// Of `nn`.
 pub mod nn {
     pub use crate::nn::{
-        Activation, Array, Attention, AttentionTiles, Bias, Compute, Form, KeyBias, Linear, LowRank, Parameters,
-        Products, RopeTables, Rotation, Scale, add_gated, attention, attention_error, launches, norm_modulate, product,
-        split_heads,
+        Activation, Array, Attention, AttentionTiles, Bias, Blocks, Compute, Form, KeyBias, Ledger, Linear, LowRank,
+        Parameters, Place, PositionAxis, PositionIds, Products, RopeTables, Rotation, Scale, TokenRun, WeightsMode,
+        add_gated, attention, attention_error, embedding_rows, launches, norm_modulate, product, split_heads,
     };
 
     /// Of `nn::bands`.
@@ -157,6 +161,7 @@ pub mod recipe {
 
 /// Of `run`.
 pub mod run {
+    pub use crate::run::{Item, Listener, Made, Options, Runner};
 
     /// Of `run::pipeline`.
     pub mod pipeline {
@@ -176,5 +181,7 @@ pub mod sampling {
 
 /// Of `weights`.
 pub mod weights {
-    pub use crate::weights::{Cut, Renamed, SafetensorsStore, ShardIndex, TensorSource, Weights, open_folder};
+    pub use crate::weights::{
+        Cut, Renamed, SafetensorsStore, ShardIndex, TensorSource, Weights, check_all, open_folder,
+    };
 }

@@ -1,6 +1,9 @@
 //! What a forward pass takes, and the sizes of its pieces: what a plan and a family's dry pass speak of.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    nn::Ledger,
+};
 
 /// The smallest chunk that still keeps matrix products busy.
 const MIN_TOKEN_CHUNK: usize = 128;
@@ -94,6 +97,21 @@ pub struct ForwardCost {
 }
 
 impl ForwardCost {
+    /// Of a dry pass that is over, whose inputs took so many bytes and are gone.
+    pub fn of(ledger: &Ledger, input_bytes: u64) -> Self {
+        // What was loaded, and the places of a ring, which the first pass fills and which stay.
+        let weights_bytes = ledger.now_bytes();
+        Self {
+            weights_bytes,
+            working_bytes: ledger.peak_bytes() - weights_bytes - input_bytes,
+            input_bytes,
+            flops: ledger.flops(),
+            launches: ledger.launches(),
+            largest_buffer: ledger.largest_buffer(),
+            is_countable: ledger.is_countable(),
+        }
+    }
+
     /// The most bytes held at once.
     pub fn peak_bytes(&self) -> u64 {
         self.weights_bytes + self.input_bytes + self.working_bytes

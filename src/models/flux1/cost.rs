@@ -56,17 +56,7 @@ impl Forward<'_> {
         let inputs = Inputs { img, prompt_embeds, pooled, cos: zeros(&angles)?, sin: zeros(&angles)?, text_bias: None };
         model.velocity(&inputs, 1.0, Some(1.0))?;
         drop(inputs);
-        // What was loaded, and the places of a ring, which the first pass fills and which stay.
-        let weights_bytes = ledger.now_bytes();
-        Ok(ForwardCost {
-            weights_bytes,
-            working_bytes: ledger.peak_bytes() - weights_bytes - input_bytes,
-            input_bytes,
-            flops: ledger.flops(),
-            launches: ledger.launches(),
-            largest_buffer: ledger.largest_buffer(),
-            is_countable: ledger.is_countable(),
-        })
+        Ok(ForwardCost::of(&ledger, input_bytes))
     }
 
     /// The largest pieces whose forward pass stays within `budget_bytes`, weights and inputs included, and whose elements

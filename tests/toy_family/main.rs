@@ -1,0 +1,192 @@
+//! A family that is in no list of the program goes through all of it: found, planned, encoded, denoised, interrupted and
+//! taken up again, decoded, and written with what made it; on nothing but what a family says of itself.
+
+mod family;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    rc::Rc,
+};
+
+use candle_core::{DType, Device, Tensor};
+use dype::testing::{
+    Error,
+    base::progress::{Event, Observer, Silent, Stage},
+    models::{Model, ModelRequest, Registry, parts::kl},
+    output::{load_latents, read_provenance},
+    plan::{Machine, Plan},
+    recipe::{Recipe, Wanted},
+    run::{Item, Listener, Made, Options, Runner},
+};
+use serde_json::json;
+use support::values;
+
+const STEPS: usize = 4;
+
+/// Numbers that are the same on every machine: small, and none alike.
+fn save(folder: &Path, file: &str, tensors: &[(String, Vec<usize>)]) {
+    let tensor = |(seed, (name, shape)): (usize, &(String, Vec<usize>))| {
+        let (count, inputs) = (shape.iter().product(), shape[1..].iter().product::<usize>());
+        // As wide as keeps the numbers of a network about 1.
+        let width = (3.0 / inputs as f32).sqrt();
+        let number = |at: usize| ((seed * 7919 + at * at * 31 + at) as f32).sin() * width;
+        let numbers: Vec<f32> = (0..count).map(number).collect();
+        (name.clone(), Tensor::from_vec(numbers, shape.as_slice(), &Device::Cpu).expect("a tensor"))
+    };
+    let tensors: HashMap<_, _> = tensors.iter().enumerate().map(tensor).collect();
+    candle_core::safetensors::save(&tensors, folder.join(file)).expect("saved");
+}
+
+fn write_model(folder: &Path) {
+    let vae = json!({
+        "_class_name": "AutoencoderKL", "block_out_channels": [8, 8], "layers_per_block": 1, "latent_channels": 3,
+        "norm_num_groups": 4, "scaling_factor": 1.7, "shift_factor": -0.2, "use_post_quant_conv": true,
+    });
+    let config: kl::VaeConfig = serde_json::from_value(vae.clone()).expect("a configuration");
+    let decoder = kl::tensors(&config, kl::Side::Decoder).expect("a decoder");
+    let letters = vec![("weight".to_owned(), vec![256, 32])];
+    let parts = [
+        (
+            "toy_transformer",
+            "diffusion_pytorch_model.safetensors",
+            json!({}),
+            family::tensors().expect("a transformer"),
+        ),
+        ("letters", "model.safetensors", json!({}), letters),
+        ("vae", "diffusion_pytorch_model.safetensors", vae, decoder),
+    ];
+    std::fs::write(folder.join("model_index.json"), r#"{"_class_name": "ToyPipeline"}"#).expect("written");
+    for (name, file, config, tensors) in parts {
+        let folder = folder.join(name);
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::write(folder.join("config.json"), config.to_string()).expect("written");
+        save(&folder, file, &tensors);
+    }
+}
+
+fn open(folder: &Path) -> Box<dyn Model> {
+    let registry = Registry::with(&[&family::TOY]);
+    let request = ModelRequest::new(folder);
+    assert_eq!(registry.facts(&request).expect("its facts").latents.channels, 3);
+    registry.open(&request).expect("a toy")
+}
+
+fn machine() -> Machine {
+    Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None }
+}
+
+fn item(model: &dyn Model, path: &Path, wanted: Wanted) -> Item {
+    let wanted = Wanted {
+        prompt: wanted.prompt.or(Some("a lake".into())),
+        height: Some(39),
+        width: Some(24),
+        steps: Some(STEPS),
+        ..wanted
+    };
+    let recipe = Recipe::new(&wanted, &model.facts().recipe).expect("in range");
+    let plan = Rc::new(Plan::new(model, &Item::task(&recipe, 1), &machine()).expect("all the memory there is"));
+    Item {
+        index: 0,
+        recipe,
+        path: path.to_path_buf(),
+        number: 1,
+        latents: Some(path.with_extension("safetensors")),
+        plan,
+    }
+}
+
+#[derive(Default)]
+struct Told(Vec<Made>);
+
+impl Listener for Told {
+    fn begin(&mut self, _: &Item) {}
+    fn made(&mut self, _: &Item, made: Made) {
+        self.0.push(made);
+    }
+    fn failed(&mut self, _: &Item, error: Error) {
+        panic!("{error}");
+    }
+}
+
+fn make(model: &dyn Model, item: Item, observer: &dyn Observer) -> Made {
+    let options = Options { resume: true, checkpoint_every: 1, preview: None, overwrite: false };
+    let (machine, mut told) = (machine(), Told::default());
+    let mut runner = Runner::new(model, &machine, &options, observer).expect("opens");
+    runner.check(&item).expect("a picture of this model");
+    runner.run(&[item], &mut told).expect("runs");
+    told.0.pop().expect("one picture")
+}
+
+/// The latents it left beside its picture.
+fn latents(made: &Made) -> Vec<f32> {
+    values(&load_latents(&made.path.with_extension("safetensors"), 3).expect("latents"))
+}
+
+/// The power goes while the third step is told of.
+struct Interrupted;
+
+impl Observer for Interrupted {
+    fn on(&self, event: Event) {
+        if let Event::Advance { stage: Stage::Denoise, done: 3, .. } = event {
+            panic!("interrupted");
+        }
+    }
+}
+
+#[test]
+fn a_toy_family_goes_through_the_whole_program() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // The book of speeds is the program's own; nothing here reads it.
+    // SAFETY: the one test of this process, before any thread reads its environment.
+    unsafe { std::env::set_var("XDG_CACHE_HOME", folder.path()) };
+    let place = |name: &str| folder.path().join(name);
+    std::fs::create_dir(place("toy")).expect("a folder");
+    write_model(&place("toy"));
+    let stranger = Registry::default().open(&ModelRequest::new(place("toy"))).err().expect("no family's");
+    assert!(stranger.to_string().contains("ToyPipeline"), "{stranger}");
+    let model = open(&place("toy"));
+
+    let whole = make(&*model, item(&*model, &place("whole.png"), Wanted::default()), &Silent);
+    assert_eq!(image::image_dimensions(&whole.path).expect("a picture"), (24, 39));
+    let said = read_provenance(&whole.path).expect("readable").expect("made by dype");
+    let settings = &said["settings"];
+    assert_eq!((settings["steps"].as_u64(), settings["prompt"].as_str()), (Some(STEPS as u64), Some("a lake")));
+    assert!(said["model"]["model"].as_str().expect("a model").ends_with("toy"), "{said}");
+    assert_eq!(settings.get("guidance").filter(|value| !value.is_null()), None, "it takes none");
+
+    let again = || item(&*model, &place("again.png"), Wanted::default());
+    let broken = catch_unwind(AssertUnwindSafe(|| make(&*model, again(), &Interrupted)));
+    assert!(broken.is_err() && !place("again.png").exists());
+    let resumed = make(&*model, again(), &Silent);
+    assert_eq!(resumed.resumed_from, Some(2));
+    assert!(latents(&resumed) == latents(&whole), "taken up again, it is the same picture");
+    assert!(make(&*model, again(), &Silent).existed, "and it is known");
+
+    let hill = Wanted { prompt: Some("a hill".into()), ..Wanted::default() };
+    for (name, other) in [("hill", hill), ("plain", Wanted { dype: Some(false), ..Wanted::default() })] {
+        let made = make(&*model, item(&*model, &place(&format!("{name}.png")), other), &Silent);
+        assert!(latents(&made) != latents(&whole), "{name}: prompt and method act on it");
+    }
+}
+
+/// Plans are dry passes of the toy's own code: a larger picture takes more, and less memory is refused.
+#[test]
+fn a_toy_is_planned_by_its_own_code() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_model(folder.path());
+    let model = open(folder.path());
+    let task = |side| {
+        let wanted =
+            Wanted { prompt: Some(String::from("x")), height: Some(side), width: Some(side), ..Wanted::default() };
+        Item::task(&Recipe::new(&wanted, &model.facts().recipe).expect("in range"), 1)
+    };
+    let plan = |side, machine: &Machine| Plan::new(&*model, &task(side), machine);
+    let [small, large] = [64, 256].map(|side| plan(side, &machine()).expect("fits"));
+    assert!(large.step_flops > 16 * small.step_flops && large.peak_bytes.denoise > small.peak_bytes.denoise);
+    let tight = Machine { budget: Some("1MB".parse().expect("bytes")), ..machine() };
+    assert!(matches!(plan(256, &tight), Err(Error::Memory { .. })));
+}
