@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
+use super::excerpt::excerpt;
 use crate::error::{Error, Result};
 
 /// Reads a JSON file into `T`.
@@ -23,7 +24,11 @@ pub fn parse_json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| {
         let hint = "the file is damaged or belongs to another kind of model; delete it and fetch it again";
         // What serde says of a missing key stands for itself; of broken syntax it only says where.
-        let lead = if e.is_syntax() || e.is_eof() { "this is not JSON: " } else { "" };
-        Error::model(format!("{}: {lead}{e}", path.display()), hint)
+        if !e.is_syntax() && !e.is_eof() {
+            return Error::model(format!("{}: {e}", path.display()), hint);
+        }
+        let begins_as_json = bytes.trim_ascii_start().first().is_some_and(|byte| b"{[".contains(byte));
+        let instead = excerpt(bytes).filter(|_| !begins_as_json).map(|text| format!("; it says {text:?}"));
+        Error::model(format!("{}: this is not JSON: {e}{}", path.display(), instead.unwrap_or_default()), hint)
     })
 }

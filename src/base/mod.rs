@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod device;
+pub(crate) mod excerpt;
 pub mod fourier;
 pub mod geometry;
 pub mod json;

@@ -14,7 +14,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::{PlannedFile, model_id::HubModel, model_id::is_commit};
+use super::{PlannedFile, copies::CopyOf, model_id::HubModel, model_id::is_commit};
 use crate::error::{Error, Result};
 
 /// The place of one repository in the cache.
@@ -42,18 +42,40 @@ impl RepoCache {
         self.root.join("blobs").join(format!("{etag}.dype.incomplete"))
     }
 
-    /// The commit that `revision` last pointed to, as far as this machine knows.
-    pub(super) fn known_commit(&self, model: &HubModel) -> Option<String> {
+    /// The commit that the revision is or last pointed to, as far as this machine knows. As in git, a branch or tag goes before
+    /// a commit whose name begins like it.
+    pub(super) fn known_commit(&self, model: &HubModel) -> Option<(String, CopyOf)> {
         if let Some(commit) = model.commit() {
-            return Some(commit.to_owned());
+            return Some((commit.to_ascii_lowercase(), CopyOf::Commit));
         }
-        let text = fs::read_to_string(self.root.join("refs").join(model.revision())).ok()?;
-        Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
+        if let Ok(text) = fs::read_to_string(self.root.join("refs").join(model.revision())) {
+            return Some((text.trim().to_owned(), CopyOf::Revision)).filter(|(commit, _)| is_commit(commit));
+        }
+        let short = model.short_commit()?.to_ascii_lowercase();
+        let mut found = self.commits().into_iter().filter(|commit| commit.starts_with(&short));
+        Some((found.next()?, CopyOf::Commit)).filter(|_| found.next().is_none())
+    }
+
+    /// The commits of which there is something, the latest first.
+    pub(super) fn commits(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.root.join("snapshots")).into_iter().flatten().flatten();
+        let mut found: Vec<_> = entries
+            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.file_name().into_string().ok()?)))
+            .filter(|(_, name)| is_commit(name))
+            .collect();
+        found.sort_by(|a, b| b.cmp(a));
+        found.into_iter().map(|(_, commit)| commit).collect()
+    }
+
+    /// Whether files of `commit` can be added.
+    pub(super) fn is_writable(&self, commit: &str) -> bool {
+        [self.locks.clone(), self.root.join("blobs"), self.snapshot(commit)].iter().all(|folder| is_writable(folder))
     }
 
     /// Notes what `revision` points to, once its snapshot is complete.
     pub(super) fn remember_commit(&self, model: &HubModel, commit: &str) -> Result<()> {
-        if model.commit().is_some() {
+        let is_itself = model.short_commit().is_some_and(|short| commit.starts_with(&short.to_ascii_lowercase()));
+        if model.commit().is_some() || is_itself {
             return Ok(());
         }
         let path = self.root.join("refs").join(model.revision());
@@ -148,6 +170,25 @@ pub(super) fn create_parent(path: &Path) -> Result<()> {
         Some(parent) => fs::create_dir_all(parent).map_err(|e| Error::disk("cannot make the folder", parent, e)),
         None => Ok(()),
     }
+}
+
+/// Whether files can be made in this folder, or in the one that it will be made in.
+fn is_writable(folder: &Path) -> bool {
+    let existing = folder.ancestors().find(|folder| fs::symlink_metadata(folder).is_ok());
+    existing.is_some_and(|folder| folder.is_dir() && may_write(folder))
+}
+
+#[cfg(unix)]
+fn may_write(folder: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = std::ffi::CString::new(folder.as_os_str().as_bytes()) else { return false };
+    // SAFETY: `path` is a C string that outlives the call.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
+}
+
+#[cfg(not(unix))]
+fn may_write(folder: &Path) -> bool {
+    fs::metadata(folder).is_ok_and(|meta| !meta.permissions().readonly())
 }
 
 /// Whether a path from a repository stays inside the folder it is put into.
@@ -274,7 +315,7 @@ mod tests {
         let model: HubModel = "owner/name@refs/pr/1".parse().expect("a model");
         assert_eq!(cache.known_commit(&model), None);
         cache.remember_commit(&model, COMMIT).expect("a ref");
-        assert_eq!(cache.known_commit(&model).as_deref(), Some(COMMIT));
+        assert_eq!(cache.known_commit(&model), Some((COMMIT.to_owned(), CopyOf::Revision)));
         assert!(folder.path().join("models--owner--name/refs/refs/pr/1").is_file());
         fs::write(folder.path().join("models--owner--name/refs/refs/pr/1"), "../..").expect("a forged ref");
         assert_eq!(cache.known_commit(&model), None);

@@ -15,7 +15,17 @@ const USER_AGENT: &str = concat!("dype/", env!("CARGO_PKG_VERSION"));
 
 /// Our own client, for the requests hf-hub does not make.
 pub(super) fn http_client(settings: &HubSettings) -> Result<reqwest::Client> {
-    let mut builder = reqwest::Client::builder().connect_timeout(settings.stall).user_agent(USER_AGENT);
+    build(settings, reqwest::redirect::Policy::default())
+}
+
+/// One that leaves it to us to follow redirects.
+pub(super) fn head_client(settings: &HubSettings) -> Result<reqwest::Client> {
+    build(settings, reqwest::redirect::Policy::none())
+}
+
+fn build(settings: &HubSettings, redirects: reqwest::redirect::Policy) -> Result<reqwest::Client> {
+    let builder = reqwest::Client::builder().connect_timeout(settings.stall).user_agent(USER_AGENT);
+    let mut builder = builder.redirect(redirects);
     if is_loopback(&settings.endpoint) {
         builder = builder.no_proxy();
     }

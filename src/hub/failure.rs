@@ -16,6 +16,8 @@ pub(super) enum Failure {
     Final(Error),
     /// It may pass: what happened, and how long the Hub asks to wait.
     Passing { what: String, wait: Option<Duration> },
+    /// There is no connection: it is refused, or the name leads nowhere.
+    Unanswered { what: String },
 }
 
 impl Failure {
@@ -167,8 +169,12 @@ impl Asked<'_> {
             let hint = "check HF_ENDPOINT; it is an address such as https://huggingface.co";
             return self.network(format!("{} cannot be asked: {reason}", self.settings.endpoint), hint.into());
         }
-        let what = if error.is_connect() { "cannot be reached" } else { "cut the connection" };
-        Failure::passing(format!("{} {what}: {reason}", self.settings.endpoint))
+        let endpoint = &self.settings.endpoint;
+        match (error.is_connect(), error.is_timeout()) {
+            (true, false) => Failure::Unanswered { what: format!("{endpoint} cannot be reached: {reason}") },
+            (true, true) => Failure::passing(format!("{endpoint} cannot be reached: {reason}")),
+            (false, _) => Failure::passing(format!("{endpoint} cut the connection: {reason}")),
+        }
     }
 }
 
@@ -177,17 +183,22 @@ pub(super) struct Patience<'a> {
     asked: Asked<'a>,
     observer: &'a dyn Observer,
     attempts: u32,
+    /// Attempts while nobody answers at all.
+    unanswered: u32,
     failed: u32,
 }
 
 impl<'a> Patience<'a> {
     pub(super) fn new(asked: Asked<'a>, observer: &'a dyn Observer) -> Self {
-        Self { attempts: asked.settings.attempts.max(1), asked, observer, failed: 0 }
+        let attempts = asked.settings.attempts.max(1);
+        Self { attempts, unanswered: attempts, asked, observer, failed: 0 }
     }
 
-    /// Gives up after at most `attempts`.
-    pub(super) fn at_most(self, attempts: u32) -> Self {
-        Self { attempts: self.attempts.min(attempts), ..self }
+    /// For the first words to a Hub: nobody may be there, and then waiting for an answer is of no use. With something else to
+    /// turn to, a Hub in trouble is not waited for either.
+    pub(super) fn of_first_contact(self, has_alternative: bool) -> Self {
+        let [attempts, unanswered] = if has_alternative { [2, 1] } else { [self.attempts, 2] };
+        Self { attempts: self.attempts.min(attempts), unanswered, ..self }
     }
 
     pub(super) fn asked(&self) -> &Asked<'a> {
@@ -201,13 +212,14 @@ impl<'a> Patience<'a> {
 
     /// Waits until the next attempt, or gives up.
     pub(super) async fn after(&mut self, failure: Failure) -> Result<(), GaveUp> {
-        let (what, asked_wait) = match failure {
+        let (what, asked_wait, attempts) = match failure {
             Failure::Final(error) => return Err(GaveUp::Refused(error)),
-            Failure::Passing { what, wait } => (what, wait),
+            Failure::Passing { what, wait } => (what, wait, self.attempts),
+            Failure::Unanswered { what } => (what, None, self.attempts.min(self.unanswered)),
         };
         self.failed += 1;
         let longest = self.asked.settings.longest_wait;
-        if self.failed >= self.attempts || asked_wait.is_some_and(|wait| wait > longest) {
+        if self.failed >= attempts || asked_wait.is_some_and(|wait| wait > longest) {
             return Err(self.give_up(&what, asked_wait.filter(|wait| *wait > longest)));
         }
         let doubled = self.asked.settings.backoff.saturating_mul(1 << (self.failed - 1).min(16));
@@ -217,7 +229,7 @@ impl<'a> Patience<'a> {
             self.asked.what(),
             wait.as_secs_f64().ceil(),
             self.failed,
-            self.attempts
+            attempts
         );
         self.observer.on(Event::Note(note));
         tokio::time::sleep(wait).await;

@@ -3,24 +3,29 @@
 //! [`Hub::plan`] finds out what a model needs, what is here already and what must come, without fetching it;
 //! [`Hub::fetch`] brings it. An existing download of Python's is used as it is.
 
+mod ask;
 mod cache;
 mod client;
+mod copies;
 mod download;
+mod expand;
 mod failure;
 mod listing;
 mod model_id;
 mod part;
 mod peek;
+mod request;
 mod settings;
 
 use std::path::{Path, PathBuf};
 
 use self::{
+    ask::Question,
     cache::{RepoCache, disk_free_bytes},
-    client::{block_on, hf_client, http_client},
+    client::{block_on, hf_client},
+    copies::{Copies, Copy, CopyOf},
     download::{Downloader, Meter},
-    failure::{Asked, GaveUp, Patience},
-    listing::{Listing, RemoteFile},
+    failure::GaveUp,
 };
 use crate::{
     base::progress::{Event, Observer, Stage},
@@ -42,9 +47,6 @@ pub trait FileSet {
     /// The first thing that `snapshot`, a local copy of the repository, lacks; `None` when it is complete.
     fn missing(&self, snapshot: &Path) -> Option<String>;
 }
-
-/// Attempts at an answer from the Hub that a complete copy on this machine makes unnecessary.
-const ATTEMPTS_WITH_A_COPY: u32 = 2;
 
 /// One file of a [`DownloadPlan`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +77,8 @@ pub struct DownloadPlan {
     pub bytes_to_fetch: u64,
     /// Free space on the disk of the cache, where the system says.
     pub disk_free_bytes: Option<u64>,
+    /// Whether the Hub itself told the commit.
+    is_answer: bool,
 }
 
 impl DownloadPlan {
@@ -109,8 +113,9 @@ impl Hub {
 
     /// Finds out which files of `model` are needed, which are here, and how much must be fetched.
     ///
-    /// No request is made when the model is named by a full commit, or in offline mode, and all is here. When the Hub
-    /// cannot be reached and a complete copy is here, that is used, with a [`Event::Warning`].
+    /// No request is made when the model is named by a commit, or in offline mode, and all is here. When the Hub cannot be
+    /// reached or refuses, or the cache is read-only, and a complete copy is here, that is used, with an [`Event::Warning`]
+    /// that names its commit: the copy of the revision that was asked for, or the latest of any where none was named.
     ///
     /// # Errors
     /// [`Error::Network`] when the Hub cannot be reached or refuses, or in offline mode without a complete copy;
@@ -122,26 +127,53 @@ impl Hub {
         observer: &dyn Observer,
     ) -> Result<DownloadPlan> {
         let cache = RepoCache::new(&self.settings.cache_dir, model);
-        let known = cache.known_commit(model);
-        let lacking = known.as_ref().map(|commit| files.missing(&cache.snapshot(commit)));
-        let complete = known.clone().filter(|_| lacking == Some(None));
-        match complete {
-            Some(commit) if self.settings.offline || model.commit().is_some() => {
-                self.plan_from_copy(model, &cache, commit, files)
-            }
-            None if self.settings.offline => Err(self.offline(model, lacking.flatten())),
-            complete => match self.ask_for_listing(model, complete.is_some(), observer) {
-                Ok(listing) => self.plan_from_listing(model, &cache, listing, files),
-                Err(GaveUp::Unreachable(error)) if complete.is_some() => {
-                    let commit = complete.unwrap_or_default();
-                    let short = &commit[..7];
-                    let advice = "set HF_HUB_OFFLINE=1 to use it without asking";
-                    observer.on(Event::Warning(format!("{error}; using the copy of commit {short} ({advice})")));
-                    self.plan_from_copy(model, &cache, commit, files)
+        let copies = Copies::find(&cache, model, files);
+        match &copies.usable {
+            Some(copy) if copy.of == CopyOf::Commit => self.plan_from_copy(model, &cache, &copy.commit, files),
+            None if self.settings.offline => Err(self.offline(model, &copies)),
+            Some(copy) if self.settings.offline => {
+                if copy.of == CopyOf::Model {
+                    observer.on(Event::Warning(copies.stands_in(model)));
                 }
-                Err(gave_up) => Err(gave_up.into_error()),
-            },
+                self.plan_from_copy(model, &cache, &copy.commit, files)
+            }
+            usable => {
+                let has_copy = usable.is_some();
+                let question = Question { settings: &self.settings, model, files, cache: &cache, observer, has_copy };
+                let found = block_on(|| question.ask());
+                self.plan_from_answer(model, &cache, found, usable.as_ref(), files, observer)
+            }
         }
+    }
+
+    /// What the Hub says, or the copy here where that cannot be had: the answer, or the place for what is new.
+    fn plan_from_answer(
+        &self,
+        model: &HubModel,
+        cache: &RepoCache,
+        found: Result<(String, Vec<PlannedFile>), GaveUp>,
+        copy: Option<&Copy>,
+        files: &dyn FileSet,
+        observer: &dyn Observer,
+    ) -> Result<DownloadPlan> {
+        let why = match found {
+            Ok((commit, planned)) => {
+                let has_new = planned.iter().any(|file| !cache.in_snapshot(&commit, file));
+                if copy.is_none() || !has_new || cache.is_writable(&commit) {
+                    return Ok(self.plan_of(model, cache, commit, planned, true));
+                }
+                let place = self.settings.cache_dir.display();
+                format!("commit {} of {model} cannot be put into {place}, which is read-only", &commit[..7])
+            }
+            Err(gave_up) => match (gave_up.into_error(), copy) {
+                (error @ (Error::Network { .. } | Error::Model { .. }), Some(_)) => error.to_string(),
+                (error, _) => return Err(error),
+            },
+        };
+        let commit = copy.map(|copy| copy.commit.as_str()).unwrap_or_default();
+        let advice = "set HF_HUB_OFFLINE=1 to use it without asking";
+        observer.on(Event::Warning(format!("{why}; using the copy of commit {} ({advice})", &commit[..7])));
+        self.plan_from_copy(model, cache, commit, files)
     }
 
     /// What is known of the files of `plan` before they are fetched: configs, and the headers of weights. Nothing is written.
@@ -153,7 +185,7 @@ impl Hub {
         let cache = RepoCache::new(&self.settings.cache_dir, &plan.model);
         let absent: Vec<_> = plan.files.iter().filter(|file| !cache.in_snapshot(&plan.commit, file)).collect();
         if self.settings.offline && absent.iter().any(|file| !cache.has_blob(file)) {
-            return Err(self.offline(&plan.model, absent.first().map(|file| file.path.clone())));
+            return Err(self.offline(&plan.model, &Copies::lacking_only(&absent)));
         }
         if absent.is_empty() {
             return Ok(Files::default());
@@ -192,7 +224,10 @@ impl Hub {
         for file in absent {
             cache.link(&plan.commit, file)?;
         }
-        cache.remember_commit(&plan.model, &plan.commit)?;
+        if plan.is_answer {
+            // Where it cannot be noted, the Hub is asked again the next time.
+            cache.remember_commit(&plan.model, &plan.commit).ok();
+        }
         Ok(plan.snapshot.clone())
     }
 
@@ -204,7 +239,7 @@ impl Hub {
         observer: &dyn Observer,
     ) -> Result<()> {
         if self.settings.offline {
-            return Err(self.offline(&plan.model, files.first().map(|file| file.path.clone())));
+            return Err(self.offline(&plan.model, &Copies::lacking_only(files)));
         }
         let total = files.iter().map(|file| file.size_bytes).sum();
         observer.on(Event::Begin { stage: Stage::Download, total });
@@ -222,64 +257,29 @@ impl Hub {
         Ok(())
     }
 
-    fn ask_for_listing(&self, model: &HubModel, have_copy: bool, observer: &dyn Observer) -> Result<Listing, GaveUp> {
-        let asked = Asked { model, file: None, settings: &self.settings };
-        let mut patience = Patience::new(asked, observer);
-        if have_copy {
-            patience = patience.at_most(ATTEMPTS_WITH_A_COPY);
-        }
-        block_on(|| async {
-            let client = http_client(&self.settings).map_err(GaveUp::Refused)?;
-            loop {
-                match listing::list(&client, patience.asked()).await {
-                    Ok(listing) => return Ok(listing),
-                    Err(failure) => patience.after(failure).await?,
-                }
-            }
-        })
-    }
-
-    fn plan_from_listing(
-        &self,
-        model: &HubModel,
-        cache: &RepoCache,
-        listing: Listing,
-        files: &dyn FileSet,
-    ) -> Result<DownloadPlan> {
-        let commit = listing.commit;
-        let paths: Vec<String> = listing.files.iter().map(|file| file.path.clone()).collect();
-        let wanted = files.select(&paths).map_err(|lacks| {
-            let what = format!("{model} has {lacks} (commit {})", &commit[..7]);
-            Error::model(
-                what,
-                format!("see {} for what it holds; name a FLUX.1 model in diffusers layout", model.page()),
-            )
-        })?;
-        let planned = listing.files.into_iter().filter(|file| wanted.contains(&file.path));
-        let files = planned.map(|RemoteFile { path, size_bytes, etag }| {
-            let file = PlannedFile { path, size_bytes, cached: false, etag };
-            let cached = cache.in_snapshot(&commit, &file) || cache.has_blob(&file);
-            PlannedFile { cached, ..file }
-        });
-        Ok(self.plan_of(model, cache, commit.clone(), files.collect()))
-    }
-
     fn plan_from_copy(
         &self,
         model: &HubModel,
         cache: &RepoCache,
-        commit: String,
+        commit: &str,
         files: &dyn FileSet,
     ) -> Result<DownloadPlan> {
-        let mut here = cache.list(&commit)?;
+        let mut here = cache.list(commit)?;
         let paths: Vec<String> = here.iter().map(|file| file.path.clone()).collect();
         if let Ok(wanted) = files.select(&paths) {
             here.retain(|file| wanted.contains(&file.path));
         }
-        Ok(self.plan_of(model, cache, commit, here))
+        Ok(self.plan_of(model, cache, commit.to_owned(), here, false))
     }
 
-    fn plan_of(&self, model: &HubModel, cache: &RepoCache, commit: String, files: Vec<PlannedFile>) -> DownloadPlan {
+    fn plan_of(
+        &self,
+        model: &HubModel,
+        cache: &RepoCache,
+        commit: String,
+        files: Vec<PlannedFile>,
+        is_answer: bool,
+    ) -> DownloadPlan {
         let absent = files.iter().filter(|file| !file.cached);
         DownloadPlan {
             model: model.clone(),
@@ -288,17 +288,22 @@ impl Hub {
             bytes_to_fetch: absent.map(|file| file.size_bytes - cache.bytes_begun(file)).sum(),
             disk_free_bytes: disk_free_bytes(&self.settings.cache_dir),
             files,
+            is_answer,
         }
     }
 
-    fn offline(&self, model: &HubModel, lacks: Option<String>) -> Error {
+    fn offline(&self, model: &HubModel, copies: &Copies) -> Error {
         let cache = self.settings.cache_dir.display();
-        let what = match lacks {
+        let what = match &copies.lacking {
             Some(lacks) => format!("HF_HUB_OFFLINE is set, and the copy of {model} in {cache} lacks {lacks}"),
             None => format!("HF_HUB_OFFLINE is set, and there is no copy of {model} in {cache}"),
         };
         let hint = "unset HF_HUB_OFFLINE to fetch it, set HF_HOME to the folder that holds it, or give a local folder";
-        Error::Network { what, hint: hint.into() }
+        let hint = match copies.others.first() {
+            Some(commit) => format!("{hint}; there is a complete copy of {}@{}", model.repo(), &commit[..7]),
+            None => hint.into(),
+        };
+        Error::Network { what, hint }
     }
 }
 

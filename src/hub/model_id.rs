@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 /// The revision of a name that gives none.
 const DEFAULT_REVISION: &str = "main";
 
+/// Digits of a commit that tell it from a branch or tag, as git shortens it.
+const SHORTEST_COMMIT: usize = 7;
+
 /// The longest owner or name the Hub gives out (`huggingface_hub`, `validate_repo_id`).
 const LONGEST_NAME: usize = 96;
 
@@ -44,6 +47,17 @@ impl HubModel {
     /// Where the model's licence can be read and accepted.
     pub fn page(&self) -> String {
         format!("https://huggingface.co/{}/{}", self.owner, self.name)
+    }
+
+    /// The first digits of a commit, when the revision can be that (7 to 39 hexadecimal digits).
+    pub fn short_commit(&self) -> Option<&str> {
+        let is_short = (SHORTEST_COMMIT..40).contains(&self.revision.len());
+        (is_short && self.revision.bytes().all(|b| b.is_ascii_hexdigit())).then_some(self.revision.as_str())
+    }
+
+    /// Whether any commit will do, the latest best: the revision is that of a name which gives none.
+    pub fn is_default_revision(&self) -> bool {
+        self.revision == DEFAULT_REVISION
     }
 
     /// The commit, when the revision is a full one (40 hexadecimal digits): what it names can never change.

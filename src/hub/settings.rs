@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use super::expand::expand;
+
 /// The Hub itself.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
@@ -75,10 +77,10 @@ impl HubSettings {
     }
 
     /// [`HubSettings::from_env`] with another environment.
-    pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Self {
-        let var = |name: &str| var(name).filter(|value| !value.trim().is_empty());
+    pub fn from_vars(raw: impl Fn(&str) -> Option<String>) -> Self {
+        let var = |name: &str| raw(name).filter(|value| !value.trim().is_empty());
         let user = var("HOME").or_else(|| var("USERPROFILE")).unwrap_or_else(|| ".".into());
-        let path = |text: String| expand_home(&text, Path::new(&user));
+        let path = |text: String| PathBuf::from(expand(&text, &user, &raw));
         let home = var("HF_HOME").map(path).unwrap_or_else(|| {
             let caches = var("XDG_CACHE_HOME").map_or_else(|| Path::new(&user).join(".cache"), path);
             caches.join("huggingface")
@@ -105,14 +107,6 @@ fn is_on(value: Option<String>) -> bool {
     value.is_some_and(|v| ["1", "ON", "YES", "TRUE"].contains(&v.trim().to_ascii_uppercase().as_str()))
 }
 
-fn expand_home(text: &str, user: &Path) -> PathBuf {
-    match text.strip_prefix("~/") {
-        Some(rest) => user.join(rest),
-        None if text == "~" => user.to_path_buf(),
-        None => PathBuf::from(text),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,13 +117,17 @@ mod tests {
 
     #[test]
     fn folders_follow_pythons_order() {
-        let cases: [(&[(&str, &str)], &str); 6] = [
+        let cases: [(&[(&str, &str)], &str); 10] = [
             (&[("HOME", "/u")], "/u/.cache/huggingface/hub"),
             (&[("HOME", "/u"), ("XDG_CACHE_HOME", "/x")], "/x/huggingface/hub"),
             (&[("HOME", "/u"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "~/hf")], "/u/hf/hub"),
             (&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/cache")], "/cache"),
             (&[("HF_HOME", "/hf"), ("HUGGINGFACE_HUB_CACHE", "/old")], "/old"),
             (&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "")], "/hf/hub"),
+            (&[("HOME", "/u"), ("HF_HOME", "$HOME/hf")], "/u/hf/hub"),
+            (&[("DISK", "/d"), ("HF_HUB_CACHE", "${DISK}/hub")], "/d/hub"),
+            (&[("HOME", "/u"), ("DISK", "d"), ("XDG_CACHE_HOME", "~/$DISK")], "/u/d/huggingface/hub"),
+            (&[("HOME", "/u"), ("HF_HOME", "~/hf"), ("HF_HUB_CACHE", "$NO/hub")], "$NO/hub"),
         ];
         for (vars, folder) in cases {
             assert_eq!(settings(vars).cache_dir, Path::new(folder), "{vars:?}");
@@ -147,6 +145,7 @@ mod tests {
         assert_eq!(settings(&[("HF_HOME", home), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]).token, None);
         let other = folder.path().join("other");
         std::fs::write(&other, "hf_other").expect("another token file");
+        assert_eq!(settings(&[("T", home), ("HF_TOKEN_PATH", "$T/other")]).token, Token::new("hf_other"));
         let other = other.to_str().expect("a plain path");
         assert_eq!(settings(&[("HF_HOME", home), ("HF_TOKEN_PATH", other)]).token, Token::new("hf_other"));
         let shown = format!("{:?}", settings(&[("HF_TOKEN", "hf_env")]));

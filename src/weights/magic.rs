@@ -1,9 +1,13 @@
 //! What a file is that is no safetensors file, by its first bytes.
 
+use std::borrow::Cow;
+
+use crate::base::excerpt::{excerpt, is_text};
+
 /// A kind of file, in words.
 pub(super) struct Kind {
     /// "a GGUF file, …"
-    pub(super) what: &'static str,
+    pub(super) what: Cow<'static, str>,
     pub(super) hint: &'static str,
 }
 
@@ -20,10 +24,20 @@ pub(super) fn kind_of_bytes(file: &[u8]) -> Option<Kind> {
         ("this is a PyTorch pickle (.ckpt, .pt, .bin), not a safetensors file", NEEDS_SAFETENSORS)
     } else if starts(b"version https://git-lfs") {
         ("this is a git-lfs pointer, not the file itself", "run `git lfs pull` in the model's folder")
-    } else if starts(b"<!DOCTYPE") || starts(b"<!doctype") || starts(b"<html") {
-        ("this is a web page, not a model", "delete it and download the file again; a gated model needs HF_TOKEN")
     } else {
-        return None;
+        return text(file);
     };
-    Some(Kind { what, hint })
+    Some(Kind { what: what.into(), hint })
+}
+
+/// An answer of a server in place of the file. A safetensors file is no text: it begins with a length, whose last bytes are 0.
+fn text(file: &[u8]) -> Option<Kind> {
+    if !is_text(file) {
+        return None;
+    }
+    let kind = if file.trim_ascii_start().starts_with(b"<") { "a web page" } else { "a text" };
+    let shown = excerpt(file).map_or_else(String::new, |text| format!(": {text:?}"));
+    let what = format!("this is {kind}, not a model{shown}");
+    let hint = "delete it and download the file again; a gated model needs a token (HF_TOKEN, or `hf auth login`)";
+    Some(Kind { what: what.into(), hint })
 }

@@ -50,6 +50,8 @@ fn a_part_is_missing() {
 fn a_config_is_broken() {
     let file = "transformer/config.json";
     refused(&with(file, Some(b"<html>")), &[file, "not JSON", "fetch it again"]);
+    refused(&with(file, Some(b"Invalid username or password.")), &[file, "not JSON", "Invalid username or password."]);
+    refused(&with(file, Some(b"<html><title>Sign in</title>")), &[file, "not JSON", "it says \"Sign in\""]);
     refused(&with(file, Some(b"{\"num_layers\": 2")), &[file, "not JSON"]);
     refused(&with_word(file, "num_layers", "other"), &[file, "missing field `num_layers`"]);
     refused(&with("scheduler/scheduler_config.json", Some(b"{")), &["scheduler/scheduler_config.json", "not JSON"]);

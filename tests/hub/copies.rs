@@ -41,15 +41,28 @@ fn a_second_run_fetches_nothing() {
 /// A cache as `huggingface_hub` leaves it behind.
 #[cfg(unix)]
 fn python_download(bench: &Bench) {
+    snapshot_of(bench, COMMIT);
+    note(bench, "main", COMMIT);
+}
+
+/// Says which commit a branch or tag points to.
+#[cfg(unix)]
+fn note(bench: &Bench, name: &str, commit: &str) {
+    let refs = bench.repo_folder().join("refs");
+    fs::create_dir_all(&refs).expect("a folder");
+    fs::write(refs.join(name), commit).expect("a ref");
+}
+
+/// A complete copy of a commit.
+#[cfg(unix)]
+fn snapshot_of(bench: &Bench, commit: &str) {
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-flux");
     let repo = bench.repo_folder();
     fs::create_dir_all(repo.join("blobs")).expect("a folder");
-    fs::create_dir_all(repo.join("refs")).expect("a folder");
-    fs::write(repo.join("refs/main"), COMMIT).expect("a ref");
     for (i, path) in files_below(&tiny).iter().enumerate() {
         let etag = format!("{i:040x}");
         fs::copy(tiny.join(path), repo.join("blobs").join(&etag)).expect("a blob");
-        let pointer = repo.join("snapshots").join(COMMIT).join(path);
+        let pointer = repo.join("snapshots").join(commit).join(path);
         fs::create_dir_all(pointer.parent().expect("a parent")).expect("a folder");
         let ups = "../".repeat(path.split('/').count() + 1);
         std::os::unix::fs::symlink(format!("{ups}blobs/{etag}"), pointer).expect("a link");
@@ -123,6 +136,116 @@ fn a_file_of_the_wrong_size_in_the_copy_is_replaced() {
     fs::write(&config, "<html>an error page</html>").expect("a spoilt blob");
     bench.fetch().expect("a model");
     assert_eq!(fs::read_to_string(config).expect("a config"), "{\"a\": 6}");
+}
+
+/// An older commit than the server's.
+#[cfg(unix)]
+const OLD: &str = "fedcba9876543210fedcba9876543210fedcba98";
+
+/// A copy of this commit is used, and the run says so once, with these words.
+#[cfg(unix)]
+#[track_caller]
+fn uses_the_copy(bench: &Bench, model: &str, commit: &str, words: &[&str]) {
+    let log = Log::default();
+    let snapshot = bench.fetch_of(model, &log).expect("the copy");
+    assert_eq!(snapshot, bench.repo_folder().join("snapshots").join(commit));
+    let warnings = log.warnings();
+    assert_eq!(warnings.len(), usize::from(!words.is_empty()), "{warnings:?}");
+    for word in words {
+        assert!(warnings[0].contains(word), "{word}: {warnings:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_older_complete_copy_stands_in_for_an_incomplete_latest_one() {
+    let mut bench = Bench::new(repository());
+    snapshot_of(&bench, OLD);
+    // An interrupted run of Python's notes the new commit first.
+    note(&bench, "main", COMMIT);
+    let begun = bench.repo_folder().join("snapshots").join(COMMIT);
+    fs::create_dir_all(&begun).expect("a folder");
+    fs::write(begun.join("model_index.json"), "{}").expect("a first file");
+    bench.server.fault("GET", "/api/", usize::MAX, Fault::Status(503, ""));
+    uses_the_copy(&bench, REPO, OLD, &["503", "using the copy of commit fedcba9"]);
+    bench.settings.offline = true;
+    uses_the_copy(&bench, REPO, OLD, &["lacks transformer/config.json", "complete copy of commit fedcba9"]);
+    assert_eq!(fs::read_to_string(bench.repo_folder().join("refs/main")).expect("a ref"), COMMIT, "stays");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_copy_without_refs_is_a_copy() {
+    let mut bench = Bench::new(repository());
+    snapshot_of(&bench, OLD);
+    bench.settings.offline = true;
+    uses_the_copy(&bench, REPO, OLD, &["which commit", "commit fedcba9"]);
+    // Nobody knows whether a branch or tag is that commit.
+    let (what, hint) = network(&bench.fetch_of(&format!("{REPO}@v1"), &Silent).expect_err("another revision"));
+    assert!(what.contains("no copy of tiny-lab/tiny-flux@v1"), "{what}");
+    assert!(hint.contains("complete copy of tiny-lab/tiny-flux@fedcba9"), "{hint}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_refusal_leaves_a_complete_copy_usable() {
+    for fault in [
+        Fault::Status(401, "X-Error-Code: RepoNotFound\r\n"),
+        Fault::Status(403, "X-Error-Code: GatedRepo\r\n"),
+        Fault::Status(404, ""),
+        Fault::Instead(200, "<html>Log in to the network</html>"),
+    ] {
+        let bench = Bench::new(repository());
+        python_download(&bench);
+        bench.server.fault("GET", "/api/", 1, fault);
+        uses_the_copy(&bench, REPO, COMMIT, &["using the copy of commit 0123456"]);
+    }
+}
+
+/// Read-only to everybody, root too: where a folder must be made there is a file.
+#[cfg(unix)]
+#[test]
+fn a_read_only_copy_is_used_when_the_hub_has_moved_on() {
+    let bench = Bench::new(repository());
+    snapshot_of(&bench, OLD);
+    note(&bench, "main", OLD);
+    fs::write(bench.settings.cache_dir.join(".locks"), "").expect("a file");
+    uses_the_copy(&bench, REPO, OLD, &["commit 0123456", "read-only", "using the copy of commit fedcba9"]);
+    assert_eq!(fs::read_to_string(bench.repo_folder().join("refs/main")).expect("a ref"), OLD);
+}
+
+/// What the Hub lists is here, and that nothing can be noted is no trouble.
+#[cfg(unix)]
+#[test]
+fn a_read_only_copy_without_refs_is_used() {
+    let bench = Bench::new(repository());
+    bench.fetch().expect("a model");
+    fs::remove_dir_all(bench.repo_folder().join("refs")).expect("a removal");
+    fs::write(bench.repo_folder().join("refs"), "").expect("a file");
+    fs::remove_dir_all(bench.settings.cache_dir.join(".locks")).expect("a removal");
+    fs::write(bench.settings.cache_dir.join(".locks"), "").expect("a file");
+    uses_the_copy(&bench, REPO, COMMIT, &[]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_short_commit_is_a_revision() {
+    let mut bench = Bench::new(repository());
+    let short = |commit: &str, digits: usize| format!("{REPO}@{}", &commit[..digits]);
+    let snapshot = bench.fetch_of(&short(COMMIT, 8), &Silent).expect("a model");
+    assert_eq!(snapshot, bench.repo_folder().join("snapshots").join(COMMIT));
+    assert!(!bench.repo_folder().join("refs").exists(), "a commit needs no note");
+    bench.server.take_requests();
+    uses_the_copy(&bench, &short(COMMIT, 7).to_uppercase().replace(&REPO.to_uppercase(), REPO), COMMIT, &[]);
+    assert_eq!(bench.server.take_requests(), [""; 0], "what a commit names cannot change");
+    let (what, _) = network(&bench.fetch_of(&short(OLD, 10), &Silent).expect_err("another commit"));
+    assert!(what.contains("no revision \"fedcba9876\""), "{what}");
+    bench.settings.offline = true;
+    uses_the_copy(&bench, &short(COMMIT, 12), COMMIT, &[]);
+    // A branch of that name goes before.
+    snapshot_of(&bench, OLD);
+    note(&bench, &COMMIT[..9], OLD);
+    uses_the_copy(&bench, &short(COMMIT, 9), OLD, &[]);
 }
 
 const VAE: &str = "vae/diffusion_pytorch_model.safetensors";

@@ -197,3 +197,47 @@ fn two_runs_at_once_do_not_harm_each_other() {
     let asked = format!("GET /cdn/{}", bench.server.etag(SHARD));
     assert_eq!(requests.iter().filter(|request| request.starts_with(&asked)).count(), 1, "{requests:#?}");
 }
+
+/// An address where nobody listens: somebody did a moment ago.
+fn nobody() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    format!("http://{}", listener.local_addr().expect("an address"))
+}
+
+#[test]
+fn a_hub_that_is_not_there_is_asked_twice_and_one_in_trouble_as_often_as_settings_say() {
+    let mut bench = Bench::new(repository());
+    bench.settings.attempts = 6;
+    let log = Log::default();
+    bench.server.fault("GET", "/api/", 6, Fault::Status(503, ""));
+    let (what, _) = network(&bench.fetch_of(REPO, &log).expect_err("trouble"));
+    assert!(what.contains("tried 6 times in a row") && log.notes().len() == 5, "{what} {:?}", log.notes());
+
+    bench.settings.endpoint = nobody();
+    let log = Log::default();
+    let (what, hint) = network(&bench.fetch_of(REPO, &log).expect_err("nobody"));
+    assert!(what.contains("cannot be reached") && what.contains("tried 2 times in a row"), "{what}");
+    assert!(hint.contains("HF_ENDPOINT"), "{hint}");
+    assert!(log.notes().len() == 1 && log.notes()[0].contains("failure 1 of 2"), "{:?}", log.notes());
+
+    bench.settings.endpoint = "http://no-such-host.invalid".into();
+    let (what, _) = network(&bench.fetch().expect_err("no such name"));
+    assert!(what.contains("cannot be reached") && what.contains("2 times"), "{what}");
+}
+
+#[test]
+fn an_answer_in_words_is_shown() {
+    let bench = Bench::new(repository());
+    let cases = [
+        (Fault::Instead(200, "<html><title>Log in to the network</title></html>"), "Log in to the network"),
+        (Fault::Instead(200, "Invalid username or password."), "Invalid username or password."),
+        (Fault::Instead(401, "Invalid username or password."), "HTTP 401 (Invalid username or password.)"),
+        (Fault::Instead(403, r#"{"error":"Your storage is full"}"#), "HTTP 403 (Your storage is full)"),
+        (Fault::Instead(418, "<html><h1>I'm a teapot</h1></html>"), "HTTP 418 (I'm a teapot)"),
+    ];
+    for (fault, says) in cases {
+        bench.server.fault("GET", "/api/", 1, fault);
+        let (what, _) = network(&bench.fetch().expect_err(says));
+        assert!(what.contains(says), "{says}: {what}");
+    }
+}

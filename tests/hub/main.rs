@@ -5,6 +5,7 @@ mod copies;
 mod faults;
 #[path = "../support/hub_server.rs"]
 mod hub_server;
+mod mirrors;
 
 use std::fs;
 

@@ -2,7 +2,8 @@
 //!
 //! It answers what the program asks of the real one: `GET /api/models/{repo}/revision/{revision}?blobs=true`, and
 //! `HEAD` and `GET` (with `Range`) of `/{repo}/resolve/{revision}/{path}`. Large files redirect to `/cdn/...` with the
-//! `X-Linked-*` headers, as the Hub's do.
+//! `X-Linked-*` headers, as the Hub's do. It can also answer as a mirror does (as olah 0.5.4 was seen to): names without
+//! sizes, packed though nobody asked for that, and large files that come from the mirror itself.
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +27,8 @@ pub enum Fault {
     Status(u16, &'static str),
     /// A 200 with an error page as its body.
     Page,
+    /// Another status, with these words as its body.
+    Instead(u16, &'static str),
     /// The connection ends after this many bytes of the body.
     CutAfter(usize),
     /// The body is complete by its Content-Length, but this short.
@@ -67,6 +70,7 @@ struct State {
     faults: Mutex<Vec<Planned>>,
     requests: Mutex<Vec<String>>,
     token: Option<String>,
+    is_mirror: bool,
 }
 
 /// The server; it runs until the test's process ends.
@@ -95,6 +99,12 @@ impl HubServerBuilder {
     /// Files come only to whoever shows this token.
     pub fn gated(mut self, token: &str) -> Self {
         self.0.token = Some(token.into());
+        self
+    }
+
+    /// It answers as a mirror of the Hub.
+    pub fn mirror(mut self) -> Self {
+        self.0.is_mirror = true;
         self
     }
 
@@ -146,6 +156,9 @@ fn serve(state: &State, base: &str, stream: TcpStream) -> std::io::Result<()> {
     if let Some(Fault::Status(status, headers)) = fault {
         return answer(stream, &request, &Head::new(status, headers), b"{\"error\":\"no\"}", None);
     }
+    if let Some(Fault::Instead(status, words)) = fault {
+        return answer(stream, &request, &Head::new(status, ""), words.as_bytes(), None);
+    }
     let path = request.path.as_str();
     if let Some(rest) = path.strip_prefix(&format!("/api/models/{REPO}/revision/")) {
         return match rest {
@@ -153,6 +166,10 @@ fn serve(state: &State, base: &str, stream: TcpStream) -> std::io::Result<()> {
             _ if rest.starts_with(COMMIT) => list(state, stream, &request, fault),
             _ => answer(stream, &request, &Head::new(404, "X-Error-Code: RevisionNotFound\r\n"), b"", None),
         };
+    }
+    if path == format!("/api/models/{REPO}/commits/main") {
+        let body = serde_json::json!([{ "id": "f".repeat(40) }, { "id": COMMIT }]).to_string();
+        return send(stream, &request, body.as_bytes(), "", fault);
     }
     if let Some(sha256) = path.strip_prefix("/cdn/") {
         let file = state.files.values().find(|file| file.large && file.sha256() == sha256);
@@ -203,12 +220,20 @@ fn take_fault(state: &State, request: &Request) -> Option<Fault> {
 }
 
 fn list(state: &State, stream: TcpStream, request: &Request, fault: Option<Fault>) -> std::io::Result<()> {
-    let siblings: Vec<_> = state.files.iter().map(|(path, file)| sibling(path, file)).collect();
-    let body = serde_json::json!({ "id": REPO, "sha": COMMIT, "siblings": siblings });
-    send(stream, request, body.to_string().as_bytes(), "Content-Type: application/json\r\n", fault)
+    let siblings: Vec<_> = state.files.iter().map(|(path, file)| sibling(state, path, file)).collect();
+    let body = serde_json::json!({ "id": REPO, "sha": COMMIT, "siblings": siblings }).to_string();
+    if !state.is_mirror {
+        return send(stream, request, body.as_bytes(), "Content-Type: application/json\r\n", fault);
+    }
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(body.as_bytes())?;
+    send(stream, request, &packed.finish()?, "Content-Encoding: gzip\r\n", fault)
 }
 
-fn sibling(path: &str, file: &RemoteFile) -> serde_json::Value {
+fn sibling(state: &State, path: &str, file: &RemoteFile) -> serde_json::Value {
+    if state.is_mirror {
+        return serde_json::json!({ "rfilename": path });
+    }
     let mut value = serde_json::json!({
         "rfilename": path, "size": file.bytes.len(), "blobId": file.sha256()[..40],
     });
@@ -237,7 +262,7 @@ fn resolve(
         return answer(stream, request, &Head::new(status, headers), b"", None);
     }
     let etag = file.etag();
-    if !file.large {
+    if !file.large || state.is_mirror {
         let headers = format!("ETag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\n");
         return send(stream, request, &file.bytes, &headers, fault);
     }

@@ -91,12 +91,16 @@ fn impossible_header_lengths_are_refused() {
 
 #[test]
 fn other_kinds_of_files_are_recognised() {
-    let cases: [(&[u8], &str); 6] = [
+    let cases: [(&[u8], &str); 10] = [
         (b"GGUF\x03\0\0\0rest", "GGUF"),
         (b"PK\x03\x04archive/data.pkl", "PyTorch pickle"),
         (b"\x80\x02}q\x01rest of it", "PyTorch pickle"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-        (b"<!DOCTYPE html><html>Access denied</html>", "web page"),
+        (b"<!DOCTYPE html><html>Access denied</html>", "a web page, not a model: \"Access denied\""),
+        (b"\n<HTML><title>Sign in</title>", "a web page, not a model: \"Sign in\""),
+        (b"Invalid username or password.", "a text, not a model: \"Invalid username or password.\""),
+        (b"denied", "a text, not a model: \"denied\""),
+        (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", "AccessDenied"),
         (b"<html><body>Sign in</body></html>", "HF_TOKEN"),
     ];
     for (bytes, words) in cases {
