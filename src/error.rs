@@ -54,6 +54,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file could not be written where it should be, and was kept in another place: nothing that was made is lost.
+    #[error("{error}; what was made is kept as {}", kept.display())]
+    KeptElsewhere {
+        /// Why it is not where it should be.
+        error: Box<Error>,
+        /// Where it is.
+        kept: PathBuf,
+    },
     /// A number that is not finite, where only finite numbers make sense.
     #[error("{what}")]
     Numeric {
@@ -117,6 +125,10 @@ impl Error {
             | Self::Unfinished { hint, .. }
             | Self::Numeric { hint, .. } => (!hint.is_empty()).then(|| hint.clone()),
             Self::Disk { source, .. } => disk_hint(source.kind()).map(str::to_owned),
+            Self::KeptElsewhere { error, .. } => {
+                let why = error.hint().map_or_else(String::new, |hint| format!("; for the next run, {hint}"));
+                Some(format!("move it from there to where it should be{why}"))
+            }
             Self::Tensor(_) if self.is_out_of_memory() => Some(
                 "close what else uses the device, set --memory to less than --dry-run plans, add --weights stream, or \
                  ask for a smaller picture"
@@ -151,7 +163,12 @@ impl Error {
 /// What to do about a file or folder that the system refuses.
 fn disk_hint(kind: ErrorKind) -> Option<&'static str> {
     match kind {
-        ErrorKind::StorageFull => Some("free some space, or choose another folder with --output or HF_HOME"),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some("free some space, or choose another folder with --output or HF_HOME")
+        }
+        ErrorKind::FileTooLarge => Some("raise the limit on the size of a file (ulimit -f), or choose another disk"),
+        ErrorKind::InvalidFilename => Some("name it shorter"),
+        ErrorKind::BrokenPipe => Some("see why whoever reads the picture ended first"),
         ErrorKind::PermissionDenied => Some("choose another place, or change the permissions of this one"),
         ErrorKind::ReadOnlyFilesystem => Some("this disk cannot be written to; choose a folder on another one"),
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {

@@ -153,10 +153,10 @@ pub struct MachineArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// File (.png, .jpg, .webp), or folder ending in "/" [default: outputs/seed_..._res_....png]
+    /// File (.png, .jpg, .webp), folder ending in "/", or "-" for stdout [default: outputs/seed_..._res_....png]
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
-    /// Replace an existing file instead of adding _2, _3, ... to the name
+    /// Replace an existing file (through a link, what it points to) instead of adding _2, _3, ... to the name
     #[arg(long)]
     pub overwrite: bool,
     /// Also save the final packed latents [1, N, 64] as safetensors

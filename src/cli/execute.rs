@@ -88,7 +88,7 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
         report.on(Event::Note(format!("{what} asked for more than once with the same settings, and made once")));
     }
     if !order.machine.dry_run {
-        items::check(&planned)?;
+        items::check(&planned, order.output)?;
         check_other_files(order.output, order.progress)?;
     }
     if planned.is_empty() {
@@ -166,13 +166,15 @@ fn check_other_files(output: &OutputArgs, progress: &ProgressArgs) -> anyhow::Re
     if let Some(preview) = &progress.preview {
         Format::from_path(preview)?;
     }
-    for (flag, file) in [("--save-latents", &output.save_latents), ("--preview", &progress.preview)] {
+    for (flag, file, overwrite) in
+        [("--save-latents", &output.save_latents, output.overwrite), ("--preview", &progress.preview, true)]
+    {
         let Some(file) = file else { continue };
         if file.is_dir() {
             let what = format!("{flag} {} is a folder", file.display());
             return Err(Error::request(what, "name a file in it").into());
         }
-        output::check_writable(file.parent().unwrap_or(Path::new("")))?;
+        output::check_place(file, 1, overwrite, &mut HashSet::new())?;
     }
     Ok(())
 }

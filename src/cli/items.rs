@@ -1,13 +1,13 @@
 //! Which pictures a command line asks for: all combinations of prompts and seeds, checked before anything is loaded.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fs::File,
-    io::BufReader,
+    io::{BufReader, IsTerminal},
     path::{Path, PathBuf},
 };
 
-use super::{batch_args::SelectArgs, target::Target};
+use super::{args::OutputArgs, batch_args::SelectArgs, target::Target};
 use crate::{
     error::{Error, Result},
     output,
@@ -131,16 +131,40 @@ pub fn arrange(wishes: Vec<Wish>, shard: Shard) -> Result<(Vec<Planned>, usize)>
     Ok((planned, repeated))
 }
 
-/// Checks that every picture fits its format, and every folder can be written to. Makes the folders.
+/// Checks that every picture fits its format, its file can get its name, and every folder can be written to. Makes the folders.
 ///
 /// # Errors
-/// As [`Target::check`] and [`output::check_writable`].
-pub fn check(planned: &[Planned]) -> Result<()> {
-    for Planned { wish, .. } in planned {
+/// As [`Target::check`] and [`output::check_place`]; [`Error::Request`] for several pictures in one stream.
+pub fn check(planned: &[Planned], args: &OutputArgs) -> Result<()> {
+    let mut folders = HashSet::new();
+    for Planned { wish, path, number, .. } in planned {
         wish.target.check(wish.draft()?.size()).map_err(|error| wish.named(error))?;
+        if output::is_stream(path) {
+            check_stream(path, planned.len(), args.json).map_err(|error| wish.named(error))?;
+        }
+        output::check_place(path, *number, args.overwrite, &mut folders).map_err(|error| wish.named(error))?;
     }
-    let folders: BTreeSet<&Path> = planned.iter().map(|planned| planned.wish.target.folder()).collect();
-    folders.into_iter().try_for_each(output::check_writable)
+    Ok(())
+}
+
+/// Checks that a stream gets one picture and nothing else.
+fn check_stream(path: &Path, pictures: usize, as_json: bool) -> Result<()> {
+    let name = path.display();
+    if pictures > 1 {
+        let what = format!("{pictures} pictures cannot all go to {name}, which holds one");
+        return Err(Error::request(what, "name a folder, with \"/\" at its end"));
+    }
+    if !output::is_stdout(path) {
+        return Ok(());
+    }
+    if as_json {
+        return Err(Error::request("--json and the picture both want stdout", "name a file with --output"));
+    }
+    if std::io::stdout().is_terminal() {
+        let what = "the picture would go to the terminal";
+        return Err(Error::request(what, "send it to a file or a program, such as with \"| magick - x.jpg\""));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{items::Planned, report::Report};
+use super::{items::Planned, paths, report::Report};
 use crate::{
     base::memory,
     error::Error,
+    output,
     run::{Item, Listener, Made, Times},
 };
 
@@ -33,6 +34,10 @@ pub struct Teller<'a> {
     /// Where to keep what is told of each picture, if anybody needs it later.
     kept: Option<&'a mut Vec<Finished>>,
     failures: Vec<Error>,
+    /// The picture that was made last.
+    last: Option<usize>,
+    /// Failures of pictures that are there, without a file beside them.
+    incomplete: usize,
 }
 
 impl<'a> Teller<'a> {
@@ -44,7 +49,18 @@ impl<'a> Teller<'a> {
         as_json: bool,
         kept: Option<&'a mut Vec<Finished>>,
     ) -> Self {
-        Self { report, planned, model, as_json, begun: 0, existed: 0, kept, failures: Vec::new() }
+        Self {
+            report,
+            planned,
+            model,
+            as_json,
+            begun: 0,
+            existed: 0,
+            kept,
+            failures: Vec::new(),
+            last: None,
+            incomplete: 0,
+        }
     }
 
     /// How it ended.
@@ -56,7 +72,13 @@ impl<'a> Teller<'a> {
         match self.failures.pop() {
             None => Ok(()),
             Some(error) if total == 1 => Err(error.into()),
+            Some(_) if failed == self.incomplete => {
+                let what =
+                    format!("all {total} pictures are there, {failed} without their latents where they should be");
+                Err(Error::Unfinished { what, hint: "the errors above say where they are".into() }.into())
+            }
             Some(_) => {
+                let failed = failed - self.incomplete;
                 let what =
                     format!("{failed} of {total} pictures could not be made; the other {} are there", total - failed);
                 let hint = "run the same again with --resume once the reasons above are gone: only these are made";
@@ -87,8 +109,8 @@ impl Listener for Teller<'_> {
     }
 
     fn made(&mut self, item: &Item, made: Made) {
-        let json = json!({
-            "path": made.path,
+        let mut json = json!({
+            "path": made.path.to_string_lossy(),
             "settings": item.recipe,
             "model": self.model,
             "seconds": seconds(&made.times),
@@ -96,11 +118,17 @@ impl Listener for Teller<'_> {
             "resumed_from_step": made.resumed_from,
             "existed": made.existed,
         });
+        paths::add_bytes(&mut json, &made.path);
         if made.existed {
             self.existed += 1;
             self.report.detail(&format!("{} is there already", made.path.display()));
         }
-        self.report.result(&if self.as_json { json.to_string() } else { made.path.display().to_string() });
+        self.last = Some(item.index);
+        if self.as_json {
+            self.report.result(&json.to_string());
+        } else if !output::is_stdout(&made.path) {
+            self.report.path(&made.path);
+        }
         if let Some(kept) = &mut self.kept {
             kept.push(Finished { index: item.index, path: made.path, json });
         }
@@ -110,6 +138,7 @@ impl Listener for Teller<'_> {
         if self.is_batch() {
             self.report.failure(&self.headline(item), &error);
         }
+        self.incomplete += usize::from(self.last == Some(item.index));
         self.failures.push(error);
     }
 }

@@ -6,11 +6,13 @@ mod commands;
 mod device;
 mod environment;
 mod execute;
+mod interrupts;
 mod items;
 mod listen;
 mod model_source;
 mod notes;
 mod part_args;
+mod paths;
 mod pictured;
 mod report;
 mod setting_flags;
@@ -22,14 +24,12 @@ mod values;
 
 use std::{collections::HashSet, process::ExitCode};
 
-use crate::{Error, output};
+use crate::Error;
 use args::{Cli, Command};
 use commands::{compare, completions, decode, export_demo, generate, info, inspect, man, replay, version};
 use environment::Parsed;
 use report::{Report, Verbosity};
 
-/// Exit code of a run that was interrupted: 128 + SIGINT.
-const INTERRUPTED: i32 = 130;
 /// Exit code of a run that could not be done.
 const FAILED: u8 = 1;
 
@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
         Err(error) => return usage::tell(&error, &Report::new(Verbosity::Normal)),
     };
     let report = Report::new(cli.verbosity());
-    if let Err(error) = handle_interrupts() {
+    if let Err(error) = interrupts::handle() {
         report.error(&error);
         return ExitCode::from(FAILED);
     }
@@ -68,14 +68,4 @@ fn run(cli: &Cli, typed: &HashSet<String>, report: &Report) -> anyhow::Result<()
         Some(Command::Man(args)) => man::run(args, report),
         None => generate::run(&cli.generate, report),
     }
-}
-
-/// Ends the process within a moment of Ctrl-C or SIGTERM, and leaves no partial file behind.
-fn handle_interrupts() -> anyhow::Result<()> {
-    ctrlc::set_handler(|| {
-        output::remove_temporary_files();
-        Report::new(Verbosity::Normal).interrupted();
-        std::process::exit(INTERRUPTED);
-    })?;
-    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{ErrorKind, IsTerminal, Write},
+    path::Path,
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -83,8 +84,17 @@ impl Report {
 
     /// A result: one line on stdout. A closed pipe is no error: its reader has seen enough.
     pub fn result(&self, line: &str) {
+        self.bytes(line.as_bytes());
+    }
+
+    /// A path as a result: its own bytes, so that whoever reads it finds the file, whatever its name is made of.
+    pub fn path(&self, path: &Path) {
+        self.bytes(path.as_os_str().as_encoded_bytes());
+    }
+
+    fn bytes(&self, line: &[u8]) {
         let mut stdout = std::io::stdout().lock();
-        match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        match stdout.write_all(line).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => {
                 self.lost.store(true, Ordering::Relaxed);
                 self.error(&anyhow::Error::new(error).context("cannot write to stdout"));

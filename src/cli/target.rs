@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::paths;
 use crate::{
     base::geometry::ImageSize,
     error::Result,
@@ -22,11 +23,11 @@ pub enum Target {
 }
 
 impl Target {
-    /// From `--output`: a path that ends in a separator, or is a folder, is a folder; any other is a file.
+    /// From `--output`: a path that ends in a separator, or is a folder, is a folder; any other is a file. `-` is stdout.
     pub fn new(output: Option<&Path>) -> Self {
         match output {
             None => Self::Folder(DEFAULT_FOLDER.into()),
-            Some(path) if path.is_dir() || ends_in_separator(path) => Self::Folder(path.to_path_buf()),
+            Some(path) if path.is_dir() || paths::ends_in_separator(path) => Self::Folder(path.to_path_buf()),
             Some(path) => Self::File(path.to_path_buf()),
         }
     }
@@ -42,17 +43,6 @@ impl Target {
         }
     }
 
-    /// The folder pictures go into.
-    pub fn folder(&self) -> &Path {
-        match self {
-            Self::Folder(folder) => folder,
-            Self::File(file) => match file.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent,
-                _ => Path::new("."),
-            },
-        }
-    }
-
     /// The file of a picture, before `_2`, `_3`, ... make it unique.
     pub fn file(&self, recipe: &Recipe) -> PathBuf {
         match self {
@@ -65,10 +55,6 @@ impl Target {
     }
 }
 
-fn ends_in_separator(path: &Path) -> bool {
-    path.as_os_str().to_str().is_some_and(|text| text.ends_with(std::path::is_separator))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,12 +65,6 @@ mod tests {
         assert_eq!(Target::new(Some(Path::new("a.png"))), Target::File("a.png".into()));
         assert_eq!(Target::new(None), Target::Folder("outputs".into()));
         assert_eq!(Target::new(Some(Path::new("."))), Target::Folder(".".into()));
-    }
-
-    #[test]
-    fn a_file_without_a_folder_goes_here() {
-        assert_eq!(Target::new(Some(Path::new("a.png"))).folder(), Path::new("."));
-        assert_eq!(Target::new(Some(Path::new("b/a.png"))).folder(), Path::new("b"));
     }
 
     #[test]

@@ -2,28 +2,34 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
 };
 
+use super::{
+    confirm::{Confirmation, confirm},
+    place::{behind_links, is_stdout, is_stream},
+    temporary::Temporary,
+};
 use crate::error::{Error, Result};
 
-/// Every temporary file of this process. `None` after [`remove_temporary_files`]: then no new one may come.
-static TEMPORARY: Mutex<Option<Vec<PathBuf>>> = Mutex::new(Some(Vec::new()));
-
-/// Characters of the final name that the temporary one repeats: at most 4 bytes each, far below any system's limit.
-const REPEATED_CHARS: usize = 40;
+/// How a file comes to its name.
+#[derive(Debug, Clone, Copy)]
+pub struct Naming {
+    /// Which of its name it is: 1 is the name itself, 2 is `name_2`, ...
+    pub number: u64,
+    /// Whether what bears that name is replaced; else a taken name is left, for the first free one of `name`, `name_2`, ...
+    pub overwrite: bool,
+    /// What is asked of the disk.
+    pub confirmation: Confirmation,
+}
 
 /// Writes a file through `write` and gives it the name `path` when it is complete and on the disk; returns the name it got.
 ///
 /// Without `overwrite` an existing file is kept and the new one becomes `name_2.ending`, `name_3.ending`, ...; of several
-/// processes that want one name, each gets its own. A missing folder is created. On any error nothing is left behind.
+/// processes that want one name, each gets its own. With it, a symbolic link stays and what it points to is replaced. A missing
+/// folder is created. On any error nothing is left behind. A stream ([`is_stream`]) gets the bytes as they come.
 ///
 /// # Errors
 /// [`Error::Request`] when `path` names no file; [`Error::Disk`] when the file cannot be written.
@@ -32,39 +38,56 @@ pub fn write_atomically(
     overwrite: bool,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<PathBuf> {
-    write_numbered(path, 1, overwrite, write)
+    write_named(path, Naming { number: 1, overwrite, confirmation: Confirmation::Demanded }, write)
 }
 
-/// As [`write_atomically`] for the file that is number `number` of its name (1 is `path` itself, 2 is `path_2`, ...): with
-/// `overwrite` it gets that name, without it that name or, where it is taken, the first free one.
+/// As [`write_atomically`], for a file that comes to its name in this way.
 ///
 /// # Errors
 /// As [`write_atomically`].
-pub fn write_numbered(
+pub fn write_named(
     path: &Path,
-    number: u64,
-    overwrite: bool,
+    naming: Naming,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<PathBuf> {
-    let Some(name) = path.file_name() else {
+    let failed = |error| Error::disk("cannot write", path, error);
+    if is_stream(path) {
+        write_stream(path, write).map_err(failed)?;
+        return Ok(path.to_path_buf());
+    }
+    let Naming { number, overwrite, confirmation } = naming;
+    let asked = numbered(path, number);
+    let place = if overwrite { behind_links(&asked).map_err(failed)? } else { path.to_path_buf() };
+    let Some(name) = place.file_name() else {
         return Err(Error::request(format!("{:?} names no file", path), "add a file name"));
     };
-    let folder = folder_of(path);
+    let folder = parent(&place);
     fs::create_dir_all(folder).map_err(|e| Error::disk("cannot create", folder, e))?;
-    let failed = |error| Error::disk("cannot write", path, error);
     let (temporary, file) = Temporary::create(folder, &name.to_string_lossy()).map_err(failed)?;
     let mut file = BufWriter::new(file);
     write(&mut file).map_err(failed)?;
     let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
-    file.sync_all().map_err(failed)?;
+    confirm(&file, folder, confirmation).map_err(failed)?;
     let published =
-        if overwrite { temporary.replace(&numbered(path, number)) } else { temporary.publish_beside(path, number) };
+        if overwrite { temporary.replace(&place).map(|()| asked) } else { temporary.publish_beside(&place, number) };
     let published = published.map_err(failed)?;
     // Only now may another process take the temporary name for one that a dead process left.
     drop(file);
     // So that the name survives a power cut as well. Not every system can do this, and the file itself is safe.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(published)
+}
+
+fn write_stream(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let stream: &mut dyn Write = if is_stdout(path) {
+        &mut io::stdout().lock()
+    } else {
+        // A named pipe waits here for its reader.
+        &mut OpenOptions::new().write(true).open(path)?
+    };
+    let mut stream = BufWriter::new(stream);
+    write(&mut stream)?;
+    stream.flush()
 }
 
 /// Makes sure that files can be written to a folder, and creates it when it is missing: worth asking before a run.
@@ -78,137 +101,8 @@ pub fn check_writable(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes every temporary file of this process and lets no new one come: for the end of an interrupted run, from any thread.
-pub fn remove_temporary_files() {
-    for path in registry().take().unwrap_or_default() {
-        // What is gone already needs no removing, and there is nobody left to tell.
-        let _ = fs::remove_file(path);
-    }
-}
-
-/// Removes the temporary files in a folder whose processes are gone, and returns how many there were.
-///
-/// A process holds a lock on each temporary file until that file has its name or is gone; the system frees it however the
-/// process ends, on this machine or another that shares the folder. Where the file system knows no locks, a temporary file
-/// is taken for left behind when nobody has written to it for a day.
-pub fn remove_stale_files(folder: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let temporary = entries.flatten().filter(|entry| is_temporary_name(&entry.file_name().to_string_lossy()));
-    temporary.filter(|entry| remove_if_stale(&entry.path())).count()
-}
-
-/// `.NAME.dype-PID-N.tmp`
-fn is_temporary_name(name: &str) -> bool {
-    let numbers =
-        name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")).and_then(|n| n.rsplit_once(".dype-"));
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    numbers.and_then(|(_, numbers)| numbers.split_once('-')).is_some_and(|(pid, n)| is_number(pid) && is_number(n))
-}
-
-fn remove_if_stale(path: &Path) -> bool {
-    const LONG_AGO: Duration = Duration::from_secs(24 * 3600);
-    let Ok(file) = OpenOptions::new().write(true).open(path) else { return false };
-    let is_stale = match file.try_lock() {
-        Ok(()) => true,
-        Err(TryLockError::WouldBlock) => false,
-        Err(TryLockError::Error(_)) => {
-            let age = file.metadata().and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
-            age.is_some_and(|age| age > LONG_AGO)
-        }
-    };
-    is_stale && fs::remove_file(path).is_ok()
-}
-
-fn registry() -> MutexGuard<'static, Option<Vec<PathBuf>>> {
-    TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// A temporary file, removed when this goes out of scope.
-struct Temporary {
-    path: PathBuf,
-}
-
-impl Temporary {
-    fn create(folder: &Path, name: &str) -> io::Result<(Self, File)> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let name: String = name.chars().take(REPEATED_CHARS).collect();
-        // Held over the creation: whoever removes all temporary files misses none.
-        let mut registry = registry();
-        let Some(paths) = registry.as_mut() else { return Err(io::ErrorKind::Interrupted.into()) };
-        loop {
-            let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let path = folder.join(format!(".{name}.dype-{}-{count}.tmp", std::process::id()));
-            match create_new(&path) {
-                // Another process looked for what dead ones left in the moment between creation and lock.
-                Ok(file) if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || !path.exists() => {}
-                Ok(file) => {
-                    paths.push(path.clone());
-                    return Ok((Self { path }, file));
-                }
-                // Left by a process of the same number that was killed.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Gives the file its name, whatever bore it before.
-    fn replace(self, path: &Path) -> io::Result<PathBuf> {
-        fs::rename(&self.path, path)?;
-        Ok(path.to_path_buf())
-    }
-
-    /// Gives the file the name with this number, else the first free one of `path`, `path_2`, ...
-    fn publish_beside(self, path: &Path, preferred: u64) -> io::Result<PathBuf> {
-        for number in std::iter::once(preferred).chain(1..) {
-            let candidate = numbered(path, number);
-            match self.claim(&candidate) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => return other.map(|()| candidate),
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
-    }
-
-    /// Gives the file a name that must be free. A hard link does that in one step; rename would overwrite.
-    fn claim(&self, candidate: &Path) -> io::Result<()> {
-        match fs::hard_link(&self.path, candidate) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists && self.path.exists() => {
-                self.claim_without_links(candidate)
-            }
-            other => other,
-        }
-    }
-
-    /// As [`Temporary::claim`], on file systems without hard links (exFAT, some network shares): an empty file claims the name.
-    fn claim_without_links(&self, candidate: &Path) -> io::Result<()> {
-        let _no_interruption_between = registry();
-        create_new(candidate)?;
-        fs::rename(&self.path, candidate).inspect_err(|_| {
-            let _ = fs::remove_file(candidate);
-        })
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // After a rename there is nothing to remove.
-        let _ = fs::remove_file(&self.path);
-        if let Some(paths) = registry().as_mut() {
-            paths.retain(|path| *path != self.path);
-        }
-    }
-}
-
-fn create_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).open(path)
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// `name.ending` for 1, `name_2.ending` for 2, and so on.
@@ -230,43 +124,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_claimed_once_even_without_hard_links() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("x");
-        let (first, _) = Temporary::create(folder.path(), "x").expect("created");
-        let (second, _) = Temporary::create(folder.path(), "x").expect("created");
-        fs::write(&first.path, "first").expect("written");
-        first.claim_without_links(&path).expect("free");
-        let taken = second.claim_without_links(&path).expect_err("taken");
-        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(fs::read_to_string(&path).expect("readable"), "first");
-        fs::remove_file(&second.path).expect("removed");
-        assert!(second.claim_without_links(&folder.path().join("y")).is_err());
-        assert!(!folder.path().join("y").exists(), "a failed claim is taken back");
-    }
-
-    #[test]
-    fn only_what_a_dead_process_left_is_stale() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (alive, file) = Temporary::create(folder.path(), "a.png").expect("created");
-        let left = folder.path().join(".a.png.dype-4000000-0.tmp");
-        let others = [".a.png.dype-x-0.tmp", "a.png.dype-1-0.tmp", ".hidden.tmp", "a.png"];
-        for name in others.iter().map(|name| folder.path().join(name)).chain([left.clone()]) {
-            fs::write(name, "half a").expect("written");
-        }
-        assert_eq!(remove_stale_files(folder.path()), 1);
-        assert!(alive.path.exists() && !left.exists());
-        assert!(others.iter().all(|name| folder.path().join(name).exists()));
-        drop(file);
-        assert_eq!(remove_stale_files(folder.path()), 1, "the lock went with the handle");
-    }
-
-    #[test]
     fn a_numbered_file_gets_its_name_or_the_first_free_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.png");
         let write = |number, overwrite| {
-            let made = write_numbered(&path, number, overwrite, |file| file.write_all(&[0]));
+            let naming = Naming { number, overwrite, confirmation: Confirmation::Demanded };
+            let made = write_named(&path, naming, |file| file.write_all(&[0]));
             made.expect("written").file_name().map(|name| name.to_string_lossy().into_owned())
         };
         for (number, overwrite, name) in [

@@ -7,7 +7,7 @@ use std::{
 
 use image::{ExtendedColorType, ImageEncoder, ImageError, codecs};
 
-use super::{Picture, Provenance, exif, jpeg, provenance, webp, xmp};
+use super::{Picture, Provenance, exif, is_stream, jpeg, provenance, webp, xmp};
 use crate::{
     base::geometry::ImageSize,
     error::{Error, Result},
@@ -28,7 +28,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that a file's ending names, in any case.
+    /// The format that a file's ending names, in any case; a stream is PNG where it names none.
     ///
     /// # Errors
     /// [`Error::Request`] when the ending is missing or unknown.
@@ -38,10 +38,21 @@ impl Format {
             Some("png") => return Ok(Self::Png),
             Some("jpg" | "jpeg") => return Ok(Self::Jpeg),
             Some("webp") => return Ok(Self::Webp),
+            // A stream need not have a name that says anything.
+            _ if is_stream(path) => return Ok(Self::Png),
             Some(other) if !other.is_empty() => format!("{:?}: unknown picture format .{other}", path),
             _ => format!("{:?} has no ending that names a picture format", path),
         };
         Err(Error::request(what, "end the name in .png, .jpg or .webp; a folder ends in /"))
+    }
+
+    /// The usual ending of its files.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::Webp => "webp",
+        }
     }
 
     /// Whether the format can hold a picture of this size; worth asking before the run.

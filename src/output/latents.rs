@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
-use super::write_atomically;
+use super::{Confirmation, Naming, elsewhere, write_named};
 use crate::error::{Error, Result};
 
 /// The tensor's name in the file.
@@ -39,6 +39,18 @@ impl LatentsFile {
     /// # Errors
     /// [`Error::Request`] when the shape is another; [`Error::Disk`] when the file cannot be written.
     pub fn write(&self, path: &Path, overwrite: bool) -> Result<PathBuf> {
+        self.write_named(path, Naming { number: 1, overwrite, confirmation: Confirmation::Demanded })
+    }
+
+    /// As [`LatentsFile::write`]. Where they cannot be written there, they are kept elsewhere.
+    ///
+    /// # Errors
+    /// As [`LatentsFile::write`]; and [`Error::KeptElsewhere`].
+    pub fn write_or_keep(&self, path: &Path, overwrite: bool) -> Result<PathBuf> {
+        elsewhere::or_keep(path, 1, overwrite, "safetensors", |path, naming| self.write_named(path, naming))
+    }
+
+    fn write_named(&self, path: &Path, naming: Naming) -> Result<PathBuf> {
         let shape = self.latents.dims();
         if !is_packed(shape) {
             let what = format!("cannot save latents of shape {shape:?}, expected [1, N, C]");
@@ -50,7 +62,7 @@ impl LatentsFile {
         }
         let mut metadata: HashMap<_, _> = self.metadata.clone().into_iter().collect();
         metadata.extend(parts.iter().map(|(name, part)| (sha256_of(name), sha256(&part.bytes))));
-        write_atomically(path, overwrite, |file| {
+        write_named(path, naming, |file| {
             let views = parts.iter().map(|(name, part)| part.view().map(|view| (name, view)));
             let views: Vec<_> = views.collect::<Result<_, _>>().map_err(std::io::Error::other)?;
             let whole = safetensors::serialize(views, Some(metadata)).map_err(std::io::Error::other)?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
 };
@@ -22,7 +23,7 @@ pub enum Found {
 #[derive(Debug, Default)]
 pub struct Existing {
     /// Files of a folder by their names without the `_2` that made them unique.
-    folders: HashMap<PathBuf, HashMap<String, Vec<String>>>,
+    folders: HashMap<PathBuf, HashMap<OsString, Vec<OsString>>>,
     /// What files are, by [`identity::picture_key`]; `None` for those that are no picture of dype's.
     keys: HashMap<PathBuf, Option<String>>,
 }
@@ -32,7 +33,7 @@ impl Existing {
     pub fn find(&mut self, path: &Path, key: &str) -> Option<Found> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let names = self.folders.entry(folder.to_path_buf()).or_insert_with(|| files_by_name(folder));
-        let candidates = names.get(&path.file_name()?.to_string_lossy().into_owned())?;
+        let candidates = names.get(path.file_name()?)?;
         let mut damaged = None;
         for file in candidates.iter().map(|name| path.with_file_name(name)) {
             let found = self.keys.entry(file.clone()).or_insert_with(|| key_of(&file));
@@ -58,11 +59,10 @@ fn key_of(file: &Path) -> Option<String> {
 }
 
 /// The files of a folder, each under its own name and under that name without a trailing `_N`.
-fn files_by_name(folder: &Path) -> HashMap<String, Vec<String>> {
-    let mut names: HashMap<String, Vec<String>> = HashMap::new();
+fn files_by_name(folder: &Path) -> HashMap<OsString, Vec<OsString>> {
+    let mut names: HashMap<OsString, Vec<OsString>> = HashMap::new();
     let Ok(entries) = fs::read_dir(folder) else { return names };
-    // A name that is not UTF-8 is none that dype gave.
-    let mut files: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut files: Vec<OsString> = entries.flatten().map(|entry| entry.file_name()).collect();
     files.sort();
     for name in files {
         if let Some(plain) = without_number(&name) {
@@ -74,11 +74,27 @@ fn files_by_name(folder: &Path) -> HashMap<String, Vec<String>> {
 }
 
 /// `a_12.png` to `a.png`; `None` for a name without number.
-fn without_number(name: &str) -> Option<String> {
-    let (stem, ending) = name.rsplit_once('.').map_or((name, None), |(stem, ending)| (stem, Some(ending)));
-    let (plain, number) = stem.rsplit_once('_')?;
-    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| ending.map_or_else(|| plain.to_owned(), |ending| format!("{plain}.{ending}")))
+fn without_number(name: &OsStr) -> Option<OsString> {
+    let path = Path::new(name);
+    // What follows the last "_" is text of its own, whatever stands before it.
+    let stem = path.file_stem()?.as_encoded_bytes();
+    let at = stem.iter().rposition(|byte| *byte == b'_')?;
+    let (length, number) = (at, &stem[at + 1..]);
+    if number.is_empty() || !number.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let mut plain = cut(path.file_stem()?, length);
+    if let Some(ending) = path.extension() {
+        plain.push(".");
+        plain.push(ending);
+    }
+    Some(plain)
+}
+
+/// The first `length` bytes of a name, which end before an ASCII character.
+fn cut(name: &OsStr, length: usize) -> OsString {
+    // SAFETY: the bytes come from a name and are cut at an ASCII character, as the encoding allows.
+    unsafe { OsStr::from_encoded_bytes_unchecked(&name.as_encoded_bytes()[..length]) }.to_os_string()
 }
 
 #[cfg(test)]
@@ -90,7 +106,7 @@ mod tests {
         let cases =
             [("a_12.png", Some("a.png")), ("a.png", None), ("a_b.png", None), ("a_2", Some("a")), ("_2", Some(""))];
         for (name, plain) in cases {
-            assert_eq!(without_number(name).as_deref(), plain, "{name}");
+            assert_eq!(without_number(OsStr::new(name)).as_deref(), plain.map(OsStr::new), "{name}");
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     base::progress::Event,
-    error::Result,
+    error::{Error, Result},
     models::{Conditioning, Velocity},
     output::{self, LatentsFile, Picture, Provenance},
     plan::Speed,
@@ -33,7 +33,13 @@ struct Making<'m> {
 
 impl Runner<'_> {
     /// Makes a picture. `replaced` is a damaged file that it takes the place of; `coming` are this and the next pictures.
-    pub(super) fn make(&mut self, item: &Item, replaced: Option<&Path>, coming: &[Waiting<'_>]) -> Result<Made> {
+    /// Beside a picture that is there stands why its latents are not where they were asked for, where that is so.
+    pub(super) fn make(
+        &mut self,
+        item: &Item,
+        replaced: Option<&Path>,
+        coming: &[Waiting<'_>],
+    ) -> Result<(Made, Option<Error>)> {
         let mut times = Times::default();
         let checkpoint = self.checkpoint(item);
         let job = Job::of(&item.recipe);
@@ -49,17 +55,19 @@ impl Runner<'_> {
                 self.denoise(&making, before, coming, &mut times)?
             }
         };
-        self.save_latents(item, &latents, &provenance)?;
+        let latents_saved = self.save_latents(item, &latents, &provenance);
         self.make_room_for_decoder(item, coming.len() == 1);
         let started = Instant::now();
         let picture = self.pipeline.decode(&latents, item.recipe.size(), &item.plan.choices)?;
         times.decode = started.elapsed();
         self.note_speed(item, resumed_from.unwrap_or(0), &times);
         let started = Instant::now();
-        let path = self.write(item, replaced, &picture, &provenance)?;
+        let path = self.write(item, replaced, &picture, &provenance);
         times.write = started.elapsed();
+        self.tell_of_unconfirmed();
+        let path = path?;
         checkpoint.remove();
-        Ok(Made { path, times, resumed_from, existed: false })
+        Ok((Made { path, times, resumed_from, existed: false }, latents_saved.err()))
     }
 
     /// What an earlier run left of this picture, where that is to be used.
@@ -168,6 +176,7 @@ impl Runner<'_> {
         let size = job.passes()[pass].size;
         let saved =
             after.progress().and_then(|progress| checkpoint.save(Reached { pass, progress }, size, &item.recipe));
+        self.tell_of_unconfirmed();
         if let Err(error) = saved
             && !self.told_of_lost_checkpoint.replace(true)
         {
@@ -194,7 +203,7 @@ impl Runner<'_> {
         metadata.insert("provenance".to_owned(), provenance.json.to_string());
         let path = output::numbered(path, item.index as u64 + 1);
         let saved = LatentsFile { latents: latents.clone(), beside: State::new(), metadata }
-            .write(&path, self.options.overwrite)?;
+            .write_or_keep(&path, self.options.overwrite)?;
         self.observer.on(Event::Detail(format!("latents   {}", saved.display())));
         Ok(())
     }
@@ -208,8 +217,8 @@ impl Runner<'_> {
         provenance: &Provenance,
     ) -> Result<PathBuf> {
         match replaced {
-            Some(path) => output::save(path, picture, provenance, true),
-            None => output::save_numbered(&item.path, item.number, picture, provenance, self.options.overwrite),
+            Some(path) => output::save_or_keep(path, 1, picture, provenance, true),
+            None => output::save_or_keep(&item.path, item.number, picture, provenance, self.options.overwrite),
         }
     }
 

@@ -103,6 +103,6 @@ pub trait Listener {
     fn begin(&mut self, item: &Item);
     /// The picture is on the disk.
     fn made(&mut self, item: &Item, made: Made);
-    /// The picture could not be made; the run goes on with the next.
+    /// The picture could not be made, or, where it was told of as made just before, a file beside it; the run goes on with the next.
     fn failed(&mut self, item: &Item, error: Error);
 }

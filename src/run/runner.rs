@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Result},
     models::{Conditioning, Model, Velocity},
     nn::WeightsMode,
+    output,
     plan::{Machine, SpeedBook, what_fits},
     run::pipeline::Pipeline,
 };
@@ -93,7 +94,10 @@ impl<'a> Runner<'a> {
         for (index, (item, replaced)) in rest.iter().enumerate() {
             listener.begin(item);
             match self.make(item, replaced.as_deref(), &rest[index..]) {
-                Ok(made) => listener.made(item, made),
+                Ok((made, lost)) => {
+                    listener.made(item, made);
+                    lost.into_iter().for_each(|error| listener.failed(item, error));
+                }
                 Err(error @ Error::Model { .. }) => return Err(error),
                 Err(error) => listener.failed(item, self.with_what_fits(item, error)),
             }
@@ -137,13 +141,13 @@ impl<'a> Runner<'a> {
 
     /// Removes what dead processes left in the folders of these pictures.
     fn clean(&self, items: &[Item]) {
-        let folders: BTreeSet<&Path> = items.iter().map(|item| folder_of(&item.path)).collect();
+        let folders: BTreeSet<&Path> = items.iter().map(|item| output::folder_of(&item.path)).collect();
         folders.into_iter().for_each(checkpoint::clean);
     }
 
     /// The picture, if it is there already and that is asked about.
     fn found(&self, item: &Item, existing: &mut Existing) -> Option<Found> {
-        if !self.options.resume {
+        if !self.options.resume || output::is_stream(&item.path) {
             return None;
         }
         let settings = serde_json::to_value(&item.recipe).ok()?;
@@ -154,7 +158,7 @@ impl<'a> Runner<'a> {
     /// The place of a picture's checkpoint.
     pub(super) fn checkpoint(&self, item: &Item) -> Checkpoint {
         let key = identity::checkpoint_key(&item.recipe, self.model.identity(), self.machine);
-        Checkpoint::new(folder_of(&item.path), key)
+        Checkpoint::new(output::folder_of(&item.path), key)
     }
 
     /// What `coming`'s first picture is told of its prompt. If that is not encoded yet, the prompts of the pictures
@@ -222,6 +226,13 @@ impl<'a> Runner<'a> {
         }
     }
 
+    /// Tells once of a file system that cannot say whether files are on the disk.
+    pub(super) fn tell_of_unconfirmed(&self) {
+        if let Some(text) = output::take_unconfirmed() {
+            self.note(text);
+        }
+    }
+
     pub(super) fn warn(&self, text: String) {
         self.observer.on(Event::Warning(text));
     }
@@ -229,8 +240,4 @@ impl<'a> Runner<'a> {
     pub(super) fn note(&self, text: String) {
         self.observer.on(Event::Note(text));
     }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -7,6 +7,8 @@ mod batches;
 mod compared;
 #[cfg(unix)]
 mod disk_full;
+#[cfg(target_os = "linux")]
+mod faults;
 #[cfg(unix)]
 mod kills;
 mod replayed;

@@ -13,5 +13,9 @@ mod hub;
 mod model;
 mod output;
 mod picture;
+#[cfg(unix)]
+mod places;
 mod position;
+#[cfg(unix)]
+mod signals;
 mod telling;

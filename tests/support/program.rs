@@ -38,6 +38,8 @@ impl Place {
         }
         // Speeds of these runs are nobody's; a stack trace in any message would be seen.
         command.env("DYPE_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/dype-cache")).env("RUST_BACKTRACE", "1");
+        #[cfg(unix)]
+        usual_signals(&mut command);
         command
     }
 
@@ -74,6 +76,21 @@ impl Place {
         names.sort();
         names
     }
+}
+
+/// Signals as a terminal has them: tests that run in the background of a script inherit SIGINT ignored.
+#[cfg(unix)]
+fn usual_signals(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let reset = || {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: async-signal-safe, and no handler that could run.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(reset) };
 }
 
 /// The arguments of [`Place::small`].

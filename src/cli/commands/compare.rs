@@ -57,9 +57,12 @@ fn of_label(Label { method, dype }: Label) -> Wanted {
 /// Runs `dype compare`.
 pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
     let target = Target::new(args.output.output.as_deref());
-    let Target::Folder(folder) = &target else {
-        let what = format!("--output {}: a comparison is several files", target.folder().display());
-        return Err(Error::request(what, "name a folder, with \"/\" at its end").into());
+    let folder = match &target {
+        Target::Folder(folder) => folder,
+        Target::File(file) => {
+            let what = format!("--output {}: a comparison is several files", file.display());
+            return Err(Error::request(what, "name a folder, with \"/\" at its end").into());
+        }
     };
     let flags = Merged::of(Source::Flag, &generate::with_stdin(&args.settings.wanted)?);
     let common = Recipe::draft(&flags.wanted)?;
@@ -80,10 +83,7 @@ pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
     let mut finished = Vec::new();
     let outcome = execute::run(order, report, Some(&mut finished));
     if !finished.is_empty() {
-        let made = put_together(&finished, &common, folder, args.output.overwrite)?;
-        for line in made.lines(args.output.json) {
-            report.result(&line);
-        }
+        put_together(&finished, &common, folder, args.output.overwrite)?.tell(args.output.json, report);
     }
     outcome
 }
@@ -96,12 +96,13 @@ struct Comparison {
 }
 
 impl Comparison {
-    /// What stdout is told: paths, or the JSON.
-    fn lines(&self, as_json: bool) -> Vec<String> {
+    /// Tells stdout of it: paths, or the JSON.
+    fn tell(&self, as_json: bool, report: &Report) {
         if as_json {
-            vec![self.json.to_string()]
+            report.result(&self.json.to_string());
         } else {
-            vec![self.sheet.display().to_string(), self.file.display().to_string()]
+            report.path(&self.sheet);
+            report.path(&self.file);
         }
     }
 }
@@ -132,7 +133,7 @@ fn put_together(finished: &[Finished], common: &Recipe, folder: &Path, overwrite
         EXPLANATIONS.iter().map(|(name, text)| ((*name).to_owned(), Value::from(*text))).collect();
     let provenance = Provenance { parameters: common.prompt.clone(), json: Value::Null };
     let sheet = output::save(&folder.join(name), &picture, &provenance, overwrite)?;
-    let json = json!({ "sheet": sheet, "pictures": pictures, "measures": explained });
+    let json = json!({ "sheet": sheet.to_string_lossy(), "pictures": pictures, "measures": explained });
     let text = format!("{json:#}\n");
     let file =
         output::write_atomically(&sheet.with_extension("json"), overwrite, |file| file.write_all(text.as_bytes()))?;

@@ -1,7 +1,7 @@
 //! `dype decode`: latents to a picture, with the autoencoder alone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -33,7 +33,7 @@ pub struct DecodeArgs {
     /// Latents that --save-latents wrote, or a checkpoint in .dype/
     #[arg(value_name = "LATENTS")]
     file: PathBuf,
-    /// File (.png, .jpg, .webp) of the picture
+    /// File (.png, .jpg, .webp) of the picture, or "-" for stdout
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
     /// Replace an existing file instead of adding _2, _3, ... to the name
@@ -69,15 +69,18 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let geometry = vae.geometry();
     let size = size(args, &metadata, latents.dim(1)?, &geometry)?;
     Format::from_path(&args.output)?.check_size(size)?;
-    output::check_writable(args.output.parent().unwrap_or(Path::new("")))?;
+    output::check_place(&args.output, 1, args.overwrite, &mut HashSet::new())?;
     let device = device::open(args.device, report)?;
     let dtype = device::compute_dtype(args.dtype, DeviceKind::of(&device))?;
     let budget = Machine::budget(&device, args.memory);
     let (on, budget) = ((DeviceKind::of(&device), dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
     let (way, _) = plan::decode_choice(&*vae, on, size, Kept::of(on.0, 0), budget)?;
     let picture = pipeline::decode(&*vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
-    let path = output::save(&args.output, &picture, &provenance(&metadata, &args.file, report), args.overwrite)?;
-    report.result(&path.display().to_string());
+    let provenance = provenance(&metadata, &args.file, report);
+    let path = output::save_or_keep(&args.output, 1, &picture, &provenance, args.overwrite)?;
+    if !output::is_stdout(&path) {
+        report.path(&path);
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     base::memory::Bytes,
-    cli::{execute, items::Planned, model_source::ModelSource, report},
+    cli::{execute, items::Planned, model_source::ModelSource, paths, report},
     hub::DownloadPlan,
     output,
     plan::{Machine, Plan, SpeedBook},
@@ -41,7 +41,9 @@ pub fn run(
         for (item, planned) in items.iter().zip(planned) {
             let path = output::numbered(&planned.path, planned.number);
             let seconds = time(item).map(|time| time.as_secs_f64());
-            let line = json!({ "path": path, "settings": item.recipe, "plan": *item.plan, "seconds": seconds });
+            let said = path.to_string_lossy();
+            let mut line = json!({ "path": said, "settings": item.recipe, "plan": *item.plan, "seconds": seconds });
+            paths::add_bytes(&mut line, &path);
             report.result(&line.to_string());
         }
         return Ok(());

@@ -19,6 +19,6 @@ pub struct ExportDemoArgs {
 pub fn run(args: &ExportDemoArgs, report: &Report) -> anyhow::Result<()> {
     demo::is_named_by(demo::NAME)?;
     demo::export(&args.folder)?;
-    report.result(&args.folder.display().to_string());
+    report.path(&args.folder);
     Ok(())
 }

@@ -104,7 +104,7 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
     }
     if let Some(file) = &args.plot {
         lab::save_plot(&inspection, file)?;
-        report.result(&file.display().to_string());
+        report.path(file);
     }
     if args.json {
         report.result(&serde_json::to_string(&inspection)?);
