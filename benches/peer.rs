@@ -26,7 +26,6 @@ use dype::testing::{
     base::{
         device::DeviceKind,
         geometry::{ImageSize, TokenGrid},
-        json::read_json,
         memory,
         progress::Silent,
     },
@@ -182,7 +181,7 @@ fn transformer(arguments: &Arguments, held: DType, device: &Device) -> anyhow::R
         ));
     }
     let folder = arguments.folder()?.join("transformer");
-    let config = read_json(&folder.join("config.json"))?;
+    let config = FluxConfig::read(&folder.join("config.json"))?;
     Ok((config, Weights::new(Arc::new(open_folder(&folder)?), held, device.clone())))
 }
 
@@ -211,7 +210,7 @@ fn tables(arguments: &Arguments) -> anyhow::Result<()> {
 /// A folder's decoder with the best way of walking a picture within the memory allowed.
 fn decoder(arguments: &Arguments, device: &Device) -> anyhow::Result<(Decoder, kl::Banding)> {
     let folder = arguments.folder()?.join("vae");
-    let config: VaeConfig = read_json(&folder.join("config.json"))?;
+    let config = VaeConfig::read(&folder.join("config.json"))?;
     let weights = Weights::new(Arc::new(open_folder(&folder)?), arguments.dtype(), device.clone());
     let (on, size) = ((DeviceKind::of(device), arguments.dtype()), LATENTS.latents(LATENTS.tokens(arguments.size()?)));
     let ways = kl::Ways::new(&config, kl::Side::Decoder, on, size)?;

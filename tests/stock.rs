@@ -11,7 +11,6 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::flux::{WithForward, model::Config, model::Flux};
 use dype::testing::{
     base::geometry::TokenGrid,
-    base::json::read_json,
     methods::{Method, Moment},
     models::flux1::{FluxConfig, Transformer, WeightsMode},
     nn::RopeTables,
@@ -38,7 +37,7 @@ fn stock(config: &FluxConfig) -> Flux {
         depth: config.num_layers,
         depth_single_blocks: config.num_single_layers,
         axes_dim: config.axes_dims_rope.to_vec(),
-        theta: config.rope_theta as usize,
+        theta: 10_000,
         qkv_bias: true,
         guidance_embed: config.guidance_embeds,
     };
@@ -61,7 +60,7 @@ fn waves(shape: &[usize], pace: f32) -> Tensor {
 
 #[test]
 fn the_stock_transformer_agrees_at_the_training_size() {
-    let config: FluxConfig = read_json(&fixture("tiny-flux/transformer/config.json")).expect("config");
+    let config = FluxConfig::read(&fixture("tiny-flux/transformer/config.json")).expect("config");
     let img = waves(&[1, GRID.count(), config.in_channels], 0.37);
     let txt = waves(&[1, TEXT_TOKENS, config.joint_attention_dim], 0.53);
     let pooled = waves(&[1, config.pooled_projection_dim], 0.71);

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
-    base::{device::DeviceKind, geometry::TokenGrid, json::read_json},
+    base::{device::DeviceKind, geometry::TokenGrid},
     methods::{AxisFrequencies, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis, Yarn},
     models::flux1::{
         Block, Compute, FluxConfig, Forward, ForwardOptions, Transformer, WeightsMode, block_stream,
@@ -18,7 +18,7 @@ use dype::testing::{
 use support::{fixture, manifest::ManifestSource, values};
 
 fn tiny_config() -> FluxConfig {
-    read_json(&fixture("tiny-flux/transformer/config.json")).expect("config")
+    FluxConfig::read(&fixture("tiny-flux/transformer/config.json")).expect("config")
 }
 
 fn tiny_weights(dtype: DType) -> Weights {

@@ -11,7 +11,7 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
-    base::{device::DeviceKind, geometry::TokenGrid, json::read_json},
+    base::{device::DeviceKind, geometry::TokenGrid},
     methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
     models::flux1::{Compute, FluxConfig, Forward, ForwardOptions, Transformer, WeightsMode, text_cost},
     models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder},
@@ -78,7 +78,7 @@ fn tiny(path: &str) -> PathBuf {
 #[test]
 fn a_forward_pass_takes_the_memory_that_was_foretold() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let config: FluxConfig = read_json(&tiny("transformer/config.json")).expect("config");
+    let config = FluxConfig::read(&tiny("transformer/config.json")).expect("config");
     let shard = |i| tiny(&format!("transformer/diffusion_pytorch_model-0000{i}-of-00003.safetensors"));
     let store = Arc::new(SafetensorsStore::open(&[shard(1), shard(2), shard(3)]).expect("shards"));
     let grid = TokenGrid { height_patches: 48, width_patches: 56 };

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Disk`] when it cannot be read, [`Error::Model`] when it is not JSON or lacks a key.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::disk("cannot read", path, e))?;
-    parse_json(path, text.as_bytes())
+    let bytes = std::fs::read(path).map_err(|e| Error::disk("cannot read", path, e))?;
+    parse_json(path, &bytes)
 }
 
 /// The same for a file, called `path` in messages, whose bytes are at hand.
@@ -21,7 +21,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// # Errors
 /// [`Error::Model`] when they are not JSON or lack a key.
 pub fn parse_json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|e| {
+    serde_json::from_slice(plain(bytes)).map_err(|e| {
         let hint = "the file is damaged or belongs to another kind of model; delete it and fetch it again";
         // What serde says of a missing key stands for itself; of broken syntax it only says where.
         if !e.is_syntax() && !e.is_eof() {
@@ -31,4 +31,26 @@ pub fn parse_json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
         let instead = excerpt(bytes).filter(|_| !begins_as_json).map(|text| format!("; it says {text:?}"));
         Error::model(format!("{}: this is not JSON: {e}{}", path.display(), instead.unwrap_or_default()), hint)
     })
+}
+
+/// A text file's bytes without a byte order mark, which editors on Windows put in front of UTF-8.
+pub fn plain(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        let text = r#"{"key": "ä"}"#;
+        let marked = format!("\u{feff}{text}");
+        for text in [text, &marked] {
+            let read: serde_json::Value = parse_json(Path::new("config.json"), text.as_bytes()).expect("reads");
+            assert_eq!(read["key"], "ä");
+        }
+        let twice = format!("\u{feff}{marked}");
+        assert!(parse_json::<serde_json::Value>(Path::new("config.json"), twice.as_bytes()).is_err());
+    }
 }

@@ -3,6 +3,8 @@
 //! A family is a folder that implements [`Family`] and a line in [`BUILT_IN`]; nobody outside it knows more of its models than
 //! the traits here say.
 
+#[cfg(test)]
+mod config_keys;
 mod cost;
 pub mod demo;
 mod family;

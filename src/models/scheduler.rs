@@ -5,6 +5,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::parts::{
+    config::{Config, Key, Said, computed, one_of, optional},
+    open,
+};
 use crate::{
     error::{Error, Result},
     weights::Files,
@@ -13,12 +17,9 @@ use crate::{
 /// The one scheduler whose sigmas are implemented, under diffusers' name.
 const SCHEDULER_CLASS: &str = "FlowMatchEulerDiscreteScheduler";
 
-/// `scheduler_config.json` of a FLUX model. Missing keys take the defaults of diffusers' constructor.
+/// `scheduler_config.json` of a FLUX model.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default)]
 pub struct SchedulerConfig {
-    /// Length of the training schedule; FLUX's time embedding sees `num_train_timesteps · sigma`.
-    pub num_train_timesteps: usize,
     /// The static shift, used when `use_dynamic_shifting` is off (FLUX.1-schnell).
     pub shift: f64,
     /// Whether the shift comes from mu (FLUX.1-dev) instead of `shift`.
@@ -37,18 +38,24 @@ pub struct SchedulerConfig {
     pub shift_terminal: Option<f64>,
 }
 
-/// What of the same file changes the sigmas or the step in ways that are not implemented.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Unsupported {
-    #[serde(rename = "_class_name")]
-    class_name: Option<String>,
-    invert_sigmas: Option<bool>,
-    stochastic_sampling: Option<bool>,
-    use_beta_sigmas: Option<bool>,
-    use_exponential_sigmas: Option<bool>,
-    use_karras_sigmas: Option<bool>,
-}
+/// Source: diffusers, `FlowMatchEulerDiscreteScheduler.__init__`.
+const KEYS: &[Key] = &[
+    // The time that FLUX's embedding sees is this times sigma; FLUX was trained for 1000.
+    one_of("num_train_timesteps", "1000", &["1000"]),
+    computed("shift", "1.0"),
+    computed("use_dynamic_shifting", "false"),
+    computed("base_shift", "0.5"),
+    computed("max_shift", "1.15"),
+    computed("base_image_seq_len", "256"),
+    computed("max_image_seq_len", "4096"),
+    one_of("invert_sigmas", "false", &["false"]),
+    optional("shift_terminal", "0.1"),
+    one_of("use_karras_sigmas", "false", &["false"]),
+    one_of("use_exponential_sigmas", "false", &["false"]),
+    one_of("use_beta_sigmas", "false", &["false"]),
+    one_of("time_shift_type", r#""exponential""#, &[r#""exponential""#, r#""linear""#]),
+    one_of("stochastic_sampling", "false", &["false"]),
+];
 
 /// How mu enters the dynamic shift.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -65,7 +72,6 @@ impl Default for SchedulerConfig {
     /// The defaults of diffusers' constructor.
     fn default() -> Self {
         Self {
-            num_train_timesteps: 1000,
             shift: 1.0,
             use_dynamic_shifting: false,
             base_shift: 0.5,
@@ -95,49 +101,27 @@ impl SchedulerConfig {
 
     /// [`SchedulerConfig::read`] where files may be known before they are here.
     pub(crate) fn read_among(path: &Path, files: &Files) -> Result<Self> {
-        let unsupported: Unsupported = files.read_json(path)?;
-        let config: Self = files.read_json(path)?;
-        unsupported.check().and_then(|()| config.check()).map_err(|why| {
-            let hint = format!("FLUX.1's scheduler is a plain {SCHEDULER_CLASS}; use the file of the original model");
-            Error::model(format!("{}: {why}", path.display()), hint)
-        })?;
-        Ok(config)
-    }
-
-    /// The first value out of its range, if any.
-    fn check(&self) -> Result<(), String> {
-        if !(self.shift.is_finite() && self.shift > 0.0) {
-            return Err(format!("shift is {}, expected a number above 0", self.shift));
-        }
-        if self.num_train_timesteps == 0 {
-            return Err("num_train_timesteps is 0".into());
-        }
-        if self.base_image_seq_len >= self.max_image_seq_len {
-            let (base, max) = (self.base_image_seq_len, self.max_image_seq_len);
-            return Err(format!("base_image_seq_len {base} is not below max_image_seq_len {max}"));
-        }
-        if self.shift_terminal.is_some_and(|end| !(0.0..1.0).contains(&end)) {
-            return Err(format!("shift_terminal is {:?}, expected a number in [0, 1)", self.shift_terminal));
-        }
-        Ok(())
+        let value = open::read_config(files, path, ["_class_name", SCHEDULER_CLASS, Self::ADVICE])?;
+        Ok(Said::by_file(&value, path)?.config)
     }
 }
 
-impl Unsupported {
-    /// The first setting that cannot be followed, if any.
-    fn check(&self) -> Result<(), String> {
-        if let Some(class) = self.class_name.as_deref().filter(|class| *class != SCHEDULER_CLASS) {
-            return Err(format!("the scheduler is {class}; only {SCHEDULER_CLASS} is implemented"));
+impl Config for SchedulerConfig {
+    const KEYS: &'static [&'static [Key]] = &[KEYS];
+    const ADVICE: &'static str =
+        "FLUX.1's scheduler is a plain FlowMatchEulerDiscreteScheduler; use the file of the original model";
+
+    fn check(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::model(what, Self::ADVICE));
+        if !(self.shift.is_finite() && self.shift > 0.0) {
+            return refuse(format!("shift is {}, expected a number above 0", self.shift));
         }
-        let switches = [
-            ("invert_sigmas", self.invert_sigmas),
-            ("stochastic_sampling", self.stochastic_sampling),
-            ("use_beta_sigmas", self.use_beta_sigmas),
-            ("use_exponential_sigmas", self.use_exponential_sigmas),
-            ("use_karras_sigmas", self.use_karras_sigmas),
-        ];
-        match switches.iter().find(|(_, on)| *on == Some(true)) {
-            Some((name, _)) => Err(format!("{name} is true, which is not implemented")),
+        if self.base_image_seq_len >= self.max_image_seq_len {
+            let (base, max) = (self.base_image_seq_len, self.max_image_seq_len);
+            return refuse(format!("base_image_seq_len {base} is not below max_image_seq_len {max}"));
+        }
+        match self.shift_terminal.filter(|end| !(0.0..1.0).contains(end)) {
+            Some(end) => refuse(format!("shift_terminal is {end}, expected a number in [0, 1)")),
             None => Ok(()),
         }
     }

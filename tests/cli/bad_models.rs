@@ -53,7 +53,7 @@ fn a_config_is_broken() {
     refused(&with(file, Some(b"Invalid username or password.")), &[file, "not JSON", "Invalid username or password."]);
     refused(&with(file, Some(b"<html><title>Sign in</title>")), &[file, "not JSON", "it says \"Sign in\""]);
     refused(&with(file, Some(b"{\"num_layers\": 2")), &[file, "not JSON"]);
-    refused(&with_word(file, "num_layers", "other"), &[file, "missing field `num_layers`"]);
+    refused(&with_word(file, "num_layers", "other"), &[file, "no tensor", "num_layers (19)"]);
     refused(&with("scheduler/scheduler_config.json", Some(b"{")), &["scheduler/scheduler_config.json", "not JSON"]);
 }
 

@@ -17,7 +17,6 @@ use dype::testing::{
     Error,
     base::device::DeviceKind,
     base::geometry::{ImageSize, LatentSize},
-    base::json::read_json,
     base::progress::{Event, Observer, Silent, Stage},
     models::flux1::{LATENTS, autoencoder},
     models::parts::kl::{Banding, Decoder, Encoder, Keep, Side, VaeConfig, Ways, cost},
@@ -29,7 +28,7 @@ fn tiny() -> (VaeConfig, Weights) {
     let folder = fixture("tiny-flux/vae");
     let shards = [1, 2].map(|i| folder.join(format!("diffusion_pytorch_model-0000{i}-of-00002.safetensors")));
     let store = SafetensorsStore::open(&shards).expect("the fixture opens");
-    let config = read_json(&folder.join("config.json")).expect("the fixture's config");
+    let config = VaeConfig::read(&folder.join("config.json")).expect("the fixture's config");
     (config, Weights::new(Arc::new(store), DType::F32, Device::Cpu))
 }
 

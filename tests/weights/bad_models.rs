@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use dype::testing::{Result, models::ModelRequest, models::flux1::Flux1};
+use dype::testing::{
+    Result,
+    models::{ModelRequest, flux1::Flux1, parts::Tokenizers},
+};
 use serde_json::Value;
 
 use crate::{file, fixture, flux1, models::with_the_rest_of_tiny_flux, refused, refused_with, tiny_flux};
@@ -129,18 +132,20 @@ fn broken_configs_name_file_and_key() {
             refused_with(resolve(model.path()), &[&config]);
         }
     }
+    // The reference's default is of a larger model: whoever reads that the weights do not fit is told what the config left open.
     let lacking = [
-        ("transformer/config.json", "num_layers"),
-        ("vae/config.json", "scaling_factor"),
-        ("text_encoder/config.json", "hidden_size"),
-        ("text_encoder_2/config.json", "d_model"),
+        ("transformer/config.json", "num_layers (19)"),
+        ("vae/config.json", "latent_channels (4)"),
+        ("text_encoder/config.json", "hidden_size (512)"),
+        ("text_encoder_2/config.json", "d_model (512)"),
     ];
     for (config, key) in lacking {
         let model = tiny_flux();
         let path = model.path().join(config);
         let text = fs::read_to_string(&path).expect("config");
-        fs::write(&path, text.replace(&format!("\"{key}\""), "\"other\"")).expect("written");
-        refused_with(resolve(model.path()), &[key, "config.json"]);
+        let (name, _) = key.split_once(' ').expect("a name and its default");
+        fs::write(&path, text.replace(&format!("\"{name}\""), "\"other\"")).expect("written");
+        refused_with(resolve(model.path()), &[key, config]);
     }
 }
 
@@ -153,7 +158,7 @@ fn dimensions_that_do_not_fit_are_refused() {
     refused_with(transformer("num_attention_heads", 8.into()), &["[128, 64], expected [256, 64]", "config.json"]);
     refused_with(transformer("axes_dims_rope", vec![4, 14, 16].into()), &["[4, 14, 16]", "add up to 32"]);
     refused_with(transformer("axes_dims_rope", vec![5, 13, 14].into()), &["even"]);
-    refused_with(transformer("rope_theta", 0.5.into()), &["rope_theta 0.5"]);
+    refused_with(transformer("rope_theta", 0.5.into()), &["rope_theta 0.5", "only 10000 is"]);
     refused_with(transformer("num_layers", usize::MAX.into()), &["out of any range"]);
     refused_with(transformer("attention_head_dim", 0.into()), &["out of any range"]);
     refused_with(transformer("num_layers", (-1).into()), &["transformer/config.json"]);
@@ -169,6 +174,7 @@ fn dimensions_that_do_not_fit_are_refused() {
     let clip = |key, value| with_config("text_encoder/config.json", key, value);
     refused_with(clip("hidden_size", 33.into()), &["expected [865, 33]"]);
     refused_with(clip("num_hidden_layers", (1_u64 << 40).into()), &["out of any range"]);
+    refused_with(clip("num_attention_heads", 3.into()), &["hidden_size 32", "num_attention_heads 3", "text_encoder/"]);
     refused_with(with_config("text_encoder_2/config.json", "num_heads", 5.into()), &["SelfAttention"]);
 }
 
@@ -268,4 +274,90 @@ fn integer_weights_are_refused_before_loading() {
     bytes[8..8 + length].copy_from_slice(changed.as_bytes());
     fs::write(&path, bytes).expect("written");
     refused_with(resolve(model.path()), &["text_encoder", "no float", "quantized models are not supported"]);
+}
+
+/// What would be computed otherwise than the reference does, or crash, is refused by the name of its key.
+#[test]
+fn configs_that_would_be_computed_wrongly_are_refused_by_name() {
+    let t5 = "text_encoder_2/config.json";
+    let cases: [(&str, &str, Value); 18] = [
+        (t5, "feed_forward_proj", "gated-silu".into()),
+        (t5, "feed_forward_proj", "gated-relu".into()),
+        (t5, "feed_forward_proj", "relu".into()),
+        (t5, "feed_forward_proj", Value::Null),
+        (t5, "dense_act_fn", "silu".into()),
+        (t5, "is_gated_act", false.into()),
+        (t5, "relative_attention_num_buckets", 1.into()),
+        (t5, "relative_attention_num_buckets", 3.into()),
+        (t5, "relative_attention_max_distance", 0.into()),
+        (t5, "relative_attention_max_distance", 2.into()),
+        ("text_encoder/config.json", "hidden_act", "gelu_new".into()),
+        ("text_encoder/config.json", "eos_token_id", vec![1, 2].into()),
+        ("vae/config.json", "act_fn", "gelu".into()),
+        ("vae/config.json", "up_block_types", vec!["AttnUpDecoderBlock2D"; 4].into()),
+        ("vae/config.json", "up_block_types", vec!["UpDecoderBlock2D"; 3].into()),
+        ("vae/config.json", "out_channels", 4.into()),
+        ("transformer/config.json", "patch_size", 2.into()),
+        ("transformer/config.json", "dype_scale", (-3e9).into()),
+    ];
+    for (config, key, value) in cases {
+        refused_with(with_config(config, key, value), &[config, key]);
+    }
+    refused_with(with_config("vae/config.json", "use_post_quant_conv", true.into()), &["post_quant_conv.weight"]);
+}
+
+#[test]
+fn quantized_folders_are_called_what_they_are() {
+    let bitsandbytes = |bits: &str| serde_json::json!({ "quant_method": "bitsandbytes", bits: true });
+    let cases = [
+        (bitsandbytes("load_in_4bit"), "quantized by bitsandbytes (4 bits)"),
+        (bitsandbytes("load_in_8bit"), "quantized by bitsandbytes (8 bits)"),
+        (serde_json::json!({ "quant_method": "torchao" }), "quantized by torchao"),
+    ];
+    for config in ["transformer/config.json", "text_encoder_2/config.json"] {
+        for (value, words) in &cases {
+            refused_with(with_config(config, "quantization_config", value.clone()), &[config, words, "bf16"]);
+        }
+    }
+    with_config("transformer/config.json", "quantization_config", Value::Null).expect("null is none");
+}
+
+#[test]
+fn nulls_and_keys_that_are_missing_are_the_reference_s_defaults() {
+    for (config, key) in [
+        ("text_encoder_2/config.json", "dense_act_fn"),
+        ("text_encoder_2/config.json", "relative_attention_num_buckets"),
+        ("text_encoder_2/config.json", "layer_norm_epsilon"),
+        ("text_encoder/config.json", "layer_norm_eps"),
+        ("text_encoder/config.json", "hidden_act"),
+        ("vae/config.json", "norm_num_groups"),
+        ("vae/config.json", "act_fn"),
+        ("vae/config.json", "use_post_quant_conv"),
+        ("transformer/config.json", "out_channels"),
+        ("transformer/config.json", "dype_scale"),
+    ] {
+        let plain = with_config(config, "nothing", Value::Null).expect("tiny-flux");
+        let found = with_config(config, key, Value::Null).expect(key);
+        assert_eq!(found.transformer.config, plain.transformer.config, "{key}");
+        assert_eq!(found.vae.part.config, plain.vae.part.config, "{key}");
+        assert_eq!(found.text_encoder.config, plain.text_encoder.config, "{key}");
+        assert_eq!(found.text_encoder_2.config, plain.text_encoder_2.config, "{key}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_in_any_config_is_skipped() {
+    let model = tiny_flux();
+    let configs = ["model_index.json", "transformer/config.json", "vae/config.json", "text_encoder/config.json"];
+    let others = ["text_encoder_2/config.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json"];
+    let more = ["tokenizer_2/tokenizer_config.json", "transformer/diffusion_pytorch_model.safetensors.index.json"];
+    let texts = ["tokenizer/merges.txt", "tokenizer_2/tokenizer.json"];
+    for config in configs.iter().chain(&others).chain(&more).chain(&texts) {
+        let path = model.path().join(config);
+        let bytes = fs::read(&path).expect("config");
+        fs::write(&path, [b"\xef\xbb\xbf".as_slice(), &bytes].concat()).expect("written");
+    }
+    let model = resolve(model.path()).expect("opens");
+    let (clip, t5) = (model.text_encoder.config.vocab_size, model.text_encoder_2.config.vocab_size);
+    Tokenizers::open(&model.tokenizer, clip, &model.tokenizer_2, t5).expect("opens");
 }

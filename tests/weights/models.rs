@@ -4,7 +4,9 @@ use std::fs;
 
 use candle_core::{DType, Device};
 use dype::testing::{
-    base::json::read_json, models::ModelRequest, models::flux1::FluxConfig, models::parts::kl::VaeConfig,
+    models::ModelRequest,
+    models::flux1::FluxConfig,
+    models::parts::{T5Config, kl::VaeConfig},
 };
 
 use crate::{copy_folder, fixture, flux1, tiny_flux};
@@ -18,11 +20,11 @@ pub fn with_the_rest_of_tiny_flux(request: ModelRequest) -> ModelRequest {
 }
 
 fn tiny_config() -> FluxConfig {
-    read_json(&fixture("tiny-flux/transformer/config.json")).expect("config")
+    FluxConfig::read(&fixture("tiny-flux/transformer/config.json")).expect("config")
 }
 
 fn tiny_vae() -> VaeConfig {
-    read_json(&fixture("tiny-flux/vae/config.json")).expect("config")
+    VaeConfig::read(&fixture("tiny-flux/vae/config.json")).expect("config")
 }
 
 #[test]
@@ -36,7 +38,7 @@ fn a_folder_gives_every_part() {
     assert_eq!(model.tokenizer_2, fixture("tiny-flux/tokenizer_2"));
     assert_eq!(model.scheduler, Some(fixture("tiny-flux/scheduler/scheduler_config.json")));
     assert_eq!(model.identity.layout, "diffusers");
-    let dims: dype::testing::models::parts::T5Config = model.text_encoder_2.config().expect("a T5 config");
+    let dims = &model.text_encoder_2.config;
     assert_eq!((dims.d_model, dims.num_layers), (64, 3));
     let weights = model.transformer_weights(DType::F32, &Device::Cpu);
     assert!(weights.get("x_embedder.weight", &[128, 64]).is_ok());
@@ -121,10 +123,8 @@ fn an_all_in_one_file_needs_only_tokenizers() {
         .with("tokenizer_2", fixture("tiny-flux/tokenizer_2"));
     let model = flux1(&request).expect("resolves");
     assert_eq!((&model.transformer.config, &model.vae.part.config), (&tiny_config(), &tiny_vae()));
-    let t5: serde_json::Value = read_json(&fixture("tiny-flux/text_encoder_2/config.json")).expect("config");
-    for (key, value) in model.text_encoder_2.config.as_object().expect("an object") {
-        assert_eq!(t5.get(key), Some(value), "{key}");
-    }
+    let t5 = T5Config::read(&fixture("tiny-flux/text_encoder_2/config.json")).expect("config");
+    assert_eq!(model.text_encoder_2.config, t5);
 }
 
 #[test]

@@ -1,12 +1,17 @@
 //! The transformer's dimensions, as its `config.json` in diffusers layout gives them.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
 use crate::{
-    base::geometry::{LatentGeometry, TokenGrid},
+    base::geometry::{LatentGeometry, MAX_SIDE_PX, TokenGrid},
     error::{Error, Result},
-    methods::Side,
-    models::parts::open,
+    methods::{DYPE_EXPONENT, DYPE_SCALE, Side},
+    models::parts::{
+        config::{self, Config, Key, computed, one_of, optional},
+        open,
+    },
     nn::{PositionAxis, PositionIds, TokenRun},
     recipe::ModelFacts,
 };
@@ -39,34 +44,44 @@ pub struct FluxConfig {
     /// Width of the pooled CLIP embedding; 768.
     pub pooled_projection_dim: usize,
     /// Whether the model takes a guidance scale (dev and Krea do, schnell does not).
-    #[serde(default)]
     pub guidance_embeds: bool,
     /// Rotary channels of the three axes (text, height, width); 16, 56, 56.
-    #[serde(default = "flux_axes")]
     pub axes_dims_rope: [usize; 3],
-    /// theta of the rotary embedding.
-    #[serde(default = "flux_theta")]
-    pub rope_theta: f64,
     /// The training resolution in pixels, where the model says it; FLUX.1's is 1024.
-    #[serde(default)]
     pub base_resolution: Option<usize>,
     /// lambda_s that served this model best, where it says so.
-    #[serde(default)]
     pub dype_scale: Option<f64>,
     /// lambda_t that served this model best, where it says so.
-    #[serde(default)]
     pub dype_exponent: Option<f64>,
 }
 
-/// Source: black-forest-labs/flux, `axes_dim` of every FLUX.1.
-fn flux_axes() -> [usize; 3] {
-    [16, 56, 56]
-}
+/// theta of every FLUX.1's rotary embedding. Source: black-forest-labs/flux, `theta`; diffusers, `FluxPosEmbed(theta=10000)`.
+const THETA: f64 = 10_000.0;
 
-/// Source: black-forest-labs/flux, `theta` of every FLUX.1.
-fn flux_theta() -> f64 {
-    10_000.0
-}
+/// Source: diffusers, `FluxTransformer2DModel.__init__`.
+const KEYS: &[Key] = &[
+    // Patches are packed before the transformer.
+    one_of("patch_size", "1", &["1"]),
+    computed("in_channels", "64"),
+    // As many as come in, of pictures from text.
+    one_of("out_channels", "null", &["null", "0", "64"]),
+    computed("num_layers", "19"),
+    computed("num_single_layers", "38"),
+    computed("attention_head_dim", "128"),
+    computed("num_attention_heads", "24"),
+    computed("joint_attention_dim", "4096"),
+    computed("pooled_projection_dim", "768"),
+    computed("guidance_embeds", "false"),
+    computed("axes_dims_rope", "[16, 56, 56]"),
+];
+
+/// What a model may say to this program; the reference knows no such keys.
+const OWN_KEYS: &[Key] = &[
+    one_of("rope_theta", "10000", &["10000"]),
+    optional("base_resolution", "1024"),
+    optional("dype_scale", "1.5"),
+    optional("dype_exponent", "2.5"),
+];
 
 impl FluxConfig {
     /// FLUX.1-dev and Krea-dev.
@@ -80,8 +95,7 @@ impl FluxConfig {
             joint_attention_dim: 4096,
             pooled_projection_dim: 768,
             guidance_embeds: true,
-            axes_dims_rope: flux_axes(),
-            rope_theta: flux_theta(),
+            axes_dims_rope: [16, 56, 56],
             base_resolution: None,
             dype_scale: None,
             dype_exponent: None,
@@ -120,7 +134,7 @@ impl FluxConfig {
         let sides = [None, Some(Side::Height), Some(Side::Width)];
         let axes = self.axes_dims_rope.into_iter().zip(sides);
         PositionIds {
-            axes: axes.map(|(dim, side)| PositionAxis { dim, theta: self.rope_theta, side }).collect(),
+            axes: axes.map(|(dim, side)| PositionAxis { dim, theta: THETA, side }).collect(),
             runs: vec![
                 TokenRun::Line { tokens: text_tokens, origin: vec![0; 3], step: vec![0; 3] },
                 TokenRun::Grid { grid, origin: vec![0; 3] },
@@ -128,44 +142,54 @@ impl FluxConfig {
         }
     }
 
-    /// Refuses dimensions that no FLUX.1 transformer for pictures from text can have.
+    /// Reads a `config.json`.
     ///
     /// # Errors
-    /// [`Error::Model`] that names the key and both values.
-    pub fn validate(&self) -> Result<()> {
-        let token_channels = LATENTS.token_channels();
-        if self.in_channels != token_channels {
-            let kind = match self.in_channels {
-                128 => "FLUX.1 Canny or Depth",
-                384 => "FLUX.1 Fill",
-                _ => "another kind of FLUX",
-            };
-            let found = self.in_channels;
-            let what =
-                format!("the transformer takes {found} channels a token, not {token_channels}; it looks like {kind}");
-            let hint = "give a text-to-image model: FLUX.1-dev, FLUX.1-Krea-dev or FLUX.1-schnell";
-            return Err(Error::model(what, hint));
-        }
-        let refuse = |what: String| Err(Error::model(what, "check the transformer's config.json"));
-        if let Some((name, found)) = self.out_of_range() {
-            return refuse(format!("its dimensions are out of any range: {name} is {found}"));
-        }
-        let (axes, dim) = (self.axes_dims_rope, self.attention_head_dim);
-        let sum = axes.iter().try_fold(0_usize, |sum, &axis| sum.checked_add(axis));
-        if sum != Some(dim) || axes.iter().any(|axis| axis % 2 != 0) {
-            return refuse(format!("axes_dims_rope {axes:?} are not even numbers that add up to {dim}"));
-        }
-        if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
-            return refuse(format!("rope_theta {} is not above 1", self.rope_theta));
-        }
-        if self.base_patches() == 0 {
-            return refuse(format!("base_resolution is below {} px", LATENTS.px_per_token()));
-        }
-        Ok(())
+    /// [`Error::Disk`] when it cannot be read, [`Error::Model`] when it is not JSON, says what is not computed, or is none of
+    /// a FLUX.1 transformer for pictures from text.
+    pub fn read(path: &Path) -> Result<Self> {
+        config::read(path)
     }
 
-    /// The first key whose number no model has: 0, or far above any.
-    fn out_of_range(&self) -> Option<(&'static str, usize)> {
+    /// Refuses another kind of FLUX.
+    fn check_channels(&self) -> Result<()> {
+        let token_channels = LATENTS.token_channels();
+        if self.in_channels == token_channels {
+            return Ok(());
+        }
+        let kind = match self.in_channels {
+            128 => "FLUX.1 Canny or Depth",
+            384 => "FLUX.1 Fill",
+            _ => "another kind of FLUX",
+        };
+        let found = self.in_channels;
+        let what =
+            format!("the transformer takes {found} channels a token, not {token_channels}; it looks like {kind}");
+        let hint = "give a text-to-image model: FLUX.1-dev, FLUX.1-Krea-dev or FLUX.1-schnell";
+        Err(Error::model(what, hint))
+    }
+
+    /// Refuses what a model says to this program, out of the ranges of flags.
+    fn check_own(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::model(what, Self::ADVICE));
+        let least = LATENTS.px_per_token();
+        if let Some(px) = self.base_resolution.filter(|px| !(least..=MAX_SIDE_PX).contains(px)) {
+            return refuse(format!("base_resolution is {px}, expected {least} px to {MAX_SIDE_PX} px"));
+        }
+        let knobs = [(&DYPE_SCALE, self.dype_scale), (&DYPE_EXPONENT, self.dype_exponent)];
+        match knobs.into_iter().find(|(knob, value)| value.is_some_and(|value| !knob.takes.number(value))) {
+            Some((knob, Some(value))) => refuse(format!("{} is {value}, expected a number of at least 0", knob.name)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Config for FluxConfig {
+    const KEYS: &'static [&'static [Key]] = &[KEYS, OWN_KEYS];
+    const ADVICE: &'static str = "check the transformer's config.json, or use the original model's";
+
+    fn check(&self) -> Result<()> {
+        self.check_channels()?;
         let sizes = [
             ("attention_head_dim", self.attention_head_dim),
             ("num_attention_heads", self.num_attention_heads),
@@ -173,9 +197,14 @@ impl FluxConfig {
             ("pooled_projection_dim", self.pooled_projection_dim),
         ];
         let layers = [("num_layers", self.num_layers), ("num_single_layers", self.num_single_layers)];
-        let is_odd = |(_, size): &(&str, usize)| !open::in_range(&[*size], &[]);
-        let is_many = |(_, count): &(&str, usize)| !open::in_range(&[], &[*count]);
-        sizes.into_iter().find(is_odd).or_else(|| layers.into_iter().find(is_many))
+        open::check_range(&sizes, &layers, Self::ADVICE)?;
+        let (axes, dim) = (self.axes_dims_rope, self.attention_head_dim);
+        let sum = axes.iter().try_fold(0_usize, |sum, &axis| sum.checked_add(axis));
+        if sum != Some(dim) || axes.iter().any(|axis| axis % 2 != 0) {
+            let what = format!("axes_dims_rope {axes:?} are not even numbers that add up to attention_head_dim {dim}");
+            return Err(Error::model(what, Self::ADVICE));
+        }
+        self.check_own()
     }
 }
 
@@ -186,7 +215,7 @@ mod tests {
     #[test]
     fn flux1_is_valid_and_was_trained_on_64_patches() {
         let config = FluxConfig::flux1_dev();
-        config.validate().expect("FLUX.1-dev");
+        config.check().expect("FLUX.1-dev");
         assert_eq!((config.hidden_size(), config.base_patches()), (3072, 64));
     }
 
@@ -198,11 +227,13 @@ mod tests {
             (FluxConfig { axes_dims_rope: [16, 56, 58], ..good.clone() }, "128"),
             (FluxConfig { axes_dims_rope: [15, 57, 56], ..good.clone() }, "even"),
             (FluxConfig { num_attention_heads: 0, ..good.clone() }, "num_attention_heads"),
-            (FluxConfig { rope_theta: f64::NAN, ..good.clone() }, "NaN"),
-            (FluxConfig { base_resolution: Some(8), ..good }, "16 px"),
+            (FluxConfig { base_resolution: Some(8), ..good.clone() }, "16 px"),
+            (FluxConfig { base_resolution: Some(usize::MAX), ..good.clone() }, "base_resolution"),
+            (FluxConfig { dype_scale: Some(-3e9), ..good.clone() }, "dype_scale is -3000000000"),
+            (FluxConfig { dype_exponent: Some(f64::INFINITY), ..good }, "dype_exponent is inf"),
         ];
         for (config, expected) in cases {
-            let error = config.validate().expect_err(expected);
+            let error = config.check().expect_err(expected);
             assert!(error.to_string().contains(expected), "{error}");
         }
     }

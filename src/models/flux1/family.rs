@@ -21,15 +21,16 @@ use crate::{
         Identity, Model, NetworkBytes, On, PartKind, PartSpec, Place, SchedulerConfig, Seen, TextEncoders, Velocity,
         VelocityAt, never_inside,
         parts::{
-            Autoencoder, AutoencoderKind, CLIP, ClipConfig, ClipEncoder, ModelPart, T5, T5Config, T5Encoder, TextPart,
+            Autoencoder, AutoencoderKind, CLIP, ClipConfig, ClipEncoder, ModelPart, T5, T5Config, T5Encoder,
             Tokenizers, clip_tensors,
+            config::Said,
             kl::{self, Side},
             open, t5_tensors, text_names, vae_names,
         },
         strangers::derived_from_a_model,
     },
     nn::{self, PositionIds},
-    weights::{Expected, Files, TensorSource, Weights, check_all},
+    weights::{Expected, Files, TensorSource, Weights},
 };
 
 /// FLUX.1: dev, Krea-dev, schnell, and whatever else has their layout.
@@ -142,8 +143,7 @@ impl Family for Flux1Family {
     }
 
     fn facts(&self, found: &Found) -> Result<Facts> {
-        let (config, _) = config(found)?;
-        facts(&config, scheduler_file(found).as_deref(), &found.files)
+        facts(&config(found)?.0.config, scheduler_file(found).as_deref(), &found.files)
     }
 
     fn usual(&self) -> Facts {
@@ -164,25 +164,20 @@ fn has_diffusers_names(source: &dyn TensorSource) -> bool {
     has("transformer_blocks.0.attn.add_q_proj.weight") && has("single_transformer_blocks.0.proj_mlp.weight")
 }
 
-/// The transformer's dimensions, checked, and what to call the file they come from. A single file is opened for them.
-fn config(found: &Found) -> Result<(FluxConfig, Option<Arc<dyn TensorSource>>)> {
-    let (config, file, source) = match found.place("transformer")? {
-        Place::Folder(folder) => {
-            let path = folder.join("config.json");
-            let value = open::read_config(&found.files, &path, ["_class_name", "FluxTransformer2DModel", NOT_FLUX])?;
-            (open::from_value(value, &path.display().to_string())?, folder.display().to_string(), None)
-        }
-        place => {
-            let source = open::source_at(place, &found.files)?;
-            let named: Arc<dyn TensorSource> = match bfl::transformer(Arc::clone(&source)) {
-                Some(renamed) => Arc::new(renamed),
-                None => source,
-            };
-            (infer::transformer(&*named)?, named.describe(), Some(named))
-        }
+/// The transformer's dimensions, checked; a single file is opened for them, and comes with them.
+fn config(found: &Found) -> Result<(Said<FluxConfig>, Option<Arc<dyn TensorSource>>)> {
+    let place = found.place("transformer")?;
+    if let Place::Folder(folder) = place {
+        let path = folder.join("config.json");
+        let value = open::read_config(&found.files, &path, ["_class_name", "FluxTransformer2DModel", NOT_FLUX])?;
+        return Ok((Said::by_file(&value, &path)?, None));
+    }
+    let source = open::source_at(place, &found.files)?;
+    let named: Arc<dyn TensorSource> = match bfl::transformer(Arc::clone(&source)) {
+        Some(renamed) => Arc::new(renamed),
+        None => source,
     };
-    config.validate().map_err(|error| error.in_file(&file))?;
-    Ok((config, source))
+    Ok((Said::by_shapes(infer::transformer(&*named)?, &*named)?, Some(named)))
 }
 
 fn scheduler_file(found: &Found) -> Option<std::path::PathBuf> {
@@ -222,9 +217,9 @@ pub struct Flux1 {
     /// The autoencoder.
     pub vae: Autoencoder,
     /// CLIP; it answers to names with and without `text_model.`.
-    pub text_encoder: TextPart,
+    pub text_encoder: ModelPart<ClipConfig>,
     /// T5; it answers to both names of its embedding table.
-    pub text_encoder_2: TextPart,
+    pub text_encoder_2: ModelPart<T5Config>,
     /// CLIP's tokenizer: a `tokenizer.json`, or a folder that holds one or `vocab.json` and `merges.txt`.
     pub tokenizer: std::path::PathBuf,
     /// T5's tokenizer: a `tokenizer.json`, or a folder that holds one.
@@ -240,9 +235,10 @@ impl Flux1 {
     /// As [`Family::open`].
     pub fn open(found: Found) -> Result<Self> {
         let files = &found.files;
-        let (config, source) = config(&found)?;
+        let (said, source) = config(&found)?;
         let source = source.map_or_else(|| open::source_at(found.place("transformer")?, files), Ok)?;
-        check_all(&*source, &transformer_tensors(&config)?)?;
+        said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
+        let config = said.config;
         let vae = AUTOENCODER.open(found.place("vae")?, files)?;
         let text_encoder = CLIP.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
         let text_encoder_2 = T5.open(found.place("text_encoder_2")?, files, NAME, "--text-encoder-2")?;
@@ -308,14 +304,14 @@ impl Flux1 {
             );
             return Err(Error::model(what, "this autoencoder is of another model; give FLUX.1's with --vae"));
         }
+        let (clip, t5) = (&self.text_encoder, &self.text_encoder_2);
         let pairs = [
-            (&self.text_encoder, "hidden_size", transformer.pooled_projection_dim, "--text-encoder"),
-            (&self.text_encoder_2, "d_model", transformer.joint_attention_dim, "--text-encoder-2"),
+            (&clip.source, clip.config.hidden_size, transformer.pooled_projection_dim, "--text-encoder"),
+            (&t5.source, t5.config.d_model, transformer.joint_attention_dim, "--text-encoder-2"),
         ];
-        for (part, key, takes, flag) in pairs {
-            let gives = part.width(key);
-            if gives != takes as u64 {
-                let file = part.source.describe();
+        for (source, gives, takes, flag) in pairs {
+            if gives != takes {
+                let file = source.describe();
                 let what = format!("{file} gives embeddings of width {gives}, the transformer takes {takes}");
                 let advice = format!("this text encoder is of another model; give FLUX.1's with {flag}");
                 return Err(Error::model(what, advice));
@@ -345,8 +341,7 @@ impl Model for Flux1 {
     }
 
     fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {
-        let clip: ClipConfig = self.text_encoder.config()?;
-        let t5: T5Config = self.text_encoder_2.config()?;
+        let (clip, t5) = (self.text_encoder.config.clone(), self.text_encoder_2.config.clone());
         let tokenizers = Tokenizers::open(&self.tokenizer, clip.vocab_size, &self.tokenizer_2, t5.vocab_size)?;
         Ok(Box::new(text::TextEncoders {
             tokenizers,
@@ -394,8 +389,8 @@ impl Model for Flux1 {
         let (transformer, vae) = (&self.transformer, &self.vae.part);
         Ok(vec![
             network("transformer", "transformer", &*transformer.source, transformer_tensors(&transformer.config)?),
-            network("text_encoder_2", "T5", &*t5.source, t5_tensors(&t5.config()?)?),
-            network("text_encoder", "CLIP", &*clip.source, clip_tensors(&clip.config()?)?),
+            network("text_encoder_2", "T5", &*t5.source, t5_tensors(&t5.config)?),
+            network("text_encoder", "CLIP", &*clip.source, clip_tensors(&clip.config)?),
             network("vae", "VAE", &*vae.source, kl::tensors(&vae.config, Side::Decoder)?),
         ])
     }
@@ -403,8 +398,8 @@ impl Model for Flux1 {
     fn text_bytes(&self, (kind, dtype): (DeviceKind, DType), prompts: usize, text_tokens: usize) -> Result<u64> {
         // Headers are read, wherever the numbers will go.
         let here = &Device::Cpu;
-        let clip = ClipEncoder::open(self.text_encoder.config()?, self.text_encoder_weights(dtype, here));
-        let t5 = T5Encoder::open(self.text_encoder_2.config()?, self.text_encoder_2_weights(dtype, here));
+        let clip = ClipEncoder::open(self.text_encoder.config.clone(), self.text_encoder_weights(dtype, here));
+        let t5 = T5Encoder::open(self.text_encoder_2.config.clone(), self.text_encoder_2_weights(dtype, here));
         Ok(text_cost(&clip, &t5, kind, prompts, text_tokens)?.peak_bytes())
     }
 

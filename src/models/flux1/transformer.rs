@@ -11,6 +11,7 @@ use super::{
 use crate::{
     base::device::DeviceKind,
     error::Result,
+    models::parts::config::Config,
     nn::{self, Array, Blocks, Compute, KeyBias, Linear, Parameters, WeightsMode},
     weights::Weights,
 };
@@ -47,7 +48,7 @@ impl Transformer {
         mode: WeightsMode,
         compute: Compute,
     ) -> Result<Self> {
-        config.validate()?;
+        config.check()?;
         let ends = compute.exact();
         let (channels, hidden) = (config.in_channels, config.hidden_size());
         Ok(Self {

@@ -3,10 +3,12 @@
 use candle_core::{DType, Tensor};
 use serde_json::Value;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    ModelPart, infer,
+    ModelPart,
+    config::Said,
+    infer,
     kl::{self, Banding, Decoder, Encoder, RowSink, RowSource, Side, VaeConfig, Ways},
     open, vae_names,
 };
@@ -18,7 +20,7 @@ use crate::{
     },
     error::{Error, Result},
     models::{Decode, Encode, On, Place, RgbFactors, strangers::looks_like},
-    weights::{Files, TensorSource, check_all},
+    weights::{Files, TensorSource},
 };
 
 /// An autoencoder, open.
@@ -52,27 +54,20 @@ impl AutoencoderKind {
     pub(crate) fn open(&self, place: &Place, files: &Files) -> Result<Autoencoder> {
         let advice = format!("give {}'s autoencoder with --vae", self.family);
         let config_file = open::config_file_at(place, files);
-        let read = |path: &std::path::PathBuf| -> Result<(VaeConfig, Value)> {
+        let read = |path: &PathBuf| -> Result<(Said<VaeConfig>, Value)> {
             let value = open::read_config(files, path, ["_class_name", "AutoencoderKL", &advice])?;
-            Ok((open::from_value(value.clone(), &path.display().to_string())?, value))
+            Ok((Said::by_file(&value, path)?, value))
         };
-        let read = config_file.as_ref().map(read);
-        let (source, config, value) = match (place, read.transpose()?) {
-            (Place::Folder(_), Some((config, value))) => (open::source_at(place, files)?, config, value),
-            (_, read) => {
-                let source = self.named(open::source_at(place, files)?)?;
-                match read {
-                    Some((config, value)) => (source, config, value),
-                    None => {
-                        let config = infer::vae(&*source, &(self.like)())?;
-                        (source, config, Value::Null)
-                    }
-                }
-            }
+        let read = config_file.as_ref().map(read).transpose()?;
+        let source = open::source_at(place, files)?;
+        let source = if matches!(place, Place::Folder(_)) { source } else { self.named(source)? };
+        let (said, value) = match read {
+            Some(read) => read,
+            None => (Said::by_shapes(infer::vae(&*source, &(self.like)())?, &*source)?, Value::Null),
         };
-        self.check(&config, &*source)?;
-        let latent_rgb = RgbFactors::from_config(&value, config.latent_channels)?;
-        Ok(Autoencoder { part: ModelPart { config, source }, latent_rgb, geometry: self.geometry })
+        self.check(&said, &*source)?;
+        let latent_rgb = RgbFactors::from_config(&value, said.config.latent_channels)?;
+        Ok(Autoencoder { part: ModelPart { config: said.config, source }, latent_rgb, geometry: self.geometry })
     }
 
     /// The tensors of a file under diffusers' names.
@@ -87,15 +82,15 @@ impl AutoencoderKind {
         Err(Error::model(what, format!("give {}'s {} with --vae", self.family, self.example)))
     }
 
-    fn check(&self, config: &VaeConfig, source: &dyn TensorSource) -> Result<()> {
-        config.check(&source.describe())?;
+    fn check(&self, said: &Said<VaeConfig>, source: &dyn TensorSource) -> Result<()> {
+        let config = &said.config;
         if config.scale() != self.geometry.px_per_latent {
             let (found, expected) = (config.block_out_channels.len(), self.geometry.px_per_latent.ilog2() + 1);
             let file = source.describe();
             let what = format!("{file}: it has {found} stages, {}'s autoencoder has {expected}", self.family);
             return Err(Error::model(what, "check the vae's config.json"));
         }
-        check_all(source, &kl::tensors(config, Side::Decoder)?)
+        said.check_weights(source, &kl::tensors(config, Side::Decoder)?)
     }
 }
 

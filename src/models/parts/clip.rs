@@ -8,9 +8,13 @@ use std::path::Path;
 use candle_core::{DType, Tensor};
 use serde::Deserialize;
 
-use super::layers::{TILES, check_dimensions};
+use super::{
+    config::{self, Config, Key, computed, idle, one_of},
+    layers::{PRETRAINED, TILES, check_epsilon},
+    open,
+};
 use crate::{
-    base::{device::DeviceKind, json::read_json},
+    base::device::DeviceKind,
     error::{Error, Result},
     nn::{
         self, Array, Attention, Bias, Blocks, Compute, LayerNorm, Ledger, Linear, Parameters, Place, Scale,
@@ -37,10 +41,8 @@ pub struct ClipConfig {
     /// The activation.
     pub hidden_act: ClipActivation,
     /// Epsilon of the layer norms; 1e-5.
-    #[serde(default = "clip_eps")]
     pub layer_norm_eps: f64,
     /// Where to pool: the first token with this id; 2 means "the token with the highest id", see [`ClipEncoder`].
-    #[serde(default = "legacy_eos")]
     pub eos_token_id: u32,
 }
 
@@ -54,18 +56,30 @@ pub enum ClipActivation {
     Gelu,
 }
 
-/// Source: openai/clip-vit-large-patch14, `layer_norm_eps`.
-fn clip_eps() -> f64 {
-    1e-5
-}
-
-/// Source: transformers before its pull request 24773, the default of every config written until then.
-fn legacy_eos() -> u32 {
-    LEGACY_EOS
-}
-
 /// The value of `eos_token_id` in configs that were written with a wrong one (transformers, pull request 24773).
 const LEGACY_EOS: u32 = 2;
+
+/// Source: transformers, `CLIPTextConfig`.
+const KEYS: &[Key] = &[
+    computed("vocab_size", "49408"),
+    computed("hidden_size", "512"),
+    computed("intermediate_size", "2048"),
+    // Of the projection that FLUX's encoder does not have.
+    idle("projection_dim", "512"),
+    computed("num_hidden_layers", "12"),
+    computed("num_attention_heads", "8"),
+    computed("max_position_embeddings", "77"),
+    one_of("hidden_act", r#""quick_gelu""#, &[r#""quick_gelu""#, r#""gelu""#]),
+    computed("layer_norm_eps", "1e-5"),
+    // Training.
+    idle("attention_dropout", "0.0"),
+    idle("initializer_range", "0.02"),
+    idle("initializer_factor", "1.0"),
+    // The tokenizer's own files say these.
+    idle("pad_token_id", "1"),
+    idle("bos_token_id", "49406"),
+    computed("eos_token_id", "49407"),
+];
 
 impl ClipConfig {
     /// CLIP ViT-L/14, the pooled encoder of every FLUX.1.
@@ -78,7 +92,7 @@ impl ClipConfig {
             num_attention_heads: 12,
             max_position_embeddings: 77,
             hidden_act: ClipActivation::QuickGelu,
-            layer_norm_eps: clip_eps(),
+            layer_norm_eps: 1e-5,
             eos_token_id: LEGACY_EOS,
         }
     }
@@ -86,29 +100,35 @@ impl ClipConfig {
     /// Reads a `config.json`.
     ///
     /// # Errors
-    /// [`Error::Disk`] when it cannot be read, [`Error::Model`] when it is not JSON, lacks a key, names an unknown
-    /// activation or holds impossible dimensions.
+    /// [`Error::Disk`] when it cannot be read, [`Error::Model`] when it is not JSON, says what is not computed, or holds
+    /// impossible dimensions.
     pub fn read(path: &Path) -> Result<Self> {
-        let config: Self = read_json(path)?;
-        let hint = "the file is damaged or not a CLIP text encoder's; delete it and fetch it again";
-        config.check().map_err(|what| Error::model(format!("{}: {what}", path.display()), hint))?;
-        Ok(config)
+        config::read(path)
     }
+}
 
-    fn check(&self) -> Result<(), String> {
-        check_dimensions(&[
+impl Config for ClipConfig {
+    const KEYS: &'static [&'static [Key]] = &[PRETRAINED, KEYS];
+    const ADVICE: &'static str =
+        "FLUX.1 takes the text encoder of CLIP ViT-L/14; check that this file is its config.json, or fetch it again";
+
+    fn check(&self) -> Result<()> {
+        let layers = ("num_hidden_layers", self.num_hidden_layers);
+        let sizes = [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("max_position_embeddings", self.max_position_embeddings),
-        ])?;
+            layers,
+        ];
+        open::check_range(&sizes, &[layers], Self::ADVICE)?;
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let (width, heads) = (self.hidden_size, self.num_attention_heads);
-            return Err(format!("hidden_size {width} is not divisible by num_attention_heads {heads}"));
+            let what = format!("hidden_size {width} is not divisible by num_attention_heads {heads}");
+            return Err(Error::model(what, Self::ADVICE));
         }
-        Ok(())
+        check_epsilon("layer_norm_eps", self.layer_norm_eps, Self::ADVICE)
     }
 }
 
@@ -306,18 +326,5 @@ mod tests {
         assert_eq!(pooled_position(&ids, LEGACY_EOS), 1, "the first of the highest ids");
         assert_eq!(pooled_position(&ids, 3), 2, "the first end token");
         assert_eq!(pooled_position(&ids, 4), 0, "none: where the reference looks then");
-    }
-
-    #[test]
-    fn an_unknown_activation_is_refused_by_name() {
-        let text = r#"{"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
-            "num_attention_heads": 2, "max_position_embeddings": 77, "hidden_act": "swish"}"#;
-        let error = serde_json::from_str::<ClipConfig>(text).expect_err("no such activation");
-        assert!(error.to_string().contains("swish"));
-        let text = text.replace("swish", "gelu");
-        let config: ClipConfig = serde_json::from_str(&text).expect("valid");
-        assert_eq!(config.check(), Ok(()));
-        assert!(ClipConfig { num_attention_heads: 3, ..config.clone() }.check().is_err());
-        assert!(ClipConfig { num_attention_heads: 0, ..config }.check().is_err());
     }
 }

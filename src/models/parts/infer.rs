@@ -1,10 +1,8 @@
 //! A part's dimensions from the shapes of its tensors, for files that come without a `config.json`.
 
-use serde_json::{Value, json};
-
 use crate::{
     error::{Error, Result},
-    models::parts::kl::VaeConfig,
+    models::parts::{ClipConfig, T5Config, kl::VaeConfig},
     weights::TensorSource,
 };
 
@@ -59,58 +57,45 @@ pub(crate) fn vae(source: &dyn TensorSource, like: &VaeConfig) -> Result<VaeConf
     })
 }
 
-/// What a CLIP text encoder's `config.json` would say. `source` answers to names with `text_model.`.
+/// A CLIP text encoder's dimensions. `source` answers to names with `text_model.`. What shapes do not show is as in
+/// black-forest-labs/FLUX.1-dev, text_encoder/config.json.
 ///
 /// # Errors
 /// [`Error::Model`] when the tensors that show it are missing, or the number of heads cannot be told.
-pub(crate) fn clip(source: &dyn TensorSource) -> Result<Value> {
+pub(crate) fn clip(source: &dyn TensorSource) -> Result<ClipConfig> {
     let shapes = Shapes(source);
     let hidden = shapes.dim("text_model.embeddings.token_embedding.weight", 1)?;
     if hidden % CLIP_HEAD_DIM != 0 {
         let what = format!("{}: the number of heads of a CLIP of width {hidden} cannot be told", source.describe());
         return Err(Error::model(what, "put its config.json beside it, or give its folder"));
     }
-    Ok(json!({
-        "model_type": "clip_text_model",
-        "vocab_size": shapes.dim("text_model.embeddings.token_embedding.weight", 0)?,
-        "hidden_size": hidden,
-        "intermediate_size": shapes.dim("text_model.encoder.layers.0.mlp.fc1.weight", 0)?,
-        "num_hidden_layers": shapes.count(|i| format!("text_model.encoder.layers.{i}.mlp.fc1.weight")),
-        "num_attention_heads": hidden / CLIP_HEAD_DIM,
-        "max_position_embeddings": shapes.dim("text_model.embeddings.position_embedding.weight", 0)?,
-        // As in black-forest-labs/FLUX.1-dev, text_encoder/config.json; eos 2 is its way to say "the highest id".
-        "hidden_act": "quick_gelu",
-        "layer_norm_eps": 1e-5,
-        "bos_token_id": 0,
-        "eos_token_id": 2,
-        "pad_token_id": 1,
-    }))
+    Ok(ClipConfig {
+        vocab_size: shapes.dim("text_model.embeddings.token_embedding.weight", 0)?,
+        hidden_size: hidden,
+        intermediate_size: shapes.dim("text_model.encoder.layers.0.mlp.fc1.weight", 0)?,
+        num_hidden_layers: shapes.count(|i| format!("text_model.encoder.layers.{i}.mlp.fc1.weight")),
+        num_attention_heads: hidden / CLIP_HEAD_DIM,
+        max_position_embeddings: shapes.dim("text_model.embeddings.position_embedding.weight", 0)?,
+        ..ClipConfig::clip_l()
+    })
 }
 
-/// What a T5 encoder's `config.json` would say.
+/// A T5 encoder's dimensions. What shapes do not show is as in black-forest-labs/FLUX.1-dev, text_encoder_2/config.json.
 ///
 /// # Errors
 /// [`Error::Model`] when the tensors that show it are missing.
-pub(crate) fn t5(source: &dyn TensorSource) -> Result<Value> {
+pub(crate) fn t5(source: &dyn TensorSource) -> Result<T5Config> {
     let shapes = Shapes(source);
     let attention = "encoder.block.0.layer.0.SelfAttention";
     let heads = shapes.dim(&format!("{attention}.relative_attention_bias.weight"), 1)?;
-    Ok(json!({
-        "model_type": "t5",
-        "vocab_size": shapes.dim("shared.weight", 0)?,
-        "d_model": shapes.dim("shared.weight", 1)?,
-        "d_kv": shapes.dim(&format!("{attention}.q.weight"), 0)? / heads,
-        "d_ff": shapes.dim("encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 0)?,
-        "num_layers": shapes.count(|i| format!("encoder.block.{i}.layer.0.SelfAttention.q.weight")),
-        "num_heads": heads,
-        "relative_attention_num_buckets": shapes.dim(&format!("{attention}.relative_attention_bias.weight"), 0)?,
-        // As in black-forest-labs/FLUX.1-dev, text_encoder_2/config.json.
-        "relative_attention_max_distance": 128,
-        "layer_norm_epsilon": 1e-6,
-        "feed_forward_proj": "gated-gelu",
-        "dense_act_fn": "gelu_new",
-        "is_gated_act": true,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
-    }))
+    Ok(T5Config {
+        vocab_size: shapes.dim("shared.weight", 0)?,
+        d_model: shapes.dim("shared.weight", 1)?,
+        d_kv: shapes.dim(&format!("{attention}.q.weight"), 0)? / heads,
+        d_ff: shapes.dim("encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 0)?,
+        num_layers: shapes.count(|i| format!("encoder.block.{i}.layer.0.SelfAttention.q.weight")),
+        num_heads: heads,
+        relative_attention_num_buckets: shapes.dim(&format!("{attention}.relative_attention_bias.weight"), 0)?,
+        ..T5Config::t5_xxl()
+    })
 }

@@ -2,6 +2,7 @@
 
 mod autoencoder;
 mod clip;
+pub(crate) mod config;
 pub(crate) mod infer;
 pub mod kl;
 mod layers;
@@ -18,6 +19,5 @@ pub(crate) use autoencoder::AutoencoderKind;
 pub use clip::{ClipConfig, ClipEncoder, clip_tensors};
 pub use open::ModelPart;
 pub use t5::{T5Config, T5Encoder, t5_tensors};
-pub use text_part::TextPart;
 pub(crate) use text_part::{CLIP, T5};
 pub use tokenizer::{CLIP_TOKENS, PromptTokenizer, Tokenizers};

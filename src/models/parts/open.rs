@@ -6,7 +6,6 @@ use std::{
 };
 
 use candle_core::{DType, Device};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
@@ -38,9 +37,18 @@ impl<C> ModelPart<C> {
     }
 }
 
-/// Whether every size is one a model can have, and no kind of layer comes too often.
-pub(crate) fn in_range(sizes: &[usize], layers: &[usize]) -> bool {
-    sizes.iter().all(|n| (1..=LARGEST).contains(n)) && layers.iter().all(|n| *n <= MOST_LAYERS)
+/// Refuses sizes that no model has, and kinds of layers that come too often, before they are multiplied or divided by.
+///
+/// # Errors
+/// [`Error::Model`] that names the first of them.
+pub(crate) fn check_range(sizes: &[(&str, usize)], layers: &[(&str, usize)], advice: &str) -> Result<()> {
+    let odd = sizes.iter().find(|(_, size)| !(1..=LARGEST).contains(size));
+    match odd.or_else(|| layers.iter().find(|(_, count)| *count > MOST_LAYERS)) {
+        Some((name, value)) => {
+            Err(Error::model(format!("its dimensions are out of any range: {name} is {value}"), advice))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The tensors of the part at a place.
@@ -83,12 +91,4 @@ pub(crate) fn read_config(files: &Files, path: &Path, [key, class, hint]: [&str;
         Some(found) => Err(Error::model(format!("{}: its {key} is {found}, not {class}", path.display()), hint)),
         None => Ok(config),
     }
-}
-
-/// A config as the type that needs it.
-///
-/// # Errors
-/// [`Error::Model`] that names the key which is missing or makes no sense.
-pub(crate) fn from_value<T: DeserializeOwned>(config: Value, file: &str) -> Result<T> {
-    serde_json::from_value(config).map_err(|e| Error::model(format!("{file}: {e}"), DAMAGED))
 }

@@ -10,9 +10,13 @@ use std::path::Path;
 use candle_core::{DType, Tensor};
 use serde::Deserialize;
 
-use super::layers::{TILES, check_dimensions};
+use super::{
+    config::{self, Config, Key, computed, idle, one_of, other_name},
+    layers::{PRETRAINED, TILES, check_epsilon},
+    open,
+};
 use crate::{
-    base::{device::DeviceKind, json::read_json},
+    base::device::DeviceKind,
     error::{Error, Result},
     nn::{self, Array, Attention, Bias, Blocks, Compute, Ledger, Linear, Parameters, RmsNorm, Scale, embedding_rows},
     weights::{Expected, Weights},
@@ -34,35 +38,47 @@ pub struct T5Config {
     /// H: attention heads; 64.
     pub num_heads: usize,
     /// Rows of the relative position bias, half of them for each direction; 32.
-    #[serde(default = "t5_buckets")]
     pub relative_attention_num_buckets: usize,
     /// The distance in tokens from which all share one bucket; 128.
-    #[serde(default = "t5_max_distance")]
     pub relative_attention_max_distance: usize,
     /// Epsilon of the norms; 1e-6.
-    #[serde(default = "t5_eps")]
     pub layer_norm_epsilon: f64,
-    /// The kind of feed-forward part; only "gated-gelu" is known here.
-    pub feed_forward_proj: String,
-    /// Its activation; "gelu_new", the tanh approximation.
-    #[serde(default)]
-    pub dense_act_fn: Option<String>,
 }
 
 /// Source: transformers, `T5Config`.
-fn t5_buckets() -> usize {
-    32
-}
-
-/// Source: transformers, `T5Config`.
-fn t5_max_distance() -> usize {
-    128
-}
-
-/// Source: transformers, `T5Config`.
-fn t5_eps() -> f64 {
-    1e-6
-}
+const KEYS: &[Key] = &[
+    computed("vocab_size", "32128"),
+    computed("d_model", "512"),
+    computed("d_kv", "64"),
+    computed("d_ff", "2048"),
+    computed("num_layers", "6"),
+    // Of the decoder, which FLUX does not have.
+    idle("num_decoder_layers", "null"),
+    idle("scale_decoder_outputs", "null"),
+    idle("tie_word_embeddings", "null"),
+    idle("is_decoder", "false"),
+    computed("num_heads", "8"),
+    computed("relative_attention_num_buckets", "32"),
+    computed("relative_attention_max_distance", "128"),
+    // Training.
+    idle("dropout_rate", "0.1"),
+    idle("classifier_dropout", "0.0"),
+    idle("initializer_factor", "1.0"),
+    computed("layer_norm_epsilon", "1e-6"),
+    one_of("feed_forward_proj", r#""relu""#, &[r#""gated-gelu""#]),
+    // What follows from it: a config that was written says it too, and then it wins.
+    one_of("dense_act_fn", "null", &["null", r#""gelu_new""#]),
+    one_of("is_gated_act", "null", &["null", "true"]),
+    // Text that is generated.
+    idle("use_cache", "true"),
+    // The tokenizer's own files say these.
+    idle("pad_token_id", "0"),
+    idle("eos_token_id", "1"),
+    other_name("hidden_size", "d_model", "512"),
+    other_name("num_attention_heads", "num_heads", "8"),
+    other_name("num_hidden_layers", "num_layers", "6"),
+    other_name("head_dim", "d_kv", "64"),
+];
 
 impl T5Config {
     /// T5 v1.1 XXL, the token encoder of every FLUX.1: 4.7 billion parameters.
@@ -74,53 +90,59 @@ impl T5Config {
             d_ff: 10_240,
             num_layers: 24,
             num_heads: 64,
-            relative_attention_num_buckets: t5_buckets(),
-            relative_attention_max_distance: t5_max_distance(),
-            layer_norm_epsilon: t5_eps(),
-            feed_forward_proj: "gated-gelu".into(),
-            dense_act_fn: Some("gelu_new".into()),
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            layer_norm_epsilon: 1e-6,
         }
     }
 
     /// Reads a `config.json`.
     ///
     /// # Errors
-    /// [`Error::Disk`] when it cannot be read, [`Error::Model`] when it is not JSON, lacks a key, names a feed-forward
-    /// part or an activation other than T5 v1.1's, or holds impossible dimensions.
+    /// [`Error::Disk`] when it cannot be read, [`Error::Model`] when it is not JSON, names a feed-forward part or an
+    /// activation other than T5 v1.1's, or holds impossible dimensions.
     pub fn read(path: &Path) -> Result<Self> {
-        let config: Self = read_json(path)?;
-        let hint = "FLUX.1 takes the encoder of T5 v1.1; check that this file is its config.json, or fetch it again";
-        config.check().map_err(|what| Error::model(format!("{}: {what}", path.display()), hint))?;
-        Ok(config)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        check_dimensions(&[
-            ("vocab_size", self.vocab_size),
-            ("d_model", self.d_model),
-            ("d_kv", self.d_kv),
-            ("d_ff", self.d_ff),
-            ("num_layers", self.num_layers),
-            ("num_heads", self.num_heads),
-            ("relative_attention_num_buckets", self.relative_attention_num_buckets),
-            ("relative_attention_max_distance", self.relative_attention_max_distance),
-        ])?;
-        if self.feed_forward_proj != "gated-gelu" {
-            return Err(format!("feed_forward_proj is {:?}, expected \"gated-gelu\"", self.feed_forward_proj));
-        }
-        if let Some(name) = self.dense_act_fn.as_deref().filter(|name| *name != "gelu_new") {
-            return Err(format!("dense_act_fn is {name:?}, expected \"gelu_new\""));
-        }
-        let (buckets, furthest) = (self.relative_attention_num_buckets, self.relative_attention_max_distance);
-        if !buckets.is_multiple_of(4) || furthest <= buckets / 4 {
-            return Err(format!("{buckets} relative position buckets for distances to {furthest} make no sense"));
-        }
-        Ok(())
+        config::read(path)
     }
 
     /// H·D: width of the queries, keys and values.
     fn inner_size(&self) -> usize {
         self.num_heads * self.d_kv
+    }
+}
+
+impl Config for T5Config {
+    const KEYS: &'static [&'static [Key]] = &[PRETRAINED, KEYS];
+    const ADVICE: &'static str =
+        "FLUX.1 takes the encoder of T5 v1.1; check that this file is its config.json, or fetch it again";
+
+    fn check(&self) -> Result<()> {
+        let layers = ("num_layers", self.num_layers);
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("d_model", self.d_model),
+            ("d_kv", self.d_kv),
+            ("d_ff", self.d_ff),
+            ("num_heads", self.num_heads),
+            ("relative_attention_num_buckets", self.relative_attention_num_buckets),
+            ("relative_attention_max_distance", self.relative_attention_max_distance),
+            layers,
+        ];
+        open::check_range(&sizes, &[layers], Self::ADVICE)?;
+        let (buckets, furthest) = (self.relative_attention_num_buckets, self.relative_attention_max_distance);
+        // The reference divides by the buckets of single tokens, and by the logarithm of how far the others reach.
+        let single = buckets / 2 / 2;
+        if single == 0 {
+            let what = format!("relative_attention_num_buckets is {buckets}, expected at least 4");
+            return Err(Error::model(what, Self::ADVICE));
+        }
+        if furthest <= single {
+            let what = format!(
+                "relative_attention_max_distance is {furthest}, expected more than {single} for {buckets} buckets"
+            );
+            return Err(Error::model(what, Self::ADVICE));
+        }
+        check_epsilon("layer_norm_epsilon", self.layer_norm_epsilon, Self::ADVICE)
     }
 }
 
@@ -346,20 +368,14 @@ mod tests {
     }
 
     #[test]
-    fn other_feed_forward_parts_are_refused_by_name() {
-        let other = T5Config { feed_forward_proj: "relu".into(), ..T5Config::t5_xxl() };
-        assert!(other.check().expect_err("T5 v1.0").contains("relu"));
-        let other = T5Config { dense_act_fn: Some("silu".into()), ..T5Config::t5_xxl() };
-        assert!(other.check().expect_err("unknown").contains("silu"));
-        assert_eq!(T5Config::t5_xxl().check(), Ok(()));
-    }
-
-    #[test]
     fn impossible_dimensions_are_refused() {
         for config in [
             T5Config { num_heads: 0, ..T5Config::t5_xxl() },
             T5Config { d_kv: usize::MAX, ..T5Config::t5_xxl() },
-            T5Config { relative_attention_num_buckets: 2, ..T5Config::t5_xxl() },
+            T5Config { relative_attention_num_buckets: 1, ..T5Config::t5_xxl() },
+            T5Config { relative_attention_num_buckets: 3, ..T5Config::t5_xxl() },
+            T5Config { relative_attention_max_distance: 0, ..T5Config::t5_xxl() },
+            T5Config { relative_attention_max_distance: 2, ..T5Config::t5_xxl() },
             T5Config { relative_attention_max_distance: 8, ..T5Config::t5_xxl() },
         ] {
             assert!(config.check().is_err());

@@ -20,7 +20,7 @@ use tokenizers::{
 
 use super::tokenizer::broken;
 use crate::{
-    base::json::read_json,
+    base::json::{plain, read_json},
     error::{Error, Result},
 };
 
@@ -125,10 +125,8 @@ fn check_special_tokens(path: &Path, vocab: &Vocab) -> Result<()> {
 
 /// Reads merges.txt: a version line, then one pair a line, the first to merge first.
 fn read_merges(path: &Path, vocab: &Vocab) -> Result<Merges> {
-    let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::InvalidData => broken(path, "not UTF-8 text"),
-        _ => Error::disk("cannot read", path, e),
-    })?;
+    let bytes = std::fs::read(path).map_err(|e| Error::disk("cannot read", path, e))?;
+    let text = str::from_utf8(plain(&bytes)).map_err(|_| broken(path, "not UTF-8 text"))?;
     let lines = text.lines().enumerate().filter(|(index, _)| *index > 0 || !text.starts_with("#version"));
     lines
         .filter(|(_, line)| !line.trim().is_empty())
@@ -209,7 +207,7 @@ fn read_t5_json(path: &Path) -> Result<Tokenizer> {
         return Err(broken(path, format!("a tokenizer of kind {kind}, expected T5's Unigram")));
     }
     let bytes = std::fs::read(path).map_err(|e| Error::disk("cannot read", path, e))?;
-    let mut tokenizer = catch_unwind(|| Tokenizer::from_bytes(&bytes))
+    let mut tokenizer = catch_unwind(|| Tokenizer::from_bytes(plain(&bytes)))
         .map_err(|_| broken(path, "its tables are inconsistent"))?
         .map_err(|e| broken(path, e))?;
     tokenizer.with_truncation(None).map_err(|e| broken(path, e))?;

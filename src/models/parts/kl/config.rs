@@ -1,8 +1,13 @@
 //! The autoencoder's dimensions, as its `config.json` in diffusers layout gives them.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    models::parts::config::{self, Config, Key, computed, each, idle, one_of, optional},
+};
 
 /// Dimensions of an AutoencoderKL.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -14,39 +19,27 @@ pub struct VaeConfig {
     /// Channels of the latents; 16.
     pub latent_channels: usize,
     /// Groups of the group norms; 32.
-    #[serde(default = "groups")]
     pub norm_num_groups: usize,
     /// The latents were multiplied by this.
     pub scaling_factor: f64,
     /// This was subtracted from the latents before.
-    #[serde(default)]
     pub shift_factor: Option<f64>,
     /// Whether the middle block has attention.
-    #[serde(default = "yes")]
     pub mid_block_add_attention: bool,
     /// Whether a 1 x 1 convolution stands after the encoder.
-    #[serde(default = "yes")]
     pub use_quant_conv: bool,
     /// Whether a 1 x 1 convolution stands before the decoder.
-    #[serde(default = "yes")]
     pub use_post_quant_conv: bool,
-    /// Kinds of the encoder's stages; only `DOWN_BLOCK` is known.
-    #[serde(default)]
+    /// Kinds of the encoder's stages, one each: residual blocks, then a convolution of stride 2.
     pub down_block_types: Vec<String>,
-    /// Kinds of the decoder's stages; only `UP_BLOCK` is known.
-    #[serde(default)]
+    /// Kinds of the decoder's stages, one each: residual blocks, then doubling and a convolution.
     pub up_block_types: Vec<String>,
-    /// The activation between convolutions; only SiLU is known.
-    #[serde(default = "silu")]
-    pub act_fn: String,
 }
 
-/// diffusers' `DownEncoderBlock2D`: residual blocks, then a convolution of stride 2.
+/// diffusers' name of the encoder's stages.
 const DOWN_BLOCK: &str = "DownEncoderBlock2D";
-/// diffusers' `UpDecoderBlock2D`: residual blocks, then doubling and a convolution.
+/// diffusers' name of the decoder's stages.
 const UP_BLOCK: &str = "UpDecoderBlock2D";
-/// x / (1 + e^-x), under diffusers' name.
-const SILU: &str = "silu";
 /// Far more channels than any autoencoder has; sizes computed from them cannot overflow.
 const MAX_CHANNELS: usize = 1 << 14;
 /// Far more layers than any stage has.
@@ -54,18 +47,30 @@ const MAX_LAYERS: usize = 64;
 /// Far more stages than any autoencoder has.
 const MAX_STAGES: usize = 8;
 
-fn groups() -> usize {
-    32
-}
-
-/// What diffusers' AutoencoderKL takes where its config does not say.
-fn yes() -> bool {
-    true
-}
-
-fn silu() -> String {
-    SILU.into()
-}
+/// Source: diffusers, `AutoencoderKL.__init__`.
+const KEYS: &[Key] = &[
+    // Red, green and blue.
+    one_of("in_channels", "3", &["3"]),
+    one_of("out_channels", "3", &["3"]),
+    each("down_block_types", r#"["DownEncoderBlock2D"]"#, DOWN_BLOCK),
+    each("up_block_types", r#"["UpDecoderBlock2D"]"#, UP_BLOCK),
+    computed("block_out_channels", "[64]"),
+    computed("layers_per_block", "1"),
+    one_of("act_fn", r#""silu""#, &[r#""silu""#, r#""swish""#]),
+    computed("latent_channels", "4"),
+    computed("norm_num_groups", "32"),
+    // Of tiled decoding there.
+    idle("sample_size", "32"),
+    computed("scaling_factor", "0.18215"),
+    optional("shift_factor", "0.1159"),
+    // FLUX's pipelines do not look at these.
+    idle("latents_mean", "null"),
+    idle("latents_std", "null"),
+    idle("force_upcast", "true"),
+    computed("use_quant_conv", "true"),
+    computed("use_post_quant_conv", "true"),
+    computed("mid_block_add_attention", "true"),
+];
 
 impl Default for VaeConfig {
     /// What most published autoencoders share: four stages, with attention and without convolutions at the seam; scale 1.
@@ -74,15 +79,14 @@ impl Default for VaeConfig {
             block_out_channels: vec![128, 256, 512, 512],
             layers_per_block: 2,
             latent_channels: 16,
-            norm_num_groups: groups(),
+            norm_num_groups: 32,
             scaling_factor: 1.0,
             shift_factor: None,
-            mid_block_add_attention: yes(),
+            mid_block_add_attention: true,
             use_quant_conv: false,
             use_post_quant_conv: false,
             down_block_types: vec![DOWN_BLOCK.into(); 4],
             up_block_types: vec![UP_BLOCK.into(); 4],
-            act_fn: silu(),
         }
     }
 }
@@ -93,15 +97,13 @@ impl VaeConfig {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
 
-    /// Checks that the numbers are those of an autoencoder of this kind; `whose` they are stands before what is wrong.
+    /// Reads a `config.json`.
     ///
     /// # Errors
-    /// [`Error::Model`] that names the number.
-    pub fn check(&self, whose: &str) -> Result<()> {
-        match self.wrong() {
-            Some(what) => Err(Error::model(format!("{whose}: {what}"), "check the vae's config.json")),
-            None => Ok(()),
-        }
+    /// [`Error::Disk`] when it cannot be read, [`Error::Model`] when it is not JSON, says what is not computed, or is no
+    /// autoencoder's.
+    pub fn read(path: &Path) -> Result<Self> {
+        config::read(path)
     }
 
     /// What is wrong first.
@@ -121,11 +123,18 @@ impl VaeConfig {
         if !self.scaling_factor.is_normal() || !shift.is_finite() {
             return Some(format!("scaling_factor {} and shift_factor {shift} cannot be undone", self.scaling_factor));
         }
-        let kinds = self.down_block_types.iter().map(|kind| (kind, DOWN_BLOCK));
-        let kinds = kinds.chain(self.up_block_types.iter().map(|kind| (kind, UP_BLOCK)));
-        let mut kinds = kinds.chain([(&self.act_fn, SILU)]);
-        kinds
-            .find(|(kind, known)| kind != known)
-            .map(|(kind, known)| format!("{kind} is not supported, only {known} is"))
+        let kinds = [("down_block_types", &self.down_block_types), ("up_block_types", &self.up_block_types)];
+        let (name, kinds) = kinds.into_iter().find(|(_, kinds)| kinds.len() != stages.len())?;
+        let (found, wanted) = (kinds.len(), stages.len());
+        Some(format!("{name} names {found} stages, block_out_channels has {wanted}"))
+    }
+}
+
+impl Config for VaeConfig {
+    const KEYS: &'static [&'static [Key]] = &[KEYS];
+    const ADVICE: &'static str = "check the vae's config.json, or use the original model's";
+
+    fn check(&self) -> Result<()> {
+        self.wrong().map_or(Ok(()), |what| Err(Error::model(what, Self::ADVICE)))
     }
 }

@@ -7,6 +7,7 @@ use super::{PICTURE_CHANNELS, VaeConfig, decoder, encoder};
 use crate::{
     base::{device::DeviceKind, geometry::LatentSize},
     error::{Error, Result},
+    models::parts::config::Config,
     nn::{
         Ledger,
         bands::{Dry, Map},
@@ -182,7 +183,7 @@ fn bandings(stages: usize) -> impl Iterator<Item = Banding> {
 
 /// Walks one side over shapes.
 fn dry_run(config: &VaeConfig, side: Side, dry: &Dry, size: LatentSize, options: &Banding) -> Result<()> {
-    config.check("the autoencoder")?;
+    config.check().map_err(|error| error.in_file("the autoencoder"))?;
     match side {
         Side::Encoder => {
             let (height_px, width_px) = (size.height * config.scale(), size.width * config.scale());
