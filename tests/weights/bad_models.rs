@@ -164,7 +164,10 @@ fn dimensions_that_do_not_fit_are_refused() {
     refused_with(transformer("num_layers", (-1).into()), &["transformer/config.json"]);
 
     let vae = |key, value| with_config("vae/config.json", key, value);
-    refused_with(vae("block_out_channels", vec![32, 32, 64].into()), &["3 stages"]);
+    refused_with(
+        vae("block_out_channels", vec![32, 32, 64].into()),
+        &["down_block_types names 4 stages, block_out_channels has 3"],
+    );
     refused_with(vae("block_out_channels", vec![32, 32, 64, 48].into()), &["48 channels", "32 groups"]);
     refused_with(vae("block_out_channels", Vec::<usize>::new().into()), &["out of any range"]);
     refused_with(vae("block_out_channels", vec![32, 64, 64, 64].into()), &["decoder.up_blocks", "expected"]);
@@ -172,7 +175,7 @@ fn dimensions_that_do_not_fit_are_refused() {
     refused_with(vae("use_post_quant_conv", true.into()), &["post_quant_conv.weight"]);
 
     let clip = |key, value| with_config("text_encoder/config.json", key, value);
-    refused_with(clip("hidden_size", 33.into()), &["expected [865, 33]"]);
+    refused_with(clip("hidden_size", 36.into()), &["expected [865, 36]"]);
     refused_with(clip("num_hidden_layers", (1_u64 << 40).into()), &["out of any range"]);
     refused_with(clip("num_attention_heads", 3.into()), &["hidden_size 32", "num_attention_heads 3", "text_encoder/"]);
     refused_with(with_config("text_encoder_2/config.json", "num_heads", 5.into()), &["SelfAttention"]);

@@ -201,7 +201,7 @@ impl Config for FluxConfig {
         let (axes, dim) = (self.axes_dims_rope, self.attention_head_dim);
         let sum = axes.iter().try_fold(0_usize, |sum, &axis| sum.checked_add(axis));
         if sum != Some(dim) || axes.iter().any(|axis| axis % 2 != 0) {
-            let what = format!("axes_dims_rope {axes:?} are not even numbers that add up to attention_head_dim {dim}");
+            let what = format!("axes_dims_rope {axes:?} are not even numbers that add up to {dim}, attention_head_dim");
             return Err(Error::model(what, Self::ADVICE));
         }
         self.check_own()

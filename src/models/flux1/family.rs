@@ -164,8 +164,11 @@ fn has_diffusers_names(source: &dyn TensorSource) -> bool {
     has("transformer_blocks.0.attn.add_q_proj.weight") && has("single_transformer_blocks.0.proj_mlp.weight")
 }
 
+/// Tensors by name.
+type Source = Arc<dyn TensorSource>;
+
 /// The transformer's dimensions, checked; a single file is opened for them, and comes with them.
-fn config(found: &Found) -> Result<(Said<FluxConfig>, Option<Arc<dyn TensorSource>>)> {
+fn config(found: &Found) -> Result<(Said<FluxConfig>, Option<Source>)> {
     let place = found.place("transformer")?;
     if let Place::Folder(folder) = place {
         let path = folder.join("config.json");
@@ -173,7 +176,7 @@ fn config(found: &Found) -> Result<(Said<FluxConfig>, Option<Arc<dyn TensorSourc
         return Ok((Said::by_file(&value, &path)?, None));
     }
     let source = open::source_at(place, &found.files)?;
-    let named: Arc<dyn TensorSource> = match bfl::transformer(Arc::clone(&source)) {
+    let named: Source = match bfl::transformer(Arc::clone(&source)) {
         Some(renamed) => Arc::new(renamed),
         None => source,
     };

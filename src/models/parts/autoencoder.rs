@@ -86,7 +86,7 @@ impl AutoencoderKind {
         let config = &said.config;
         if config.scale() != self.geometry.px_per_latent {
             let (found, expected) = (config.block_out_channels.len(), self.geometry.px_per_latent.ilog2() + 1);
-            let file = source.describe();
+            let file = &said.file;
             let what = format!("{file}: it has {found} stages, {}'s autoencoder has {expected}", self.family);
             return Err(Error::model(what, "check the vae's config.json"));
         }

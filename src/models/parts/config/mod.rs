@@ -38,7 +38,7 @@ pub(crate) trait Config: DeserializeOwned {
 pub(crate) struct Said<C> {
     pub(crate) config: C,
     /// Its file, or that of the weights whose shapes it comes from.
-    file: String,
+    pub(crate) file: String,
     /// Keys that are computed with and that the file does not say.
     unsaid: Vec<&'static Key>,
 }
