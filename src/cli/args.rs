@@ -122,6 +122,10 @@ pub struct ModelArgs {
     /// landscapes inside this program
     #[arg(long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
     pub model: String,
+    /// Weights in this variant where the model has it: fp16 takes model.fp16.safetensors [default: the plain ones, else the
+    /// only variant there is]
+    #[arg(long, value_name = "NAME", value_parser = values::variant)]
+    pub variant: Option<String>,
     /// Parts from elsewhere.
     #[command(flatten)]
     pub parts: PartArgs,

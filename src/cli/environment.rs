@@ -14,8 +14,8 @@ use super::args::Cli;
 use crate::recipe::FIELDS;
 
 /// Flags that `dype replay` takes from the picture, beside those of its settings: the model and its parts.
-const REPLAYED_MODEL: [&str; 7] =
-    ["model", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "part"];
+const REPLAYED_MODEL: [&str; 8] =
+    ["model", "variant", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "part"];
 
 /// A command line as it was meant.
 pub struct Parsed {

@@ -111,6 +111,9 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
         plan_items(&planned, &*source.look(report)?, &machine, None)?;
     }
     let model = source.open(report)?;
+    if let Some(note) = notes::variants(&*model, order.model.variant.as_deref())? {
+        report.on(Event::Note(note));
+    }
     let options = order.progress.options(order.output.overwrite);
     let mut runner = Runner::new(&*model, &machine, &options, report)?;
     let made = plan_items(&planned, &*model, &machine, order.output.save_latents.as_deref())?;

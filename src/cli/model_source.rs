@@ -8,6 +8,7 @@ use crate::{
     error::{Error, Result},
     hub::{DownloadPlan, Hub, HubModel, HubSettings},
     models::{Decode, Facts, Model, ModelRequest, PartSpec, Registry, RepositoryFiles, demo},
+    weights::Files,
 };
 
 /// Where the model comes from.
@@ -37,7 +38,8 @@ impl ModelSource {
             Some(folder) => (folder, Some((demo::NAME.to_owned(), demo::revision().to_owned()))),
             None => (args.model.clone().into(), None),
         };
-        let request = ModelRequest { model, name, parts: args.parts.parts.clone(), ..ModelRequest::default() };
+        let files = Files::default().in_variant(args.variant.clone());
+        let request = ModelRequest { model, name, parts: args.parts.parts.clone(), files };
         if request.model.exists() {
             return Ok(Self::Local(Box::new(request)));
         }
@@ -46,6 +48,7 @@ impl ModelSource {
         // Parts that come from elsewhere need not be fetched.
         let elsewhere = |part: &PartSpec| request.parts.contains_key(part.name);
         let files = RepositoryFiles::without(Registry::default().families(), elsewhere);
+        let files = files.in_variant(args.variant.clone());
         let plan = hub.plan(&model, &files, observer).map_err(|error| or_the_demo(&args.model, error))?;
         Ok(Self::Hub(Box::new(HubSource { hub, request, plan })))
     }
@@ -70,6 +73,7 @@ impl ModelSource {
                 let HubSource { hub, request, plan } = &**source;
                 let name = request.model.display().to_string();
                 let files = hub.peek(plan, observer).map_err(|error| or_the_demo(&name, error))?;
+                let files = files.in_variant(request.files.variant().map(str::to_owned));
                 let identity = Some((plan.model.repo(), plan.commit.clone()));
                 let model = plan.snapshot.clone();
                 Registry::default().open(&ModelRequest { model, name: identity, files, ..request.clone() })

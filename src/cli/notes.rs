@@ -6,7 +6,9 @@ use super::{items::Planned, report::Report};
 use crate::{
     base::geometry::LatentGeometry,
     base::progress::{Event, Observer},
+    error::Result,
     methods::{DYPE_SCALE, DYPE_THRESHOLDS, Method, Thresholds},
+    models::Model,
     recipe::{Source, Wanted, declared},
     run::Item,
 };
@@ -57,6 +59,19 @@ fn no_guidance(planned: &Planned, item: &Item) -> Option<String> {
     let asked = planned.wish.asked.by(declared::guidance.key);
     (item.recipe.guidance.is_none() && matches!(asked, Some(Source::Flag | Source::Line)))
         .then(|| "this model takes no guidance: --guidance is ignored".into())
+}
+
+/// Which weights are a variant that was not asked for, and which are not the one that was.
+pub fn variants(model: &dyn Model, asked: Option<&str>) -> Result<Option<String>> {
+    let found = &model.identity().variants;
+    let Some(asked) = asked else {
+        let parts: Vec<_> = found.iter().map(|(part, variant)| format!("{variant} of {part}")).collect();
+        return Ok((!parts.is_empty()).then(|| format!("weights are there in a variant only: {}", parts.join(", "))));
+    };
+    let mut parts: Vec<_> = model.weights_bytes()?.iter().map(|network| network.part).collect();
+    parts.retain(|part| found.get(part).is_none_or(|variant| variant != asked));
+    let what = || format!("not in the variant {asked}, and taken as they are: weights of {}", parts.join(", "));
+    Ok((!parts.is_empty()).then(what))
 }
 
 /// Notes about flags of positions that were given and change nothing.

@@ -39,6 +39,17 @@ fn with_hint(error: &crate::Error) -> String {
     error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
 }
 
+/// The name of a variant of weights.
+pub fn variant(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let is_name = !text.is_empty() && text.chars().all(plain);
+    if is_name {
+        Ok(text.to_owned())
+    } else {
+        Err("a word such as fp16 is wanted, as in model.fp16.safetensors".into())
+    }
+}
+
 /// An amount of memory.
 pub fn bytes(text: &str) -> Result<Bytes, String> {
     text.parse()

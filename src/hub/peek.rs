@@ -30,12 +30,17 @@ enum Part {
 /// What it takes to open a model: a tokenizer is read when prompts are.
 fn part_of(file: &PlannedFile) -> Part {
     let name = file.path.rsplit('/').next().unwrap_or(&file.path);
-    let is_config = name == "model_index.json" || name.ends_with("config.json") || name.ends_with(".index.json");
+    let is_config = name == "model_index.json" || name.ends_with("config.json") || is_index(name);
     match name {
         _ if name.ends_with(".safetensors") => Part::Header,
         _ if is_config && file.size_bytes <= LONGEST_CONFIG_BYTES => Part::Whole,
         _ => Part::Name,
     }
+}
+
+/// `model.safetensors.index.json`, or that of a variant: `model.safetensors.index.fp16.json`.
+fn is_index(name: &str) -> bool {
+    name.contains(".safetensors.index.") && name.ends_with(".json")
 }
 
 impl Downloader<'_> {

@@ -139,7 +139,27 @@ impl<'a> Finder<'a> {
         if !missing.is_empty() {
             return Err(self.lacks(&missing));
         }
-        Ok(Found { identity: self.identity(), files: self.request.files.clone(), places })
+        let identity = Identity { variants: self.variants(&places)?, ..self.identity() };
+        Ok(Found { identity, files: self.request.files.clone(), places })
+    }
+
+    /// The parts whose weights are none of the plain ones.
+    fn variants(&self, places: &BTreeMap<&'static str, Place>) -> Result<BTreeMap<&'static str, String>> {
+        let files = &self.request.files;
+        let mut found = BTreeMap::new();
+        for part in self.family.parts().iter().filter(|part| part.has_weights()) {
+            let Some(Place::Folder(folder)) = places.get(part.name) else { continue };
+            if let Some(variant) = files.stored(folder)?.and_then(|stored| stored.variant) {
+                found.insert(part.name, variant);
+            }
+        }
+        match files.variant() {
+            Some(wanted) if !found.values().any(|variant| variant == wanted) => {
+                let what = format!("{} has no weights in the variant {wanted}", self.request.model.display());
+                Err(Error::model(what, "leave out --variant, or check its name: fp16 for model.fp16.safetensors"))
+            }
+            _ => Ok(found),
+        }
     }
 
     fn lacks(&self, missing: &[&PartSpec]) -> Error {
@@ -181,7 +201,8 @@ impl<'a> Finder<'a> {
             None => (request.model.display().to_string(), None),
         };
         let layout = if matches!(self.base, Base::Folder) { "diffusers" } else { "single-file" };
-        Identity { model, revision, layout, parts: self.family.parts().iter().filter_map(given).collect() }
+        let parts = self.family.parts().iter().filter_map(given).collect();
+        Identity { model, revision, layout, parts, variants: BTreeMap::new() }
     }
 }
 
@@ -199,7 +220,8 @@ pub(super) fn autoencoder(path: &Path, families: &[&'static dyn Family]) -> Resu
     };
     let places = BTreeMap::from([(part.name, given(part, path)?)]);
     let model = path.display().to_string();
-    let identity = Identity { model, revision: None, layout: "diffusers", parts: BTreeMap::new() };
+    let (parts, variants) = (BTreeMap::new(), BTreeMap::new());
+    let identity = Identity { model, revision: None, layout: "diffusers", parts, variants };
     Ok((family, Found { identity, files, places }))
 }
 

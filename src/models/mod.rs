@@ -83,6 +83,9 @@ pub struct Identity {
     /// Parts that came from elsewhere, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub parts: BTreeMap<&'static str, String>,
+    /// Parts whose weights are a variant (`fp16` of `model.fp16.safetensors`), by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub variants: BTreeMap<&'static str, String>,
 }
 
 impl fmt::Display for Identity {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     base::json::read_json,
-    weights::{Files, TensorSource},
+    weights::{Files, Stored, TensorSource, names_in},
 };
 
 /// What a part is, as far as its files go.
@@ -47,6 +47,17 @@ pub fn never_inside(_: &Arc<dyn TensorSource>) -> bool {
     false
 }
 
+/// A network's config, in its folder.
+const CONFIG: &str = "config.json";
+
+/// What is of use of a part's folder.
+pub(crate) struct PartFiles<'a> {
+    /// Names in the folder.
+    pub(crate) files: Vec<&'a str>,
+    /// The variant of the weights among them, where they are none of the plain ones.
+    pub(crate) variant: Option<String>,
+}
+
 /// The part of a shard index that matters here: tensor name -> file name.
 #[derive(Deserialize)]
 struct Index {
@@ -83,60 +94,72 @@ impl PartSpec {
         format!("{} (looked for {} in {})", self.name, looked.join(" or "), root.display())
     }
 
-    /// Whether the file `name` of its folder in a repository is of use; `siblings` are all names in the folder.
-    pub(crate) fn wants(&self, name: &str, siblings: &BTreeSet<&str>) -> bool {
+    /// Which files of its folder in a repository are of use, among all `names` in the folder, and which variant its weights
+    /// are; `wanted` is the one that was asked for.
+    ///
+    /// # Errors
+    /// What is wrong with the folder, in words.
+    pub(crate) fn select<'a>(&self, names: &BTreeSet<&'a str>, wanted: Option<&str>) -> Result<PartFiles<'a>, String> {
+        let all = names.iter().copied();
+        let of = |files: Vec<&'a str>| Ok(PartFiles { files, variant: None });
         match self.kind {
-            PartKind::Scheduler => name.ends_with(".json"),
+            PartKind::Scheduler => of(all.filter(|name| name.ends_with(".json")).collect()),
             // The sentencepiece model holds what tokenizer.json holds, in a form nothing here reads.
-            PartKind::Tokenizer => {
-                name.ends_with(".json")
-                    || name.ends_with(".txt")
-                    || (name == "spiece.model" && !siblings.contains("tokenizer.json"))
+            PartKind::Tokenizer => of(all
+                .filter(|name| {
+                    name.ends_with(".json")
+                        || name.ends_with(".txt")
+                        || (*name == "spiece.model" && !names.contains("tokenizer.json"))
+                })
+                .collect()),
+            PartKind::Denoiser | PartKind::Network => {
+                let stored = Stored::among(all.clone(), wanted).map_err(|variants| self.ambiguous(&variants))?;
+                let is_taken =
+                    |name: &&str| *name == CONFIG || stored.as_ref().is_some_and(|stored| stored.takes(name));
+                let files = all.filter(is_taken).collect();
+                Ok(PartFiles { files, variant: stored.and_then(|stored| stored.variant) })
             }
-            PartKind::Denoiser | PartKind::Network => name == "config.json" || is_plain_weights(name),
         }
     }
 
+    fn ambiguous(&self, variants: &BTreeSet<String>) -> String {
+        let variants: Vec<_> = variants.iter().map(String::as_str).collect();
+        format!(
+            "several variants of weights in {}/ and no plain ones (say which with --variant: {})",
+            self.name,
+            variants.join(", ")
+        )
+    }
+
     /// The first file that `folder`, its folder in a local copy of a repository, lacks.
-    pub(crate) fn lacking(&self, folder: &Path) -> Option<String> {
+    pub(crate) fn lacking(&self, folder: &Path, wanted: Option<&str>) -> Option<String> {
         let absent = |file: &&&str| !folder.join(file).is_file();
         let sets: Vec<Option<&str>> = self.files.iter().map(|set| set.iter().find(absent).copied()).collect();
         if !sets.contains(&None) {
             // The last set is the least demanding a file at a time.
             return sets.last().copied().flatten().map(|file| format!("{}/{file}", self.name));
         }
-        self.has_weights().then(|| self.lacking_weights(folder)).flatten()
+        self.has_weights().then(|| self.lacking_weights(folder, wanted)).flatten()
     }
 
     /// The first weight file this folder lacks: a single file needs nothing else, an index all its shards.
-    fn lacking_weights(&self, folder: &Path) -> Option<String> {
-        let names = names_in(folder);
-        let is_single = |name: &String| name.ends_with(".safetensors") && !name.contains("-of-");
-        if names.iter().any(|name| is_plain_weights(name) && is_single(name)) {
+    fn lacking_weights(&self, folder: &Path, wanted: Option<&str>) -> Option<String> {
+        let names: Vec<_> = names_in(folder).collect();
+        let stored = match Stored::among(names.iter().map(String::as_str), wanted) {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Some(format!("the weights of {}/", self.name)),
+            // Which of them it is to be is asked when they are opened.
+            Err(_) => return None,
+        };
+        if !stored.is_sharded {
             return None;
         }
-        let Some(index) = names.iter().find(|name| is_plain_weights(name) && name.ends_with(".json")) else {
-            return Some(format!("the weights of {}/", self.name));
-        };
-        let Ok(parsed) = read_json::<Index>(&folder.join(index)) else {
+        let index = stored.main;
+        let Ok(parsed) = read_json::<Index>(&folder.join(&index)) else {
             return Some(format!("a readable {}/{index}", self.name));
         };
         let shards: BTreeSet<&String> = parsed.weight_map.values().collect();
         let absent = shards.into_iter().find(|shard| !folder.join(shard).is_file());
         absent.map(|shard| format!("{}/{shard}", self.name))
     }
-}
-
-/// Weights in safetensors form, or their index, in no variant: a variant stands behind a dot, as in
-/// `model.fp16.safetensors` and `model.safetensors.index.fp16.json`.
-fn is_plain_weights(name: &str) -> bool {
-    let stem = name.strip_suffix(".safetensors.index.json").or_else(|| name.strip_suffix(".safetensors"));
-    stem.is_some_and(|stem| !stem.is_empty() && !stem.contains('.'))
-}
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    // A link whose blob is gone is no file.
-    let files = entries.filter(|entry| entry.path().is_file());
-    files.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }

@@ -1,10 +1,11 @@
 //! Which files of a repository a run needs, and whether a local copy holds them all: diffusers layout, `model_index.json` and
-//! the folders of some parts. Single-file checkpoints at the root and variants such as `*.fp16.safetensors` are never taken.
+//! the folders of some parts. Single-file checkpoints at the root are never taken, variants such as `*.fp16.safetensors` where they
+//! are asked for or there is nothing else.
 
 use std::{collections::BTreeSet, path::Path};
 
-use super::{Family, PartKind, PartSpec};
-use crate::hub::FileSet;
+use super::{Family, PartKind, PartSpec, part::PartFiles};
+use crate::{hub::FileSet, weights::Files};
 
 /// What says which pipeline a repository in diffusers layout holds.
 pub(crate) const PIPELINE_INDEX: &str = "model_index.json";
@@ -14,6 +15,8 @@ pub struct RepositoryFiles {
     /// For each family the parts that are wanted of it.
     families: Vec<Vec<&'static PartSpec>>,
     takes: Takes,
+    /// The variant of weights that is taken where it is there.
+    variant: Option<String>,
 }
 
 /// What of each part is taken.
@@ -44,7 +47,13 @@ impl RepositoryFiles {
 
     fn of(families: &[&'static dyn Family], takes: Takes, wanted: impl Fn(&PartSpec) -> bool) -> Self {
         let parts = |family: &&'static dyn Family| family.parts().iter().filter(|part| wanted(part)).collect();
-        Self { families: families.iter().map(parts).collect(), takes }
+        Self { families: families.iter().map(parts).collect(), takes, variant: None }
+    }
+
+    /// The same files, of which weights are taken in this variant where the repository has it.
+    #[must_use]
+    pub fn in_variant(self, variant: Option<String>) -> Self {
+        Self { variant, ..self }
     }
 
     /// What is taken of one family's parts.
@@ -55,19 +64,22 @@ impl RepositoryFiles {
         if !listing.iter().any(|path| path == PIPELINE_INDEX) {
             return Err(format!("no {PIPELINE_INDEX}, so it is no pipeline in diffusers layout"));
         }
-        let mut selected = vec![PIPELINE_INDEX.to_owned()];
+        let (mut selected, mut has_variant) = (vec![PIPELINE_INDEX.to_owned()], false);
         for part in parts {
             let folder = part.name;
             let inside = listing.iter().filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/'));
             let names: BTreeSet<&str> = inside.filter(|name| !name.contains('/')).collect();
-            let before = selected.len();
-            selected
-                .extend(names.iter().filter(|name| part.wants(name, &names)).map(|name| format!("{folder}/{name}")));
-            if selected.len() == before {
+            let PartFiles { files, variant } = part.select(&names, self.variant.as_deref())?;
+            if files.is_empty() {
                 return Err(format!("nothing usable in {folder}/"));
             }
+            selected.extend(files.iter().map(|name| format!("{folder}/{name}")));
+            has_variant |= variant.is_some() && variant == self.variant;
         }
-        Ok(selected)
+        match &self.variant {
+            Some(variant) if !has_variant => Err(format!("no weights in the variant {variant}")),
+            _ => Ok(selected),
+        }
     }
 
     fn lacking(&self, parts: &[&'static PartSpec], snapshot: &Path) -> Option<String> {
@@ -77,7 +89,19 @@ impl RepositoryFiles {
         if !snapshot.join(PIPELINE_INDEX).is_file() {
             return Some(PIPELINE_INDEX.into());
         }
-        parts.iter().find_map(|part| part.lacking(&snapshot.join(part.name)))
+        let wanted = self.variant.as_deref();
+        let lacking = parts.iter().find_map(|part| part.lacking(&snapshot.join(part.name), wanted));
+        let has = |variant: &str| {
+            let files = Files::default().in_variant(Some(variant.to_owned()));
+            let stored = |part: &&&PartSpec| files.stored(&snapshot.join(part.name)).ok().flatten();
+            parts
+                .iter()
+                .filter(|part| part.has_weights())
+                .any(|part| stored(&part).is_some_and(|stored| stored.variant.as_deref() == Some(variant)))
+        };
+        lacking.or_else(|| {
+            wanted.filter(|variant| !has(variant)).map(|variant| format!("weights in the variant {variant}"))
+        })
     }
 }
 
@@ -168,6 +192,29 @@ mod tests {
     }
 
     #[test]
+    fn a_variant_is_taken_where_it_is_asked_for_or_there_is_nothing_else() {
+        let of = |paths: &[String], variant: Option<&str>| {
+            let files = all().in_variant(variant.map(str::to_owned)).select(paths);
+            files.map(|files| files.into_iter().filter(|path| path.contains("text_encoder")).collect::<Vec<_>>())
+        };
+        let expected = listing(
+            "text_encoder/config.json text_encoder/model.fp16.safetensors text_encoder_2/config.json
+            text_encoder_2/model.fp16-00001-of-00002.safetensors text_encoder_2/model.safetensors.index.fp16.json",
+        );
+        assert_eq!(of(&listing(PATHS), Some("fp16")).as_ref(), Ok(&expected));
+        let mut only = listing(PATHS);
+        only.retain(|path| {
+            !path.starts_with("text_encoder") || path.contains("fp16") || path.ends_with("/config.json")
+        });
+        assert_eq!(of(&only, None).as_ref(), Ok(&expected));
+        let lacks = of(&listing(PATHS), Some("bf16")).expect_err("no such variant");
+        assert_eq!(lacks, "no weights in the variant bf16");
+        only.push("text_encoder/model.bf16.safetensors".into());
+        let lacks = of(&only, None).expect_err("two variants");
+        assert!(lacks.contains("text_encoder/") && lacks.contains("--variant: bf16, fp16"), "{lacks}");
+    }
+
+    #[test]
     fn dimensions_take_two_configs() {
         let configs = listing("scheduler/scheduler_config.json transformer/config.json");
         let dimensions = RepositoryFiles::dimensions(&BUILT_IN);
@@ -202,18 +249,18 @@ mod tests {
         let transformer = folder.path().join("transformer");
         std::fs::create_dir(&transformer).expect("a folder");
         let spec = BUILT_IN[0].parts().iter().find(|part| part.name == "transformer").expect("a transformer");
-        let part = |missing: &str| assert_eq!(spec.lacking(&transformer).as_deref(), Some(missing));
+        let part = |missing: &str| assert_eq!(spec.lacking(&transformer, None).as_deref(), Some(missing));
         part("transformer/config.json");
         std::fs::write(transformer.join("config.json"), "{}").expect("a config");
         part("the weights of transformer/");
-        let index = transformer.join("m.safetensors.index.json");
+        let index = transformer.join("model.safetensors.index.json");
         std::fs::write(&index, "<html>").expect("a broken index");
-        part("a readable transformer/m.safetensors.index.json");
-        std::fs::write(&index, r#"{"weight_map": {"a": "m-1-of-2.safetensors", "b": "m-2-of-2.safetensors"}}"#)
+        part("a readable transformer/model.safetensors.index.json");
+        std::fs::write(&index, r#"{"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}"#)
             .expect("an index");
-        std::fs::write(transformer.join("m-1-of-2.safetensors"), "").expect("a shard");
-        part("transformer/m-2-of-2.safetensors");
-        std::fs::write(transformer.join("m-2-of-2.safetensors"), "").expect("a shard");
-        assert_eq!(spec.lacking(&transformer), None);
+        std::fs::write(transformer.join("model-1-of-2.safetensors"), "").expect("a shard");
+        part("transformer/model-2-of-2.safetensors");
+        std::fs::write(transformer.join("model-2-of-2.safetensors"), "").expect("a shard");
+        assert_eq!(spec.lacking(&transformer, None), None);
     }
 }

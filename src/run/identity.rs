@@ -165,6 +165,7 @@ mod tests {
             revision: None,
             layout: "diffusers",
             parts: std::collections::BTreeMap::new(),
+            variants: std::collections::BTreeMap::new(),
         };
         let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
         let key = checkpoint_key(&recipe, &model, &machine);

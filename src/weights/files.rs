@@ -4,18 +4,24 @@
 //! They stand here under the paths the files will have; whoever opens a model need not know the difference.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use serde::de::DeserializeOwned;
 
-use super::{SafetensorsStore, index};
+use super::{SafetensorsStore, Stored, index};
 use crate::{
     base::json::{parse_json, read_json},
-    error::Result,
+    error::{Error, Result},
 };
+
+/// The names of the files in a folder of this disk. A link to nothing is no file.
+pub(crate) fn names_in(folder: &Path) -> impl Iterator<Item = String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.path().is_file()).filter_map(|entry| entry.file_name().into_string().ok())
+}
 
 /// What is known of a file that is not here yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +43,45 @@ pub enum Ahead {
 #[derive(Debug, Clone, Default)]
 pub struct Files {
     ahead: Arc<BTreeMap<PathBuf, Ahead>>,
+    /// The variant of weights that is opened where it is there.
+    variant: Option<String>,
 }
 
 impl Files {
     /// The files of this disk and these, which are not on it.
     pub fn with(ahead: BTreeMap<PathBuf, Ahead>) -> Self {
-        Self { ahead: Arc::new(ahead) }
+        Self { ahead: Arc::new(ahead), variant: None }
+    }
+
+    /// The same files, of which weights are opened in this variant (`fp16`) where they are there in it.
+    #[must_use]
+    pub fn in_variant(self, variant: Option<String>) -> Self {
+        Self { variant, ..self }
+    }
+
+    /// The variant of weights that was asked for.
+    pub fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
+    }
+
+    /// How the part in `folder` is stored; `None` where it holds no weights.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when they are there in several variants and none of them was asked for.
+    pub(crate) fn stored(&self, folder: &Path) -> Result<Option<Stored>> {
+        let names = self.names_in(folder);
+        Stored::among(names.iter().map(String::as_str), self.variant()).map_err(|variants| {
+            let variants: Vec<_> = variants.into_iter().collect();
+            let what = format!("{} holds weights in several variants: {}", folder.display(), variants.join(", "));
+            Error::model(what, format!("say which with --variant, such as --variant {}", variants[0]))
+        })
+    }
+
+    /// The names of the files in a folder, those ahead included.
+    fn names_in(&self, folder: &Path) -> BTreeSet<String> {
+        let ahead = self.ahead.keys().filter(|file| file.parent() == Some(folder));
+        let ahead = ahead.filter_map(|file| Some(file.file_name()?.to_str()?.to_owned()));
+        ahead.chain(names_in(folder)).collect()
     }
 
     /// What is known of a file that is not here.

@@ -7,11 +7,8 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Files, SafetensorsStore, TensorSource};
+use super::{Files, STEMS, SafetensorsStore, TensorSource};
 use crate::error::{Error, Result};
-
-/// The names a part's weights may have before `.safetensors`: diffusers' and transformers'.
-pub const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 
 /// A `*.safetensors.index.json`: which file holds which tensor.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -54,20 +51,6 @@ fn is_plain_name(name: &str) -> bool {
     matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None)) && !name.contains('\\')
 }
 
-/// What a folder holds of a part's weights.
-enum Layout {
-    Sharded(PathBuf),
-    Single(PathBuf),
-}
-
-fn layout(folder: &Path, files: &Files) -> Option<Layout> {
-    let file =
-        |stem: &str, ending: &str| Some(folder.join(format!("{stem}{ending}"))).filter(|path| files.is_file(path));
-    let sharded = || STEMS.iter().find_map(|stem| file(stem, ".safetensors.index.json")).map(Layout::Sharded);
-    let single = || STEMS.iter().find_map(|stem| file(stem, ".safetensors")).map(Layout::Single);
-    sharded().or_else(single)
-}
-
 /// Opens the part in `folder`, whichever way it is stored.
 ///
 /// # Errors
@@ -79,11 +62,11 @@ pub fn open_folder(folder: &Path) -> Result<SafetensorsStore> {
 
 /// [`open_folder`] where some files may be known before they are here.
 pub(super) fn open_folder_among(folder: &Path, files: &Files) -> Result<SafetensorsStore> {
-    let path = match layout(folder, files) {
-        Some(Layout::Single(path)) => return files.open(&[path]),
-        Some(Layout::Sharded(path)) => path,
-        None => return Err(no_weights(folder)),
-    };
+    let stored = files.stored(folder)?.ok_or_else(|| no_weights(folder))?;
+    let path = folder.join(&stored.main);
+    if !stored.is_sharded {
+        return files.open(&[path]);
+    }
     let index = ShardIndex::read_among(&path, files)?;
     let store = files.open(&shard_files(folder, &path, &index, files)?)?;
     for (name, shard) in &index.weight_map {

@@ -7,6 +7,7 @@ mod index;
 mod magic;
 mod renamed;
 mod store;
+mod stored;
 mod upload;
 
 use std::{fmt::Display, ops::Range, sync::Arc};
@@ -15,11 +16,13 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
+pub(crate) use files::names_in;
 pub use files::{Ahead, Files};
 pub(crate) use header::header_bytes;
-pub use index::{STEMS, ShardIndex, open_folder};
+pub use index::{ShardIndex, open_folder};
 pub use renamed::{Cut, Renamed};
 pub use store::SafetensorsStore;
+pub(crate) use stored::{STEMS, Stored};
 pub use upload::{Ring, SLOTS};
 
 /// A place that holds tensors by name.

@@ -95,6 +95,19 @@ fn what_cannot_be_done_is_refused_before_gigabytes_are_fetched() {
 }
 
 #[test]
+fn a_repository_with_weights_in_a_variant_only_is_used() {
+    let clip = fs::read(fixture("tiny-flux/text_encoder/model.safetensors")).expect("weights");
+    let variant = "text_encoder/model.fp16.safetensors";
+    let server = repository().without("text_encoder/model.safetensors").large(variant, clip).start();
+    let place = Place::new();
+    run(command(&place, &server, &["-o", "x.png"])).succeeds().tells(&["fp16 of text_encoder"]);
+    assert!(rgb8(&place.path("x.png")) == place.pixels(&[]));
+    let asked = run(command(&place, &server, &["-o", "y.png", "--variant", "fp16"]));
+    asked.succeeds().tells(&["not in the variant fp16", "transformer"]);
+    refused_before_fetching(&server, &["--variant", "bf16"], &["no weights in the variant bf16"]);
+}
+
+#[test]
 fn a_gated_model_says_what_to_do() {
     let (place, server) = (Place::new(), repository().gated("hf_right").start());
     let gated = run(command(&place, &server, &["-o", "x.png"]));

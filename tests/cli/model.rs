@@ -45,6 +45,76 @@ fn a_single_file_finds_the_autoencoder_beside_it() {
     assert!(place.pixels(&args) == place.pixels(&[]), "the same weights under other names");
 }
 
+/// tiny-flux whose weights are a variant: whole files, and shards named as transformers and as diffusers name them.
+fn only_in_variant(variant: &str) -> tempfile::TempDir {
+    let model = tiny_flux();
+    let rename = |folder: &str, shard: &dyn Fn(&str) -> String| {
+        let folder = model.path().join(folder);
+        for entry in fs::read_dir(&folder).expect("a folder").flatten() {
+            let name = entry.file_name().into_string().expect("a plain name");
+            if let Some(stem) = name.strip_suffix(".safetensors") {
+                fs::rename(entry.path(), folder.join(shard(stem))).expect("renamed");
+            } else if let Some(stem) = name.strip_suffix(".index.json") {
+                let index: serde_json::Value =
+                    serde_json::from_slice(&fs::read(entry.path()).expect("an index")).expect("JSON");
+                let map = index["weight_map"].as_object().expect("a map").iter();
+                let map = map.map(|(tensor, file)| {
+                    let stem = file.as_str().and_then(|file| file.strip_suffix(".safetensors")).expect("a shard");
+                    (tensor.clone(), serde_json::Value::from(shard(stem)))
+                });
+                let index = serde_json::json!({ "weight_map": serde_json::Map::from_iter(map) });
+                fs::write(folder.join(format!("{stem}.index.{variant}.json")), index.to_string()).expect("written");
+                fs::remove_file(entry.path()).expect("removed");
+            }
+        }
+    };
+    let behind = |stem: &str| format!("{stem}.{variant}.safetensors");
+    let before_the_numbers = |stem: &str| match stem.split_once('-') {
+        Some((stem, numbers)) => format!("{stem}.{variant}-{numbers}.safetensors"),
+        None => behind(stem),
+    };
+    rename("text_encoder", &behind);
+    rename("text_encoder_2", &behind);
+    rename("transformer", &behind);
+    rename("vae", &before_the_numbers);
+    model
+}
+
+#[test]
+fn weights_that_are_there_in_a_variant_only_are_used_and_it_is_said() {
+    let (place, model) = (Place::new(), only_in_variant("fp16"));
+    let path = model.path().display().to_string();
+    let run = place.small(&["--model", &path, "--json"]);
+    run.succeeds().tells(&["note: weights are there in a variant only:", "fp16 of transformer", "fp16 of vae"]);
+    let said: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!(said["model"]["variants"]["text_encoder_2"], "fp16", "{said}");
+    assert!(place.pixels(&["--model", &path]) == place.pixels(&[]), "the same weights under other names");
+    let asked = place.small(&["--model", &path, "--variant", "fp16"]);
+    assert!(!asked.succeeds().stderr.contains("variant"), "{}", asked.stderr);
+    place.small(&["--model", &path, "--variant", "bf16"]).fails(1, &["no weights in the variant bf16", "--variant"]);
+    place.small(&["--model", &path, "--variant", "../x"]).fails(2, &["a word such as fp16"]);
+}
+
+#[test]
+fn of_plain_weights_and_a_variant_the_one_that_was_asked_for_is_used() {
+    let (place, model) = (Place::new(), tiny_flux());
+    let file = |name: &str| model.path().join("text_encoder").join(name);
+    fs::copy(file("model.safetensors"), file("model.fp16.safetensors")).expect("copied");
+    fs::write(file("model.safetensors"), "no weights").expect("written");
+    let path = model.path().display().to_string();
+    place.small(&["--model", &path]).fails(1, &["text_encoder/model.safetensors"]);
+    let run = place.small(&["--model", &path, "--variant", "fp16", "-o", "x.png"]);
+    run.succeeds().tells(&["note: not in the variant fp16", "transformer", "vae"]);
+    assert!(!run.stderr.contains("text_encoder,"), "{}", run.stderr);
+    let again = place.dype(&["replay", "x.png", "-o", "y.png"]);
+    again.succeeds();
+    assert!(rgb8(&place.path("y.png")) == rgb8(&place.path("x.png")));
+    // Without plain weights nobody can know which of two variants is meant.
+    fs::remove_file(file("model.safetensors")).expect("removed");
+    fs::copy(file("model.fp16.safetensors"), file("model.bf16.safetensors")).expect("copied");
+    place.small(&["--model", &path]).fails(1, &["several variants: bf16, fp16", "--variant"]);
+}
+
 #[test]
 fn a_model_without_guidance_ignores_it_and_says_so() {
     let model = tiny_flux();

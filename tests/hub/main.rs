@@ -4,6 +4,7 @@ mod bench;
 mod copies;
 mod faults;
 #[path = "../support/hub_server.rs"]
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
 mod hub_server;
 mod mirrors;
 

@@ -96,6 +96,12 @@ impl HubServerBuilder {
         self
     }
 
+    /// All but this file.
+    pub fn without(mut self, path: &str) -> Self {
+        self.0.files.remove(path).expect("a file");
+        self
+    }
+
     /// Files come only to whoever shows this token.
     pub fn gated(mut self, token: &str) -> Self {
         self.0.token = Some(token.into());

@@ -68,7 +68,10 @@ fn model(json: &Value, typed: ModelArgs, is_typed: &dyn Fn(&str) -> bool) -> Mod
             parts.parts.insert(name.clone(), path.into());
         }
     }
+    let variants = json["model"]["variants"].as_object();
+    let variant = variants.and_then(|variants| variants.values().next()?.as_str().map(str::to_owned));
     ModelArgs {
+        variant: if is_typed("variant") { typed.variant } else { variant },
         model: said("revision").map_or_else(|| model.to_owned(), |revision| format!("{model}@{revision}")),
         parts,
     }
