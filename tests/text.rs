@@ -22,7 +22,7 @@ use dype::testing::{
     },
     weights::{SafetensorsStore, Weights},
 };
-use support::{fixture, manifest::ManifestSource, relative_error, values};
+use support::{fixture, manifest::ManifestSource, relative_error, sentencepiece, values};
 
 const CLIP_ROWS: usize = 865;
 const T5_ROWS: usize = 295;
@@ -304,12 +304,86 @@ fn broken_t5_tokenizers_are_one_error_that_names_the_file() {
     }
 }
 
-#[test]
-fn a_sentencepiece_model_alone_says_what_is_needed() {
+/// A folder with nothing but this spiece.model.
+fn only_pieces(model: &[u8]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    let open = || PromptTokenizer::t5(folder.path(), T5_ROWS).map(drop).expect_err("no tokenizer.json");
-    assert!(open().to_string().contains("holds no tokenizer.json"));
-    fs::write(folder.path().join("spiece.model"), "x").expect("write");
-    assert!(open().to_string().contains("spiece.model"));
-    assert!(open().hint().expect("a way out").contains("tokenizer.json"));
+    fs::write(folder.path().join("spiece.model"), model).expect("written");
+    folder
+}
+
+#[test]
+fn a_sentencepiece_model_gives_the_ids_of_the_tokenizer_json_made_of_it() {
+    let json = fs::read(tiny("tokenizer_2/tokenizer.json")).expect("fixture");
+    let folder = only_pieces(&sentencepiece::of_tokenizer_json(&json));
+    let expected = PromptTokenizer::t5(&tiny("tokenizer_2"), T5_ROWS).expect("fixture");
+    let prompts = [
+        "a castle above a stormy sea, 4096 x 4096, dramatic light!",
+        "  lead and   trail  ",
+        "tab\tx\n\nnew  line",
+        "</s> hi <pad> <unk> there",
+        "ﬁ ½ Ⅷ ｆｕｌｌ",
+        "Ünïcödé caf\u{e9} e\u{301} \u{1f642} \u{10ffff} 山水",
+        "<extra_id_0> x",
+        "▁ marks ▁▁",
+        "",
+        " ",
+        "\u{a0}\u{3000}\u{200b}\u{ad}wide",
+    ];
+    // The sentinels of the other 100 have no row in this table.
+    for path in [folder.path().to_path_buf(), folder.path().join("spiece.model")] {
+        let tokenizer = PromptTokenizer::t5(&path, T5_ROWS).expect("opens");
+        for prompt in prompts {
+            for length in [64, 5] {
+                let (found, wanted) = (tokenizer.encode(prompt, length), expected.encode(prompt, length));
+                assert_eq!(found.expect("encodes"), wanted.expect("encodes"), "{prompt:?}");
+            }
+        }
+    }
+    // A tokenizer.json beside it goes first.
+    fs::write(folder.path().join("tokenizer.json"), "{}").expect("written");
+    assert_names(PromptTokenizer::t5(folder.path(), T5_ROWS).map(drop), "tokenizer.json");
+}
+
+#[test]
+fn sentinels_stand_behind_the_pieces_as_many_as_the_config_says() {
+    let json = fs::read(tiny("tokenizer_2/tokenizer.json")).expect("fixture");
+    let folder = only_pieces(&sentencepiece::of_tokenizer_json(&json));
+    let first = |rows: usize| {
+        let tokenizer = PromptTokenizer::t5(folder.path(), rows).expect("opens");
+        tokenizer.encode("<extra_id_0>", 64).expect("encodes").ids[0]
+    };
+    // transformers counts them down: <extra_id_0> is the last.
+    assert_eq!(first(1000), 295 + 99);
+    fs::write(folder.path().join("tokenizer_config.json"), r#"{"extra_ids": 7}"#).expect("written");
+    assert_eq!(first(1000), 295 + 6);
+    assert_eq!(first(297), 295 + 1, "no more than have a row");
+}
+
+#[test]
+fn what_is_no_sentencepiece_model_of_t5_is_one_error_that_names_the_file() {
+    use sentencepiece::{bytes_field, number_field, piece};
+    let folder = tempfile::tempdir().expect("a folder");
+    let neither = PromptTokenizer::t5(folder.path(), T5_ROWS).map(drop).expect_err("no tokenizer");
+    assert!(neither.to_string().contains("neither tokenizer.json nor spiece.model"), "{neither}");
+    let whole = sentencepiece::of_tokenizer_json(&fs::read(tiny("tokenizer_2/tokenizer.json")).expect("fixture"));
+    let special = [piece("<pad>", 0.0, 3), piece("</s>", 0.0, 3), piece("<unk>", 0.0, 2), piece("a", -1.0, 1)].concat();
+    let cases: [(Vec<u8>, &str); 10] = [
+        (b"<html>Sign in</html>".to_vec(), "no sentencepiece model"),
+        (b"".to_vec(), "without pieces"),
+        (b"{}".to_vec(), "no sentencepiece model"),
+        (whole[..whole.len() / 2].to_vec(), "in the middle of a field"),
+        ([&special[..], &bytes_field(2, &number_field(3, 2))].concat(), "of kind BPE"),
+        ([&special[..], &piece("b", f32::NAN, 1)].concat(), "the score of \"b\" is NaN"),
+        ([&special[..], &bytes_field(1, &bytes_field(1, b"\xff"))].concat(), "not UTF-8"),
+        ([&special[..], &bytes_field(3, &bytes_field(2, &[0, 0, 0, 0]))].concat(), "spiece.model"),
+        (piece("a", -1.0, 1), "no token </s>"),
+        (vec![0xff; 30], "too long"),
+    ];
+    for (model, says) in cases {
+        let folder = only_pieces(&model);
+        let opened = PromptTokenizer::t5(folder.path(), T5_ROWS).and_then(|it| it.encode("ﬁ a", 64).map(drop));
+        let error = opened.expect_err(says);
+        assert!(matches!(error, Error::Model { .. }), "{error}");
+        assert!(error.to_string().contains("spiece.model") && error.to_string().contains(says), "{says}: {error}");
+    }
 }

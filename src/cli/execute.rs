@@ -107,8 +107,10 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
         return dry_run::run(&planned, &source, &machine, order.output.json, report);
     }
     if source.missing().is_some() {
-        // A wrong repository or too little memory is refused before gigabytes are fetched.
-        plan_items(&planned, &*source.look(report)?, &machine, None)?;
+        // A wrong repository, too little memory or a broken tokenizer is refused before gigabytes are fetched.
+        let looked = source.look(report)?;
+        plan_items(&planned, &*looked, &machine, None)?;
+        source.check_text(&*looked, report)?;
     }
     let model = source.open(report)?;
     if let Some(note) = notes::variants(&*model, order.model.variant.as_deref())? {

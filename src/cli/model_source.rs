@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::{DType, Device};
+
 use super::args::{DEFAULT_MODEL, ModelArgs};
 use crate::{
     base::progress::Observer,
     error::{Error, Result},
     hub::{DownloadPlan, Hub, HubModel, HubSettings},
-    models::{Decode, Facts, Model, ModelRequest, PartSpec, Registry, RepositoryFiles, demo},
+    models::{Decode, Facts, Model, ModelRequest, On, PartSpec, Registry, RepositoryFiles, demo},
     weights::Files,
 };
 
@@ -79,6 +81,18 @@ impl ModelSource {
                 Registry::default().open(&ModelRequest { model, name: identity, files, ..request.clone() })
             }
         }
+    }
+
+    /// Fetches all that is small and reads the tokenizers, so that a broken one is told of before gigabytes are fetched; `looked`
+    /// is what [`ModelSource::look`] saw.
+    ///
+    /// # Errors
+    /// What fetching may fail with, and what [`Model::text`] says of the tokenizers.
+    pub fn check_text(&self, looked: &dyn Model, observer: &dyn Observer) -> Result<()> {
+        let Self::Hub(source) = self else { return Ok(()) };
+        source.plan.check_disk()?;
+        source.hub.fetch(&source.plan.without_weights(), observer)?;
+        looked.text(&On { device: Device::Cpu, dtype: DType::F32 }).map(drop)
     }
 
     /// Opens the model, fetching what is missing.

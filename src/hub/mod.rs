@@ -82,6 +82,15 @@ pub struct DownloadPlan {
 }
 
 impl DownloadPlan {
+    /// The part of it that is small: everything but weights.
+    #[must_use]
+    pub fn without_weights(&self) -> Self {
+        let files = self.files.iter().filter(|file| !file.path.ends_with(".safetensors")).cloned();
+        let files: Vec<PlannedFile> = files.collect();
+        let bytes_to_fetch = files.iter().filter(|file| !file.cached).map(|file| file.size_bytes).sum();
+        Self { files, bytes_to_fetch, is_answer: false, ..self.clone() }
+    }
+
     /// Whether the disk has room for what must be fetched.
     ///
     /// # Errors

@@ -104,7 +104,7 @@ impl PartSpec {
         let of = |files: Vec<&'a str>| Ok(PartFiles { files, variant: None });
         match self.kind {
             PartKind::Scheduler => of(all.filter(|name| name.ends_with(".json")).collect()),
-            // The sentencepiece model holds what tokenizer.json holds, in a form nothing here reads.
+            // The sentencepiece model holds what tokenizer.json holds.
             PartKind::Tokenizer => of(all
                 .filter(|name| {
                     name.ends_with(".json")

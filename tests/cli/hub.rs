@@ -7,6 +7,7 @@ use crate::{
     support::{
         fixture,
         program::{Place, Run, rgb8, small},
+        sentencepiece,
     },
 };
 
@@ -92,6 +93,69 @@ fn what_cannot_be_done_is_refused_before_gigabytes_are_fetched() {
     assert_ne!(wide, config);
     let server = repository().small("transformer/config.json", wide).start();
     refused_before_fetching(&server, &[], &["tensor", "has shape", "expected"]);
+}
+
+#[test]
+fn repositories_of_other_kinds_are_named_before_gigabytes_are_fetched() {
+    let pipelines = ["FluxFillPipeline", "FluxControlPipeline", "StableDiffusion3Pipeline", "QwenImagePipeline"];
+    for pipeline in pipelines {
+        let index = fs::read_to_string(fixture("tiny-flux/model_index.json")).expect("an index");
+        let server = repository().small("model_index.json", index.replace("FluxPipeline", pipeline)).start();
+        refused_before_fetching(&server, &[], &[pipeline, "not FLUX.1"]);
+    }
+    let with_key = |file: &str, key: &str, value: serde_json::Value| {
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&fs::read(fixture("tiny-flux").join(file)).expect("a config")).expect("JSON");
+        config[key] = value;
+        repository().small(file, config.to_string()).start()
+    };
+    let fill = with_key("transformer/config.json", "in_channels", 384.into());
+    refused_before_fetching(&fill, &[], &["FLUX.1 Fill", "text-to-image model"]);
+    let four_bits = serde_json::json!({ "quant_method": "bitsandbytes", "load_in_4bit": true });
+    for file in ["transformer/config.json", "text_encoder_2/config.json"] {
+        let server = with_key(file, "quantization_config", four_bits.clone());
+        refused_before_fetching(&server, &[], &[file, "quantized by bitsandbytes"]);
+    }
+}
+
+/// Not one request asked for weights beyond their headers, and none of them is on the disk.
+#[track_caller]
+fn no_weights_came(place: &Place, server: &HubServer) {
+    let sizes: Vec<u64> =
+        walk(&place.path("hf")).iter().map(|path| fs::metadata(path).map_or(0, |meta| meta.len())).collect();
+    assert!(sizes.iter().all(|size| *size < 500_000), "{sizes:?}");
+    assert!(server.take_requests().iter().any(|request| request.contains("tokenizer_2")), "tokenizers came");
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn tokenizers_are_read_before_gigabytes_are_fetched() {
+    let place = Place::new();
+    let cases = [
+        ("tokenizer_2/tokenizer.json", "<html>Sign in</html>", "Sign in"),
+        ("tokenizer/merges.txt", "a b c", "merges.txt"),
+    ];
+    for (file, text, says) in cases {
+        let server = repository().small(file, text).start();
+        run(command(&place, &server, &["-o", "x.png"])).fails(1, &[file, says]);
+        no_weights_came(&place, &server);
+    }
+    let server = repository().without("tokenizer_2/tokenizer.json").small("tokenizer_2/spiece.model", "x").start();
+    run(command(&Place::new(), &server, &["-o", "x.png"])).fails(1, &["tokenizer_2/spiece.model"]);
+}
+
+#[test]
+fn a_sentencepiece_model_alone_is_a_tokenizer() {
+    let json = fs::read(fixture("tiny-flux/tokenizer_2/tokenizer.json")).expect("fixture");
+    let model = sentencepiece::of_tokenizer_json(&json);
+    let server = repository().without("tokenizer_2/tokenizer.json").large("tokenizer_2/spiece.model", model).start();
+    let place = Place::new();
+    run(command(&place, &server, &["-o", "x.png"])).succeeds();
+    assert!(rgb8(&place.path("x.png")) == place.pixels(&[]));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 pub mod manifest;
 pub mod program;
+pub mod sentencepiece;
 pub mod vae;
 
 use std::{

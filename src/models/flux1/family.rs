@@ -97,8 +97,8 @@ static PARTS: [PartSpec; 7] = [
         name: "tokenizer_2",
         kind: PartKind::Tokenizer,
         flag: Some("tokenizer-2"),
-        help: "T5 tokenizer: a folder, or a tokenizer.json",
-        files: &[&["tokenizer.json"]],
+        help: "T5 tokenizer: a folder, a tokenizer.json or a spiece.model",
+        files: &[&["spiece.model"], &["tokenizer.json"]],
         beside: None,
         is_inside: never_inside,
     },
@@ -225,7 +225,7 @@ pub struct Flux1 {
     pub text_encoder_2: ModelPart<T5Config>,
     /// CLIP's tokenizer: a `tokenizer.json`, or a folder that holds one or `vocab.json` and `merges.txt`.
     pub tokenizer: std::path::PathBuf,
-    /// T5's tokenizer: a `tokenizer.json`, or a folder that holds one.
+    /// T5's tokenizer: a `tokenizer.json` or `spiece.model`, or a folder that holds one.
     pub tokenizer_2: std::path::PathBuf,
     /// The scheduler's config, where there is one.
     pub scheduler: Option<std::path::PathBuf>,

@@ -7,6 +7,7 @@ pub(crate) mod infer;
 pub mod kl;
 mod layers;
 pub(crate) mod open;
+mod sentencepiece;
 mod t5;
 pub mod text_names;
 mod text_part;

@@ -64,13 +64,13 @@ impl PromptTokenizer {
         Self::from_parts(open_clip(path)?, vocab_size)
     }
 
-    /// T5's tokenizer: a tokenizer.json or the folder that holds it.
+    /// T5's tokenizer: a tokenizer.json or a sentencepiece model (spiece.model), or the folder that holds one of them.
     ///
     /// # Errors
     /// [`Error::Disk`] when the file cannot be read; [`Error::Model`], naming the file, when it is missing, broken or
     /// another model's, has no padding or end token, or holds ids of `vocab_size` or more.
     pub fn t5(path: &Path, vocab_size: usize) -> Result<Self> {
-        Self::from_parts(open_t5(path)?, vocab_size)
+        Self::from_parts(open_t5(path, vocab_size)?, vocab_size)
     }
 
     fn from_parts(parts: Parts, vocab_size: usize) -> Result<Self> {

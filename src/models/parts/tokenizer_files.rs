@@ -1,4 +1,4 @@
-//! Tokenizer files in their layouts on disk: vocab.json with merges.txt, and tokenizer.json.
+//! Tokenizer files in their layouts on disk: vocab.json with merges.txt, tokenizer.json, and spiece.model.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use tokenizers::{
     },
 };
 
-use super::tokenizer::broken;
+use super::{sentencepiece, tokenizer::broken};
 use crate::{
     base::json::{plain, read_json},
     error::{Error, Result},
@@ -45,6 +45,9 @@ const CLIP_WORD: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll
 const T5_END: &str = "</s>";
 const T5_PAD: &str = "<pad>";
 
+/// The name of a sentencepiece model.
+const PIECES: &str = "spiece.model";
+
 type Vocab = HashMap<String, u32>;
 
 /// Opens CLIP's tokenizer from a folder in either layout, or from a tokenizer.json.
@@ -69,23 +72,30 @@ pub(super) fn open_clip(path: &Path) -> Result<Parts> {
     Ok(Parts { tokenizer, path: named, start: Some(CLIP_START.into()), end: CLIP_END.into(), pad })
 }
 
-/// Opens T5's tokenizer.json, or the one in a folder.
-pub(super) fn open_t5(path: &Path) -> Result<Parts> {
+/// Opens T5's tokenizer.json or spiece.model, or the one in a folder, for an embedding table of this many rows.
+pub(super) fn open_t5(path: &Path, rows: usize) -> Result<Parts> {
     let (folder, json) = folder_and_json(path)?;
-    if !json.is_file() {
-        let (what, hint) = if folder.join("spiece.model").is_file() {
-            (
-                "holds spiece.model, but tokenizer.json is needed",
-                "fetch tokenizer_2/tokenizer.json of FLUX.1, or write it with transformers: \
-                 T5TokenizerFast.from_pretrained(FOLDER).save_pretrained(FOLDER)",
-            )
-        } else {
-            ("holds no tokenizer.json", "give T5's tokenizer folder with --tokenizer-2")
-        };
-        return Err(Error::model(format!("{} {what}", path.display()), hint));
+    let pieces =
+        if path.extension().is_some_and(|ending| ending == "model") { json.clone() } else { folder.join(PIECES) };
+    let (tokenizer, path) = if json.is_file() && json != pieces {
+        (read_t5_json(&json)?, json)
+    } else if pieces.is_file() {
+        (sentencepiece::read_t5(&pieces, extra_ids(&folder)?, rows)?, pieces)
+    } else {
+        let what = format!("{} holds neither tokenizer.json nor {PIECES}", path.display());
+        return Err(Error::model(what, "give T5's tokenizer folder with --tokenizer-2"));
+    };
+    Ok(Parts { tokenizer, path, start: None, end: T5_END.into(), pad: T5_PAD.into() })
+}
+
+/// How many sentinels stand behind the pieces, where the folder's own settings say so.
+fn extra_ids(folder: &Path) -> Result<Option<usize>> {
+    #[derive(Deserialize)]
+    struct Settings {
+        extra_ids: Option<usize>,
     }
-    let tokenizer = read_t5_json(&json)?;
-    Ok(Parts { tokenizer, path: json, start: None, end: T5_END.into(), pad: T5_PAD.into() })
+    let path = folder.join("tokenizer_config.json");
+    if path.is_file() { Ok(read_json::<Settings>(&path)?.extra_ids) } else { Ok(None) }
 }
 
 /// The folder a tokenizer lies in, and its tokenizer.json there.
