@@ -167,6 +167,10 @@ fn disk_hint(kind: ErrorKind) -> Option<&'static str> {
             Some("free some space, or choose another folder with --output or HF_HOME")
         }
         ErrorKind::FileTooLarge => Some("raise the limit on the size of a file (ulimit -f), or choose another disk"),
+        ErrorKind::OutOfMemory => Some(
+            "this process may not take that much memory: raise its limits (ulimit -v, which mapped files count against too, and \
+             ulimit -d), or ask for a smaller picture",
+        ),
         ErrorKind::InvalidFilename => Some("name it shorter"),
         ErrorKind::BrokenPipe => Some("see why whoever reads the picture ended first"),
         ErrorKind::PermissionDenied => Some("choose another place, or change the permissions of this one"),

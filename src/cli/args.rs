@@ -142,7 +142,7 @@ pub struct MachineArgs {
     /// f32, bf16 or f16 [default: f32 on the CPU, bf16 on a GPU]
     #[arg(long, value_name = "DTYPE", hide_possible_values = true)]
     pub dtype: Option<DtypeArg>,
-    /// The most memory a run may take, such as 6GB [default: what is free]
+    /// The most memory a run may take, such as 6GB or 6GiB [default: what is free]
     #[arg(long, value_name = "LIMIT", value_parser = values::bytes)]
     pub memory: Option<Bytes>,
     /// Transformer weights: resident, stream (block by block) or auto

@@ -68,6 +68,22 @@ impl From<DtypeArg> for DType {
     }
 }
 
+/// Starts the threads that compute: a process that may not have them says so here, and not in the middle of its work.
+///
+/// # Errors
+/// [`Error::Memory`] where the system starts no more.
+pub fn start_threads() -> Result<()> {
+    match rayon::ThreadPoolBuilder::new().build_global() {
+        // What is there already was started the same way.
+        Err(error) if std::error::Error::source(&error).is_some() => {
+            let what = format!("the threads that compute cannot be started: {error}");
+            let hint = "raise the limits of this process (ulimit -u, ulimit -v, its container's pids), or set RAYON_NUM_THREADS to fewer";
+            Err(Error::Memory { what, hint: hint.into() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The device that was asked for; `auto` takes a GPU where one is built in and found, and says so where none is found.
 ///
 /// # Errors

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     base::device::DeviceKind,
+    base::memory,
     base::progress::{Event, Observer},
     error::{Error, Result},
     models::Model,
@@ -75,6 +76,7 @@ impl MadeOn {
 /// # Errors
 /// For one picture whatever failed; for several [`Error::Unfinished`] when some failed, and what kept all from being made.
 pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) -> anyhow::Result<()> {
+    device::start_threads()?;
     let device = device::open(order.machine.device, report)?;
     let asked = order.machine.dtype.or_else(|| order.like.as_ref()?.dtype_on(&device, report));
     let dtype = device::compute_dtype(asked, DeviceKind::of(&device))?;
@@ -138,6 +140,8 @@ pub fn plan_items(
     machine: &Machine,
     latents: Option<&Path>,
 ) -> anyhow::Result<Vec<Item>> {
+    let (machine, is_limited) = machine.within(memory::process_bytes());
+    let advised = |error| if is_limited { of_process(error) } else { error };
     let facts = &model.facts().recipe;
     let recipe = |one: &Planned| Recipe::new(&one.wish.asked.wanted, facts).map_err(|error| one.wish.named(error));
     let recipes = planned.iter().map(recipe).collect::<Result<Vec<_>>>()?;
@@ -149,7 +153,8 @@ pub fn plan_items(
         let plan = match plans.iter().find(|plan| plan.task == task) {
             Some(plan) => Rc::clone(plan),
             None => {
-                let plan = Rc::new(Plan::new(model, &task, machine).map_err(|error| one.wish.named(error))?);
+                let plan = Plan::new(model, &task, &machine).map_err(|error| one.wish.named(advised(error)))?;
+                let plan = Rc::new(plan);
                 plans.push(Rc::clone(&plan));
                 plan
             }
@@ -164,6 +169,18 @@ pub fn plan_items(
         });
     }
     Ok(made)
+}
+
+/// Too little memory, where it is the process that is limited: no flag of ours would help.
+fn of_process(error: Error) -> Error {
+    match error {
+        Error::Memory { what, .. } => {
+            let hint = "raise the limits of this process (ulimit -v, which the model's files count against too, and ulimit -d), or ask for a \
+                        smaller picture; --memory limits what a run takes without them";
+            Error::Memory { what, hint: hint.into() }
+        }
+        other => other,
+    }
 }
 
 /// Files beside the pictures can be written too.

@@ -69,6 +69,14 @@ impl Machine {
         limit.or_else(|| free_bytes(device).map(|free| Bytes((free as f64 * FREE_SHARE) as u64)))
     }
 
+    /// The same machine where limits of the process leave this much, if it has any, once the model's files are mapped; and whether
+    /// that is less than it could take otherwise.
+    pub fn within(&self, process_bytes: Option<u64>) -> (Self, bool) {
+        let left = process_bytes.map(|bytes| Bytes((bytes as f64 * FREE_SHARE) as u64));
+        let is_less = left.is_some_and(|left| self.budget.is_none_or(|budget| left <= budget));
+        (Self { budget: if is_less { left } else { self.budget }, ..self.clone() }, is_less)
+    }
+
     /// The device as `--device` takes it, without its number.
     pub fn device_name(&self) -> &'static str {
         match self.device {
@@ -309,7 +317,7 @@ pub fn decode_choice(
 fn too_small(what: &str, least: u64, budget: u64) -> Error {
     let what = format!("{what} takes at least {} and may take {}", Bytes(least), Bytes(budget));
     let hint = format!(
-        "allow --memory {} or more, or ask for a smaller picture",
+        "allow --memory {} or more where the machine and its container have it, or ask for a smaller picture",
         Bytes(least.div_ceil(100_000_000) * 100_000_000).flag()
     );
     Error::Memory { what, hint }

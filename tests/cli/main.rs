@@ -10,6 +10,8 @@ mod bad_models;
 mod bad_requests;
 mod commands;
 mod hub;
+#[cfg(target_os = "linux")]
+mod limits;
 mod model;
 mod output;
 mod picture;

@@ -70,6 +70,7 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let size = size(args, &metadata, latents.dim(1)?, &geometry)?;
     Format::from_path(&args.output)?.check_size(size)?;
     output::check_place(&args.output, 1, args.overwrite, &mut HashSet::new())?;
+    device::start_threads()?;
     let device = device::open(args.device, report)?;
     let dtype = device::compute_dtype(args.dtype, DeviceKind::of(&device))?;
     let budget = Machine::budget(&device, args.memory);
