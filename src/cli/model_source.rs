@@ -46,7 +46,7 @@ impl ModelSource {
             return Ok(Self::Local(Box::new(request)));
         }
         let model: HubModel = args.model.parse()?;
-        let hub = Hub::new(HubSettings::from_env());
+        let hub = Hub::new(HubSettings::from_env()?);
         // Parts that come from elsewhere need not be fetched.
         let elsewhere = |part: &PartSpec| request.parts.contains_key(part.name);
         let files = RepositoryFiles::without(Registry::default().families(), elsewhere);
@@ -140,7 +140,7 @@ fn folder_with(name: &str, files: &RepositoryFiles, observer: &dyn Observer) -> 
     if let Some(path) = on_disk(name)? {
         return Ok(path);
     }
-    let hub = Hub::new(HubSettings::from_env());
+    let hub = Hub::new(HubSettings::from_env()?);
     hub.fetch(&hub.plan(&name.parse()?, files, observer)?, observer)
 }
 

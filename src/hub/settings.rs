@@ -1,12 +1,12 @@
 //! Where the Hub is, who asks, where files are kept, and how patient we are.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 use super::expand::expand;
+use crate::{
+    base::home,
+    error::{Error, Result},
+};
 
 /// The Hub itself.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
@@ -72,34 +72,44 @@ impl HubSettings {
     /// The settings Python's `huggingface_hub` would take from this process's environment: `HF_ENDPOINT`, `HF_TOKEN`
     /// or the file of `hf auth login` (`HF_TOKEN_PATH`, else `token` in `HF_HOME`), `HF_HUB_CACHE`, `HF_HOME`,
     /// `HF_HUB_OFFLINE`.
-    pub fn from_env() -> Self {
-        Self::from_vars(|name| std::env::var(name).ok())
+    ///
+    /// # Errors
+    /// [`Error::Request`] where nothing says which folder the cache is in.
+    pub fn from_env() -> Result<Self> {
+        Self::from_vars(|name| std::env::var_os(name), home::folder())
     }
 
-    /// [`HubSettings::from_env`] with another environment.
-    pub fn from_vars(raw: impl Fn(&str) -> Option<String>) -> Self {
-        let var = |name: &str| raw(name).filter(|value| !value.trim().is_empty());
-        let user = var("HOME").or_else(|| var("USERPROFILE")).unwrap_or_else(|| ".".into());
-        let path = |text: String| PathBuf::from(expand(&text, &user, &raw));
-        let home = var("HF_HOME").map(path).unwrap_or_else(|| {
-            let caches = var("XDG_CACHE_HOME").map_or_else(|| Path::new(&user).join(".cache"), path);
-            caches.join("huggingface")
-        });
-        let cache_dir =
-            var("HF_HUB_CACHE").or_else(|| var("HUGGINGFACE_HUB_CACHE")).map_or_else(|| home.join("hub"), path);
-        let token_file = var("HF_TOKEN_PATH").map_or_else(|| home.join("token"), path);
+    /// [`HubSettings::from_env`] with another environment, of a user with this folder.
+    fn from_vars(raw: impl Fn(&str) -> Option<OsString>, user: Option<PathBuf>) -> Result<Self> {
+        let is_said = |value: &OsString| !value.as_encoded_bytes().trim_ascii().is_empty();
+        let path_of = |name: &str| raw(name).filter(is_said);
+        let var = |name: &str| path_of(name)?.into_string().ok();
+        // Without a user `~` stays what it is, as in Python.
+        let tilde = user.clone().unwrap_or_else(|| "~".into());
+        let path = |text: OsString| PathBuf::from(expand(&text, tilde.as_os_str(), &raw));
+        let caches = || path_of("XDG_CACHE_HOME").map(path).or_else(|| Some(user?.join(".cache")));
+        let home = path_of("HF_HOME").map(path).or_else(|| Some(caches()?.join("huggingface")));
+        let cache_dir = path_of("HF_HUB_CACHE").or_else(|| path_of("HUGGINGFACE_HUB_CACHE")).map(path);
+        let cache_dir = cache_dir.or_else(|| Some(home.as_ref()?.join("hub"))).ok_or_else(no_folder)?;
+        let token_file = path_of("HF_TOKEN_PATH").map(path).or_else(|| Some(home?.join("token")));
         let token = || {
             let given = var("HF_TOKEN").or_else(|| var("HUGGING_FACE_HUB_TOKEN"));
-            Token::new(&given.or_else(|| std::fs::read_to_string(token_file).ok())?)
+            Token::new(&given.or_else(|| std::fs::read_to_string(token_file?).ok())?)
         };
         let endpoint = var("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.into());
-        Self {
+        Ok(Self {
             endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
             token: if is_on(var("HF_HUB_DISABLE_IMPLICIT_TOKEN")) { None } else { token() },
             offline: is_on(var("HF_HUB_OFFLINE")) || is_on(var("TRANSFORMERS_OFFLINE")),
             ..Self::new(cache_dir)
-        }
+        })
     }
+}
+
+fn no_folder() -> Error {
+    let what =
+        "nothing says where the cache of the Hub is: HOME is not set, and the system knows no folder of this user";
+    Error::request(what, "set HF_HOME to a folder with room for the model, or give --model a folder")
 }
 
 /// What `huggingface_hub` takes for a yes (`constants.py`, `ENV_VARS_TRUE_VALUES`).
@@ -109,15 +119,21 @@ fn is_on(value: Option<String>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
+    /// Of a user whose folder is `HOME`, else `/db`, where the system's list of users has it.
     fn settings(vars: &[(&str, &str)]) -> HubSettings {
-        HubSettings::from_vars(|name| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string()))
+        let variable = |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        let user = variable("HOME").unwrap_or("/db".into());
+        HubSettings::from_vars(variable, Some(user.into())).expect("a folder")
     }
 
     #[test]
     fn folders_follow_pythons_order() {
-        let cases: [(&[(&str, &str)], &str); 10] = [
+        let cases: [(&[(&str, &str)], &str); 11] = [
+            (&[], "/db/.cache/huggingface/hub"),
             (&[("HOME", "/u")], "/u/.cache/huggingface/hub"),
             (&[("HOME", "/u"), ("XDG_CACHE_HOME", "/x")], "/x/huggingface/hub"),
             (&[("HOME", "/u"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "~/hf")], "/u/hf/hub"),
@@ -132,6 +148,33 @@ mod tests {
         for (vars, folder) in cases {
             assert_eq!(settings(vars).cache_dir, Path::new(folder), "{vars:?}");
         }
+    }
+
+    #[test]
+    fn without_any_home_a_folder_must_be_named() {
+        let of = |vars: &[(&str, &str)]| {
+            let find = |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+            HubSettings::from_vars(find, None)
+        };
+        let error = of(&[]).expect_err("no folder");
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.hint().expect("advice").contains("HF_HOME"), "never a folder beside the pictures");
+        for vars in [[("HF_HOME", "/hf")], [("HF_HUB_CACHE", "/hf/hub")], [("XDG_CACHE_HOME", "/x")]] {
+            assert!(of(&vars).expect("named").cache_dir.ends_with("hub"), "{vars:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn folders_whose_names_are_no_text_are_folders() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+        let odd = OsStr::from_bytes(b"/l\xe9");
+        for (name, below) in [("HF_HOME", "hub"), ("HF_HUB_CACHE", ""), ("XDG_CACHE_HOME", "huggingface/hub")] {
+            let found = HubSettings::from_vars(|asked| (asked == name).then(|| odd.into()), Some("/u".into()));
+            assert_eq!(found.expect("named").cache_dir, Path::new(odd).join(below), "{name}");
+        }
+        let found = HubSettings::from_vars(|_| None, Some(odd.into())).expect("a home");
+        assert_eq!(found.cache_dir, Path::new(odd).join(".cache/huggingface/hub"));
     }
 
     #[test]

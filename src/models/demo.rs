@@ -4,6 +4,8 @@
 //! It is a FLUX repository in diffusers layout like any other. Its files are part of the binary and become a folder when
 //! they are asked for, so that whatever reads a model's folder reads this one; nothing behind that knows its name.
 
+mod private;
+
 use std::{
     borrow::Cow,
     fmt::Write as _,
@@ -116,15 +118,31 @@ pub fn is_named_by(model: &str) -> Result<bool> {
 }
 
 /// Its folder in the user's cache, written when it is not there or not as it should be; where there is no cache to write
-/// to, in the system's folder for temporary files.
+/// to, in a folder for temporary files that is this user's alone.
 ///
 /// # Errors
-/// [`Error::Disk`] when neither can be written.
+/// [`Error::Disk`] when none can be written.
 pub fn folder() -> Result<PathBuf> {
     let name = format!("{NAME}-{}", revision());
-    let temporary = std::env::temp_dir().join("dype").join(&name);
-    let Some(kept) = cache::folder().map(|cache| cache.join(&name)) else { return filled(temporary) };
-    filled(kept).or_else(|_| filled(temporary))
+    let Some(kept) = cache::folder().map(|cache| cache.join(&name)) else { return temporary(&name) };
+    // What was wrong with the cache is what the user can mend.
+    filled(kept).or_else(|error| temporary(&name).map_err(|_| error))
+}
+
+/// The same among temporary files, in memory where the system has such a folder.
+fn temporary(name: &str) -> Result<PathBuf> {
+    let folders = [std::env::temp_dir(), PathBuf::from("/dev/shm")];
+    let mut failed = None;
+    for folder in &folders {
+        match private::folder(folder).map_err(|e| Error::disk("cannot create a folder of our own in", folder, e)) {
+            Ok(private) => match filled(private.join(name)) {
+                Ok(filled) => return Ok(filled),
+                Err(error) => failed.get_or_insert(error),
+            },
+            Err(error) => failed.get_or_insert(error),
+        };
+    }
+    Err(failed.unwrap_or_else(|| Error::request("no folder for temporary files", "set DYPE_CACHE")))
 }
 
 fn filled(folder: PathBuf) -> Result<PathBuf> {

@@ -192,3 +192,40 @@ fn json_lines(stdout: &[u8]) -> Vec<Value> {
     let lines = stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_slice(line).expect("JSON")).collect()
 }
+
+/// As under cron, systemd and many containers.
+#[test]
+fn without_home_the_systems_list_of_users_knows_it() {
+    // SAFETY: it only tells a number.
+    let user = unsafe { libc::geteuid() }.to_string();
+    let list = fs::read_to_string("/etc/passwd").expect("the list of users");
+    let line = list.lines().find(|line| line.split(':').nth(2) == Some(&user));
+    let home = line.map(|line| line.split(':').nth(5).expect("seven fields").to_owned());
+    for value in [None, Some("")] {
+        let place = Place::new();
+        let mut command = place.command(&["--model", "owner/name", "-o", "x.png"]);
+        command.env_remove("HOME").env_remove("XDG_CACHE_HOME").env("HF_HUB_OFFLINE", "1");
+        command.envs(value.map(|value| ("HOME", value)));
+        let run = Run::from(command.output().expect("starts"));
+        match &home {
+            Some(home) => run.fails(1, &["no copy of owner/name", &format!("{home}/.cache/huggingface/hub")]),
+            None => run.fails(2, &["nothing says where the cache of the Hub is", "HF_HOME"]),
+        };
+        assert_eq!(place.names(), [""; 0], "never beside the pictures");
+    }
+}
+
+#[test]
+fn the_demo_needs_no_cache_and_no_name_that_others_may_have_taken() {
+    let place = Place::new();
+    fs::create_dir(place.path("tmp")).expect("a folder");
+    fs::write(place.path("tmp/dype"), "somebody's").expect("written");
+    let mut command = place.command(&["--model", "demo", "--width", "64", "--height", "64", "--steps", "1"]);
+    command
+        .args(["--prompt", "a lake", "-o", "x.png"])
+        .env("DYPE_CACHE", "/proc/none")
+        .env("TMPDIR", place.path("tmp"));
+    Run::from(command.output().expect("starts")).succeeds();
+    assert!(place.path("x.png").is_file());
+    assert_eq!(fs::read(place.path("tmp/dype")).expect("still there"), b"somebody's");
+}
