@@ -9,7 +9,8 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Family, Identity, ModelRequest, PartKind, PartSpec, Seen, repository::PIPELINE_INDEX, strangers::looks_like,
+    Family, Identity, ModelRequest, PartKind, PartSpec, Seen, part::has_weights_ending, repository::PIPELINE_INDEX,
+    strangers::looks_like,
 };
 use crate::{
     error::{Error, Result},
@@ -180,16 +181,19 @@ impl<'a> Finder<'a> {
         if let Some(path) = self.request.parts.get(part.name) {
             return given(part, path).map(Some);
         }
-        if let Base::File(source) = &self.base
-            && (part.kind == PartKind::Denoiser || (part.is_inside)(source))
-        {
-            return Ok(Some(Place::Inside(Arc::clone(source))));
+        if let Base::File(source) = &self.base {
+            if part.kind == PartKind::Denoiser {
+                return Ok(Some(Place::File(self.request.model.clone())));
+            }
+            if (part.is_inside)(source) {
+                return Ok(Some(Place::Inside(Arc::clone(source))));
+            }
         }
         let (folder, files) = (self.root.join(part.name), &self.request.files);
         if part.is_in(&folder, files) {
             return Ok(Some(Place::Folder(folder)));
         }
-        Ok(part.beside.map(|file| self.root.join(file)).filter(|file| files.is_file(file)).map(Place::File))
+        Ok(part.file_in(&self.root, files)?.map(Place::File))
     }
 
     /// Which model it is.
@@ -261,11 +265,18 @@ fn given(part: &PartSpec, path: &Path) -> Result<Place> {
     if path.is_file() {
         return Ok(Place::File(path.to_path_buf()));
     }
-    if let Some(folder) = part_folder(part, path) {
-        return Ok(Place::Folder(folder));
+    let files = Files::default();
+    let folder = part_folder(part, path);
+    // A config may lie among files with names of their own.
+    if let Some(folder) = folder.as_ref().filter(|folder| !matches!(files.stored(folder), Ok(None))) {
+        return Ok(Place::Folder(folder.clone()));
     }
-    if let Some(file) = part.beside.map(|file| path.join(file)).filter(|file| file.is_file()) {
+    let file = part.file_in(path, &files)?;
+    if let Some(file) = file.map_or_else(|| part.file_by_contents(path, &files), |file| Ok(Some(file)))? {
         return Ok(Place::File(file));
+    }
+    if let Some(folder) = folder {
+        return Ok(Place::Folder(folder));
     }
     let lacking = part.files.first().and_then(|set| set.first()).copied().unwrap_or("config.json");
     let what = format!("{} {} is a folder without {lacking}", part.flag(), path.display());
@@ -363,8 +374,9 @@ fn no_model_in(folder: &Path, families: &[&'static dyn Family]) -> Error {
     let mut files: Vec<_> = files.flatten().map(|file| file.path()).collect();
     files.sort();
     let is_part =
-        |path: &Path| path.file_name().is_some_and(|name| parts().any(|p| p.beside.is_some_and(|b| name == b)));
-    let single = files.iter().find(|path| path.extension().is_some_and(|e| e == "safetensors") && !is_part(path));
+        |path: &Path| path.file_name().is_some_and(|name| parts().any(|p| p.is_beside(&name.to_string_lossy())));
+    let is_single = |path: &Path| has_weights_ending(&path.to_string_lossy()) && !is_part(path);
+    let single = files.iter().find(|path| is_single(path));
     let hint = match single {
         Some(file) => format!("if the model is a single file, give the file: --model {}", file.display()),
         None => "give the folder that holds model_index.json, or a single .safetensors file".into(),

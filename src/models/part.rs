@@ -1,12 +1,17 @@
 //! Which parts a family's models have, and where each may lie. Finding, fetching and the flags of the command line follow from
 //! this one description.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 
 use crate::{
     base::json::read_json,
+    error::{Error, Result},
     weights::{Files, Stored, TensorSource, names_in},
 };
 
@@ -36,8 +41,8 @@ pub struct PartSpec {
     pub help: &'static str,
     /// Files of any of these sets make it, in its folder.
     pub files: &'static [&'static [&'static str]],
-    /// A file beside a single-file transformer that is this part.
-    pub beside: Option<&'static str>,
+    /// Names of files beside a single-file transformer that are this part, the best first; a `*` stands for any letters.
+    pub beside: &'static [&'static str],
     /// Whether a single file that holds the transformer holds this part too.
     pub is_inside: fn(&Arc<dyn TensorSource>) -> bool,
 }
@@ -49,6 +54,21 @@ pub fn never_inside(_: &Arc<dyn TensorSource>) -> bool {
 
 /// A network's config, in its folder.
 const CONFIG: &str = "config.json";
+
+/// Whether a file's name ends as those of safetensors files do.
+pub(crate) fn has_weights_ending(name: &str) -> bool {
+    let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| ["safetensors", "sft"].iter().any(|known| ending.eq_ignore_ascii_case(known)))
+}
+
+/// Whether a name is like a pattern of one `*` at most; in names of files case is of no account.
+fn is_like(name: &str, pattern: &str) -> bool {
+    let (name, pattern) = (name.to_ascii_lowercase(), pattern.to_ascii_lowercase());
+    match pattern.split_once('*') {
+        None => name == pattern,
+        Some((head, tail)) => name.len() >= head.len() + tail.len() && name.starts_with(head) && name.ends_with(tail),
+    }
+}
 
 /// What is of use of a part's folder.
 pub(crate) struct PartFiles<'a> {
@@ -84,13 +104,59 @@ impl PartSpec {
         self.files.iter().any(|set| set.iter().all(|file| files.is_file(&folder.join(file))))
     }
 
+    /// Whether a file of this name beside a single-file transformer is this part.
+    pub(crate) fn is_beside(&self, name: &str) -> bool {
+        self.beside.iter().any(|pattern| is_like(name, pattern))
+    }
+
+    /// The file of this part in a folder of files, by its name.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when several are equally good.
+    pub(crate) fn file_in(&self, folder: &Path, files: &Files) -> Result<Option<PathBuf>> {
+        let names = files.names_in(folder);
+        for pattern in self.beside {
+            let found: Vec<&String> = names.iter().filter(|name| is_like(name, pattern)).collect();
+            match found.as_slice() {
+                [] => {}
+                [one] => return Ok(Some(folder.join(one))),
+                several => return Err(self.several(folder, several)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The one file in a folder that holds this part, by its tensors: names are anybody's choice.
+    pub(crate) fn file_by_contents(&self, folder: &Path, files: &Files) -> Result<Option<PathBuf>> {
+        let mut names: Vec<String> =
+            files.names_in(folder).into_iter().filter(|name| has_weights_ending(name)).collect();
+        if names.len() > 1 {
+            names.retain(|name| {
+                let opened = files.open(&[folder.join(name)]).map(|source| Arc::new(source) as Arc<dyn TensorSource>);
+                opened.is_ok_and(|source| (self.is_inside)(&source))
+            });
+        }
+        match names.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(folder.join(one))),
+            several => Err(self.several(folder, &several.iter().collect::<Vec<_>>())),
+        }
+    }
+
+    /// The error of a folder in which several files may be this part.
+    pub(crate) fn several(&self, folder: &Path, names: &[&String]) -> Error {
+        let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+        let what = format!("{} holds several files for the {}: {}", folder.display(), self.name, names.join(", "));
+        Error::model(what, format!("give the one that is meant with {}", self.flag()))
+    }
+
     /// "vae (looked for vae/config.json or ae.safetensors in DIR)"
     pub(crate) fn missing_from(&self, root: &Path) -> String {
         let sets = self.files.iter().map(|set| {
             let files: Vec<_> = set.iter().map(|file| format!("{}/{file}", self.name)).collect();
             files.join(" and ")
         });
-        let looked: Vec<_> = sets.chain(self.beside.map(str::to_owned)).collect();
+        let looked: Vec<_> = sets.chain(self.beside.iter().map(|name| (*name).to_owned())).collect();
         format!("{} (looked for {} in {})", self.name, looked.join(" or "), root.display())
     }
 
@@ -161,5 +227,22 @@ impl PartSpec {
         let shards: BTreeSet<&String> = parsed.weight_map.values().collect();
         let absent = shards.into_iter().find(|shard| !folder.join(shard).is_file());
         absent.map(|shard| format!("{}/{shard}", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_like;
+
+    #[test]
+    fn a_star_stands_for_any_letters() {
+        for name in ["t5xxl.safetensors", "t5xxl_fp16.safetensors", "T5XXL_fp8_e4m3fn.SafeTensors"] {
+            assert!(is_like(name, "t5xxl*.safetensors"), "{name}");
+        }
+        for name in ["t5xxl.sft", "a_t5xxl.safetensors", "t5xxl.safetensors.bak", "safetensors"] {
+            assert!(!is_like(name, "t5xxl*.safetensors"), "{name}");
+        }
+        assert!(is_like("AE.safetensors", "ae.safetensors") && !is_like("a.safetensors", "ae.safetensors"));
+        assert!(!is_like("ab", "ab*b"), "nothing counts twice");
     }
 }

@@ -78,7 +78,7 @@ impl Files {
     }
 
     /// The names of the files in a folder, those ahead included.
-    fn names_in(&self, folder: &Path) -> BTreeSet<String> {
+    pub(crate) fn names_in(&self, folder: &Path) -> BTreeSet<String> {
         let ahead = self.ahead.keys().filter(|file| file.parent() == Some(folder));
         let ahead = ahead.filter_map(|file| Some(file.file_name()?.to_str()?.to_owned()));
         ahead.chain(names_in(folder)).collect()

@@ -49,6 +49,11 @@ impl<'a> Name<'a> {
     }
 }
 
+/// Whether a file is called as the weights in a part's own folder are, whatever variant or shard it is.
+pub fn is_usual_name(name: &str) -> bool {
+    Name::of(name).is_some_and(|name| STEMS.contains(&name.stem))
+}
+
 /// "model" of "model-00001-of-00002".
 fn without_numbers(text: &str) -> &str {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());

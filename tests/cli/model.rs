@@ -45,6 +45,108 @@ fn a_single_file_finds_the_autoencoder_beside_it() {
     assert!(place.pixels(&args) == place.pixels(&[]), "the same weights under other names");
 }
 
+/// A folder as ComfyUI's users have it: files of these names, each from a fixture.
+fn folder_of(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, fixture_path) in files {
+        fs::copy(fixture(fixture_path), folder.path().join(name)).expect("copied");
+    }
+    folder
+}
+
+const MODEL: &str = "tiny-bfl/flux1-tiny.safetensors";
+const VAE: &str = "tiny-bfl/ae.safetensors";
+const CLIP: &str = "tiny-flux/text_encoder/model.safetensors";
+const T5: &str = "tiny-flux/text_encoder_2/model.safetensors";
+/// The shapes of a CLIP this small do not tell its heads.
+const CLIP_CONFIG: (&str, &str) = ("config.json", "tiny-flux/text_encoder/config.json");
+
+/// The flags of both tokenizers.
+fn tokenizers() -> [String; 4] {
+    let [clip, t5] = [of("tiny-flux/tokenizer"), of("tiny-flux/tokenizer_2")];
+    ["--tokenizer".into(), clip, "--tokenizer-2".into(), t5]
+}
+
+#[test]
+fn parts_beside_a_single_file_are_found_by_their_names() {
+    let place = Place::new();
+    let usual = place.pixels(&[]);
+    let names = [
+        ["ae.safetensors", "clip_l.safetensors", "t5xxl.safetensors"],
+        ["ae.sft", "CLIP_L.safetensors", "t5xxl_fp16.safetensors"],
+        ["AE.safetensors", "clip_l.sft", "t5xxl_fp8_e4m3fn_scaled.safetensors"],
+    ];
+    for [vae, clip, t5] in names {
+        let folder = folder_of(&[("flux.safetensors", MODEL), (vae, VAE), (clip, CLIP), (t5, T5), CLIP_CONFIG]);
+        let model = folder.path().join("flux.safetensors").display().to_string();
+        let tokenizers = tokenizers();
+        let args: Vec<&str> = ["--model", &model].into_iter().chain(tokenizers.iter().map(String::as_str)).collect();
+        assert!(place.pixels(&args) == usual, "{vae} {clip} {t5}");
+        // What is there of nothing is named, with where it was looked for.
+        fs::remove_file(folder.path().join(t5)).expect("removed");
+        place.small(&args).fails(1, &["lacks text_encoder_2", "t5xxl*.safetensors", "--text-encoder-2"]);
+        fs::copy(fixture(T5), folder.path().join("t5xxl_q.safetensors")).expect("copied");
+        fs::copy(fixture(T5), folder.path().join("t5xxl_z.safetensors")).expect("copied");
+        place.small(&args).fails(1, &["several files", "t5xxl_q.safetensors, t5xxl_z.safetensors", "--text-encoder-2"]);
+        fs::copy(fixture(T5), folder.path().join("t5xxl_fp16.safetensors")).expect("copied");
+        assert!(place.pixels(&args) == usual, "of several the one that is rounded least");
+    }
+}
+
+#[test]
+fn a_folder_of_files_holds_a_part() {
+    let place = Place::new();
+    let usual = place.pixels(&[]);
+    let folders = [
+        folder_of(&[("clip_l.safetensors", CLIP), ("t5xxl_fp16.safetensors", T5), CLIP_CONFIG]),
+        // By what is in them, where the names say nothing.
+        folder_of(&[("a.safetensors", T5), ("b.safetensors", CLIP), ("notes.safetensors", "README.md"), CLIP_CONFIG]),
+        folder_of(&[("better-clip.safetensors", CLIP), ("the_t5.sft", T5), ("vae.safetensors", VAE), CLIP_CONFIG]),
+    ];
+    for folder in folders {
+        let path = folder.path().display().to_string();
+        assert!(place.pixels(&["--text-encoder", &path, "--text-encoder-2", &path]) == usual, "{:?}", folder.path());
+    }
+    let two = folder_of(&[("a.safetensors", T5), ("b.safetensors", T5)]);
+    let path = two.path().display().to_string();
+    place.small(&["--text-encoder-2", &path]).fails(1, &["several files", "a.safetensors, b.safetensors"]);
+    let none = folder_of(&[("a.txt", "README.md")]);
+    let path = none.path().display().to_string();
+    place
+        .small(&["--text-encoder", &path])
+        .fails(1, &["is a folder without config.json", "the .safetensors file itself"]);
+}
+
+#[test]
+fn a_config_beside_a_file_of_any_name_is_its_own_where_it_fits() {
+    let place = Place::new();
+    let usual = place.pixels(&[]);
+    let folder = folder_of(&[("my-clip.safetensors", CLIP)]);
+    let path = folder.path().join("my-clip.safetensors").display().to_string();
+    let args = ["--text-encoder", path.as_str()];
+    place.small(&args).fails(1, &["heads", "cannot be told", "put its config.json beside it"]);
+    let config = folder.path().join("config.json");
+    fs::copy(fixture("tiny-flux/text_encoder/config.json"), &config).expect("copied");
+    assert!(place.pixels(&args) == usual);
+    // Of another model: what is wrong is said of this config.
+    let text = fs::read_to_string(&config).expect("a config");
+    fs::write(&config, text.replace("865", "866")).expect("written");
+    place.small(&args).fails(1, &["[865, 32]", "expected [866, 32]"]);
+    // Of another class, or none: it is of something else.
+    for other in ["tiny-flux/text_encoder_2/config.json", "README.md"] {
+        fs::copy(fixture(other), &config).expect("copied");
+        place.small(&args).fails(1, &["put its config.json beside it"]);
+    }
+    // Its values are used, not those the shapes suggest.
+    let t5 = folder_of(&[("t5.safetensors", T5)]);
+    let path = t5.path().join("t5.safetensors").display().to_string();
+    assert!(place.pixels(&["--text-encoder-2", &path]) == usual);
+    let text = fs::read_to_string(fixture("tiny-flux/text_encoder_2/config.json")).expect("a config");
+    assert!(text.contains("gated-gelu"), "{text}");
+    fs::write(t5.path().join("config.json"), text.replace("gated-gelu", "relu")).expect("written");
+    place.small(&["--text-encoder-2", &path]).fails(1, &["config.json", "feed_forward_proj"]);
+}
+
 /// tiny-flux whose weights are a variant: whole files, and shards named as transformers and as diffusers name them.
 fn only_in_variant(variant: &str) -> tempfile::TempDir {
     let model = tiny_flux();

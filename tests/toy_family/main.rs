@@ -44,7 +44,10 @@ fn save(folder: &Path, file: &str, tensors: &[(String, Vec<usize>)]) {
 fn write_model(folder: &Path) {
     let vae = json!({
         "_class_name": "AutoencoderKL", "block_out_channels": [8, 8], "layers_per_block": 1, "latent_channels": 3,
-        "norm_num_groups": 4, "scaling_factor": 1.7, "shift_factor": -0.2, "use_post_quant_conv": true,
+        "norm_num_groups": 4, "scaling_factor": 1.7, "shift_factor": -0.2, "mid_block_add_attention": true,
+        "use_quant_conv": true, "use_post_quant_conv": true,
+        "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+        "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
     });
     let config: kl::VaeConfig = serde_json::from_value(vae.clone()).expect("a configuration");
     let decoder = kl::tensors(&config, kl::Side::Decoder).expect("a decoder");

@@ -45,7 +45,14 @@ const NAME: &str = "FLUX.1";
 const PIPELINES: [&str; 4] = ["FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxKontextPipeline"];
 const NOT_FLUX: &str = "give a FLUX.1 transformer, for example flux1-krea-dev.safetensors, or a FLUX.1 model folder";
 
+/// What the transformer's config is called in it, and what to do about another.
+const CLASS: [&str; 3] = ["_class_name", "FluxTransformer2DModel", NOT_FLUX];
+
 const CONFIG: &[&[&str]] = &[&["config.json"]];
+
+/// T5's files as ComfyUI's folders have them; of several the one that is rounded least.
+const T5_FILES: &[&str] =
+    &["t5xxl.safetensors", "t5xxl_fp16.safetensors", "t5xxl_bf16.safetensors", "t5xxl*.safetensors", "t5xxl*.sft"];
 
 static PARTS: [PartSpec; 7] = [
     PartSpec {
@@ -54,7 +61,7 @@ static PARTS: [PartSpec; 7] = [
         flag: None,
         help: "Transformer",
         files: CONFIG,
-        beside: None,
+        beside: &[],
         is_inside: never_inside,
     },
     PartSpec {
@@ -63,7 +70,7 @@ static PARTS: [PartSpec; 7] = [
         flag: Some("vae"),
         help: "Autoencoder: a file or a folder",
         files: CONFIG,
-        beside: Some("ae.safetensors"),
+        beside: &["ae.safetensors", "ae.sft"],
         is_inside: |source| vae_names::vae(Arc::clone(source)).is_some(),
     },
     PartSpec {
@@ -72,7 +79,7 @@ static PARTS: [PartSpec; 7] = [
         flag: Some("text-encoder"),
         help: "CLIP text encoder: a file or a folder",
         files: CONFIG,
-        beside: None,
+        beside: &["clip_l.safetensors", "clip_l.sft", "clip_l*.safetensors"],
         is_inside: |source| text_names::clip(Arc::clone(source)).is_some(),
     },
     PartSpec {
@@ -81,7 +88,7 @@ static PARTS: [PartSpec; 7] = [
         flag: Some("text-encoder-2"),
         help: "T5 text encoder: a file or a folder",
         files: CONFIG,
-        beside: None,
+        beside: T5_FILES,
         is_inside: |source| text_names::t5(Arc::clone(source)).is_some(),
     },
     PartSpec {
@@ -90,7 +97,7 @@ static PARTS: [PartSpec; 7] = [
         flag: Some("tokenizer"),
         help: "CLIP tokenizer: a folder, or a tokenizer.json",
         files: &[&["tokenizer.json"], &["vocab.json", "merges.txt"]],
-        beside: None,
+        beside: &[],
         is_inside: never_inside,
     },
     PartSpec {
@@ -99,7 +106,7 @@ static PARTS: [PartSpec; 7] = [
         flag: Some("tokenizer-2"),
         help: "T5 tokenizer: a folder, a tokenizer.json or a spiece.model",
         files: &[&["spiece.model"], &["tokenizer.json"]],
-        beside: None,
+        beside: &[],
         is_inside: never_inside,
     },
     PartSpec {
@@ -108,7 +115,7 @@ static PARTS: [PartSpec; 7] = [
         flag: None,
         help: "Scheduler's config",
         files: &[&["scheduler_config.json"]],
-        beside: None,
+        beside: &[],
         is_inside: never_inside,
     },
 ];
@@ -172,7 +179,7 @@ fn config(found: &Found) -> Result<(Said<FluxConfig>, Option<Source>)> {
     let place = found.place("transformer")?;
     if let Place::Folder(folder) = place {
         let path = folder.join("config.json");
-        let value = open::read_config(&found.files, &path, ["_class_name", "FluxTransformer2DModel", NOT_FLUX])?;
+        let value = open::read_config(&found.files, &path, CLASS)?;
         return Ok((Said::by_file(&value, &path)?, None));
     }
     let source = open::source_at(place, &found.files)?;
@@ -180,7 +187,13 @@ fn config(found: &Found) -> Result<(Said<FluxConfig>, Option<Source>)> {
         Some(renamed) => Arc::new(renamed),
         None => source,
     };
-    Ok((Said::by_shapes(infer::transformer(&*named)?, &*named)?, Some(named)))
+    let beside = match place {
+        Place::File(path) => Some(path.with_file_name("config.json")),
+        Place::Folder(_) | Place::Inside(_) => None,
+    };
+    let beside = beside.and_then(|path| Some((open::beside(&found.files, &path, CLASS)?, path)));
+    let beside = beside.as_ref().map(|(value, path)| (value, path.as_path()));
+    Ok((Said::by_beside(beside, &*named, infer::transformer, transformer_tensors)?, Some(named)))
 }
 
 fn scheduler_file(found: &Found) -> Option<std::path::PathBuf> {

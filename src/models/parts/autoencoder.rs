@@ -3,14 +3,15 @@
 use candle_core::{DType, Tensor};
 use serde_json::Value;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     ModelPart,
     config::Said,
     infer,
     kl::{self, Banding, Decoder, Encoder, RowSink, RowSource, Side, VaeConfig, Ways},
-    open, vae_names,
+    open::{self, ConfigFile},
+    vae_names,
 };
 use crate::{
     base::{
@@ -53,19 +54,20 @@ impl AutoencoderKind {
     /// [`Error::Model`] when it is another kind of file, incomplete or damaged; [`Error::Disk`] when it cannot be read.
     pub(crate) fn open(&self, place: &Place, files: &Files) -> Result<Autoencoder> {
         let advice = format!("give {}'s autoencoder with --vae", self.family);
-        let config_file = open::config_file_at(place, files);
-        let read = |path: &PathBuf| -> Result<(Said<VaeConfig>, Value)> {
-            let value = open::read_config(files, path, ["_class_name", "AutoencoderKL", &advice])?;
-            Ok((Said::by_file(&value, path)?, value))
+        let config = open::config_at(place, files, ["_class_name", "AutoencoderKL", &advice])?;
+        let (its, beside) = match &config {
+            Some(ConfigFile::Its(value, path)) => (Some(Said::by_file(value, path)?), None),
+            Some(ConfigFile::Beside(value, path)) => (None, Some((value, path.as_path()))),
+            None => (None, None),
         };
-        let read = config_file.as_ref().map(read).transpose()?;
         let source = open::source_at(place, files)?;
         let source = if matches!(place, Place::Folder(_)) { source } else { self.named(source)? };
-        let (said, value) = match read {
-            Some(read) => read,
-            None => (Said::by_shapes(infer::vae(&*source, &(self.like)())?, &*source)?, Value::Null),
-        };
+        let infer = |source: &dyn TensorSource| infer::vae(source, &(self.like)());
+        let tensors = |config: &VaeConfig| kl::tensors(config, Side::Decoder);
+        let said = its.map_or_else(|| Said::by_beside(beside, &*source, infer, tensors), Ok)?;
         self.check(&said, &*source)?;
+        let value = config.filter(|config| said.file == config.path().display().to_string());
+        let value = value.map_or(Value::Null, ConfigFile::into_value);
         let latent_rgb = RgbFactors::from_config(&value, said.config.latent_channels)?;
         Ok(Autoencoder { part: ModelPart { config: said.config, source }, latent_rgb, geometry: self.geometry })
     }

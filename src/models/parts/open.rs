@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     error::{Error, Result},
     models::Place,
-    weights::{Files, STEMS, TensorSource, Weights},
+    weights::{Files, TensorSource, Weights, is_usual_name},
 };
 
 /// Most layers, channels or tokens a config may ask for: far above any model, far below what would overflow.
@@ -63,18 +63,56 @@ pub(crate) fn source_at(place: &Place, files: &Files) -> Result<Arc<dyn TensorSo
     })
 }
 
-/// The `config.json` of the part at a place. It belongs to a file under one of the usual names of a part's folder; a file of
-/// its own name (`ae.safetensors`) stands for itself: whatever lies beside it may be of something else.
-pub(crate) fn config_file_at(place: &Place, files: &Files) -> Option<PathBuf> {
-    match place {
-        Place::Folder(folder) => Some(folder.join("config.json")),
-        Place::File(path) => {
-            let config = path.with_file_name("config.json");
-            let stem = path.file_stem()?.to_str()?;
-            (STEMS.contains(&stem) && files.is_file(&config)).then_some(config)
-        }
-        Place::Inside(_) => None,
+/// A part's `config.json`, read.
+pub(crate) enum ConfigFile {
+    /// It is the part's own.
+    Its(Value, PathBuf),
+    /// It lies beside a file with a name of its own (`clip_l.safetensors`) and is of the part's class; whether it is of this file
+    /// the weights must show.
+    Beside(Value, PathBuf),
+}
+
+impl ConfigFile {
+    /// Where it was read.
+    pub(crate) fn path(&self) -> &Path {
+        let (Self::Its(_, path) | Self::Beside(_, path)) = self;
+        path
     }
+
+    /// What it says.
+    pub(crate) fn into_value(self) -> Value {
+        let (Self::Its(value, _) | Self::Beside(value, _)) = self;
+        value
+    }
+}
+
+/// The `config.json` of the part at a place: that of its folder, also for a file under one of the usual names of a part's folder.
+/// Whatever else lies beside a file may be of something else.
+///
+/// # Errors
+/// As [`read_config`], for the part's own.
+pub(crate) fn config_at(place: &Place, files: &Files, class: [&str; 3]) -> Result<Option<ConfigFile>> {
+    let (path, is_its) = match place {
+        Place::Folder(folder) => (folder.join("config.json"), true),
+        Place::File(path) => {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            (path.with_file_name("config.json"), is_usual_name(name))
+        }
+        Place::Inside(_) => return Ok(None),
+    };
+    if matches!(place, Place::File(_)) && !files.is_file(&path) {
+        return Ok(None);
+    }
+    if is_its {
+        return Ok(Some(ConfigFile::Its(read_config(files, &path, class)?, path)));
+    }
+    Ok(beside(files, &path, class).map(|value| ConfigFile::Beside(value, path)))
+}
+
+/// A config that says of itself that it is of a class.
+pub(crate) fn beside(files: &Files, path: &Path, [key, class, _]: [&str; 3]) -> Option<Value> {
+    let value: Value = files.read_json(path).ok()?;
+    (value.get(key)?.as_str()? == class).then_some(value)
 }
 
 /// Reads a config whose `key`, where it has one, must be `class`; `hint` says what to give instead.

@@ -1,11 +1,13 @@
 //! The two text encoders as parts of a model: found under their usual names, and checked before anything is loaded.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     ClipConfig, ModelPart, T5Config, clip_tensors,
     config::{Config, Said},
-    infer, open, t5_tensors, text_names,
+    infer,
+    open::{self, ConfigFile},
+    t5_tensors, text_names,
 };
 use crate::{
     error::{Error, Result},
@@ -43,18 +45,18 @@ impl<C: Config> TextEncoderKind<C> {
     pub(crate) fn open(&self, place: &Place, files: &Files, family: &str, flag: &str) -> Result<ModelPart<C>> {
         let advice = format!("give {family}'s {} with {flag}", self.name);
         // The config first: a folder of another model says so there, whatever its weights are called.
-        let config_file = open::config_file_at(place, files);
-        let read = |path: &PathBuf| -> Result<Said<C>> {
-            let value = open::read_config(files, path, ["model_type", self.model_type, &advice])?;
-            Said::by_file(&value, path)
+        let config = open::config_at(place, files, ["model_type", self.model_type, &advice])?;
+        let (its, beside) = match &config {
+            Some(ConfigFile::Its(value, path)) => (Some(Said::by_file(value, path)?), None),
+            Some(ConfigFile::Beside(value, path)) => (None, Some((value, path.as_path()))),
+            None => (None, None),
         };
-        let said = config_file.as_ref().map(read).transpose()?;
         let source = open::source_at(place, files)?;
         let Some(source) = (self.names)(Arc::clone(&source)) else {
             let what = format!("{} is not a {} text encoder: {}", source.describe(), self.name, looks_like(&*source));
             return Err(Error::model(what, advice));
         };
-        let said = said.map_or_else(|| Said::by_shapes((self.infer)(&source)?, &source), Ok)?;
+        let said = its.map_or_else(|| Said::by_beside(beside, &source, self.infer, self.tensors), Ok)?;
         said.check_weights(&source, &(self.tensors)(&said.config)?)?;
         Ok(ModelPart { config: said.config, source: Arc::new(source) })
     }

@@ -64,6 +64,25 @@ impl<C: Config> Said<C> {
         Ok(Self { config, file, unsaid: Vec::new() })
     }
 
+    /// What a config beside a file says, where the file's weights are as it says, else what their shapes say.
+    ///
+    /// # Errors
+    /// As [`Said::by_file`]; and what the weights lack of a config beside them, where their shapes do not say enough.
+    pub(crate) fn by_beside(
+        beside: Option<(&Value, &Path)>,
+        source: &dyn TensorSource,
+        infer: impl FnOnce(&dyn TensorSource) -> Result<C>,
+        tensors: impl FnOnce(&C) -> Result<Vec<Expected>>,
+    ) -> Result<Self> {
+        let by_shapes = || Self::by_shapes(infer(source)?, source);
+        let Some((value, path)) = beside else { return by_shapes() };
+        let said = Self::by_file(value, path)?;
+        match tensors(&said.config).and_then(|expected| said.check_weights(source, &expected)) {
+            Ok(()) => Ok(said),
+            Err(misfit) => by_shapes().map_err(|_| misfit),
+        }
+    }
+
     /// The source has every tensor that this config stands for; else it is told what the config leaves open.
     ///
     /// # Errors
