@@ -131,7 +131,7 @@ fn step(arguments: &Arguments) -> anyhow::Result<()> {
     let (config, weights) = transformer(arguments, held, &device)?;
     let mut model = Transformer::load(&config, &weights, mode, dtype)?;
     for size in arguments.sizes()? {
-        let forward = forward(&config, &device, (dtype, held), mode, size);
+        let forward = forward(&config, &device, (dtype, &weights), mode, size);
         let (options, cost) = forward.within(arguments.memory()?)?;
         model = model.with_options(options);
         let seconds = steps(&model, &config, LATENTS.tokens(size), arguments.number("--runs", 1)?, &device)?;
@@ -144,13 +144,13 @@ fn step(arguments: &Arguments) -> anyhow::Result<()> {
 fn forward<'a>(
     config: &'a FluxConfig,
     device: &Device,
-    (dtype, held): (DType, DType),
+    (dtype, weights): (DType, &Weights),
     mode: WeightsMode,
     size: ImageSize,
 ) -> Forward<'a> {
     let kind = DeviceKind::of(device);
     let (compute, image_tokens) = (Compute::on(kind, dtype), LATENTS.tokens(size).count());
-    Forward { config, kind, compute, held, mode, image_tokens, text_tokens: TEXT_TOKENS }
+    Forward { config, kind, compute, weights: weights.clone(), mode, image_tokens, text_tokens: TEXT_TOKENS }
 }
 
 fn steps(
@@ -202,7 +202,7 @@ fn tables(arguments: &Arguments) -> anyhow::Result<()> {
     let seconds = timed(arguments.number("--runs", 5)?, &device, || {
         Ok(rope(&config, LATENTS.tokens(size), &device).map(|_| ())?)
     })?;
-    let forward = forward(&config, &device, (DType::F32, DType::BF16), WeightsMode::Stream, size);
+    let forward = forward(&config, &device, (DType::F32, &Weights::absent(DType::BF16)), WeightsMode::Stream, size);
     report(size, &seconds, forward.cost(ForwardOptions::default())?.flops);
     Ok(())
 }

@@ -8,6 +8,7 @@ use dype::testing::{
     base::{device::DeviceKind, geometry::ImageSize, memory::Bytes},
     models::flux1::{Compute, FluxConfig, Forward, ForwardCost, ForwardOptions, WeightsMode},
     plan::{Machine, Plan, Task, what_fits},
+    weights::Weights,
 };
 use support::manifest::flux1;
 
@@ -76,7 +77,7 @@ fn cost(side_px: usize, dtype: DType, options: ForwardOptions) -> ForwardCost {
         config: &FluxConfig::flux1_dev(),
         kind: CARD,
         compute: Compute::on(CARD, dtype),
-        held: dtype,
+        weights: Weights::absent(dtype),
         mode: WeightsMode::Resident,
         image_tokens: (side_px / 16).pow(2),
         text_tokens: 512,

@@ -359,9 +359,11 @@ fn a_linear_layer_holds_its_weight_in_any_form() {
         candle_core::quantized::QTensor::quantize(&blocks, candle_core::quantized::GgmlDType::Q8_0).expect("q8");
     let widened = |scale: &Tensor| codes.to_dtype(DType::F32).and_then(|c| c.broadcast_mul(scale)).expect("numbers");
     let dense = random(&[outputs, inputs], 6).to_dtype(DType::BF16).expect("bf16");
+    let halves = random(&[outputs, inputs], 7).to_dtype(DType::F16).expect("f16");
     let quantised = blocks.dequantize(&Device::Cpu).expect("numbers");
     let forms = [
         (Form::Dense(a(&dense)), dense.to_dtype(DType::F32).expect("f32")),
+        (Form::Dense(a(&halves)), halves.to_dtype(DType::F32).expect("f32")),
         (Form::Scaled { codes: a(&codes), scale: a(&per_row) }, widened(&per_row)),
         (Form::Scaled { codes: a(&codes), scale: a(&per_tensor) }, widened(&per_tensor)),
         (Form::Quantised { blocks: blocks.into(), inputs: (0, inputs) }, quantised),

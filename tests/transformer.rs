@@ -263,7 +263,7 @@ fn a_dry_pass_launches_what_a_real_one_launches() {
                 config: &config,
                 kind: DeviceKind::Cpu,
                 compute: f16,
-                held: DType::F16,
+                weights: Weights::absent(DType::F16),
                 mode,
                 image_tokens: 1600,
                 text_tokens: 512,

@@ -1,5 +1,7 @@
 //! The memory of a forward pass, counted by the allocator, against what a dry pass foretells.
 
+mod support;
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     path::{Path, PathBuf},
@@ -16,8 +18,9 @@ use dype::testing::{
     models::flux1::{Compute, FluxConfig, Forward, ForwardOptions, Transformer, WeightsMode, text_cost},
     models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder},
     nn::RopeTables,
-    weights::{SafetensorsStore, Weights},
+    weights::{SafetensorsStore, TensorSource, Weights},
 };
+use support::manifest::ManifestSource;
 
 /// The system's allocator, with a count of the bytes alive and of the most there ever were.
 struct Counting;
@@ -100,7 +103,7 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
             config: &config,
             kind: DeviceKind::Cpu,
             compute: Compute::on(DeviceKind::Cpu, dtype),
-            held: dtype,
+            weights: weights.clone(),
             mode,
             image_tokens: image,
             text_tokens: text,
@@ -172,7 +175,7 @@ fn pieces_are_chosen_by_the_budget() {
         config: &config,
         kind: DeviceKind::Cpu,
         compute: Compute::EXACT_F32,
-        held: DType::BF16,
+        weights: Weights::absent(DType::BF16),
         mode: WeightsMode::Stream,
         image_tokens: 65_536,
         text_tokens: 512,
@@ -186,4 +189,130 @@ fn pieces_are_chosen_by_the_budget() {
     assert_eq!(error.exit_code(), 1);
     assert!(error.to_string().contains("may take 2048 MiB"), "{error}");
     assert!(error.hint().is_some());
+}
+
+/// Rewrites safetensors files as one, with their matrices in another number type; codes of 8 bits get a scale where asked.
+fn rewritten(paths: &[PathBuf], to: DType, scaled: bool) -> (tempfile::TempDir, Arc<SafetensorsStore>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("model.safetensors");
+    let mut tensors = std::collections::HashMap::new();
+    for (name, tensor) in
+        paths.iter().flat_map(|path| candle_core::safetensors::load(path, &Device::Cpu).expect("file"))
+    {
+        let wide = tensor.to_dtype(DType::F32).expect("f32");
+        if wide.rank() != 2 {
+            tensors.insert(name, wide);
+            continue;
+        }
+        if scaled {
+            let name = format!("{}.scale_weight", name.strip_suffix(".weight").expect("a weight"));
+            tensors.insert(name, Tensor::new(0.03_f32, &Device::Cpu).expect("a scale"));
+        }
+        let codes = if scaled { (wide / 0.03).expect("codes") } else { wide };
+        tensors.insert(name, codes.to_dtype(to).expect("numbers"));
+    }
+    candle_core::safetensors::save(&tensors, &file).expect("written");
+    let store = Arc::new(SafetensorsStore::open(&[file]).expect("opens"));
+    (folder, store)
+}
+
+fn shards() -> Vec<PathBuf> {
+    (1..=3).map(|i| tiny(&format!("transformer/diffusion_pytorch_model-0000{i}-of-00003.safetensors"))).collect()
+}
+
+/// Bytes that stay while a model is loaded.
+fn held_by(store: &Arc<SafetensorsStore>, dtype: DType) -> (u64, Transformer) {
+    let config = FluxConfig::read(&tiny("transformer/config.json")).expect("config");
+    let before = LIVE.load(Relaxed);
+    let weights = Weights::new(store.clone(), dtype, Device::Cpu);
+    let model = Transformer::load(&config, &weights, WeightsMode::Resident, dtype).expect("loads");
+    ((LIVE.load(Relaxed) - before) as u64, model)
+}
+
+/// Files of 8 and 16 bits take on the CPU what they take on the disk, and give what their widened copy gives, bit for bit.
+#[test]
+fn narrow_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let config = FluxConfig::read(&tiny("transformer/config.json")).expect("config");
+    let grid = TokenGrid { height_patches: 4, width_patches: 6 };
+    let input = |shape: (usize, usize, usize)| {
+        let count = shape.0 * shape.1 * shape.2;
+        let values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.37).sin()).collect();
+        Tensor::from_vec(values, shape, &Device::Cpu).expect("input")
+    };
+    let (img, txt) = (input((1, grid.count(), 64)), input((1, 7, config.joint_attention_dim)));
+    let pooled = input((1, 1, config.pooled_projection_dim)).squeeze(0).expect("a row");
+    let rope =
+        RopeTables::new(&config.position_ids(grid, 7), config.base_patches(), &Still, &Moment::at(1.0), &Device::Cpu)
+            .expect("tables");
+    let velocity = |model: &Transformer| -> Vec<f32> {
+        let out = model.forward(&img, &txt, &pooled, 1.0, Some(1.0), &rope).expect("forward");
+        out.flatten_all().and_then(|out| out.to_vec1()).expect("numbers")
+    };
+    for (to, scaled) in [(DType::F8E4M3, true), (DType::F8E4M3, false), (DType::F16, false), (DType::BF16, false)] {
+        let (_folder, narrow) = rewritten(&shards(), to, scaled);
+        let widened: std::collections::HashMap<_, _> = narrow
+            .names()
+            .into_iter()
+            .filter(|name| !name.ends_with(".scale_weight"))
+            .map(|name| {
+                let wide = narrow.load(&name, DType::F32, &Device::Cpu).expect("loads");
+                (name, wide)
+            })
+            .collect();
+        let wide_file = tempfile::NamedTempFile::new().expect("a file");
+        candle_core::safetensors::save(&widened, wide_file.path()).expect("written");
+        let wide = Arc::new(SafetensorsStore::open(&[wide_file.path().to_path_buf()]).expect("opens"));
+        let ((narrow_bytes, narrow_model), (wide_bytes, wide_model)) =
+            (held_by(&narrow, DType::F32), held_by(&wide, DType::F32));
+        let share = narrow_bytes as f64 / wide_bytes as f64;
+        let expected = to.size_in_bytes() as f64 / 4.0;
+        assert!((share - expected).abs() < 0.03, "{to:?}: {narrow_bytes} of {wide_bytes}");
+        assert_eq!(velocity(&narrow_model), velocity(&wide_model), "{to:?} scaled {scaled}");
+        let forward = Forward {
+            config: &config,
+            kind: DeviceKind::Cpu,
+            compute: Compute::EXACT_F32,
+            weights: Weights::new(narrow.clone(), DType::F32, Device::Cpu),
+            mode: WeightsMode::Resident,
+            image_tokens: grid.count(),
+            text_tokens: 7,
+        };
+        let planned = forward.cost(ForwardOptions::default()).expect("a dry pass").weights_bytes;
+        assert_near(narrow_bytes, planned, 0.05, &format!("{to:?} planned"));
+    }
+}
+
+/// bf16 asked of a CPU is f32 with rounded products: the text encoders' weights are not widened whole for it.
+#[test]
+fn text_encoders_take_no_more_in_bf16_than_in_f32() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let clip = ClipConfig::read(&tiny("text_encoder/config.json")).expect("fixture");
+    let t5 = T5Config::read(&tiny("text_encoder_2/config.json")).expect("fixture");
+    let peak = |dtype| {
+        let open = |part: &str| {
+            let store = SafetensorsStore::open(&[tiny(&format!("{part}/model.safetensors"))]).expect("fixture");
+            Weights::new(Arc::new(store), dtype, Device::Cpu)
+        };
+        let clip = ClipEncoder::open(clip.clone(), open("text_encoder"));
+        let t5 = T5Encoder::open(t5.clone(), open("text_encoder_2"));
+        text_cost(&clip, &t5, DeviceKind::Cpu, 1, 64).expect("a dry pass").peak_bytes()
+    };
+    assert!(peak(DType::BF16) <= peak(DType::F32), "{} {}", peak(DType::BF16), peak(DType::F32));
+    let real = |part: &str, dtype| {
+        let source = ManifestSource::diffusers(part);
+        Weights::new(Arc::new(source), dtype, Device::Cpu)
+    };
+    let xxl = |dtype| {
+        let clip = ClipEncoder::open(ClipConfig::clip_l(), real("text_encoder", dtype));
+        let t5 = T5Encoder::open(T5Config::t5_xxl(), real("text_encoder_2", dtype));
+        text_cost(&clip, &t5, DeviceKind::Cpu, 1, 512).expect("a dry pass").peak_bytes()
+    };
+    // A block of T5-XXL is 386 MB in bf16, and two are there at once.
+    assert!(
+        xxl(DType::BF16) < 1_100_000_000 && xxl(DType::F32) < 1_100_000_000,
+        "{} {}",
+        xxl(DType::BF16),
+        xxl(DType::F32)
+    );
 }

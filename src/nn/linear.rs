@@ -16,7 +16,7 @@ use super::{
     mismatch,
     view::{View, view},
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub use super::kernels::cpu::linear::Activation;
 
@@ -182,8 +182,12 @@ impl Form {
     }
 
     fn product(&self, products: Products, x: &Array, bias: Option<&Array>, activation: Activation) -> Result<Array> {
-        if let Self::Dense(weight) = self {
-            return product(products, x, weight, bias, activation);
+        match self {
+            Self::Dense(weight) => return product(products, x, weight, bias, activation),
+            Self::Scaled { codes, scale } if is_fast(x, codes) && scale.dim(0) == 1 => {
+                return on_cpu(products, x, (codes, Some(scale)), bias, activation);
+            }
+            _ => {}
         }
         let out = x.place().zeros(&[x.dim(0), self.outputs()], x.dtype())?;
         x.place().pieces(0..self.outputs(), PANEL, |first, count| {
@@ -232,24 +236,44 @@ pub fn product(
     bias: Option<&Array>,
     activation: Activation,
 ) -> Result<Array> {
-    let ((rows, inputs), (outputs, weight_inputs)) = (x.dims2()?, weight.dims2()?);
+    let ((_, inputs), (_, weight_inputs)) = (x.dims2()?, weight.dims2()?);
     if inputs != weight_inputs {
         return Err(mismatch(format!("linear: {inputs} inputs for a weight of {weight_inputs}")));
     }
-    let held = matches!(weight.dtype(), DType::F32 | DType::BF16) && weight.layout().stride()[1] == 1;
-    if !x.is_fast() || !held {
+    if !is_fast(x, weight) {
         return tensors::linear(x, weight, bias, activation);
     }
+    on_cpu(products, x, (weight, None), bias, activation)
+}
+
+/// Whether the CPU's own kernel takes this product.
+fn is_fast(x: &Array, weight: &Array) -> bool {
+    let is_held = matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16 | DType::F8E4M3);
+    x.is_fast() && is_held && weight.layout().stride().get(1) == Some(&1)
+}
+
+/// The same in the CPU's own kernel; codes of 8 bits come with the one number they are multiplied by.
+fn on_cpu(
+    products: Products,
+    x: &Array,
+    (weight, scale): (&Array, Option<&Array>),
+    bias: Option<&Array>,
+    activation: Activation,
+) -> Result<Array> {
+    let ((rows, inputs), (outputs, _)) = (x.dims2()?, weight.dims2()?);
     let size = cpu::Size { rows, inputs, outputs, stride: weight.layout().stride()[0] };
     let rounds = products == Products::Rounded;
     let out = x.computed(&[rows, outputs], |out| {
         let (x, weight, bias) = (view(x.real()?), view(weight.real()?), bias.map(Array::real).transpose()?.map(view));
-        let (weight, bias) = (weight.weight()?, bias.as_ref().map(View::f32).transpose()?);
+        let scale = scale.map(|scale| Ok::<_, Error>(scale.real()?.to_vec1::<f32>()?.first().copied())).transpose()?;
+        let (weight, bias) =
+            (weight.weight(scale.flatten().unwrap_or(1.0))?, bias.as_ref().map(View::f32).transpose()?);
         cpu::Linear { weight, size, bias, activation, rounds }.apply(x.f32()?, out);
         Ok(())
     })?;
     x.note(|ledger| {
-        ledger.pass(size.working_bytes(rounds && weight.dtype() == DType::BF16));
+        let pairs = rounds && matches!(weight.dtype(), DType::BF16 | DType::F8E4M3);
+        ledger.pass(size.working_bytes(pairs));
         ledger.work(2 * (rows * inputs) as u64 * outputs as u64);
     });
     Ok(out) // [C, out]

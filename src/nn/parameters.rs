@@ -5,12 +5,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 
 use super::{Array, Compute, Form, Ledger, Linear, Place, array};
 use crate::{
-    error::{Error, Result},
-    weights::{Expected, Ring, TensorSource, Weights},
+    error::Result,
+    weights::{Expected, Ring, Weights},
 };
 
 /// A view of the weights below a name prefix.
@@ -30,7 +30,7 @@ pub struct Parameters {
 enum Holds {
     /// In the view's own.
     AsAsked,
-    /// In their file's, where the CPU computes in f32 and their file's is bf16: half the memory, and widened exactly.
+    /// On the CPU in their file's, where that is narrower: a half or a quarter of the memory, and widened exactly.
     AsStored,
 }
 
@@ -38,23 +38,6 @@ enum Holds {
 struct Dry {
     ledger: Ledger,
     asked: Arc<Mutex<Vec<Expected>>>,
-}
-
-/// A source without tensors, for dry passes of a configuration alone.
-struct Nothing;
-
-impl TensorSource for Nothing {
-    fn shape(&self, _name: &str) -> Option<Vec<usize>> {
-        None
-    }
-
-    fn load(&self, name: &str, _dtype: DType, _device: &Device) -> Result<candle_core::Tensor> {
-        Err(Error::model(format!("there is no tensor {name} in a configuration"), ""))
-    }
-
-    fn describe(&self) -> String {
-        "a configuration".into()
-    }
 }
 
 impl Parameters {
@@ -71,16 +54,16 @@ impl Parameters {
 
     /// What weights in this number type would take, whatever file they come from.
     pub fn of_configuration(dtype: DType, ledger: &Ledger) -> Self {
-        Self::dry(&Weights::new(Arc::new(Nothing), dtype, Device::Cpu), ledger)
+        Self::dry(&Weights::absent(dtype), ledger)
     }
 
     /// Nothing, on the CPU: for tests of what takes parameters and reads none.
     #[cfg(test)]
     pub(super) fn of_nothing(dtype: DType) -> Self {
-        Self::real(&Weights::new(Arc::new(Nothing), dtype, Device::Cpu))
+        Self::real(&Weights::absent(dtype))
     }
 
-    /// The same view, whose products' weights the CPU holds in bf16 where their file does, even if it computes in f32.
+    /// The same view, whose products' weights the CPU holds as their file does, where that is narrower.
     #[must_use]
     pub fn held_as_stored(self) -> Self {
         Self { holds: Holds::AsStored, ..self }
@@ -165,13 +148,26 @@ impl Parameters {
     }
 
     fn form(&self, inputs: usize, outputs: usize) -> Result<Form> {
-        let widens = self.place().is_cpu() && self.dtype() == DType::F32;
-        let stored = self.weights.file_dtype("weight") == Some(DType::BF16);
-        let held = match self.holds {
-            Holds::AsStored if widens && stored => DType::BF16,
-            _ => self.dtype(),
+        let held = self.held();
+        let weight = self.with_dtype(held).get("weight", &[outputs, inputs])?;
+        if held != DType::F8E4M3 {
+            return Ok(Form::Dense(weight));
+        }
+        let scale = if self.dry.is_some() { None } else { self.weights.scale("weight")? }.unwrap_or(1.0);
+        Ok(Form::Scaled { codes: weight, scale: self.place().floats(&[1], || vec![scale])? })
+    }
+
+    /// The number type that the weight of a product is held in.
+    fn held(&self) -> DType {
+        let stored = match self.holds {
+            Holds::AsStored if self.place().is_cpu() => self.weights.file_dtype("weight"),
+            _ => None,
         };
-        Ok(Form::Dense(self.with_dtype(held).get("weight", &[outputs, inputs])?))
+        match (stored, self.dtype()) {
+            (Some(DType::F8E4M3), _) => DType::F8E4M3,
+            (Some(stored @ (DType::BF16 | DType::F16)), DType::F32) => stored,
+            (_, asked) => asked,
+        }
     }
 
     /// Row `row` of the tensor `name`, which as a whole has this shape, as [1, columns].

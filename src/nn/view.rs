@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor, WithDType};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Storage, Tensor, WithDType};
 
 use super::{kernels::cpu::linear::Weight, mismatch};
 use crate::error::Result;
@@ -29,10 +29,18 @@ impl<S: Deref<Target = Storage>> View<'_, S> {
     }
 
     /// The numbers of a matrix from its first on; its rows may be apart.
-    pub(super) fn weight(&self) -> Result<Weight<'_>> {
+    ///
+    /// Codes of 8 bits are multiplied by `scale`.
+    pub(super) fn weight(&self, scale: f32) -> Result<Weight<'_>> {
         let start = self.tensor.layout().start_offset();
-        match self.tensor.dtype() {
-            candle_core::DType::BF16 => Ok(Weight::Bf16(&self.values()?[start..])),
+        match (self.tensor.dtype(), &*self.storage) {
+            (DType::BF16, _) => Ok(Weight::Bf16(&self.values()?[start..])),
+            (DType::F16, _) => Ok(Weight::F16(&self.values()?[start..])),
+            (DType::F8E4M3, Storage::Cpu(CpuStorage::F8E4M3(codes))) => {
+                // SAFETY: such a code is one byte of any value.
+                let codes = unsafe { std::slice::from_raw_parts(codes.as_ptr().cast::<u8>(), codes.len()) };
+                Ok(Weight::F8 { codes: &codes[start..], scale })
+            }
             _ => Ok(Weight::F32(&self.values()?[start..])),
         }
     }

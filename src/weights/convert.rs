@@ -52,6 +52,8 @@ pub(super) fn tensor(
             Tensor::from_vec(copy(bytes, u16::from_le_bytes).reinterpret_into::<f16>(), shape, device)
         }
         DType::F64 if same => Tensor::from_vec(copy(bytes, f64::from_le_bytes), shape, device),
+        // Codes, which stand for numbers once they are multiplied by their scale.
+        DType::F8E4M3 if same => Tensor::from_raw_buffer(bytes, to, shape, device),
         DType::F32 => Tensor::from_vec(cx.widen(), shape, device),
         DType::BF16 => Tensor::from_vec(cx.map(to_bf16_bits).reinterpret_into::<bf16>(), shape, device),
         DType::F16 => Tensor::from_vec(cx.map(to_f16_bits).reinterpret_into::<f16>(), shape, device),
@@ -168,7 +170,7 @@ fn to_f64(from: &[f32], to: &mut [f64]) {
 
 /// All 256 values of the 8-bit float with 4 exponent and 3 mantissa bits (arXiv 2209.05433, table 1: bias 7, no
 /// infinities, all ones is NaN).
-static F8_E4M3: [f32; 256] = {
+pub(crate) static F8_E4M3: [f32; 256] = {
     let mut table = [0.0; 256];
     let mut code = 0;
     while code < 256 {

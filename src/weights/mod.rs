@@ -1,6 +1,6 @@
 //! Where tensors come from: safetensors files behind a memory map, under the names and shapes a model asks for.
 
-mod convert;
+pub(crate) mod convert;
 mod files;
 mod header;
 mod index;
@@ -44,9 +44,18 @@ pub trait TensorSource: Send + Sync {
         Ok(self.load(name, dtype, device)?.narrow(0, rows.start, rows.len())?)
     }
 
-    /// The number type `name` is stored in; `None` when there is no such tensor or candle has no such type.
+    /// The narrowest number type that holds `name` exactly; `None` when there is no such tensor or candle has no such type. In
+    /// a type of 8 bits a tensor is loaded without its [scale](TensorSource::scale).
     fn file_dtype(&self, _name: &str) -> Option<DType> {
         None
+    }
+
+    /// What the stored numbers of `name` are multiplied by, where they are.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it cannot be read.
+    fn scale(&self, _name: &str) -> Result<Option<f32>> {
+        Ok(None)
     }
 
     /// Whether `name` exists and is stored in a type that can be converted to f32, bf16 and f16.
@@ -82,7 +91,29 @@ pub struct Weights {
     ring: Option<Ring>,
 }
 
+/// A source without tensors.
+struct Nothing;
+
+impl TensorSource for Nothing {
+    fn shape(&self, _name: &str) -> Option<Vec<usize>> {
+        None
+    }
+
+    fn load(&self, name: &str, _dtype: DType, _device: &Device) -> Result<Tensor> {
+        Err(no_tensor(&self.describe(), name, None))
+    }
+
+    fn describe(&self) -> String {
+        "a configuration".into()
+    }
+}
+
 impl Weights {
+    /// None, in this number type: for dry passes of a configuration alone.
+    pub fn absent(dtype: DType) -> Self {
+        Self::new(Arc::new(Nothing), dtype, Device::Cpu)
+    }
+
     /// The whole of a source.
     pub fn new(source: Arc<dyn TensorSource>, dtype: DType, device: Device) -> Self {
         Self { source, prefix: String::new(), dtype, device, ring: None }
@@ -156,9 +187,17 @@ impl Weights {
         self.source.load_rows(&self.full_name(name), rows, self.dtype, &self.device)
     }
 
-    /// The number type `name` is stored in, where the source knows.
+    /// The narrowest number type that holds `name` exactly, a scale of 8-bit numbers apart, where the source knows.
     pub fn file_dtype(&self, name: &str) -> Option<DType> {
         self.source.file_dtype(&self.full_name(name))
+    }
+
+    /// What the stored numbers of `name` are multiplied by, where they are.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it cannot be read.
+    pub fn scale(&self, name: &str) -> Result<Option<f32>> {
+        self.source.scale(&self.full_name(name))
     }
 
     /// Bytes of all tensors below this prefix, as they are stored.

@@ -113,6 +113,10 @@ impl TensorSource for Renamed {
         self.inner.file_dtype(self.stored(name)?.0)
     }
 
+    fn scale(&self, name: &str) -> Result<Option<f32>> {
+        self.stored(name).map_or(Ok(None), |(stored, _)| self.inner.scale(stored))
+    }
+
     fn is_weight(&self, name: &str) -> bool {
         self.stored(name).is_some_and(|(stored, _)| self.inner.is_weight(stored))
     }

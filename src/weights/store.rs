@@ -143,19 +143,17 @@ impl SafetensorsStore {
         self.index.get(name).ok_or_else(|| no_tensor(&self.describe(), name, None))
     }
 
-    /// The number a float-8 weight was divided by. ComfyUI writes it as `X.scale_weight`, others as `X.weight_scale`.
-    fn scale(&self, name: &str) -> Result<Option<f32>> {
-        let Some(stem) = name.strip_suffix(".weight") else { return Ok(None) };
+    /// The tensor that holds the number a float-8 weight was divided by. ComfyUI writes it as `X.scale_weight`, others as
+    /// `X.weight_scale`.
+    fn scale_of(&self, name: &str) -> Option<(&String, &Place)> {
+        let stem = name.strip_suffix(".weight")?;
         let names = [format!("{stem}.scale_weight"), format!("{stem}.weight_scale")];
-        let Some((scale_name, place)) = names.iter().find_map(|n| self.index.get_key_value(n.as_str())) else {
-            return Ok(None);
-        };
-        if place.shape.iter().product::<usize>() != 1 {
-            let what = format!("{}: {scale_name} has shape {:?}, not one number", self.describe(), place.shape);
-            return Err(Error::model(what, "only one scale per tensor is supported; give the model in bf16"));
-        }
-        let one = self.convert(scale_name, place, place.bytes.clone(), &[1], None, (DType::F32, &Device::Cpu))?;
-        Ok(one.to_vec1::<f32>()?.first().copied())
+        names.iter().find_map(|name| self.index.get_key_value(name.as_str()))
+    }
+
+    /// What to multiply the numbers of `name` by when they are loaded as `dtype`.
+    fn scale_for(&self, name: &str, dtype: DType) -> Result<Option<f32>> {
+        if dtype == DType::F8E4M3 { Ok(None) } else { self.scale(name) }
     }
 
     fn convert(
@@ -204,7 +202,7 @@ impl TensorSource for SafetensorsStore {
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let place = self.place(name)?;
         check_count(name, &place.shape)?;
-        self.convert(name, place, place.bytes.clone(), &place.shape, self.scale(name)?, (dtype, device))
+        self.convert(name, place, place.bytes.clone(), &place.shape, self.scale_for(name, dtype)?, (dtype, device))
     }
 
     fn load_rows(&self, name: &str, rows: Range<usize>, dtype: DType, device: &Device) -> Result<Tensor> {
@@ -220,11 +218,27 @@ impl TensorSource for SafetensorsStore {
         shape[0] = rows.len();
         check_count(name, &shape)?;
         let range = start..start + rows.len() * row_bytes;
-        self.convert(name, place, range, &shape, self.scale(name)?, (dtype, device))
+        self.convert(name, place, range, &shape, self.scale_for(name, dtype)?, (dtype, device))
     }
 
     fn file_dtype(&self, name: &str) -> Option<DType> {
-        self.index.get(name).and_then(|place| convert::candle_dtype(place.dtype))
+        let place = self.index.get(name)?;
+        match place.dtype {
+            Dtype::BF16 | Dtype::F16 | Dtype::F8_E5M2 if self.scale_of(name).is_some() => Some(DType::F32),
+            // A float of 8 bits with 5 of exponent is the upper half of an f16.
+            Dtype::F8_E5M2 => Some(DType::F16),
+            dtype => convert::candle_dtype(dtype),
+        }
+    }
+
+    fn scale(&self, name: &str) -> Result<Option<f32>> {
+        let Some((scale_name, place)) = self.scale_of(name) else { return Ok(None) };
+        if place.shape.iter().product::<usize>() != 1 {
+            let what = format!("{}: {scale_name} has shape {:?}, not one number", self.describe(), place.shape);
+            return Err(Error::model(what, "only one scale per tensor is supported; give the model in bf16"));
+        }
+        let one = self.convert(scale_name, place, place.bytes.clone(), &[1], None, (DType::F32, &Device::Cpu))?;
+        Ok(one.to_vec1::<f32>()?.first().copied())
     }
 
     fn is_weight(&self, name: &str) -> bool {

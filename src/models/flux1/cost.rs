@@ -26,8 +26,8 @@ pub struct Forward<'a> {
     pub kind: DeviceKind,
     /// What the streams compute in.
     pub compute: Compute,
-    /// The number type weights are held in.
-    pub held: DType,
+    /// The weights, or none in the number type they would be held in.
+    pub weights: Weights,
     /// Where the weights of the blocks live.
     pub mode: WeightsMode,
     /// N: image tokens.
@@ -43,7 +43,7 @@ impl Forward<'_> {
     /// [`crate::Error::Model`] when the configuration makes no sense.
     pub fn cost(&self, options: ForwardOptions) -> Result<ForwardCost> {
         let ledger = Ledger::new(self.kind);
-        let parameters = Parameters::of_configuration(self.held, &ledger);
+        let parameters = Parameters::dry(&self.weights, &ledger).held_as_stored();
         let model = Transformer::load_from(self.config, &parameters, self.mode, self.compute)?.with_options(options);
         let loaded = ledger.now_bytes();
         let (place, config) = (parameters.place(), self.config);
@@ -103,13 +103,4 @@ pub fn transformer_tensors(config: &FluxConfig) -> Result<Vec<Expected>> {
     let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
     Transformer::load_from(config, &parameters, WeightsMode::Resident, Compute::EXACT_F32)?;
     Ok(parameters.asked())
-}
-
-/// The number type the transformer's weights are held in: on the CPU their file's own where that is narrower, so that they
-/// take half.
-pub fn held_dtype(weights: &Weights, kind: DeviceKind, dtype: DType) -> DType {
-    match weights.file_dtype("proj_out.weight") {
-        Some(DType::BF16) if kind.is_cpu() && dtype == DType::F32 => DType::BF16,
-        _ => dtype,
-    }
 }

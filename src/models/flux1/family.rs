@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use super::{
-    Compute, FluxConfig, Forward, LATENT_RGB, LATENTS, Transformer, WeightsMode, autoencoder, bfl, held_dtype, infer,
+    Compute, FluxConfig, Forward, LATENT_RGB, LATENTS, Transformer, WeightsMode, autoencoder, bfl, infer,
     text::{self, PromptEmbeddings},
     text_cost,
     transformer::Inputs,
@@ -303,9 +303,10 @@ impl Flux1 {
         mode: WeightsMode,
         [image_tokens, text_tokens]: [usize; 2],
     ) -> Forward<'_> {
-        let held = held_dtype(&self.transformer_weights(dtype, &Device::Cpu), kind, dtype);
+        // Headers are read, wherever the numbers will go.
+        let weights = self.transformer_weights(dtype, &Device::Cpu);
         let compute = Compute::on(kind, dtype);
-        Forward { config: &self.transformer.config, kind, compute, held, mode, image_tokens, text_tokens }
+        Forward { config: &self.transformer.config, kind, compute, weights, mode, image_tokens, text_tokens }
     }
 
     /// What one part gives is as wide as what the next takes.
@@ -383,9 +384,8 @@ impl Model for Flux1 {
 
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {
         let config = &self.transformer.config;
-        let held = self.transformer_weights(on.dtype, &on.device);
-        let held = held.with_dtype(held_dtype(&held, DeviceKind::of(&on.device), on.dtype));
-        Ok(Box::new(Transformer::load(config, &held, weights, on.dtype)?.with_options(pieces)))
+        let here = self.transformer_weights(on.dtype, &on.device);
+        Ok(Box::new(Transformer::load(config, &here, weights, on.dtype)?.with_options(pieces)))
     }
 
     fn decoder(&self) -> &dyn Decode {

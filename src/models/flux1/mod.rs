@@ -19,7 +19,7 @@ pub use crate::models::{ForwardCost, ForwardOptions};
 pub use crate::nn::{Compute, WeightsMode};
 pub use autoencoder::autoencoder;
 pub use config::{FluxConfig, LATENTS};
-pub use cost::{Forward, held_dtype, text_cost, transformer_tensors};
+pub use cost::{Forward, text_cost, transformer_tensors};
 pub use family::{FAMILY, Flux1};
 pub use latent_rgb::LATENT_RGB;
 pub use stream::{Block, blocks as block_stream};

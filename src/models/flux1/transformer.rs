@@ -31,14 +31,14 @@ pub struct Transformer {
 
 impl Transformer {
     /// Loads a model. `weights` says in which number type the weights are held and where; the streams compute in
-    /// `dtype`. On the CPU f32 widens bf16 weights panel by panel, and bf16 means f32 streams with the inputs of large
+    /// `dtype`. The CPU holds what is narrower in its file as it is there and widens it panel by panel; bf16 means f32 streams with the inputs of large
     /// products rounded to bf16 where the processor gains from it ([`Compute::on`]).
     ///
     /// # Errors
     /// [`crate::Error::Model`] when the configuration makes no sense, or a tensor is missing or has another shape.
     pub fn load(config: &FluxConfig, weights: &Weights, mode: WeightsMode, dtype: DType) -> Result<Self> {
         let compute = Compute::on(DeviceKind::of(weights.device()), dtype);
-        Self::load_from(config, &Parameters::real(weights), mode, compute)
+        Self::load_from(config, &Parameters::real(weights).held_as_stored(), mode, compute)
     }
 
     /// As [`Transformer::load`], from weights or in a dry pass.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use half::bf16;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
     simd::{gelu, multiversion},
     use_unpacked_operands,
 };
+use crate::weights::convert::F8_E4M3;
 
 /// Numbers of one task's packed panel, 4.7 MB: 384 output channels of 3072 inputs, so that 3072 outputs make 8 tasks.
 const PANEL: usize = 384 * 3072;
@@ -28,6 +29,15 @@ pub enum Weight<'a> {
     F32(&'a [f32]),
     /// 16-bit numbers, widened exactly.
     Bf16(&'a [bf16]),
+    /// 16-bit numbers, widened exactly.
+    F16(&'a [f16]),
+    /// Floats of 8 bits, 4 of them exponent, which are numbers when multiplied by a scale.
+    F8 {
+        /// As their file has them.
+        codes: &'a [u8],
+        /// What they are multiplied by, in f32.
+        scale: f32,
+    },
 }
 
 /// What follows the product and its bias.
@@ -120,8 +130,8 @@ impl Linear<'_> {
             let (panel, group) = (task % panels, task / panels);
             let rows = group * rows_per_task..rows.min((group + 1) * rows_per_task);
             let columns = panel * width..outputs.min((panel + 1) * width);
-            match (&rounded, self.weight) {
-                (Some(pairs), Weight::Bf16(weight)) => self.paired_panel(columns, pairs, weight, rows, &out),
+            match (&rounded, self.packed_pairs(&columns)) {
+                (Some(x), Some(weight)) => self.paired_panel(columns, x, &weight, rows, &out),
                 _ => self.panel(columns, x, rows, &out),
             }
         });
@@ -129,7 +139,7 @@ impl Linear<'_> {
 
     /// Whether the product is one of bf16 pairs.
     fn takes_pairs(&self) -> bool {
-        self.rounds && matches!(self.weight, Weight::Bf16(_)) && self.size.pairs()
+        self.rounds && matches!(self.weight, Weight::Bf16(_) | Weight::F8 { .. }) && self.size.pairs()
     }
 
     /// Some output channels of some rows.
@@ -138,6 +148,11 @@ impl Linear<'_> {
         let packed = match self.weight {
             Weight::F32(weight) => pack(&weight[first..], self.size.stride, depth, width, |value| value),
             Weight::Bf16(weight) => pack(&weight[first..], self.size.stride, depth, width, widen),
+            Weight::F16(weight) => pack(&weight[first..], self.size.stride, depth, width, f16::to_f32),
+            Weight::F8 { codes, scale } => {
+                let numbers = numbers_of_codes(scale);
+                pack(&codes[first..], self.size.stride, depth, width, |code| numbers[usize::from(code)])
+            }
         };
         self.tiles(columns, rows, out, &packed, depth, |rows, columns, lanes| {
             let (count, width) = (rows.len(), columns.len());
@@ -150,12 +165,38 @@ impl Linear<'_> {
         });
     }
 
-    /// The same for x [rows, in / 2] and a weight in pairs of bf16.
-    fn paired_panel(&self, columns: Range<usize>, x: &[u32], weight: &[bf16], rows: Range<usize>, out: &SharedMut<'_>) {
+    /// Some output channels in pairs of bf16, where the product is one of such; codes of 8 bits are rounded to them.
+    fn packed_pairs(&self, columns: &Range<usize>) -> Option<Vec<pairs::PairLane>> {
+        if !self.takes_pairs() {
+            return None;
+        }
+        let (first, width) = (columns.start * self.size.stride, columns.len());
+        let (stride, depth) = (self.size.stride / 2, self.size.inputs / 2);
+        Some(match self.weight {
+            Weight::Bf16(weight) => {
+                pack(weight[first..].as_chunks::<2>().0, stride, depth, width, |[low, high]| pairs::pair(low, high))
+            }
+            Weight::F8 { codes, scale } => {
+                let numbers = numbers_of_codes(scale).map(bf16::from_f32);
+                let number = |code: u8| numbers[usize::from(code)];
+                let pair = |[low, high]: [u8; 2]| pairs::pair(number(low), number(high));
+                pack(codes[first..].as_chunks::<2>().0, stride, depth, width, pair)
+            }
+            Weight::F32(_) | Weight::F16(_) => return None,
+        })
+    }
+
+    /// The same for x [rows, in / 2] and a panel in pairs of bf16.
+    fn paired_panel(
+        &self,
+        columns: Range<usize>,
+        x: &[u32],
+        packed: &[pairs::PairLane],
+        rows: Range<usize>,
+        out: &SharedMut<'_>,
+    ) {
         let depth = self.size.inputs / 2;
-        let (weight, _) = weight[columns.start * self.size.stride..].as_chunks::<2>();
-        let packed = pack(weight, self.size.stride / 2, depth, columns.len(), |[low, high]| pairs::pair(low, high));
-        self.tiles(columns, rows, out, &packed, depth, |rows, columns, lanes| {
+        self.tiles(columns, rows, out, packed, depth, |rows, columns, lanes| {
             let x = &x[rows.start * depth..rows.end * depth];
             // SAFETY: `takes_pairs` asked the processor; each (row, panel) of out belongs to one task.
             unsafe { pairs::product(x, lanes, out, (rows.start, columns), self.size.outputs) }; // [count, width]
@@ -204,6 +245,8 @@ impl Weight<'_> {
         match self {
             Self::F32(weight) => weight.len(),
             Self::Bf16(weight) => weight.len(),
+            Self::F16(weight) => weight.len(),
+            Self::F8 { codes, .. } => codes.len(),
         }
     }
 }
@@ -215,6 +258,11 @@ multiversion! {
             *value = gelu::<FMA>(*value);
         }
     }
+}
+
+/// The number of each code of 8 bits.
+fn numbers_of_codes(scale: f32) -> [f32; 256] {
+    F8_E4M3.map(|number| number * scale)
 }
 
 /// The same number with 16 more bits, all zero.
