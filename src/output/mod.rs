@@ -7,6 +7,7 @@ mod exif;
 mod format;
 mod jpeg;
 mod latents;
+mod marker;
 mod picture;
 mod place;
 mod provenance;
@@ -22,10 +23,11 @@ pub use atomic::{Naming, check_writable, numbered, write_atomically, write_named
 pub use confirm::{Confirmation, take_unconfirmed};
 pub use format::Format;
 pub use latents::{LatentsFile, load_latents, save_latents};
+pub use marker::{Marker, take_left};
 pub use picture::Picture;
 pub use place::{check_place, folder_of, is_stdout, is_stream};
 pub use provenance::{Provenance, is_whole, parameters_text, read_provenance};
-pub use temporary::{remove_stale_files, remove_temporary_files};
+pub use temporary::{HIDDEN_FOLDER, remove_stale_files, remove_temporary_files};
 
 /// Writes a picture with its provenance, in the format its ending names, and returns the path it got:
 /// with `overwrite` off an existing file is kept and the new one's name gains `_2`, `_3`, ...

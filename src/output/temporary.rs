@@ -16,6 +16,9 @@ use super::atomic::numbered;
 /// Every temporary file of this process. `None` after [`remove_temporary_files`]: then no new one may come.
 static TEMPORARY: Mutex<Option<Vec<PathBuf>>> = Mutex::new(Some(Vec::new()));
 
+/// The folder of files that nobody asked for, beside those that were.
+pub const HIDDEN_FOLDER: &str = ".dype";
+
 /// Characters of the final name that the temporary one repeats: at most 4 bytes each, far below any system's limit.
 const REPEATED_CHARS: usize = 40;
 
@@ -23,7 +26,11 @@ const REPEATED_CHARS: usize = 40;
 pub fn remove_temporary_files() {
     for path in registry().take().unwrap_or_default() {
         // What is gone already needs no removing, and there is nobody left to tell.
-        let _ = fs::remove_file(path);
+        let _ = fs::remove_file(&path);
+        // A folder for such files that is empty now goes with them.
+        if let Some(folder) = path.parent().filter(|folder| folder.ends_with(HIDDEN_FOLDER)) {
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 
@@ -33,9 +40,19 @@ pub fn remove_temporary_files() {
 /// process ends, on this machine or another that shares the folder. Where the file system knows no locks, a temporary file
 /// is taken for left behind when nobody has written to it for a day.
 pub fn remove_stale_files(folder: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let temporary = entries.flatten().filter(|entry| is_temporary_name(&entry.file_name().to_string_lossy()));
-    temporary.filter(|entry| remove_if_stale(&entry.path())).count()
+    take_stale(folder, |_| true, |_| ()).len()
+}
+
+/// Removes those of them whose names are `wanted`, and returns what `read` makes of each before it goes.
+pub(super) fn take_stale<T>(
+    folder: &Path,
+    wanted: impl Fn(&str) -> bool,
+    mut read: impl FnMut(&mut File) -> T,
+) -> Vec<T> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let is_ours = |name: &str| is_temporary_name(name) && wanted(name);
+    let temporary = entries.flatten().filter(|entry| is_ours(&entry.file_name().to_string_lossy()));
+    temporary.filter_map(|entry| take_if_stale(&entry.path(), &mut read)).collect()
 }
 
 /// `.NAME.dype-PID-N.tmp`
@@ -46,9 +63,9 @@ fn is_temporary_name(name: &str) -> bool {
     numbers.and_then(|(_, numbers)| numbers.split_once('-')).is_some_and(|(pid, n)| is_number(pid) && is_number(n))
 }
 
-fn remove_if_stale(path: &Path) -> bool {
+fn take_if_stale<T>(path: &Path, read: &mut impl FnMut(&mut File) -> T) -> Option<T> {
     const LONG_AGO: Duration = Duration::from_secs(24 * 3600);
-    let Ok(file) = OpenOptions::new().write(true).open(path) else { return false };
+    let mut file = OpenOptions::new().read(true).write(true).open(path).ok()?;
     let is_stale = match file.try_lock() {
         Ok(()) => true,
         Err(TryLockError::WouldBlock) => false,
@@ -57,7 +74,11 @@ fn remove_if_stale(path: &Path) -> bool {
             age.is_some_and(|age| age > LONG_AGO)
         }
     };
-    is_stale && fs::remove_file(path).is_ok()
+    if !is_stale {
+        return None;
+    }
+    let found = read(&mut file);
+    fs::remove_file(path).is_ok().then_some(found)
 }
 
 fn registry() -> MutexGuard<'static, Option<Vec<PathBuf>>> {
@@ -65,7 +86,7 @@ fn registry() -> MutexGuard<'static, Option<Vec<PathBuf>>> {
 }
 
 /// A temporary file, removed when this goes out of scope.
-pub(super) struct Temporary {
+pub struct Temporary {
     path: PathBuf,
 }
 

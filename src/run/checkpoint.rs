@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The folder of checkpoints, in the folder of the pictures.
-pub const FOLDER: &str = ".dype";
+pub const FOLDER: &str = output::HIDDEN_FOLDER;
 /// The layout that is written.
 const FORMAT: &str = "2";
 /// The layout of before there were passes and state: its latents are those of the only pass.

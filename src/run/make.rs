@@ -1,6 +1,7 @@
 //! One picture, from its noise or its checkpoint to its file.
 
 use std::{
+    cell::RefCell,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -9,6 +10,7 @@ use candle_core::Tensor;
 
 use super::{
     Item, Made, Runner, Times,
+    begun::Begun,
     checkpoint::{self, Checkpoint, Reached},
     job::{Job, Start},
     provenance,
@@ -28,6 +30,7 @@ struct Making<'m> {
     item: &'m Item,
     job: &'m Job,
     checkpoint: &'m Checkpoint,
+    begun: &'m RefCell<Begun>,
     provenance: &'m Provenance,
 }
 
@@ -45,13 +48,17 @@ impl Runner<'_> {
         let job = Job::of(&item.recipe);
         let before = self.reached(&job, &checkpoint);
         let resumed_from = before.as_ref().map(|reached| job.steps_done(reached.pass, reached.progress.step));
+        let begun = Begun::new(output::folder_of(&item.path), item, job.steps(), self.options.checkpoint_every > 0);
+        let begun = RefCell::new(begun);
+        begun.borrow_mut().reached(resumed_from.unwrap_or(0));
         let provenance = provenance::of(&item.recipe, self.model.identity(), self.machine);
         let latents = match before {
             Some(Reached { pass, progress }) if job.is_done(pass, progress.step) => {
                 progress.latents.to_device(&self.machine.device)?
             }
             before => {
-                let making = Making { item, job: &job, checkpoint: &checkpoint, provenance: &provenance };
+                let making =
+                    Making { item, job: &job, checkpoint: &checkpoint, begun: &begun, provenance: &provenance };
                 self.denoise(&making, before, coming, &mut times)?
             }
         };
@@ -66,6 +73,7 @@ impl Runner<'_> {
         times.write = started.elapsed();
         self.tell_of_unconfirmed();
         let path = path?;
+        drop(begun);
         checkpoint.remove();
         Ok((Made { path, times, resumed_from, existed: false }, latents_saved.err()))
     }
@@ -158,6 +166,7 @@ impl Runner<'_> {
         let recipe = making.job.passes()[pass].recipe(&making.item.recipe);
         self.pipeline.denoise(transformer, &recipe, embeddings, from, &mut |after| {
             self.keep(making, pass, after);
+            making.begun.borrow_mut().reached(making.job.steps_done(pass, after.step.index + 1));
             self.show(making.item, making.provenance, &after.step, [&last, after.latents]);
             last = after.latents.clone();
             Ok(())

@@ -3,6 +3,7 @@
 //! Prompts are encoded together, the transformer is loaded once, each picture is denoised, decoded and written before
 //! the next begins. Checkpoints keep what is half done; `--resume` finds them, and the pictures that are there already.
 
+mod begun;
 mod checkpoint;
 mod denoiser;
 mod existing;

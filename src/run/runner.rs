@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Item, Listener, Made, Options, PROMPTS_AT_ONCE, Times,
+    Item, Listener, Made, Options, PROMPTS_AT_ONCE, Times, begun,
     checkpoint::{self, Checkpoint},
     existing::{Existing, Found},
     identity,
@@ -89,6 +89,7 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// [`Error::Model`] when the model's files turn out to be damaged: no other picture could be made either.
     pub fn run(&mut self, items: &[Item], listener: &mut dyn Listener) -> Result<()> {
+        folders(items).into_iter().flat_map(begun::told_of_left).for_each(|text| self.note(text));
         self.clean(items);
         let rest = self.without_existing(items, listener);
         for (index, (item, replaced)) in rest.iter().enumerate() {
@@ -141,8 +142,7 @@ impl<'a> Runner<'a> {
 
     /// Removes what dead processes left in the folders of these pictures.
     fn clean(&self, items: &[Item]) {
-        let folders: BTreeSet<&Path> = items.iter().map(|item| output::folder_of(&item.path)).collect();
-        folders.into_iter().for_each(checkpoint::clean);
+        folders(items).into_iter().for_each(checkpoint::clean);
     }
 
     /// The picture, if it is there already and that is asked about.
@@ -240,4 +240,9 @@ impl<'a> Runner<'a> {
     pub(super) fn note(&self, text: String) {
         self.observer.on(Event::Note(text));
     }
+}
+
+/// The folders of these pictures.
+fn folders(items: &[Item]) -> BTreeSet<&Path> {
+    items.iter().map(|item| output::folder_of(&item.path)).collect()
 }

@@ -14,6 +14,8 @@ mod kills;
 mod replayed;
 mod resumed;
 mod shell;
+#[cfg(unix)]
+mod wordless;
 
 use std::{
     collections::BTreeMap,
