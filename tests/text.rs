@@ -304,6 +304,33 @@ fn broken_t5_tokenizers_are_one_error_that_names_the_file() {
     }
 }
 
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    /// Damaged or hostile sentencepiece models open or are refused, and nothing panics past the reader.
+    #[test]
+    fn any_sentencepiece_model(
+        pieces in proptest::collection::vec((".{0,4}", proptest::num::f32::ANY, 0_u64..7), 0..12),
+        table in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+        change in (0_usize..400, proptest::num::u8::ANY),
+        cut in 0_usize..600,
+        prompt in ".{0,20}",
+    ) {
+        use sentencepiece::{bytes_field, number_field, piece};
+        let special = [piece("<pad>", 0.0, 3), piece("</s>", 0.0, 3), piece("<unk>", 0.0, 2)].concat();
+        let pieces: Vec<u8> = pieces.iter().flat_map(|(text, score, kind)| piece(text, *score, *kind)).collect();
+        let mut model = [special, pieces, bytes_field(3, &bytes_field(2, &table)), number_field(9, 7)].concat();
+        if let Some(byte) = model.get_mut(change.0) {
+            *byte = change.1;
+        }
+        model.truncate(cut);
+        let folder = only_pieces(&model);
+        if let Ok(tokenizer) = PromptTokenizer::t5(folder.path(), 1000) {
+            let _ = tokenizer.encode(&prompt, 16);
+        }
+    }
+}
+
 /// A folder with nothing but this spiece.model.
 fn only_pieces(model: &[u8]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
@@ -368,7 +395,7 @@ fn what_is_no_sentencepiece_model_of_t5_is_one_error_that_names_the_file() {
     let whole = sentencepiece::of_tokenizer_json(&fs::read(tiny("tokenizer_2/tokenizer.json")).expect("fixture"));
     let special = [piece("<pad>", 0.0, 3), piece("</s>", 0.0, 3), piece("<unk>", 0.0, 2), piece("a", -1.0, 1)].concat();
     let cases: [(Vec<u8>, &str); 10] = [
-        (b"<html>Sign in</html>".to_vec(), "no sentencepiece model"),
+        (b"<html>Sign in</html>".to_vec(), "no sentencepiece model; it says \"Sign in\""),
         (b"".to_vec(), "without pieces"),
         (b"{}".to_vec(), "no sentencepiece model"),
         (whole[..whole.len() / 2].to_vec(), "in the middle of a field"),

@@ -5,6 +5,7 @@ pub mod device;
 pub(crate) mod excerpt;
 pub mod fourier;
 pub mod geometry;
+pub(crate) mod guard;
 pub mod home;
 pub mod json;
 pub mod limits;

@@ -84,9 +84,9 @@ impl Asked<'_> {
             (_, Some("RepoNotFound")) => self.no_repo(refusal),
             (_, Some("RevisionNotFound")) => self.no_revision(),
             (401 | 403, _) => self.denied(refusal),
-            (404, code) => match self.file {
+            (404, _) => match self.file {
                 Some(_) => self.no_file(),
-                None if code.is_none() && self.model.revision() != "main" => self.no_revision(),
+                None if !self.model.is_default_revision() => self.no_revision(),
                 None => self.no_repo(refusal),
             },
             (408 | 425 | 429 | 500..=599, _) => {

@@ -9,6 +9,7 @@ use super::{
     failure::{Asked, Failure, GaveUp, Patience},
 };
 use crate::{
+    base::excerpt::excerpt,
     error::{Error, Result},
     weights::{Ahead, header_bytes},
 };
@@ -107,6 +108,8 @@ impl Downloader<'_> {
             bytes.truncate(usize::try_from(count).unwrap_or(usize::MAX));
             return Ok(bytes);
         }
-        Err(Failure::passing(format!("{} stopped at {} of {count} bytes", self.settings.endpoint, bytes.len())))
+        let says = excerpt(&bytes).filter(|_| bytes.starts_with(b"<")).map(|text| format!(", which say {text:?}"));
+        let (endpoint, found, says) = (&self.settings.endpoint, bytes.len(), says.unwrap_or_default());
+        Err(Failure::passing(format!("{endpoint} stopped at {found} of {count} bytes{says}")))
     }
 }

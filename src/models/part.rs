@@ -128,6 +128,10 @@ impl PartSpec {
 
     /// The one file in a folder that holds this part, by its tensors: names are anybody's choice.
     pub(crate) fn file_by_contents(&self, folder: &Path, files: &Files) -> Result<Option<PathBuf>> {
+        // Of shards no one is the part.
+        if files.stored(folder)?.is_some_and(|stored| stored.is_sharded) {
+            return Ok(None);
+        }
         let mut names: Vec<String> =
             files.names_in(folder).into_iter().filter(|name| has_weights_ending(name)).collect();
         if names.len() > 1 {

@@ -104,6 +104,14 @@ fn a_tokenizer_is_broken() {
     refused(&with("tokenizer/merges.txt", Some(b"\xff\xfe")), &["tokenizer/merges.txt"]);
     refused(&with("tokenizer_2/tokenizer.json", Some(b"{}")), &["tokenizer_2/tokenizer.json"]);
     refused(&with("tokenizer_2/tokenizer.json", Some(b"<html>")), &["tokenizer_2/tokenizer.json"]);
+    // A table that its reader would index beyond its end: no word of a panic.
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&fs::read(fixture("tiny-flux/tokenizer_2/tokenizer.json")).expect("fixture"))
+            .expect("JSON");
+    json["normalizer"]["normalizers"][0]["precompiled_charsmap"] = "AAAAAA==".into();
+    let model = with("tokenizer_2/tokenizer.json", Some(json.to_string().as_bytes()));
+    let place = Place::new();
+    place.small(&["--model", &model.path().display().to_string()]).fails(1, &["tokenizer_2/tokenizer.json"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! The file is a protobuf message (google/sentencepiece, `sentencepiece_model.proto`); of it are read the pieces with their
 //! scores and types, the kind of model, and the compiled normalisation table.
 
-use std::{panic::catch_unwind, path::Path};
+use std::path::Path;
 
 use tokenizers::{
     AddedToken, Tokenizer,
@@ -14,7 +14,10 @@ use tokenizers::{
 };
 
 use super::tokenizer::broken;
-use crate::error::Result;
+use crate::{
+    base::{excerpt::excerpt, guard::guarded},
+    error::Result,
+};
 
 /// Sentinels behind the pieces where the tokenizer's config says nothing (transformers, `T5Tokenizer`, `extra_ids`).
 const EXTRA_IDS: usize = 100;
@@ -26,12 +29,14 @@ const EXTRA_IDS: usize = 100;
 /// [`crate::Error::Disk`] when the file cannot be read; [`crate::Error::Model`] when it is no sentencepiece model, or not T5's kind.
 pub(super) fn read_t5(path: &Path, extra_ids: Option<usize>, rows: usize) -> Result<Tokenizer> {
     let bytes = std::fs::read(path).map_err(|e| crate::Error::disk("cannot read", path, e))?;
-    let model = Model::parse(&bytes).map_err(|why| broken(path, why))?;
+    let model = Model::parse(&bytes).map_err(|why| match excerpt(&bytes) {
+        Some(text) => broken(path, format!("no sentencepiece model; it says {text:?}")),
+        None => broken(path, why),
+    })?;
     let room = rows.saturating_sub(model.pieces.len());
     let extra_ids = extra_ids.unwrap_or(EXTRA_IDS).min(room);
-    // The tables are indexed unchecked: damaged ones make the crate panic.
-    catch_unwind(|| model.tokenizer(extra_ids))
-        .map_err(|_| broken(path, "its tables are inconsistent"))?
+    guarded(|| model.tokenizer(extra_ids))
+        .ok_or_else(|| broken(path, "its tables are inconsistent"))?
         .map_err(|e| broken(path, e))
 }
 

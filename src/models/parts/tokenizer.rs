@@ -1,14 +1,14 @@
 //! Prompts to token ids, as the tokenizers of CLIP-L and T5 make them, and the words that did not fit.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use tokenizers::{Encoding, Tokenizer};
 
 use super::tokenizer_files::{Parts, open_clip, open_t5};
-use crate::error::{Error, Result};
+use crate::{
+    base::guard::guarded,
+    error::{Error, Result},
+};
 
 /// Tokens of a prompt that CLIP reads, its start and end tokens included (openai/CLIP, `context_length`).
 pub const CLIP_TOKENS: usize = 77;
@@ -118,10 +118,8 @@ impl PromptTokenizer {
 
     /// The prompt's ids without special tokens, and the bytes of the prompt each stands for.
     fn tokenize(&self, prompt: &str) -> Result<Encoding> {
-        let encode = || self.tokenizer.encode(prompt, false);
-        // The tokenizers crate indexes unchecked into tables of the file: a damaged one makes it panic.
-        catch_unwind(AssertUnwindSafe(encode))
-            .map_err(|_| broken(&self.path, "its tables are inconsistent"))?
+        guarded(|| self.tokenizer.encode(prompt, false))
+            .ok_or_else(|| broken(&self.path, "its tables are inconsistent"))?
             .map_err(|e| broken(&self.path, e))
     }
 }

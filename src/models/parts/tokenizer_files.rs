@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    panic::catch_unwind,
     path::{Path, PathBuf},
 };
 
@@ -20,7 +19,10 @@ use tokenizers::{
 
 use super::{sentencepiece, tokenizer::broken};
 use crate::{
-    base::json::{plain, read_json},
+    base::{
+        guard::guarded,
+        json::{plain, read_json},
+    },
     error::{Error, Result},
 };
 
@@ -217,8 +219,8 @@ fn read_t5_json(path: &Path) -> Result<Tokenizer> {
         return Err(broken(path, format!("a tokenizer of kind {kind}, expected T5's Unigram")));
     }
     let bytes = std::fs::read(path).map_err(|e| Error::disk("cannot read", path, e))?;
-    let mut tokenizer = catch_unwind(|| Tokenizer::from_bytes(plain(&bytes)))
-        .map_err(|_| broken(path, "its tables are inconsistent"))?
+    let mut tokenizer = guarded(|| Tokenizer::from_bytes(plain(&bytes)))
+        .ok_or_else(|| broken(path, "its tables are inconsistent"))?
         .map_err(|e| broken(path, e))?;
     tokenizer.with_truncation(None).map_err(|e| broken(path, e))?;
     tokenizer.with_padding(None);
