@@ -9,8 +9,10 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Family, Identity, ModelRequest, PartKind, PartSpec, Seen, part::has_weights_ending, repository::PIPELINE_INDEX,
-    strangers::looks_like,
+    Family, Identity, ModelRequest, PartKind, PartSpec, Seen,
+    part::has_weights_ending,
+    repository::PIPELINE_INDEX,
+    strangers::{derived_from_a_model, looks_like, prefix_of_flux},
 };
 use crate::{
     error::{Error, Result},
@@ -327,6 +329,10 @@ fn family_of_file(source: &Arc<dyn TensorSource>, families: &[&'static dyn Famil
 
 fn no_transformer(source: &dyn TensorSource, families: &[&'static dyn Family]) -> Error {
     let names = names_of(families);
+    if let Some(prefix) = prefix_of_flux(source).filter(|_| derived_from_a_model(source).is_none()) {
+        let what = format!("{}: the names of its tensors begin with {prefix}, which is not known", source.describe());
+        return Error::model(what, "save it with plain names, or with the prefix \"model.diffusion_model.\" once");
+    }
     let what = format!("{} is not a {names} transformer: {}", source.describe(), looks_like(source));
     let example = first(families).map_or("", |family| family.examples().file);
     Error::model(what, format!("give a {names} transformer, for example {example}, or a {names} model folder"))

@@ -1,17 +1,51 @@
 //! What a file is that is not what was asked for, by the names of its tensors.
 
-use crate::weights::TensorSource;
+use candle_core::DType;
+
+use crate::{
+    error::{Error, Result},
+    weights::TensorSource,
+};
 
 /// Words in tensors' names that give a kind of file away, and the kind.
 type Marks = &'static [(&'static str, &'static str)];
 
-/// What changes a model, or was made of one, and shares its names: these are told first.
-const DERIVED: Marks = &[
-    (".lora_", "a LoRA, which changes a model but is none"),
-    ("lora_unet", "a LoRA, which changes a model but is none"),
-    ("bitsandbytes__", "a model quantized by bitsandbytes"),
-    (".absmax", "a model quantized by bitsandbytes"),
+/// What quantizers write beside or in place of weights, the telling ones first: several share names.
+const QUANTIZED: Marks = &[
+    (".weight_scale_2", "a model quantized to NVFP4"),
+    (".smooth_factor", "a model quantized by SVDQuant (Nunchaku)"),
+    (".wscales", "a model quantized by SVDQuant (Nunchaku)"),
+    (".wcscales", "a model quantized by SVDQuant (Nunchaku)"),
+    (".wtscale", "a model quantized by SVDQuant (Nunchaku)"),
+    ("bitsandbytes__", "a model quantized by bitsandbytes (4 bits)"),
+    (".absmax", "a model quantized by bitsandbytes (4 bits)"),
+    (".quant_map", "a model quantized by bitsandbytes (4 bits)"),
+    (".SCB", "a model quantized by bitsandbytes (8 bits)"),
+    (".g_idx", "a model quantized by GPTQ"),
+    (".qzeros", "a model quantized by GPTQ or AWQ"),
     (".qweight", "a quantized model"),
+    (".W_q", "a model quantized by HQQ"),
+    (".weight._data", "a model quantized by optimum-quanto"),
+    (".weight_packed", "a model quantized by compressed-tensors"),
+    (".weight_scale_inv", "a model in fp8 with a scale for each block"),
+];
+
+/// What changes a model, or was made of one, and shares its names: these are told before other kinds.
+const DERIVED: Marks = &[
+    ("lokr_w", "a LoKr adapter, which changes a model but is none"),
+    ("hada_w", "a LoHa adapter, which changes a model but is none"),
+    ("oft_blocks", "an OFT adapter, which changes a model but is none"),
+    ("oft_diag", "an OFT adapter, which changes a model but is none"),
+    ("ip_adapter", "an IP-Adapter, which changes a model but is none"),
+    ("_lora1.", "a LoRA of XLabs, which changes a model but is none"),
+    ("_lora2.", "a LoRA of XLabs, which changes a model but is none"),
+    (".lora_", "a LoRA, which changes a model but is none"),
+    (".lora.", "a LoRA, which changes a model but is none"),
+    ("_lora.", "a LoRA, which changes a model but is none"),
+    ("lora_unet", "a LoRA, which changes a model but is none"),
+    ("lora_te", "a LoRA, which changes a model but is none"),
+    ("lora_transformer", "a LoRA, which changes a model but is none"),
+    ("lycoris_", "a LyCORIS adapter, which changes a model but is none"),
     ("controlnet_blocks", "a ControlNet"),
     ("controlnet_x_embedder", "a ControlNet"),
     ("double_stream_modulation_img", "a FLUX.2 transformer"),
@@ -35,23 +69,72 @@ const STRANGERS: Marks = &[
     ("encoder.layers.0.self_attn", "a CLIP text encoder"),
     ("decoder.mid_block.", "an autoencoder (VAE)"),
     ("decoder.mid.", "an autoencoder (VAE)"),
-    ("double_blocks.0.", "a FLUX transformer"),
-    ("single_transformer_blocks.0.", "a FLUX transformer"),
+    ("double_blocks.0.img_attn.qkv", "a FLUX transformer"),
+    ("single_transformer_blocks.0.attn.to_q", "a FLUX transformer"),
+    ("double_blocks.", "a part of a FLUX transformer"),
+    ("single_blocks.", "a part of a FLUX transformer"),
+    ("single_transformer_blocks.", "a part of a FLUX transformer"),
 ];
+
+/// Beginnings of a FLUX transformer's names, in its two layouts, behind whatever prefix.
+const FLUX_NAMES: [&str; 2] = ["double_blocks.0.img_attn.qkv.weight", "transformer_blocks.0.attn.add_q_proj.weight"];
 
 /// The kind of file this is, when it shares names with a transformer but is none that can be run.
 pub(crate) fn derived_from_a_model(source: &dyn TensorSource) -> Option<&'static str> {
-    first_mark(DERIVED, &source.names())
+    let names = source.names();
+    quantized_by(source, &names).or_else(|| first_mark(DERIVED, &names))
+}
+
+/// Refuses quantized weights by what they are, before their shapes are held against a model's.
+///
+/// # Errors
+/// [`Error::Model`] that names the file and the kind.
+pub(crate) fn check_not_quantized(source: &dyn TensorSource) -> Result<()> {
+    match quantized_by(source, &source.names()) {
+        Some(kind) => Err(Error::model(
+            format!("{}: this is {kind}", source.describe()),
+            "quantized models are not supported; give the model in bf16, f16, f32, or fp8 with one scale a tensor at most",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// "it looks like X", or what its first tensor is called.
 pub(crate) fn looks_like(source: &dyn TensorSource) -> String {
     let names = source.names();
-    match (first_mark(DERIVED, &names).or_else(|| first_mark(STRANGERS, &names)), names.first()) {
+    let kind = quantized_by(source, &names).or_else(|| first_mark(DERIVED, &names));
+    match (kind.or_else(|| first_mark(STRANGERS, &names)), names.first()) {
         (Some(kind), _) => format!("it looks like {kind}"),
         (None, Some(first)) => format!("its first tensor is called {first}"),
         (None, None) => "it holds no tensor".into(),
     }
+}
+
+/// What stands before the names of a FLUX transformer that is whole but for this: "the prefix X", or "the prefix X twice".
+pub(crate) fn prefix_of_flux(source: &dyn TensorSource) -> Option<String> {
+    let names = source.names();
+    let prefix = |name: &String| FLUX_NAMES.iter().find_map(|end| name.strip_suffix(end)).map(str::to_owned);
+    let prefix = names.iter().find_map(prefix).filter(|prefix| !prefix.is_empty())?;
+    let (first, second) = prefix.split_at_checked(prefix.len() / 2).unwrap_or_default();
+    Some(if first == second { format!("the prefix {first:?} twice") } else { format!("the prefix {prefix:?}") })
+}
+
+/// How the weights are quantized, by names and, for scales of many numbers, by their types.
+fn quantized_by(source: &dyn TensorSource, names: &[String]) -> Option<&'static str> {
+    let scale_of = |name: &&String| name.ends_with(".weight_scale") || name.ends_with(".scale_weight");
+    let many = |name: &&String| source.shape(name).is_some_and(|shape| shape.iter().product::<usize>() > 1);
+    let by_scale = |name: &String| match source.file_dtype(name) {
+        Some(DType::F8E8M0) => "a model in a microscaling format (MX)",
+        Some(DType::F8E4M3) => "a model quantized to NVFP4",
+        _ => "a model in fp8 with many scales a tensor",
+    };
+    let by_type = |name: &String| match source.file_dtype(name)? {
+        DType::F8E8M0 | DType::F4 | DType::F6E2M3 | DType::F6E3M2 => Some("a model in a microscaling format (MX)"),
+        _ => None,
+    };
+    first_mark(QUANTIZED, names)
+        .or_else(|| names.iter().filter(scale_of).find(many).map(by_scale))
+        .or_else(|| names.iter().find_map(by_type))
 }
 
 fn first_mark(marks: Marks, names: &[String]) -> Option<&'static str> {

@@ -192,7 +192,7 @@ fn parts_of_different_models_are_refused() {
     let request = with("vae", "tiny-flux/tokenizer");
     refused_with(flux1(&request), &["--vae", "folder without config.json"]);
     let request = with("tokenizer_2", "tiny-flux/tokenizer");
-    refused_with(flux1(&request), &["--tokenizer-2", "looked for tokenizer.json"]);
+    refused_with(flux1(&request), &["--tokenizer-2", "looked for", "tokenizer.json"]);
 }
 
 #[test]
@@ -363,4 +363,80 @@ fn a_byte_order_mark_in_any_config_is_skipped() {
     let model = resolve(model.path()).expect("opens");
     let (clip, t5) = (model.text_encoder.config.vocab_size, model.text_encoder_2.config.vocab_size);
     Tokenizers::open(&model.tokenizer, clip, &model.tokenizer_2, t5).expect("opens");
+}
+
+/// Files that share names with FLUX.1 and are something else are called what they are, whichever way they come.
+#[test]
+fn quantized_files_and_adapters_are_called_what_they_are() {
+    let qkv = ("double_blocks.0.img_attn.qkv.weight", [3_usize, 1].as_slice());
+    let img = ("img_in.weight", [1_usize, 1].as_slice());
+    let cases: [(&str, &[usize], &str); 19] = [
+        ("double_blocks.0.img_attn.qkv.weight_scale_2", &[1], "quantized to NVFP4"),
+        ("double_blocks.0.img_attn.qkv.weight_scale", &[3, 2], "quantized to NVFP4"),
+        ("double_blocks.0.img_attn.qkv.weight_scale_inv", &[1], "a scale for each block"),
+        ("double_blocks.0.img_attn.qkv.weight.quant_state.bitsandbytes__nf4", &[1], "bitsandbytes (4 bits)"),
+        ("double_blocks.0.img_attn.qkv.weight.absmax", &[1], "bitsandbytes (4 bits)"),
+        ("double_blocks.0.img_attn.qkv.SCB", &[3], "bitsandbytes (8 bits)"),
+        ("double_blocks.0.img_attn.qkv.wscales", &[3], "SVDQuant"),
+        ("double_blocks.0.img_attn.qkv.smooth_factor", &[3], "SVDQuant"),
+        ("double_blocks.0.img_attn.qkv.g_idx", &[3], "GPTQ"),
+        ("double_blocks.0.img_attn.qkv.qzeros", &[3], "GPTQ or AWQ"),
+        ("double_blocks.0.img_attn.qkv.W_q", &[3], "HQQ"),
+        ("double_blocks.0.img_attn.qkv.weight._data", &[3], "optimum-quanto"),
+        ("double_blocks.0.processor.qkv_lora1.down.weight", &[1], "a LoRA of XLabs"),
+        ("double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight", &[1], "an IP-Adapter"),
+        ("lora_unet_double_blocks_0_img_attn_qkv.lokr_w1", &[1], "a LoKr adapter"),
+        ("lycoris_transformer_blocks_0_attn_to_q.hada_w1_a", &[1], "a LoHa adapter"),
+        ("transformer.transformer_blocks.0.attn.to_q.lora.down.weight", &[1], "a LoRA"),
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha", &[1], "a LoRA"),
+        ("transformer_blocks.0.attn.to_q.oft_blocks", &[1], "an OFT adapter"),
+    ];
+    for (name, shape, words) in cases {
+        // Alone, as adapters are, and beside the model's own names, as what quantizers write is.
+        for tensors in [vec![(name, shape)], vec![qkv, img, (name, shape)]] {
+            refused_with(single(&tensors), &["model.safetensors is not a FLUX.1 transformer", words]);
+        }
+    }
+    let nunchaku = [("transformer_blocks.0.qkv_proj.qweight", [1_usize].as_slice())];
+    let names = [nunchaku[0], ("transformer_blocks.0.qkv_proj.wscales", &[1]), ("single.0.lora_down", &[1])];
+    refused_with(single(&names), &["SVDQuant"]);
+    refused_with(single(&[("double_blocks.3.img_mlp.0.weight", &[1])]), &["a part of a FLUX transformer"]);
+}
+
+/// In a folder, and as any part, the quantizer is told before shapes that do not fit.
+#[test]
+fn quantized_parts_of_a_folder_are_called_what_they_are() {
+    for (part, weights) in [("transformer", "diffusion_pytorch_model"), ("text_encoder_2", "model"), ("vae", "x")] {
+        let model = tiny_flux();
+        let folder = model.path().join(part);
+        for entry in fs::read_dir(&folder).expect("folder").flatten() {
+            if entry.file_name() != "config.json" {
+                fs::remove_file(entry.path()).expect("removed");
+            }
+        }
+        let weights = if part == "vae" { "diffusion_pytorch_model" } else { weights };
+        let header = r#"{"a.weight":{"dtype":"U8","shape":[4,1],"data_offsets":[0,4]},
+            "a.weight.quant_map":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
+        fs::write(folder.join(format!("{weights}.safetensors")), file(header, 8)).expect("written");
+        refused_with(resolve(model.path()), &[part, "this is a model quantized by bitsandbytes (4 bits)", "bf16"]);
+    }
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("t5xxl.safetensors");
+    let header = r#"{"encoder.block.0.layer.0.SelfAttention.q.weight":{"dtype":"F8_E4M3","shape":[2,32],"data_offsets":[0,64]},
+        "encoder.block.0.layer.0.SelfAttention.q.weight_scale":{"dtype":"F8_E8M0","shape":[2,1],"data_offsets":[64,66]}}"#;
+    fs::write(&path, file(header, 66)).expect("written");
+    let request = ModelRequest::new(fixture("tiny-flux")).with("text_encoder_2", &path);
+    refused_with(flux1(&request), &["t5xxl.safetensors", "microscaling format (MX)"]);
+}
+
+/// A transformer under a prefix that nobody uses, or twice under a usual one, is told so, not that it is none.
+#[test]
+fn prefixes_that_are_not_known_are_told() {
+    let twice = "model.diffusion_model.model.diffusion_model.";
+    for (prefix, words) in [(twice, "the prefix \"model.diffusion_model.\" twice"), ("odd.", "the prefix \"odd.\"")] {
+        for name in ["double_blocks.0.img_attn.qkv.weight", "transformer_blocks.0.attn.add_q_proj.weight"] {
+            let name = format!("{prefix}{name}");
+            refused_with(single(&[(&name, &[3, 1])]), &["model.safetensors: the names", words, "plain names"]);
+        }
+    }
 }

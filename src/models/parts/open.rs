@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
-    models::Place,
+    models::{Place, strangers::check_not_quantized},
     weights::{Files, TensorSource, Weights, is_usual_name},
 };
 
@@ -54,13 +54,15 @@ pub(crate) fn check_range(sizes: &[(&str, usize)], layers: &[(&str, usize)], adv
 /// The tensors of the part at a place.
 ///
 /// # Errors
-/// [`Error::Model`] when there are none or a file is damaged; [`Error::Disk`] when one cannot be read.
+/// [`Error::Model`] when there are none, a file is damaged, or they are quantized; [`Error::Disk`] when one cannot be read.
 pub(crate) fn source_at(place: &Place, files: &Files) -> Result<Arc<dyn TensorSource>> {
-    Ok(match place {
+    let source: Arc<dyn TensorSource> = match place {
         Place::Folder(folder) => Arc::new(files.open_folder(folder)?),
         Place::File(path) => Arc::new(files.open(std::slice::from_ref(path))?),
         Place::Inside(file) => Arc::clone(file),
-    })
+    };
+    check_not_quantized(&*source)?;
+    Ok(source)
 }
 
 /// A part's `config.json`, read.
