@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::geometry::{ImageSize, LatentGeometry};
 use crate::error::{Error, Result};
-use crate::methods::{AxisFrequencies, DypeSchedule, DypeSettings, Looks, Method, Moment, RotaryAxis};
+use crate::methods::{DypeSchedule, DypeSettings, Looks, Method, Moment, PositionScaler, RampSpan, RotaryAxis};
 
 /// What is inspected.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +86,9 @@ pub struct AxisInspection {
     /// The frequencies of training [D/2].
     #[serde(skip)]
     pub native: Vec<f64>,
+    /// The method's ramps, where it has such.
+    #[serde(skip)]
+    pub ramps: Vec<RampSpan>,
 }
 
 /// Computes the frequencies of every t.
@@ -104,7 +107,7 @@ pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
             t,
             kappa: schedule.map(|schedule| schedule.kappa(t)),
             follows_t: scaler.looks() == Looks::Time,
-            axes: axes.map(|axis| AxisInspection::of(&axis, scaler.frequencies(&axis, &at))),
+            axes: axes.map(|axis| AxisInspection::of(&axis, &*scaler, &at)),
         }
     };
     Ok(Inspection {
@@ -165,8 +168,8 @@ impl Inspection {
         self.steps.iter().any(|step| step.axes.iter().any(|axis| axis.scale > 1.0))
     }
 
-    /// A table of at most 80 columns: t, kappa, and for each axis its range of frequencies (radians per patch) and how
-    /// many of its pairs turn as in training. It ends with a line break.
+    /// A table of at most 80 columns: t, kappa, and for each axis how many of its pairs are native, interpolated and between,
+    /// where its ramps lie, or how far it is slowed. It ends with a line break.
     pub fn table(&self) -> String {
         let mut text = self.title();
         text.push('\n');
@@ -176,22 +179,44 @@ impl Inspection {
         if !self.extrapolates() {
             text.push_str("Nothing exceeds the base resolution: neither method nor DyPE has an effect.\n");
         }
-        let columns = format!("{:>10} {:>10} {:>6}", "lowest", "highest", "native");
-        let [height, width] = ["height, rad/patch", "width, rad/patch"];
+        let ramps = self.ramp_names();
+        let (legend, columns) = if ramps.is_empty() {
+            ("slowed: by how much the slowest pair is slower than in training".to_owned(), format!("{:>16}", "slowed"))
+        } else {
+            let says = |(index, to)| format!("ramp {} leads to {to}", index + 1);
+            let legend = ramps.iter().enumerate().map(says).collect::<Vec<_>>().join(", ");
+            (legend, (1..=ramps.len()).map(|index| format!("{:>8}", format!("ramp {index}"))).collect())
+        };
+        let columns = format!("{:>4}{:>4}{:>4}{columns}", "nat", "btw", "int");
+        let width = columns.len();
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "\n{:20}{height:>28}{width:>30}", "");
-        let _ = writeln!(text, "{:>4}{:>8}{:>8}{columns}  {columns}", "step", "t", "kappa");
+        let _ = writeln!(text, "Pairs: nat native, int interpolated (native / scale), btw between.\n{legend}.");
+        let heading = |name: &str, axis: usize| {
+            let pairs = self.steps.first().map_or(0, |step| step.axes[axis].native.len());
+            format!("{name}, {pairs} pairs")
+        };
+        let [height, second] = [heading("height", 0), heading("width", 1)];
+        let _ = writeln!(text, "\n{:20}{height:>width$}{second:>width$}", "");
+        let _ = writeln!(text, "{:>4}{:>8}{:>8}{columns}{columns}", "step", "t", "kappa");
         for step in &self.steps {
             let kappa = step.kappa.map_or("-".to_string(), |kappa| format!("{kappa:.4}"));
-            let [height, width] = step.axes.each_ref().map(AxisInspection::range);
-            let _ = writeln!(text, "{:>4}{:>8.4}{kappa:>8}{height}  {width}", step.step, step.t);
+            let [height, width] = step.axes.each_ref().map(|axis| axis.row(ramps.len()));
+            let _ = writeln!(text, "{:>4}{:>8.4}{kappa:>8}{height}{width}", step.step, step.t);
         }
         text
+    }
+
+    /// What the method's ramps lead to, from the first on; none for a method without.
+    fn ramp_names(&self) -> Vec<&'static str> {
+        let axes = self.steps.iter().flat_map(|step| &step.axes);
+        let ramps = axes.map(|axis| &axis.ramps).max_by_key(|ramps| ramps.len());
+        ramps.into_iter().flatten().map(|ramp| ramp.to).collect()
     }
 }
 
 impl AxisInspection {
-    fn of(axis: &RotaryAxis, found: AxisFrequencies) -> Self {
+    fn of(axis: &RotaryAxis, scaler: &dyn PositionScaler, at: &Moment) -> Self {
+        let found = scaler.frequencies(axis, at);
         Self {
             axis: axis.side.name(),
             patches: axis.patches,
@@ -199,13 +224,29 @@ impl AxisInspection {
             inv_freq: found.inv_freq,
             amplitude: found.amplitude,
             native: axis.native(),
+            ramps: scaler.ramps(axis, at),
         }
     }
 
-    /// How many pairs turn as in training, to the precision of the f32 tables a run computes with.
-    fn native_pairs(&self) -> usize {
-        let pairs = self.inv_freq.iter().zip(&self.native);
-        pairs.filter(|(found, native)| (**found - **native).abs() <= f64::from(f32::EPSILON) * **native).count()
+    /// How many pairs turn as in training, how many turn neither so nor by the scale slower, and how many by the scale slower;
+    /// to the precision of the f32 tables a run computes with.
+    fn kinds(&self) -> [usize; 3] {
+        let is = |found: f64, wanted: f64| (found - wanted).abs() <= f64::from(f32::EPSILON) * wanted;
+        let mut counts = [0; 3];
+        for (found, native) in self.inv_freq.iter().zip(&self.native) {
+            let kind = match () {
+                () if is(*found, *native) => 0,
+                () if is(*found, *native / self.scale) => 2,
+                () => 1,
+            };
+            counts[kind] += 1;
+        }
+        counts
+    }
+
+    /// By how much the pair is slower that is slowed the most; 1 where none is.
+    fn slowed(&self) -> f64 {
+        self.native.iter().zip(&self.inv_freq).map(|(native, found)| native / found).fold(1.0, f64::max)
     }
 
     /// Largest amplitude of the axis.
@@ -218,12 +259,18 @@ impl AxisInspection {
         format!("  {axis:<6} {patches:>5} patches, scale {scale:.4}, amplitude {:.4}\n", self.max_amplitude())
     }
 
-    /// Lowest and highest frequency and the count of native pairs: 28 columns.
-    fn range(&self) -> String {
-        let lowest = self.inv_freq.iter().copied().fold(f64::INFINITY, f64::min);
-        let highest = self.inv_freq.iter().copied().fold(0.0, f64::max);
-        let native = format!("{}/{}", self.native_pairs(), self.native.len());
-        format!("{lowest:>10.3e} {highest:>10.3e} {native:>6}")
+    /// How many pairs there are of each kind, and the ramps of a method that has some: 28 columns.
+    fn row(&self, ramps: usize) -> String {
+        let [native, between, interpolated] = self.kinds();
+        let counts = format!("{native:>4}{between:>4}{interpolated:>4}");
+        if ramps == 0 {
+            return format!("{counts}{:>16.4}", self.slowed());
+        }
+        let span = |index| match self.ramps.get(index) {
+            Some(RampSpan { from_pair, to_pair, .. }) => format!("{from_pair:.0}-{to_pair:.0}"),
+            None => "-".to_owned(),
+        };
+        (0..ramps).fold(counts, |row, index| format!("{row}{:>8}", span(index)))
     }
 }
 

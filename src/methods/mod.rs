@@ -72,6 +72,17 @@ pub enum Looks {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TextBias(pub f64);
 
+/// A ramp over the pairs of an axis, and what it leads to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RampSpan {
+    /// The kind of frequency behind it.
+    pub to: &'static str,
+    /// The pair it begins at.
+    pub from_pair: f64,
+    /// The pair it ends at.
+    pub to_pair: f64,
+}
+
 /// A rule that gives each axis its frequencies at each step.
 pub trait PositionScaler: Send + Sync {
     /// The method this is a scaler of.
@@ -83,6 +94,12 @@ pub trait PositionScaler: Send + Sync {
 
     /// Frequencies of one spatial axis for one denoising step.
     fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies;
+
+    /// Where a method of ramps leads from one kind of frequency to the next, in pairs from the fastest on; for whoever wants to
+    /// see them. None by default, and on an axis that needs no extrapolation.
+    fn ramps(&self, _axis: &RotaryAxis, _at: &Moment) -> Vec<RampSpan> {
+        Vec::new()
+    }
 
     /// How strongly text is attended to in a picture of these two axes; `None` leaves it as it was trained.
     fn key_bias(&self, _axes: &[RotaryAxis; 2], _at: &Moment) -> Option<TextBias> {

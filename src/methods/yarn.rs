@@ -5,7 +5,9 @@ use std::f64::consts::PI;
 use super::base::native;
 use super::dype::{DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS};
 use super::ntk::ntk_frequencies;
-use super::{AxisFrequencies, DypeSchedule, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis, Thresholds};
+use super::{
+    AxisFrequencies, DypeSchedule, Looks, MethodSpec, Moment, PositionScaler, RampSpan, RotaryAxis, Thresholds,
+};
 
 /// Rotations over the training length between which position interpolation becomes NTK.
 /// Source: `beta_0`, `beta_1` of the reference code.
@@ -56,14 +58,30 @@ impl PositionScaler for Yarn {
         if s <= 1.0 {
             return native(axis);
         }
-        let kappa = self.dype.map(|dype| dype.kappa(at.t));
-        let moved = |r| kappa.map_or(r, |kappa| self.thresholds.moved(r, kappa));
-        let to_ntk = Ramp::between(BETA.map(moved), axis);
-        let to_native = Ramp::between(GAMMA.map(moved), axis);
+        let [to_native, to_ntk] = self.moved_ramps(axis, at);
         AxisFrequencies {
             inv_freq: blend(axis, &to_ntk, &to_native),
             amplitude: vec![AMPLITUDE_SLOPE * s.ln() + 1.0; axis.pairs()],
         }
+    }
+
+    fn ramps(&self, axis: &RotaryAxis, at: &Moment) -> Vec<RampSpan> {
+        if axis.scale() <= 1.0 {
+            return Vec::new();
+        }
+        let last = axis.pairs() as f64;
+        let kinds = ["NTK's", "interpolated"];
+        let spans = kinds.into_iter().zip(self.moved_ramps(axis, at));
+        spans.map(|(to, ramp)| RampSpan { to, from_pair: ramp.low.min(last), to_pair: ramp.high.min(last) }).collect()
+    }
+}
+
+impl Yarn {
+    /// The ramp from native to NTK's, and the one from there to interpolated, at a moment.
+    fn moved_ramps(&self, axis: &RotaryAxis, at: &Moment) -> [Ramp; 2] {
+        let kappa = self.dype.map(|dype| dype.kappa(at.t));
+        let moved = |r| kappa.map_or(r, |kappa| self.thresholds.moved(r, kappa));
+        [GAMMA, BETA].map(|rotations| Ramp::between(rotations.map(moved), axis))
     }
 }
 

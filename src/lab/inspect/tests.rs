@@ -61,18 +61,44 @@ fn the_frequencies_are_the_scalers() {
 
 #[test]
 fn the_table_is_this_one() {
-    // The slowest of 7 pairs is theta^(-6/7) / 2. At t = 1 gamma ends below pair 0; at t = 0.1 its ramp is pairs 1 to 4.
+    // D ln(8 / 2 pi r) / (2 ln theta) of 7 pairs: at t = 1 gamma (16 and 2) gives pairs below 0, beta (1.25, 0.75) pair 0 and
+    // 0.40; at t = 0.1 thresholds are a hundredth, 3.50 pairs later: 1.57 to 3.16 and 3.52 to 3.90.
     let expected = "\
 yarn, DyPE kappa = 1 t^2, 256 x 128 px, mu 1.15
   height    16 patches, scale 2.0000, amplitude 1.0693
   width      8 patches, scale 1.0000, amplitude 1.0000
+Pairs: nat native, int interpolated (native / scale), btw between.
+ramp 1 leads to NTK's, ramp 2 leads to interpolated.
 
-                               height, rad/patch              width, rad/patch
-step       t   kappa    lowest    highest native      lowest    highest native
-   1  1.0000  1.0000  1.864e-4    1.000e0    1/7    1.000e-2    1.000e0    2/2
-   2  0.1000  0.0100  1.864e-4    1.000e0    2/7    1.000e-2    1.000e0    2/2
+                                 height, 7 pairs              width, 2 pairs
+step       t   kappa nat btw int  ramp 1  ramp 2 nat btw int  ramp 1  ramp 2
+   1  1.0000  1.0000   1   0   6     0-0     0-1   2   0   0       -       -
+   2  0.1000  0.0100   2   2   3     1-4     3-4   2   0   0       -       -
 ";
     assert_eq!(inspect(&small()).expect("valid").table(), expected);
+}
+
+/// At 4096 px the borders move at every step, and with them what is native.
+#[test]
+fn the_table_shows_what_moves() {
+    let settings = InspectSettings {
+        size: ImageSize::new(4096, 4096).expect("valid"),
+        base_resolution_px: 1024,
+        axes_dim: [16, 56, 56],
+        t: vec![1.0, 0.7, 0.4, 0.1],
+        ..small()
+    };
+    let rows = |settings: &InspectSettings| -> Vec<String> {
+        let table = inspect(settings).expect("valid").table();
+        assert!(table.lines().all(|line| line.len() <= 80), "{table}");
+        table.lines().rev().take(4).map(|line| line[20..].to_owned()).collect()
+    };
+    for method in [Method::YARN, Method::NTK] {
+        let rows = rows(&InspectSettings { method, ..settings.clone() });
+        assert!((0..3).all(|step| rows[step] != rows[step + 1]), "{}: {rows:#?}", method.name());
+    }
+    let still = rows(&InspectSettings { dype: None, ..settings });
+    assert!(still.iter().all(|row| *row == still[0]), "{still:#?}");
 }
 
 #[test]
