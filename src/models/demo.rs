@@ -63,15 +63,15 @@ pub const fn is_built_in() -> bool {
     !FILES.is_empty()
 }
 
-/// The first 12 hexadecimal digits of the sha256 of all its files: which training it is of. The colours of its previews, which
-/// no picture depends on, are left out: pictures made before it had any are still its own.
+/// The first 12 hexadecimal digits of the sha256 of all its files: which training it is of. What no picture depends on is
+/// counted as it first was ([`as_trained`]): pictures made before it changed are still its own.
 pub fn revision() -> &'static str {
     static REVISION: LazyLock<String> = LazyLock::new(|| {
         let mut hash = Sha256::new();
         for (path, bytes) in FILES {
             hash.update((path.len() as u64).to_le_bytes());
             hash.update(path);
-            let counted = without_preview_colours(path, bytes);
+            let counted = as_trained(path, bytes);
             hash.update((counted.len() as u64).to_le_bytes());
             hash.update(&counted);
         }
@@ -84,15 +84,22 @@ pub fn revision() -> &'static str {
     &REVISION
 }
 
-/// A file without the lines of the autoencoder's config that say what latents look like.
-fn without_preview_colours<'a>(path: &str, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-    if path != "vae/config.json" {
-        return Cow::Borrowed(bytes);
-    }
+/// A file as it was first published: without the autoencoder's lines that say what latents look like, and with the text
+/// encoders' former word for what other programs compute them in (float32 now, as diffusers computes the other parts).
+fn as_trained<'a>(path: &str, bytes: &'a [u8]) -> Cow<'a, [u8]> {
     let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    Cow::Owned(
-        lines.filter(|line| !line.trim_ascii_start().starts_with(b"\"latent_rgb_factors")).flatten().copied().collect(),
-    )
+    match path {
+        "vae/config.json" => {
+            let is_colours = |line: &&[u8]| line.trim_ascii_start().starts_with(b"\"latent_rgb_factors");
+            Cow::Owned(lines.filter(|line| !is_colours(line)).flatten().copied().collect())
+        }
+        "text_encoder/config.json" | "text_encoder_2/config.json" => {
+            let now = |line: &[u8]| line == b"  \"dtype\": \"float32\",\n";
+            let first = |line| if now(line) { b"  \"dtype\": \"bfloat16\",\n".as_slice() } else { line };
+            Cow::Owned(lines.flat_map(first).copied().collect())
+        }
+        _ => Cow::Borrowed(bytes),
+    }
 }
 
 /// Whether `model` names it: `demo`, or `demo@REVISION` as pictures say it.
@@ -231,10 +238,22 @@ mod tests {
 
     /// Pictures of the first version say this revision, and are replayed and resumed by it.
     #[test]
-    fn preview_colours_do_not_change_its_revision() {
+    fn what_no_picture_depends_on_does_not_change_its_revision() {
         assert_eq!(revision(), "10591f27a32e");
         let (_, config) = FILES.iter().find(|(path, _)| *path == "vae/config.json").expect("a config");
-        assert!(without_preview_colours("vae/config.json", config).len() < config.len(), "it has colours of its own");
+        assert!(as_trained("vae/config.json", config).len() < config.len(), "it has colours of its own");
+    }
+
+    /// transformers computes in what a config says where nobody says another, diffusers in float32: `from_pretrained` without
+    /// a number type must not mix them.
+    #[test]
+    fn plain_from_pretrained_gets_one_number_type() {
+        for part in ["text_encoder/config.json", "text_encoder_2/config.json"] {
+            let (_, config) = FILES.iter().find(|(path, _)| *path == part).expect("a config");
+            let config: serde_json::Value = serde_json::from_slice(config).expect("JSON");
+            assert_eq!(config["dtype"], "float32", "{part}");
+            assert!(config.get("torch_dtype").is_none(), "{part}");
+        }
     }
 
     #[test]

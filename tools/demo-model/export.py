@@ -64,6 +64,9 @@ def main():
     FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0, use_dynamic_shifting=True, base_shift=1.15, max_shift=1.15, base_image_seq_len=256, max_image_seq_len=4096).save_pretrained(out / "scheduler")
     for name in ("tokenizer", "tokenizer_2"):
         shutil.copytree(folder / name, out / name)
+    # What transformers takes for a model of its own when nobody says another; diffusers takes float32 for the rest. Files stay bf16.
+    for encoder in ("text_encoder", "text_encoder_2"):
+        edit(out / encoder / "config.json", dtype="float32")
     edit(out / "vae" / "config.json", scaling_factor=1 / latents["std"], shift_factor=latents["mean"])
     extra = {k: v for k, v in (("dype_scale", a.dype_scale), ("dype_exponent", a.dype_exponent)) if v is not None}
     edit(out / "transformer" / "config.json", base_resolution=BASE_PX, **extra)
