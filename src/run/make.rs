@@ -74,6 +74,7 @@ impl Runner<'_> {
         self.tell_of_unconfirmed();
         let path = path?;
         drop(begun);
+        self.hold(&path);
         checkpoint.remove();
         Ok((Made { path, times, resumed_from, existed: false }, latents_saved.err()))
     }
@@ -217,7 +218,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Gives the picture its name.
+    /// Gives the picture its name. What is replaced is never another picture of this run: then it gets the first free name.
     fn write(
         &self,
         item: &Item,
@@ -227,7 +228,11 @@ impl Runner<'_> {
     ) -> Result<PathBuf> {
         match replaced {
             Some(path) => output::save_or_keep(path, 1, picture, provenance, true),
-            None => output::save_or_keep(&item.path, item.number, picture, provenance, self.options.overwrite),
+            None => {
+                let is_ours = self.holds(&output::numbered(&item.path, item.number));
+                let overwrite = self.options.overwrite && !is_ours;
+                output::save_or_keep(&item.path, item.number, picture, provenance, overwrite)
+            }
         }
     }
 

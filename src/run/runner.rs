@@ -2,7 +2,8 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
+    fs,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -39,6 +40,8 @@ pub struct Runner<'a> {
     pub(super) speeds: SpeedBook,
     pub(super) told_of_lost_checkpoint: Cell<bool>,
     pub(super) told_of_lost_preview: Cell<bool>,
+    /// The files that hold pictures of this run, found or made, by their canonical paths: no other picture of it takes their place.
+    pictures: HashSet<PathBuf>,
     transformer: Option<(WeightsMode, Box<dyn Velocity>)>,
     /// What is encoded, by prompt and number of tokens.
     embeddings: Vec<((String, usize), Conditioning)>,
@@ -64,6 +67,7 @@ impl<'a> Runner<'a> {
             speeds: SpeedBook::open(),
             told_of_lost_checkpoint: Cell::new(false),
             told_of_lost_preview: Cell::new(false),
+            pictures: HashSet::new(),
             transformer: None,
             embeddings: Vec::new(),
         })
@@ -121,13 +125,14 @@ impl<'a> Runner<'a> {
     }
 
     /// The pictures that must be made, each with the damaged file it takes the place of.
-    fn without_existing<'i>(&self, items: &'i [Item], listener: &mut dyn Listener) -> Vec<Waiting<'i>> {
+    fn without_existing<'i>(&mut self, items: &'i [Item], listener: &mut dyn Listener) -> Vec<Waiting<'i>> {
         let mut existing = Existing::default();
         let mut rest = Vec::new();
         for item in items {
             match self.found(item, &mut existing) {
                 Some(Found::Whole(path)) => {
                     self.checkpoint(item).remove();
+                    self.hold(&path);
                     listener.made(item, Made { path, times: Times::default(), resumed_from: None, existed: true });
                 }
                 Some(Found::Damaged(path)) => {
@@ -153,6 +158,16 @@ impl<'a> Runner<'a> {
         let settings = serde_json::to_value(&item.recipe).ok()?;
         let model = serde_json::to_value(self.model.identity()).ok()?;
         existing.find(&item.path, &identity::picture_key(&settings, &model))
+    }
+
+    /// Remembers that this file holds a picture of this run.
+    pub(super) fn hold(&mut self, path: &Path) {
+        self.pictures.extend(fs::canonicalize(path));
+    }
+
+    /// Whether this file holds a picture of this run, however its name is written.
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        fs::canonicalize(path).is_ok_and(|path| self.pictures.contains(&path))
     }
 
     /// The place of a picture's checkpoint.

@@ -223,3 +223,42 @@ fn two_processes_in_one_folder_do_not_harm_each_other() {
         names(&place.path("outputs"))
     );
 }
+
+/// Without `--overwrite` the pictures of one name got the next free ones, so that the names they would get with it are taken by
+/// each other.
+#[test]
+fn a_resumed_run_that_overwrites_keeps_the_pictures_it_has_found() {
+    let place = Place::new();
+    fs::write(place.path("prompts.txt"), "a lake\na hill\na boat\n").expect("written");
+    fs::write(place.path("x.png"), "not ours").expect("written");
+    let args = |more: &[&'static str]| [&["--prompts", "prompts.txt", "-o", "x.png"], more].concat();
+    let first = dype(&place, &args(&[]));
+    assert_eq!(lines(first.succeeds()), ["x_2.png", "x_3.png", "x_4.png"]);
+    let before: Vec<_> = ["x_2.png", "x_3.png"].map(|name| fs::read(place.path(name)).expect("read")).into();
+    let third = fs::read(place.path("x_4.png")).expect("read");
+    fs::remove_file(place.path("x_4.png")).expect("removed");
+    let again = dype(&place, &args(&["--resume", "--overwrite"]));
+    assert_eq!(lines(again.succeeds()), ["x_2.png", "x_3.png", "x_4.png"]);
+    let after: Vec<_> = ["x_2.png", "x_3.png"].map(|name| fs::read(place.path(name)).expect("read")).into();
+    assert!(after == before, "what was found is kept");
+    assert!(fs::read(place.path("x_4.png")).expect("read") == third);
+    assert_eq!(fs::read(place.path("x.png")).expect("read"), b"not ours");
+}
+
+/// One file may be named in several ways.
+#[test]
+fn two_pictures_of_one_run_never_share_a_file() {
+    let place = Place::new();
+    fs::create_dir(place.path("walls")).expect("created");
+    let ways = ["x.png", "./x.png", "walls/../x.png"];
+    let prompts = ways.map(|way| format!(r#"{{"prompt": "to {way}", "output": "{way}"}}"#)).join("\n");
+    fs::write(place.path("prompts.txt"), prompts).expect("written");
+    for more in [&["--overwrite"][..], &["--overwrite", "--resume"]] {
+        let run = dype(&place, &[&["--prompts", "prompts.txt"], more].concat());
+        assert_eq!(lines(run.succeeds()).len(), 3);
+        let made = pictures(&place.path(""));
+        let prompts: Vec<_> = made.values().map(|(settings, _)| settings["prompt"].clone()).collect();
+        assert_eq!(prompts.len(), 3, "{prompts:?}");
+        assert!(ways.iter().all(|way| prompts.contains(&format!("to {way}").into())), "{prompts:?}");
+    }
+}
