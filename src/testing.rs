@@ -18,7 +18,7 @@ pub mod base {
 
     /// Of `base::json`.
     pub mod json {
-        pub use crate::base::json::read_json;
+        pub use crate::base::json::{read_json, sorted};
     }
 
     /// Of `base::memory`.
@@ -53,9 +53,9 @@ pub mod methods {
 /// Of `models`.
 pub mod models {
     pub use crate::models::{
-        BUILT_IN, Conditioning, Confidence, Decode, Examples, Facts, Family, ForwardCost, ForwardOptions, Found,
-        Identity, Model, ModelRequest, NetworkBytes, On, PartKind, PartSpec, Registry, RepositoryFiles, RgbFactors,
-        Seen, TextEncoders, Velocity, VelocityAt, never_inside,
+        BUILT_IN, Conditioning, Confidence, Contents, Decode, Examples, Facts, Family, ForwardCost, ForwardOptions,
+        Found, Identity, Model, ModelRequest, NetworkBytes, On, PartKind, PartSpec, Registry, RepositoryFiles,
+        RgbFactors, Seen, TextEncoders, Velocity, VelocityAt, never_inside,
     };
 
     /// Of `models::flux1`.
@@ -142,7 +142,7 @@ pub mod nn {
 /// Of `output`.
 pub mod output {
     pub use crate::output::{
-        Format, Picture, Provenance, check_writable, load_latents, parameters_text, read_provenance,
+        Format, LatentsFile, Picture, Provenance, check_writable, load_latents, parameters_text, read_provenance,
         remove_temporary_files, save, save_latents, write_atomically,
     };
 }

@@ -1,8 +1,9 @@
-//! Reading the JSON files of a model, with errors that name the file and the key.
+//! Reading the JSON files of a model, with errors that name the file and the key; and JSON as one text.
 
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::excerpt::excerpt;
 use crate::error::{Error, Result};
@@ -38,6 +39,40 @@ pub fn plain(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
+/// The text of a value with the keys of objects sorted: equal values give equal texts.
+pub fn sorted(value: &Value) -> String {
+    let mut text = String::new();
+    write_sorted(value, &mut text);
+    text
+}
+
+/// serde_json keeps an object's keys in the order of their insertion when any crate of the build asks for that.
+fn write_sorted(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut pairs: Vec<_> = map.iter().collect();
+            pairs.sort_by_key(|(key, _)| *key);
+            text.push('{');
+            for (key, value) in pairs {
+                text.push_str(&Value::from(key.as_str()).to_string());
+                text.push(':');
+                write_sorted(value, text);
+                text.push(',');
+            }
+            text.push('}');
+        }
+        Value::Array(values) => {
+            text.push('[');
+            for value in values {
+                write_sorted(value, text);
+                text.push(',');
+            }
+            text.push(']');
+        }
+        other => text.push_str(&other.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,10 +82,10 @@ mod tests {
         let text = r#"{"key": "ä"}"#;
         let marked = format!("\u{feff}{text}");
         for text in [text, &marked] {
-            let read: serde_json::Value = parse_json(Path::new("config.json"), text.as_bytes()).expect("reads");
+            let read: Value = parse_json(Path::new("config.json"), text.as_bytes()).expect("reads");
             assert_eq!(read["key"], "ä");
         }
         let twice = format!("\u{feff}{marked}");
-        assert!(parse_json::<serde_json::Value>(Path::new("config.json"), twice.as_bytes()).is_err());
+        assert!(parse_json::<Value>(Path::new("config.json"), twice.as_bytes()).is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, path::Path, rc::Rc};
 
 use candle_core::Device;
 use clap::ValueEnum;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     args::{MachineArgs, ModelArgs, OutputArgs},
@@ -48,18 +48,20 @@ pub struct Order<'a> {
 }
 
 /// Where a picture was made, and in what numbers: another device or number type gives one close to it, not equal.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MadeOn {
     /// The device, as `--device` takes it.
     pub device: String,
     /// The number type, as `--dtype` takes it.
     pub dtype: String,
+    /// The model, as the picture says it, where it is the one that is to make it again.
+    pub model: Option<Value>,
 }
 
 impl MadeOn {
     /// The picture's number type where the device is of its kind; else a note tells that it comes out close to it.
     fn dtype_on(&self, device: &Device, report: &Report) -> Option<DtypeArg> {
-        let (Self { device: there, dtype }, here) = (self, DeviceKind::of(device).name());
+        let (Self { device: there, dtype, .. }, here) = (self, DeviceKind::of(device).name());
         if there == here {
             return DtypeArg::from_str(dtype, false).ok();
         }
@@ -118,6 +120,7 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     if let Some(note) = notes::variants(&*model, order.model.variant.as_deref())? {
         report.on(Event::Note(note));
     }
+    notes::of_model(&*model, report);
     let options = order.progress.options(order.output.overwrite);
     let mut runner = Runner::new(&*model, &machine, &options, report)?;
     let made = plan_items(&planned, &*model, &machine, order.output.save_latents.as_deref())?;
@@ -128,7 +131,10 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     if let Some(item) = made.first() {
         report.detail(&dry_run::table(&item.plan, &item.recipe, None));
     }
-    let mut teller = Teller::new(report, &planned, json!(model.identity()), order.output.json, kept);
+    if let Some(said) = order.like.as_ref().and_then(|like| like.model.as_ref()) {
+        notes::other_model(&runner.known().differences(said), report);
+    }
+    let mut teller = Teller::new(report, &planned, json!(runner.known()), order.output.json, kept);
     runner.run(&made, &mut teller)?;
     teller.end()
 }

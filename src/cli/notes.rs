@@ -27,6 +27,21 @@ pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, repo
     }
 }
 
+/// What there is to tell of how a model was opened.
+pub fn of_model(model: &dyn Model, report: &Report) {
+    model.remarks().into_iter().for_each(|remark| report.on(Event::Note(remark)));
+}
+
+/// Tells that the model of a picture is no longer what it was; `differing` are its parts that differ.
+pub fn other_model(differing: &[String], report: &Report) {
+    if !differing.is_empty() {
+        let parts = differing.join(", ");
+        report.on(Event::Note(format!(
+            "the model is not the one the picture was made with (it differs in: {parts}): the picture comes out otherwise"
+        )));
+    }
+}
+
 fn cropped(item: &Item, geometry: &LatentGeometry) -> Option<String> {
     let size = item.recipe.size();
     let computed = geometry.computed(size);

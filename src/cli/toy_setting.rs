@@ -77,7 +77,7 @@ fn pictures_from_before_it_stay_what_they_are() {
     assert_eq!(usual, json!(recipe(&[])));
     assert_eq!(Recipe::of_picture(&usual).expect("its own").toy_strength, 0.0);
     assert!(!recipe(&[]).info_lines().iter().any(|(name, _)| *name == "toy_strength"));
-    let key = |recipe: &Recipe| crate::run::picture_key(&json!(recipe), &Value::Null);
+    let key = |recipe: &Recipe| crate::run::settings_key(&json!(recipe));
     assert_eq!(key(&recipe(&["--toy-strength", "0"])), key(&recipe(&[])));
     assert_ne!(key(&recipe(&["--toy-strength", "1"])), key(&recipe(&[])));
 }

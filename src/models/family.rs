@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use super::{
-    ForwardCost, ForwardOptions, Found, Identity, NetworkBytes, PartSpec, RgbFactors, SchedulerConfig,
+    Contents, ForwardCost, ForwardOptions, Found, Identity, NetworkBytes, PartSpec, RgbFactors, SchedulerConfig,
     parts::kl::{Banding, RowSink, RowSource, Ways},
 };
 use crate::{
@@ -133,6 +133,17 @@ pub trait Model: Send + Sync {
 
     /// What it says about itself.
     fn facts(&self) -> &Facts;
+
+    /// What its parts hold, read from their files.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] and [`Error::Model`] when a file cannot be read, or is not here yet.
+    fn contents(&self) -> Result<Contents>;
+
+    /// What to tell of how it was opened.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Its text encoders and tokenizers, opened and checked; no weight is loaded yet.
     ///

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Family, Identity, ModelRequest, PartKind, PartSpec, Seen,
+    Contents, Family, Identity, ModelRequest, PartKind, PartSpec, Seen, contents,
     part::has_weights_ending,
     repository::PIPELINE_INDEX,
     strangers::{derived_from_a_model, looks_like, prefix_of_flux},
@@ -47,6 +47,19 @@ impl Found {
     /// [`Error::Model`] when it was not looked for: a bug of the caller.
     pub fn place(&self, part: &str) -> Result<&Place> {
         self.places.get(part).ok_or_else(|| Error::model(format!("no part {part}"), "please report this"))
+    }
+
+    /// What the parts hold, as [`super::Model::contents`] tells it.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] and [`Error::Model`] when a file cannot be read, or is not here yet.
+    pub fn contents(&self, parts: &[PartSpec]) -> Result<Contents> {
+        contents::of(self, parts)
+    }
+
+    /// Whether a flag gave this part: it is meant, whatever lies beside it.
+    pub fn is_given(&self, part: &str) -> bool {
+        self.identity.parts.contains_key(part)
     }
 
     /// Where a part is that a model may lack.

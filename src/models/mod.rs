@@ -5,11 +5,13 @@
 
 #[cfg(test)]
 mod config_keys;
+mod contents;
 mod cost;
 pub mod demo;
 mod family;
 mod find;
 pub mod flux1;
+mod known;
 mod latent_rgb;
 mod part;
 pub mod parts;
@@ -28,12 +30,14 @@ use serde::Serialize;
 use crate::{error::Result, weights::Files};
 use find::Finder;
 
+pub use contents::Contents;
 pub use cost::{ForwardCost, ForwardOptions, NetworkBytes};
 pub use family::{
     Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, Model, On, Seen, TextEncoders, Velocity,
     VelocityAt,
 };
 pub use find::{Found, Place};
+pub use known::KnownModel;
 pub use latent_rgb::RgbFactors;
 pub use part::{PartKind, PartSpec, never_inside};
 pub use parts::kl::{Banding, Way};
@@ -86,6 +90,17 @@ pub struct Identity {
     /// Parts whose weights are a variant (`fp16` of `model.fp16.safetensors`), by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub variants: BTreeMap<&'static str, String>,
+}
+
+impl Identity {
+    /// What other programs call it: a path's last part, else as it is told.
+    pub fn name(&self) -> String {
+        let path = Path::new(&self.model);
+        match (&self.revision, path.file_stem().filter(|_| self.layout != "diffusers").or(path.file_name())) {
+            (None, Some(name)) => name.to_string_lossy().into_owned(),
+            _ => self.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Identity {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::parts::{
     config::{Config, Key, Said, computed, one_of, optional},
@@ -18,7 +18,7 @@ use crate::{
 const SCHEDULER_CLASS: &str = "FlowMatchEulerDiscreteScheduler";
 
 /// `scheduler_config.json` of a FLUX model.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SchedulerConfig {
     /// The static shift, used when `use_dynamic_shifting` is off (FLUX.1-schnell).
     pub shift: f64,
@@ -58,7 +58,7 @@ const KEYS: &[Key] = &[
 ];
 
 /// How mu enters the dynamic shift.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeShift {
     /// Through `e^mu`.

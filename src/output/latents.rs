@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -106,6 +107,20 @@ impl LatentsFile {
             return Err(wrong(format!("`{KEY}` holds a number that is not finite")));
         }
         Ok(Self { latents, beside, metadata })
+    }
+
+    /// The metadata of such a file, from its header alone; `None` where it has none, or is none.
+    pub fn metadata(path: &Path) -> Option<BTreeMap<String, String>> {
+        /// A header holds a few names and the settings.
+        const MOST_BYTES: u64 = 16 << 20;
+        let mut file = fs::File::open(path).ok()?;
+        let mut length = [0; 8];
+        file.read_exact(&mut length).ok()?;
+        let length = u64::from_le_bytes(length);
+        let mut header = vec![];
+        file.take(length.min(MOST_BYTES)).read_to_end(&mut header).ok()?;
+        let mut header: serde_json::Value = serde_json::from_slice(&header).ok()?;
+        serde_json::from_value(header.get_mut("__metadata__")?.take()).ok()
     }
 
     /// [`LatentsFile::read`] for a model whose tokens have `channels` channels.

@@ -10,10 +10,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::{Value, json};
+
+use super::identity;
 use crate::{
     base::geometry::{ImageSize, LatentGeometry},
     error::{Error, Result},
+    models::KnownModel,
     output::{self, LatentsFile},
+    plan::Machine,
     recipe::Recipe,
     run::job::Job,
     sampling::Progress,
@@ -25,12 +30,28 @@ pub const FOLDER: &str = output::HIDDEN_FOLDER;
 const FORMAT: &str = "2";
 /// The layout of before there were passes and state: its latents are those of the only pass.
 const FORMAT_WITHOUT_PASSES: &str = "1";
+/// The metadata that hold the picture's settings, and the model it is by.
+const SETTINGS: &str = "settings";
+const MODEL: &str = "model";
 
 /// The place of one picture's checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     file: PathBuf,
     key: String,
+    /// The key that the first version would have given it.
+    first_key: String,
+    /// What it was computed with, as metadata.
+    about: BTreeMap<String, String>,
+}
+
+/// A checkpoint of the same settings that is none of this picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Near {
+    /// Its file.
+    pub file: PathBuf,
+    /// What differs.
+    pub differing: Vec<String>,
 }
 
 /// How far a picture has come.
@@ -43,14 +64,20 @@ pub struct Reached {
 }
 
 impl Checkpoint {
-    /// The checkpoint with this key of a picture that goes into `folder`.
-    pub fn new(folder: &Path, key: String) -> Self {
-        Self { file: folder.join(FOLDER).join(format!("{key}.safetensors")), key }
+    /// The checkpoint of a picture that goes into `folder`: of these settings, by this model on this machine.
+    pub fn of(folder: &Path, recipe: &Recipe, model: &KnownModel, machine: &Machine) -> Self {
+        let key = identity::checkpoint_key(recipe, model, machine);
+        let first_key = identity::first_checkpoint_key(recipe, &model.identity, machine);
+        let mut about = BTreeMap::from([own((MODEL, json!(model).to_string()))]);
+        let machine = identity::about(machine);
+        about.extend(machine.as_object().into_iter().flatten().map(|(name, value)| own((name, text(value)))));
+        Self { file: file_of(folder, &key), key, first_key, about }
     }
 
-    /// Its file.
-    pub fn file(&self) -> &Path {
-        &self.file
+    /// The file that is there: its own, or that of the first version.
+    pub fn existing(&self) -> Option<PathBuf> {
+        let first = self.file.with_file_name(format!("{}.safetensors", self.first_key));
+        [self.file.clone(), first].into_iter().find(|file| file.exists())
     }
 
     /// Puts what `reached` says in place of what was there; `size` is that of its pass.
@@ -62,8 +89,9 @@ impl Checkpoint {
         let mut metadata = sized(size);
         let settings = serde_json::to_string(recipe).unwrap_or_default();
         let place = [("pass", pass.to_string()), ("step", step.to_string())];
-        let said = [("format", FORMAT.to_owned()), ("settings", settings), ("key", self.key.clone())];
+        let said = [("format", FORMAT.to_owned()), (SETTINGS, settings), ("key", self.key.clone())];
         metadata.extend(place.into_iter().chain(said).map(own));
+        metadata.extend(self.about.clone());
         let file = LatentsFile { latents, beside: state, metadata };
         // Another process that finishes in this folder may remove it between its creation and our file.
         const ATTEMPTS: usize = 5;
@@ -81,8 +109,9 @@ impl Checkpoint {
     /// # Errors
     /// In words, why the file that is there cannot be used.
     pub fn load(&self, job: &Job, geometry: &LatentGeometry) -> Result<Option<Reached>, String> {
-        let LatentsFile { latents, beside: state, metadata } = match LatentsFile::read(&self.file) {
-            Ok(file) => file,
+        let Some(file) = self.existing() else { return Ok(None) };
+        let LatentsFile { latents, beside: state, metadata } = match LatentsFile::read(&file) {
+            Ok(read) => read,
             Err(Error::Disk { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.to_string()),
         };
@@ -92,24 +121,56 @@ impl Checkpoint {
             Some(FORMAT) => number("pass"),
             Some(FORMAT_WITHOUT_PASSES) => Some(0),
             None => None,
-            Some(other) => return Err(format!("{} has format {other}, not {FORMAT}", self.file.display())),
+            Some(other) => return Err(format!("{} has format {other}, not {FORMAT}", file.display())),
         };
         let known = pass.and_then(|pass| job.passes().get(pass));
         let fits = known.is_some_and(|pass| latents.dims() == geometry.packed_shape(geometry.tokens(pass.size)));
         let steps = known.map_or(0, |pass| pass.steps);
         let step = number("step").filter(|step| (1..=steps).contains(step));
         match (pass, step) {
-            (Some(pass), Some(step)) if get("key") == Some(self.key.as_str()) && fits => {
+            (Some(pass), Some(step)) if get("key").is_some_and(|key| self.is_key(key)) && fits => {
                 Ok(Some(Reached { pass, progress: Progress { step, latents, state } }))
             }
-            _ => Err(format!("{} is no checkpoint of this picture", self.file.display())),
+            _ => Err(format!("{} is no checkpoint of this picture", file.display())),
         }
+    }
+
+    fn is_key(&self, key: &str) -> bool {
+        key == self.key || key == self.first_key
+    }
+
+    /// A checkpoint beside it of the same settings, by another model or on another machine.
+    pub fn near(&self, recipe: &Recipe, model: &KnownModel) -> Option<Near> {
+        let settings = json!(recipe);
+        let entries = fs::read_dir(self.file.parent()?).ok()?;
+        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        files.into_iter().filter(|file| file.extension().is_some_and(|ending| ending == "safetensors")).find_map(
+            |file| {
+                let metadata = LatentsFile::metadata(&file)?;
+                let said = |name: &str| serde_json::from_str::<Value>(metadata.get(name)?).ok();
+                (said(SETTINGS)? == settings)
+                    .then(|| Near { differing: self.differing(&metadata, said(MODEL), model), file })
+            },
+        )
+    }
+
+    /// What a checkpoint that says this was computed with otherwise.
+    fn differing(&self, metadata: &BTreeMap<String, String>, said: Option<Value>, model: &KnownModel) -> Vec<String> {
+        let mut differing = said.map_or_else(|| vec!["model".to_owned()], |said| model.differences(&said));
+        let others = self.about.iter().filter(|(name, value)| *name != MODEL && metadata.get(*name) != Some(*value));
+        differing.extend(others.map(|(name, _)| name.replace('_', " ")));
+        differing
     }
 
     /// Removes it, and the folder when it was the last one there.
     pub fn remove(&self) {
         // A checkpoint that stays costs space and nothing else: the next run with --resume tries again.
-        let _ = fs::remove_file(&self.file);
+        while let Some(file) = self.existing() {
+            if fs::remove_file(file).is_err() {
+                break;
+            }
+        }
         if let Some(folder) = self.file.parent() {
             remove_folder_if_empty(folder);
         }
@@ -123,6 +184,14 @@ pub fn clean(folder: &Path) {
     let checkpoints = folder.join(FOLDER);
     output::remove_stale_files(&checkpoints);
     remove_folder_if_empty(&checkpoints);
+}
+
+fn file_of(folder: &Path, key: &str) -> PathBuf {
+    folder.join(FOLDER).join(format!("{key}.safetensors"))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn remove_folder_if_empty(folder: &Path) {
@@ -167,7 +236,9 @@ mod tests {
 
     fn place() -> (tempfile::TempDir, Checkpoint) {
         let folder = tempfile::tempdir().expect("a folder");
-        let checkpoint = Checkpoint::new(folder.path(), "key".to_owned());
+        let key = |key: &str| key.to_owned();
+        let file = file_of(folder.path(), "key");
+        let checkpoint = Checkpoint { file, key: key("key"), first_key: key("first"), about: BTreeMap::new() };
         (folder, checkpoint)
     }
 
@@ -177,7 +248,7 @@ mod tests {
         let said = [("format", "1"), ("step", "3"), ("key", "key"), ("settings", "{}")];
         let metadata = said.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let file = LatentsFile { latents: latents(), beside: State::new(), metadata };
-        file.write(checkpoint.file(), true).expect("written");
+        file.write(&checkpoint.file, true).expect("written");
         let Reached { pass, progress } =
             checkpoint.load(&Job::of(&recipe()), &GEOMETRY).expect("readable").expect("there");
         assert_eq!((pass, progress.step, progress.state.len()), (0, 3, 0));
@@ -200,9 +271,9 @@ mod tests {
         checkpoint.save(Reached { pass: 0, progress }, job.passes()[0].size, &recipe()).expect("written");
         let other = Checkpoint { key: "other".to_owned(), ..checkpoint.clone() };
         assert!(other.load(&job, &GEOMETRY).expect_err("another key").contains("no checkpoint of this picture"));
-        let mut file = LatentsFile::read(checkpoint.file()).expect("readable");
+        let mut file = LatentsFile::read(&checkpoint.file).expect("readable");
         file.metadata.insert("format".to_owned(), "3".to_owned());
-        file.write(checkpoint.file(), true).expect("written");
+        file.write(&checkpoint.file, true).expect("written");
         assert!(checkpoint.load(&job, &GEOMETRY).expect_err("a later format").contains("format 3, not 2"));
         drop(folder);
     }

@@ -7,16 +7,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::identity;
+use super::identity::{Said, Sought};
 use crate::output;
 
-/// A picture on the disk that has the settings and the model of one that is asked for.
+/// A picture on the disk that has the settings of one that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// It is whole.
+    /// It is the picture, and whole.
     Whole(PathBuf),
-    /// Its file is cut: it may be replaced.
+    /// It is the picture, and its file is cut: it may be replaced.
     Damaged(PathBuf),
+    /// It was made with another model; these parts of it differ.
+    OfAnotherModel(PathBuf, Vec<String>),
 }
 
 /// The pictures of the folders that were asked about so far.
@@ -24,38 +26,36 @@ pub enum Found {
 pub struct Existing {
     /// Files of a folder by their names without the `_2` that made them unique.
     folders: HashMap<PathBuf, HashMap<OsString, Vec<OsString>>>,
-    /// What files are, by [`identity::picture_key`]; `None` for those that are no picture of dype's.
-    keys: HashMap<PathBuf, Option<String>>,
+    /// What files say they are; `None` for those that are no picture of dype's.
+    said: HashMap<PathBuf, Option<Said>>,
 }
 
 impl Existing {
-    /// The picture with this key under the name `path`, or that name with `_2`, `_3`, ...
-    pub fn find(&mut self, path: &Path, key: &str) -> Option<Found> {
+    /// The picture under the name `path`, or that name with `_2`, `_3`, ...; else one that differs in its model alone.
+    pub fn find(&mut self, path: &Path, sought: &Sought<'_>) -> Option<Found> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let names = self.folders.entry(folder.to_path_buf()).or_insert_with(|| files_by_name(folder));
         let candidates = names.get(path.file_name()?)?;
-        let mut damaged = None;
+        let (mut damaged, mut near) = (None, None);
         for file in candidates.iter().map(|name| path.with_file_name(name)) {
-            let found = self.keys.entry(file.clone()).or_insert_with(|| key_of(&file));
-            if found.as_deref() != Some(key) {
-                continue;
+            let said = self.said.entry(file.clone()).or_insert_with(|| said_by(&file));
+            match said.as_ref().and_then(|said| sought.differences(said)) {
+                None => {}
+                Some(differing) if !differing.is_empty() => {
+                    near.get_or_insert(Found::OfAnotherModel(file, differing));
+                }
+                Some(_) if output::is_whole(&file).unwrap_or(false) => return Some(Found::Whole(file)),
+                Some(_) => {
+                    damaged.get_or_insert(Found::Damaged(file));
+                }
             }
-            if output::is_whole(&file).unwrap_or(false) {
-                return Some(Found::Whole(file));
-            }
-            damaged.get_or_insert(Found::Damaged(file));
         }
-        damaged
+        damaged.or(near)
     }
 }
 
-/// The key that a picture's provenance gives; a preview is no picture.
-fn key_of(file: &Path) -> Option<String> {
-    let json = output::read_provenance(file).ok().flatten()?;
-    if json.get("preview").is_some() {
-        return None;
-    }
-    Some(identity::picture_key(json.get("settings")?, json.get("model")?))
+fn said_by(file: &Path) -> Option<Said> {
+    Said::of(&output::read_provenance(file).ok().flatten()?)
 }
 
 /// The files of a folder, each under its own name and under that name without a trailing `_N`.

@@ -1,60 +1,83 @@
-//! What makes two pictures the same, as one short text.
+//! What makes two pictures the same: their settings, and what they were computed with.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{models::Identity, plan::Machine, recipe::Recipe};
+use crate::{
+    base::json::sorted,
+    models::{Identity, KnownModel},
+    plan::Machine,
+    recipe::Recipe,
+};
 
-/// What a picture is known by: its settings and its model.
-///
-/// Both are JSON as provenance holds them, so that a picture on the disk and one yet to be made compare.
-pub fn picture_key(settings: &Value, model: &Value) -> String {
-    digest(&json!({ "settings": settings, "model": model }))
+/// A picture that is asked for, as those on the disk are compared with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'a> {
+    settings: &'a str,
+    model: &'a KnownModel,
+}
+
+/// What a picture on the disk says it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    settings: String,
+    model: Value,
+}
+
+impl Said {
+    /// From a picture's provenance; `None` where it says no settings, or is a preview.
+    pub fn of(json: &Value) -> Option<Self> {
+        let settings = json.get("settings").filter(|_| json.get("preview").is_none())?;
+        Some(Self { settings: settings_key(settings), model: json.get("model")?.clone() })
+    }
+}
+
+impl<'a> Sought<'a> {
+    /// The picture of these settings ([`settings_key`]) by this model.
+    pub fn new(settings: &'a str, model: &'a KnownModel) -> Self {
+        Self { settings, model }
+    }
+
+    /// What of the model differs where the settings are the same: nothing for the picture itself. `None` for other settings.
+    pub fn differences(&self, said: &Said) -> Option<Vec<String>> {
+        (said.settings == self.settings).then(|| self.model.differences(&said.model))
+    }
+}
+
+/// What settings are known by, as JSON that provenance holds.
+pub fn settings_key(settings: &Value) -> String {
+    digest(settings)
 }
 
 /// What a checkpoint is known by: all that its picture is, and all that could change the bits of its latents.
-pub fn checkpoint_key(recipe: &Recipe, model: &Identity, machine: &Machine) -> String {
-    digest(&json!({
-        "settings": recipe,
-        "model": model,
+pub fn checkpoint_key(recipe: &Recipe, model: &KnownModel, machine: &Machine) -> String {
+    let mut all = about(machine);
+    all["settings"] = json!(recipe);
+    all["contents"] = json!(model.contents);
+    all["schedule"] = json!(model.schedule);
+    digest(&all)
+}
+
+/// What the first version knew a checkpoint by: it knew a model by its name.
+pub fn first_checkpoint_key(recipe: &Recipe, model: &Identity, machine: &Machine) -> String {
+    let mut all = about(machine);
+    all["settings"] = json!(recipe);
+    all["model"] = json!(model);
+    digest(&all)
+}
+
+/// What besides settings and model decides the bits of latents.
+pub fn about(machine: &Machine) -> Value {
+    json!({
         "device": machine.device_name(),
         "dtype": machine.dtype.as_str(),
         "program_version": env!("CARGO_PKG_VERSION"),
-    }))
+    })
 }
 
 /// The sha256 of a value's text with sorted keys, in hexadecimal.
 fn digest(value: &Value) -> String {
-    let mut text = String::new();
-    write_sorted(value, &mut text);
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// serde_json keeps an object's keys in the order of their insertion when any crate of the build asks for that.
-fn write_sorted(value: &Value, text: &mut String) {
-    match value {
-        Value::Object(map) => {
-            let mut pairs: Vec<_> = map.iter().collect();
-            pairs.sort_by_key(|(key, _)| *key);
-            text.push('{');
-            for (key, value) in pairs {
-                text.push_str(&Value::from(key.as_str()).to_string());
-                text.push(':');
-                write_sorted(value, text);
-                text.push(',');
-            }
-            text.push('}');
-        }
-        Value::Array(values) => {
-            text.push('[');
-            for value in values {
-                write_sorted(value, text);
-                text.push(',');
-            }
-            text.push(']');
-        }
-        other => text.push_str(&other.to_string()),
-    }
+    Sha256::digest(sorted(value)).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -62,7 +85,15 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
-    use crate::recipe::{ModelFacts, Wanted};
+    use crate::{
+        models::SchedulerConfig,
+        recipe::{ModelFacts, Wanted},
+    };
+
+    /// What the first version knew a picture by.
+    fn picture_key(settings: &Value, model: &Value) -> String {
+        digest(&json!({ "settings": settings, "model": model }))
+    }
 
     /// What dype 0.1.0 wrote into pictures while settings were still a struct each, and the key it knew them by.
     const OLD: [(&str, &str); 5] = [
@@ -140,6 +171,19 @@ mod tests {
             assert_eq!(picture_key(&settings, &model), key, "{text}");
             let recipe = Recipe::new(&wanted, &facts(is_guided)).expect("in range");
             assert_eq!(json!(recipe), settings);
+            let identity = Identity {
+                model: if is_guided { "m" } else { "s" }.into(),
+                revision: None,
+                layout: "diffusers",
+                parts: std::collections::BTreeMap::new(),
+                variants: std::collections::BTreeMap::new(),
+            };
+            let known =
+                KnownModel { identity, contents: [("vae", "x".into())].into(), schedule: SchedulerConfig::default() };
+            let said = Said::of(&json!({ "settings": settings, "model": model })).expect("settings and a model");
+            let ours = settings_key(&json!(recipe));
+            assert_eq!(Sought::new(&ours, &known).differences(&said), Some(vec![]), "{text}");
+            assert_eq!(Sought::new("other", &known).differences(&said), None);
             assert_eq!(picture_key(&json!(recipe), &model), key, "{text}");
             let without_blanks: String = text.split("\n            ").collect();
             if !text.contains("\\u") {
@@ -168,7 +212,7 @@ mod tests {
             variants: std::collections::BTreeMap::new(),
         };
         let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
-        let key = checkpoint_key(&recipe, &model, &machine);
+        let key = first_checkpoint_key(&recipe, &model, &machine);
         // Of the program's version too: another one's checkpoint is another.
         if env!("CARGO_PKG_VERSION") == "0.1.0" {
             assert_eq!(key, "b9516bfacc932a7dd6d85d0fe3f7db94af2f7f5f8c1b2b89028752d564b87c75");

@@ -11,7 +11,7 @@ use candle_core::Tensor;
 use super::{
     Item, Made, Runner, Times,
     begun::Begun,
-    checkpoint::{self, Checkpoint, Reached},
+    checkpoint::{self, Checkpoint, Near, Reached},
     job::{Job, Start},
     provenance,
     runner::Waiting,
@@ -46,12 +46,12 @@ impl Runner<'_> {
         let mut times = Times::default();
         let checkpoint = self.checkpoint(item);
         let job = Job::of(&item.recipe);
-        let before = self.reached(&job, &checkpoint);
+        let before = self.reached(item, &job, &checkpoint);
         let resumed_from = before.as_ref().map(|reached| job.steps_done(reached.pass, reached.progress.step));
         let begun = Begun::new(output::folder_of(&item.path), item, job.steps(), self.options.checkpoint_every > 0);
         let begun = RefCell::new(begun);
         begun.borrow_mut().reached(resumed_from.unwrap_or(0));
-        let provenance = provenance::of(&item.recipe, self.model.identity(), self.machine);
+        let provenance = provenance::of(&item.recipe, &self.known, self.machine);
         let latents = match before {
             Some(Reached { pass, progress }) if job.is_done(pass, progress.step) => {
                 progress.latents.to_device(&self.machine.device)?
@@ -80,14 +80,18 @@ impl Runner<'_> {
     }
 
     /// What an earlier run left of this picture, where that is to be used.
-    fn reached(&self, job: &Job, checkpoint: &Checkpoint) -> Option<Reached> {
-        let file = checkpoint.file().display();
-        if !self.options.resume {
-            if checkpoint.file().exists() {
-                self.note(format!(
-                    "an earlier run began this picture; --resume goes on from its checkpoint, this run starts anew ({file})"
-                ));
+    fn reached(&self, item: &Item, job: &Job, checkpoint: &Checkpoint) -> Option<Reached> {
+        let Some(file) = checkpoint.existing() else {
+            if self.options.resume {
+                self.tell_near_checkpoint(item, checkpoint);
             }
+            return None;
+        };
+        let file = file.display();
+        if !self.options.resume {
+            self.note(format!(
+                "an earlier run began this picture; --resume goes on from its checkpoint, this run starts anew ({file})"
+            ));
             return None;
         }
         match checkpoint.load(job, &self.geometry()) {
@@ -103,6 +107,17 @@ impl Runner<'_> {
                 None
             }
         }
+    }
+
+    /// Tells of a checkpoint that would be gone on with, but for what it was computed with.
+    fn tell_near_checkpoint(&self, item: &Item, checkpoint: &Checkpoint) {
+        let Some(Near { file, differing }) = checkpoint.near(&item.recipe, &self.known) else { return };
+        self.note(format!(
+            "a checkpoint of the same settings is there and cannot be gone on with, so this picture starts anew: {} was computed \
+             with another {}",
+            file.display(),
+            differing.join(", ")
+        ));
     }
 
     fn denoise(

@@ -24,7 +24,7 @@ use crate::{
 };
 
 #[cfg(test)]
-pub(crate) use identity::picture_key;
+pub(crate) use identity::settings_key;
 pub use preview::Preview;
 pub use provenance::VERSION as PROVENANCE_VERSION;
 pub use runner::Runner;

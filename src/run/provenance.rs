@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    models::Identity,
+    models::KnownModel,
     output::{Provenance, parameters_text},
     plan::Machine,
     recipe::Recipe,
@@ -13,16 +13,16 @@ use crate::{
 pub const VERSION: u64 = 1;
 
 /// The provenance of a picture.
-pub fn of(recipe: &Recipe, model: &Identity, machine: &Machine) -> Provenance {
+pub fn of(recipe: &Recipe, model: &KnownModel, machine: &Machine) -> Provenance {
     Provenance { parameters: parameters(recipe, model), json: json(recipe, model, machine) }
 }
 
 /// The text that A1111's web UI writes and other tools read: what the recipe says, and between it what the program adds.
-fn parameters(recipe: &Recipe, model: &Identity) -> String {
+fn parameters(recipe: &Recipe, model: &KnownModel) -> String {
     let mut list = recipe.parameters();
     list.extend([
         (20, "Sampler", "Euler".to_owned()),
-        (60, "Model", model.to_string()),
+        (60, "Model", model.identity.name()),
         (u8::MAX, "Version", format!("dype {}", env!("CARGO_PKG_VERSION"))),
     ]);
     list.sort_by_key(|(rank, ..)| *rank);
@@ -30,7 +30,7 @@ fn parameters(recipe: &Recipe, model: &Identity) -> String {
     parameters_text(&recipe.prompt, &list)
 }
 
-fn json(recipe: &Recipe, model: &Identity, machine: &Machine) -> serde_json::Value {
+fn json(recipe: &Recipe, model: &KnownModel, machine: &Machine) -> serde_json::Value {
     json!({
         "program": "dype",
         "program_version": env!("CARGO_PKG_VERSION"),

@@ -8,11 +8,13 @@ use std::{
     time::Instant,
 };
 
+use serde_json::json;
+
 use super::{
     Item, Listener, Made, Options, PROMPTS_AT_ONCE, Times, begun,
     checkpoint::{self, Checkpoint},
     existing::{Existing, Found},
-    identity,
+    identity::{self, Sought},
 };
 use crate::{
     base::device::DeviceKind,
@@ -20,7 +22,7 @@ use crate::{
     base::memory::Bytes,
     base::progress::{Event, Observer},
     error::{Error, Result},
-    models::{Conditioning, Model, Velocity},
+    models::{Conditioning, KnownModel, Model, Velocity},
     nn::WeightsMode,
     output,
     plan::{Machine, SpeedBook, what_fits},
@@ -36,6 +38,8 @@ pub struct Runner<'a> {
     pub(super) machine: &'a Machine,
     pub(super) options: &'a Options,
     pub(super) observer: &'a dyn Observer,
+    /// The model, by what it computes with.
+    pub(super) known: KnownModel,
     pub(super) pipeline: Pipeline<'a>,
     pub(super) speeds: SpeedBook,
     pub(super) told_of_lost_checkpoint: Cell<bool>,
@@ -48,17 +52,23 @@ pub struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    /// A runner. Configs and tokenizers are read and checked; no weight is.
+    /// A runner. Configs and tokenizers are read and checked; of weights no more than tells them from others.
     ///
     /// # Errors
-    /// [`Error::Model`] when a config or tokenizer is broken.
+    /// [`Error::Model`] when a config or tokenizer is broken; [`Error::Disk`] when a file cannot be read.
     pub fn new(
         model: &'a dyn Model,
         machine: &'a Machine,
         options: &'a Options,
         observer: &'a dyn Observer,
     ) -> Result<Self> {
+        let known = KnownModel {
+            identity: model.identity().clone(),
+            contents: model.contents()?,
+            schedule: model.facts().scheduler.clone(),
+        };
         Ok(Self {
+            known,
             model,
             machine,
             options,
@@ -71,6 +81,11 @@ impl<'a> Runner<'a> {
             transformer: None,
             embeddings: Vec::new(),
         })
+    }
+
+    /// The model, as pictures say it.
+    pub fn known(&self) -> &KnownModel {
+        &self.known
     }
 
     /// How the model's pixels become latents and tokens.
@@ -127,7 +142,7 @@ impl<'a> Runner<'a> {
     /// The pictures that must be made, each with the damaged file it takes the place of.
     fn without_existing<'i>(&mut self, items: &'i [Item], listener: &mut dyn Listener) -> Vec<Waiting<'i>> {
         let mut existing = Existing::default();
-        let mut rest = Vec::new();
+        let (mut rest, mut near) = (Vec::new(), Vec::new());
         for item in items {
             match self.found(item, &mut existing) {
                 Some(Found::Whole(path)) => {
@@ -139,9 +154,14 @@ impl<'a> Runner<'a> {
                     self.note(format!("{} is cut short: it is made again", path.display()));
                     rest.push((item, Some(path)));
                 }
+                Some(Found::OfAnotherModel(path, differing)) => {
+                    near.push((path, differing));
+                    rest.push((item, None));
+                }
                 None => rest.push((item, None)),
             }
         }
+        self.tell_near(&near);
         rest
     }
 
@@ -155,9 +175,20 @@ impl<'a> Runner<'a> {
         if !self.options.resume || output::is_stream(&item.path) {
             return None;
         }
-        let settings = serde_json::to_value(&item.recipe).ok()?;
-        let model = serde_json::to_value(self.model.identity()).ok()?;
-        existing.find(&item.path, &identity::picture_key(&settings, &model))
+        let settings = identity::settings_key(&json!(item.recipe));
+        existing.find(&item.path, &Sought::new(&settings, &self.known))
+    }
+
+    /// Tells of pictures that would have been found but for their model.
+    fn tell_near(&self, near: &[(PathBuf, Vec<String>)]) {
+        let Some((path, differing)) = near.first() else { return };
+        let what = match near.len() {
+            1 => format!("{} has the settings of a picture that is asked for", path.display()),
+            several => {
+                format!("{several} pictures have the settings of some that are asked for, such as {}", path.display())
+            }
+        };
+        self.note(format!("{what}, and was made with another model (it differs in: {})", differing.join(", ")));
     }
 
     /// Remembers that this file holds a picture of this run.
@@ -172,8 +203,7 @@ impl<'a> Runner<'a> {
 
     /// The place of a picture's checkpoint.
     pub(super) fn checkpoint(&self, item: &Item) -> Checkpoint {
-        let key = identity::checkpoint_key(&item.recipe, self.model.identity(), self.machine);
-        Checkpoint::new(output::folder_of(&item.path), key)
+        Checkpoint::of(output::folder_of(&item.path), &item.recipe, &self.known, self.machine)
     }
 
     /// What `coming`'s first picture is told of its prompt. If that is not encoded yet, the prompts of the pictures

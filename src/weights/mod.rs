@@ -69,6 +69,15 @@ pub trait TensorSource: Send + Sync {
         Some((elements * self.file_dtype(name)?.size_in_bytes()) as u64)
     }
 
+    /// Hands out bytes of `name` as they are stored: all of them where `whole` asks for it or there are few, else some from its
+    /// start, middle and end. Enough to tell contents apart. Nothing where the source has no bytes of its own.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when they are not here yet.
+    fn sample(&self, _name: &str, _whole: bool, _to: &mut dyn FnMut(&[u8])) -> Result<()> {
+        Ok(())
+    }
+
     /// Every tensor's name, sorted. Empty for a source that cannot list them.
     fn names(&self) -> Vec<String> {
         Vec::new()

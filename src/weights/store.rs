@@ -156,6 +156,18 @@ impl SafetensorsStore {
         if dtype == DType::F8E4M3 { Ok(None) } else { self.scale(name) }
     }
 
+    /// Bytes of a tensor as they are in its file.
+    fn stored(&self, name: &str, place: &Place, range: Range<usize>) -> Result<&[u8]> {
+        let shard = &self.shards[place.shard];
+        let Some(bytes) = shard.bytes.here() else {
+            let path = shard.path.display();
+            let what = format!("{path}: only the header is here, not the numbers of tensor {name}");
+            return Err(Error::model(what, "fetch the model first"));
+        };
+        // The header's reader has checked that every range lies in its file.
+        Ok(bytes.get(range).unwrap_or_default())
+    }
+
     fn convert(
         &self,
         name: &str,
@@ -166,12 +178,7 @@ impl SafetensorsStore {
         (dtype, device): (DType, &Device),
     ) -> Result<Tensor> {
         let path = self.shards[place.shard].path.display();
-        let Some(bytes) = self.shards[place.shard].bytes.here() else {
-            let what = format!("{path}: only the header is here, not the numbers of tensor {name}");
-            return Err(Error::model(what, "fetch the model first"));
-        };
-        // The header's reader has checked that every range lies in its file.
-        let bytes = bytes.get(range).unwrap_or_default();
+        let bytes = self.stored(name, place, range)?;
         convert::tensor(bytes, place.dtype, scale, shape, dtype, device).map_err(|e| match e {
             Error::Model { what, hint } => Error::model(format!("{path}: tensor {name}: {what}"), hint),
             other => other,
@@ -195,6 +202,22 @@ fn release_range(map: &Mmap, range: &Range<usize>) {
 fn release_range(_: &Mmap, _: &Range<usize>) {}
 
 impl TensorSource for SafetensorsStore {
+    fn sample(&self, name: &str, whole: bool, to: &mut dyn FnMut(&[u8])) -> Result<()> {
+        /// Bytes of each of three samples.
+        const SAMPLE: usize = 1 << 16;
+        let place = self.place(name)?;
+        let bytes = self.stored(name, place, place.bytes.clone())?;
+        if whole || bytes.len() <= 3 * SAMPLE {
+            to(bytes);
+            return Ok(());
+        }
+        let last = bytes.len() - SAMPLE;
+        for start in [0, last / 2, last] {
+            to(&bytes[start..start + SAMPLE]);
+        }
+        Ok(())
+    }
+
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.index.get(name).map(|place| place.shape.clone())
     }

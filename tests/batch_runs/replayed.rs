@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     dype, lines, names, provenance,
     support::{
-        fixture,
+        copy_folder, fixture,
         program::{Place, rgb8},
     },
 };
@@ -187,4 +187,39 @@ fn a_strangers_picture_is_checked_as_flags_are() {
             place.dype(&[command, name]).fails(2, &[name, "its settings make no sense", words]);
         }
     }
+}
+
+#[test]
+fn a_picture_is_replayed_from_any_folder() {
+    let place = Place::new();
+    copy_folder(&fixture("tiny-flux"), &place.path("models/m"));
+    dype(&place, &["--prompt", "a lake", "--model", "models/m", "--vae", "models/m/vae", "-o", "out/x.png"]).succeeds();
+    let elsewhere = Place::new();
+    let picture = place.path("out/x.png");
+    let replay = |picture: &std::path::Path| {
+        let run = elsewhere.dype(&["replay", picture.to_str().expect("UTF-8"), "-o", "y.png", "--overwrite"]);
+        run.succeeds();
+        rgb8(&elsewhere.path("y.png"))
+    };
+    assert_eq!(replay(&picture), rgb8(&picture));
+    // One of the first version said the paths as they were typed.
+    let mut json = provenance(&picture);
+    json["model"] = json!({ "model": "models/m", "layout": "diffusers", "parts": { "vae": "models/m/vae" } });
+    let made = dype::testing::output::Picture { height: 64, width: 64, rgb8: rgb8(&picture) };
+    let provenance = dype::testing::output::Provenance { parameters: String::new(), json };
+    dype::testing::output::save(&place.path("out/old.png"), &made, &provenance, false).expect("saved");
+    assert_eq!(replay(&place.path("out/old.png")), rgb8(&picture));
+}
+
+#[test]
+fn info_tells_what_a_picture_was_computed_with() {
+    let place = Place::new();
+    dype(&place, &["--prompt", "a lake", "-o", "x.png"]).succeeds();
+    let model = provenance(&place.path("x.png"))["model"].clone();
+    let start = &model["contents"]["transformer"].as_str().expect("a text")[..8];
+    let run = place.dype(&["info", "x.png"]);
+    let text = &run.succeeds().stdout;
+    assert!(text.contains(&format!("transformer {start}")), "{text}");
+    assert!(text.contains("dynamic shift, base 0.5 to max 1.15"), "{text}");
+    assert_eq!(model["schedule"]["max_shift"], 1.15);
 }

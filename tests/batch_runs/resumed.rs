@@ -7,9 +7,15 @@ use std::{
     process::Stdio,
 };
 
+use dype::testing::output::LatentsFile;
+use sha2::{Digest, Sha256};
+
 use crate::{
     arguments, batch, dype, files, lines, names, pictures, place, provenance,
-    support::program::{Place, rgb8},
+    support::{
+        copy_folder, fixture,
+        program::{Place, rgb8},
+    },
 };
 
 const ONE: [&str; 4] = ["--prompt", "a lake", "--steps", "8"];
@@ -261,4 +267,127 @@ fn two_pictures_of_one_run_never_share_a_file() {
         assert_eq!(prompts.len(), 3, "{prompts:?}");
         assert!(ways.iter().all(|way| prompts.contains(&format!("to {way}").into())), "{prompts:?}");
     }
+}
+
+/// tiny-flux in a folder of the place, under this name.
+fn own_model(place: &Place, name: &str) {
+    copy_folder(&fixture("tiny-flux"), &place.path(name));
+}
+
+/// Another number in the last tensor of a file, which keeps its length and its time.
+fn change_weights(path: &Path) {
+    let time = modified(path);
+    let mut bytes = fs::read(path).expect("read");
+    let at = bytes.len() - 2;
+    bytes[at] ^= 0x20;
+    fs::write(path, bytes).expect("written");
+    fs::File::options().write(true).open(path).and_then(|file| file.set_modified(time)).expect("a time");
+}
+
+#[test]
+fn a_model_is_one_however_its_path_is_written() {
+    let place = Place::new();
+    own_model(&place, "m1");
+    let made = |model: &str| {
+        let run = dype(&place, &["--prompt", "a lake", "--model", model, "-o", "x.png", "--resume"]);
+        assert_eq!(lines(run.succeeds()), ["x.png"]);
+        run.stderr.contains("denoise")
+    };
+    assert!(made("m1"));
+    let absolute = place.path("m1").display().to_string();
+    for way in ["m1/", "./m1", "m1/.", &absolute] {
+        assert!(!made(way), "{way}");
+    }
+    copy_folder(&place.path("m1"), &place.path("elsewhere/m2"));
+    assert!(!made("elsewhere/m2"), "a copy is the same model");
+}
+
+#[test]
+fn weights_that_were_replaced_in_place_are_another_model_and_told() {
+    for (file, part) in [
+        ("transformer/diffusion_pytorch_model-00003-of-00003.safetensors", "transformer"),
+        ("vae/diffusion_pytorch_model-00002-of-00002.safetensors", "vae"),
+        ("scheduler/scheduler_config.json", "scheduler"),
+    ] {
+        let place = Place::new();
+        own_model(&place, "m");
+        let args = ["--prompt", "a lake", "--model", "m", "--steps", "2", "--resume"];
+        dype(&place, &args).succeeds();
+        if part == "scheduler" {
+            let text = fs::read_to_string(place.path("m").join(file)).expect("read");
+            assert!(text.contains("1.15"), "{text}");
+            fs::write(place.path("m").join(file), text.replace("1.15", "1.25")).expect("written");
+        } else {
+            change_weights(&place.path("m").join(file));
+        }
+        let run = dype(&place, &args);
+        run.succeeds().tells(&["denoise", "was made with another model", &format!("it differs in: {part}")]);
+        assert_eq!(pictures(&place.path("outputs")).len(), 2, "{part}: both are kept");
+        let again = dype(&place, &args);
+        assert!(!again.succeeds().stderr.contains("denoise"), "{part}");
+        let replayed = place.dype(&["replay", "outputs/seed_42_method_dy_yarn_res_64x64.png", "-o", "r.png"]);
+        replayed.succeeds().tells(&["is not the one the picture was made with", part]);
+    }
+}
+
+#[test]
+fn a_checkpoint_is_never_gone_on_with_by_other_weights() {
+    let place = Place::new();
+    own_model(&place, "m");
+    let args = [&ONE[..], &["--model", "m"]].concat();
+    let checkpoint = begun_with(&place, &args, 3);
+    change_weights(&place.path("m/transformer/diffusion_pytorch_model-00003-of-00003.safetensors"));
+    let run = dype(&place, &[&args[..], &["--resume"]].concat());
+    run.succeeds().tells(&["a checkpoint of the same settings", "another transformer", "step 1/8"]);
+    assert!(checkpoint.exists(), "it belongs to the other weights");
+    let run = dype(&place, &[&args[..], &["--resume", "--dtype", "f16", "--output", "outputs/y.png"]].concat());
+    run.tells(&["a checkpoint of the same settings", "dtype"]);
+}
+
+/// A checkpoint and a picture as the first version left them: it knew a model by its name.
+#[test]
+fn what_the_first_version_left_is_found() {
+    let expected = uninterrupted();
+    let place = Place::new();
+    let checkpoint = begun(&place, 3);
+    let mut file = LatentsFile::read(&checkpoint).expect("readable");
+    let settings: serde_json::Value = serde_json::from_str(&file.metadata["settings"]).expect("JSON");
+    let model = fixture("tiny-flux").display().to_string();
+    let key = first_key(&settings, &model);
+    for name in ["model", "device", "dtype", "program_version"] {
+        file.metadata.remove(name);
+    }
+    file.metadata.insert("key".to_owned(), key.clone());
+    fs::remove_file(&checkpoint).expect("removed");
+    file.write(&checkpoint.with_file_name(format!("{key}.safetensors")), false).expect("written");
+    let run = resume(&place);
+    run.succeeds().tells(&["going on after step"]);
+    let path = place.path(run.stdout.trim_end());
+    assert_eq!(rgb8(&path), expected);
+    assert_eq!(names(&place.path("outputs")).len(), 1, "no checkpoint stays");
+
+    let mut json = provenance(&path);
+    json["model"] = serde_json::json!({ "model": model, "layout": "diffusers" });
+    let (side, rgb8) = (64, rgb8(&path));
+    let picture = dype::testing::output::Picture { height: side, width: side, rgb8 };
+    dype::testing::output::save(
+        &path,
+        &picture,
+        &dype::testing::output::Provenance { parameters: String::new(), json },
+        true,
+    )
+    .expect("saved");
+    assert!(!resume(&place).succeeds().stderr.contains("denoise"));
+}
+
+/// The first version's key of a checkpoint on the CPU in f32.
+fn first_key(settings: &serde_json::Value, model: &str) -> String {
+    let all = serde_json::json!({
+        "settings": settings,
+        "model": { "model": model, "layout": "diffusers" },
+        "device": "cpu",
+        "dtype": "f32",
+        "program_version": env!("CARGO_PKG_VERSION"),
+    });
+    Sha256::digest(dype::testing::base::json::sorted(&all)).iter().map(|byte| format!("{byte:02x}")).collect()
 }

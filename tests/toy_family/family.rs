@@ -63,7 +63,7 @@ impl Family for Toy {
         let config: kl::VaeConfig = read_json(&found.path("vae")?.join("config.json"))?;
         check_all(&*vae, &kl::tensors(&config, kl::Side::Decoder)?)?;
         let vae = Autoencoder { part: ModelPart { config, source: vae }, latent_rgb: None, geometry: LATENTS };
-        Ok(Box::new(ToyModel { identity: found.identity.clone(), facts: self.usual(), net, letters, vae }))
+        Ok(Box::new(ToyModel { found, facts: self.usual(), net, letters, vae }))
     }
     fn autoencoder(&self, _: &Found) -> Result<Box<dyn Decode>> {
         unreachable!("no test decodes alone")
@@ -71,7 +71,7 @@ impl Family for Toy {
 }
 
 struct ToyModel {
-    identity: Identity,
+    found: Found,
     facts: Facts,
     net: Source,
     letters: Source,
@@ -88,7 +88,10 @@ pub fn tensors() -> Result<Vec<(String, Vec<usize>)>> {
 
 impl Model for ToyModel {
     fn identity(&self) -> &Identity {
-        &self.identity
+        &self.found.identity
+    }
+    fn contents(&self) -> Result<Contents> {
+        self.found.contents(&PARTS)
     }
     fn facts(&self) -> &Facts {
         &self.facts

@@ -1,12 +1,14 @@
 //! Whole models: folders, single files, and parts from elsewhere.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use candle_core::{DType, Device};
 use dype::testing::{
-    models::ModelRequest,
+    base::json::read_json,
     models::flux1::FluxConfig,
     models::parts::{T5Config, kl::VaeConfig},
+    models::{Model, ModelRequest},
+    sampling::SchedulerConfig,
 };
 
 use crate::{copy_folder, fixture, flux1, tiny_flux};
@@ -153,4 +155,104 @@ fn a_file_without_guidance_is_schnell() {
     let model = flux1(&request).expect("resolves");
     assert!(model.is_schnell());
     assert!(model.transformer.source.shape("x_embedder.weight").is_some());
+}
+
+/// A schnell in the single-file layout, in a folder.
+fn schnell(folder: &Path) -> std::path::PathBuf {
+    let file = folder.join("schnell.safetensors");
+    let mut tensors =
+        candle_core::safetensors::load(fixture("tiny-bfl/flux1-tiny.safetensors"), &Device::Cpu).expect("loads");
+    tensors.retain(|name, _| !name.starts_with("guidance_in."));
+    candle_core::safetensors::save(&tensors, &file).expect("writes");
+    file
+}
+
+/// Changes keys of a JSON file.
+fn with_keys(path: &Path, keys: &[(&str, serde_json::Value)]) {
+    let mut json: serde_json::Value = read_json(path).expect("JSON");
+    keys.iter().for_each(|(key, value)| json[*key] = value.clone());
+    fs::write(path, json.to_string()).expect("written");
+}
+
+#[test]
+fn a_single_file_takes_the_schedule_it_lies_beside_only_where_that_is_of_its_kind() {
+    let folder = tiny_flux();
+    copy_folder(&fixture("tiny-bfl"), folder.path());
+    let scheduler = folder.path().join("scheduler/scheduler_config.json");
+    with_keys(&scheduler, &[("max_shift", 1.3.into())]);
+    let dev = folder.path().join("flux1-tiny.safetensors");
+    let schnell = schnell(folder.path());
+    let open = |file: &Path| flux1(&ModelRequest::new(file)).expect("resolves");
+    let taken = open(&dev);
+    assert!(taken.scheduler.is_some() && taken.remarks().is_empty(), "both are dev");
+    assert_eq!((taken.facts.scheduler.max_shift, taken.facts.scheduler.use_dynamic_shifting), (1.3, true));
+    let own = open(&schnell);
+    assert_eq!(
+        (own.scheduler.clone(), own.facts.scheduler.clone()),
+        (None, SchedulerConfig::default()),
+        "static, shift 1"
+    );
+    assert!(own.remarks()[0].contains("is not taken") && own.remarks()[0].contains("schnell"), "{:?}", own.remarks());
+
+    // What is given is meant.
+    let given = ModelRequest::new(&schnell).with("scheduler", folder.path().join("scheduler"));
+    let given = flux1(&given).expect("resolves");
+    assert!(given.facts.scheduler.use_dynamic_shifting && given.remarks().is_empty());
+
+    // A static schedule in a dev folder is no schnell's either, and a dev does not take it.
+    with_keys(&scheduler, &[("use_dynamic_shifting", false.into()), ("shift", 3.0.into())]);
+    assert_eq!(open(&schnell).facts.scheduler, SchedulerConfig::default());
+    assert_eq!(open(&dev).facts.scheduler, SchedulerConfig::flux1_dev());
+    // The folder itself says what it is.
+    let folders = flux1(&ModelRequest::new(folder.path())).expect("resolves");
+    assert_eq!((folders.facts.scheduler.shift, folders.facts.scheduler.use_dynamic_shifting), (3.0, false));
+    assert!(folders.remarks().is_empty());
+
+    // In a schnell folder it is the other way round.
+    with_keys(&folder.path().join("transformer/config.json"), &[("guidance_embeds", false.into())]);
+    assert_eq!(open(&schnell).facts.scheduler.shift, 3.0);
+    assert_eq!(open(&dev).facts.scheduler, SchedulerConfig::flux1_dev());
+    // Nor is a schedule that cannot be followed, or one of another kind of model.
+    with_keys(&scheduler, &[("use_karras_sigmas", true.into())]);
+    assert!(open(&schnell).remarks()[0].contains("use_karras_sigmas"));
+    with_keys(&scheduler, &[("use_karras_sigmas", false.into())]);
+    fs::remove_dir_all(folder.path().join("transformer")).expect("removed");
+    with_keys(&folder.path().join("model_index.json"), &[("_class_name", "StableDiffusion3Pipeline".into())]);
+    assert_eq!(open(&schnell).facts.scheduler, SchedulerConfig::default());
+    assert!(open(&schnell).remarks()[0].contains("StableDiffusion3Pipeline"));
+}
+
+#[test]
+fn what_a_model_holds_is_told_by_its_contents_and_not_by_where_they_lie() {
+    let folder = tiny_flux();
+    let contents = |path: &Path| flux1(&ModelRequest::new(path)).expect("resolves").contents().expect("readable");
+    let own = contents(&fixture("tiny-flux"));
+    assert_eq!(contents(folder.path()), own, "a copy, with times of its own");
+    let parts: Vec<_> = own.keys().copied().collect();
+    assert_eq!(parts, ["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "vae"]);
+    // Each change, and the only part that it changes.
+    let last_byte = |path: &Path| {
+        let mut bytes = fs::read(path).expect("read");
+        *bytes.last_mut().expect("bytes") ^= 1;
+        fs::write(path, bytes).expect("written");
+    };
+    let mut before = own;
+    for (file, part) in [
+        ("transformer/diffusion_pytorch_model-00002-of-00003.safetensors", "transformer"),
+        ("vae/diffusion_pytorch_model-00001-of-00002.safetensors", "vae"),
+        ("text_encoder/model.safetensors", "text_encoder"),
+        ("text_encoder_2/model.safetensors", "text_encoder_2"),
+        ("tokenizer/merges.txt", "tokenizer"),
+    ] {
+        last_byte(&folder.path().join(file));
+        let after = contents(folder.path());
+        let changed: Vec<_> =
+            after.iter().filter(|(part, text)| before[*part] != **text).map(|(part, _)| *part).collect();
+        assert_eq!(changed, [part], "{file}");
+        before = after;
+    }
+    with_keys(&folder.path().join("vae/config.json"), &[("_diffusers_version", "9.9".into())]);
+    assert_eq!(contents(folder.path()), before, "who wrote it changes nothing");
+    with_keys(&folder.path().join("vae/config.json"), &[("scaling_factor", 0.25.into())]);
+    assert_ne!(contents(folder.path())["vae"], before["vae"]);
 }

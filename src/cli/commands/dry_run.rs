@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     base::memory::Bytes,
-    cli::{execute, items::Planned, model_source::ModelSource, paths, report},
+    cli::{execute, items::Planned, model_source::ModelSource, notes, paths, report},
     hub::DownloadPlan,
     output,
     plan::{Machine, Plan, SpeedBook},
@@ -31,6 +31,7 @@ pub fn run(
         });
     }
     let model = source.look(report)?;
+    notes::of_model(&*model, report);
     let items = execute::plan_items(planned, &*model, machine, None)?;
     let speed = SpeedBook::open().get(&machine.name());
     let time = |item: &Item| {

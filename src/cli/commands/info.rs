@@ -46,7 +46,10 @@ fn text(pictured: &Pictured) -> String {
         let _ = writeln!(text, "{name:<10} {value}");
     };
     recipe.info_lines().into_iter().for_each(|(name, value)| line(name, value));
-    line("model", model(json.get("model").unwrap_or(&Value::Null)));
+    let said_model = json.get("model").unwrap_or(&Value::Null);
+    line("model", model(said_model));
+    contents(said_model).into_iter().for_each(|text| line("holds", text));
+    schedule(said_model).into_iter().for_each(|text| line("schedule", text));
     line("made by", format!("dype {} on {} in {}", said("program_version"), said("device"), said("dtype")));
     if let Some(preview) = json.get("preview") {
         line(
@@ -67,4 +70,24 @@ fn model(model: &Value) -> String {
         let _ = write!(text, ", {part} {}", path.as_str().unwrap_or_default());
     }
     text
+}
+
+/// The beginnings of what tells its parts from others.
+fn contents(model: &Value) -> Option<String> {
+    const SHOWN: usize = 8;
+    let parts = model.get("contents")?.as_object()?;
+    let start = |text: &Value| text.as_str().unwrap_or_default().chars().take(SHOWN).collect::<String>();
+    let parts: Vec<String> = parts.iter().map(|(part, text)| format!("{part} {}", start(text))).collect();
+    Some(parts.join(", "))
+}
+
+/// The schedule in words.
+fn schedule(model: &Value) -> Option<String> {
+    let said = model.get("schedule")?;
+    Some(match said.get("use_dynamic_shifting")? {
+        Value::Bool(true) => {
+            format!("dynamic shift, base {} to max {}", said.get("base_shift")?, said.get("max_shift")?)
+        }
+        _ => format!("static shift {}", said.get("shift")?),
+    })
 }

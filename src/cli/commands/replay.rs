@@ -1,6 +1,9 @@
 //! `dype replay`: the same picture again from what it says of itself, or a variation of it.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use serde_json::Value;
@@ -32,16 +35,23 @@ pub fn run(args: &ReplayArgs, typed: &HashSet<String>, report: &Report) -> anyho
     let pictured = pictured::read(&args.file)?;
     let is_typed = |id: &str| typed.contains(id);
     let mut flags = args.flags.clone();
-    if !is_typed("model") {
-        flags.model = model(&pictured.json, flags.model, &is_typed);
+    let is_its_own = !is_typed("model");
+    if is_its_own {
+        flags.model = model(&pictured.json, flags.model, &args.file, &is_typed);
     }
+    let has_its_parts = is_its_own && flags.model.parts.parts.keys().all(|part| !is_typed(part)) && !is_typed("part");
     let said = |key: &str| pictured.json.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let wish = Wish {
         asked: asked(&pictured.recipe, &generate::with_stdin(&flags.settings.wanted)?),
         target: Target::new(flags.output.output.as_deref()),
         origin: None,
     };
-    generate::execute(&flags, &wish, Some(MadeOn { device: said("device"), dtype: said("dtype") }), report)
+    let like = MadeOn {
+        device: said("device"),
+        dtype: said("dtype"),
+        model: has_its_parts.then(|| pictured.json["model"].clone()).filter(|said| said.get("contents").is_some()),
+    };
+    generate::execute(&flags, &wish, Some(like), report)
 }
 
 /// What the picture says, with what was typed in its place.
@@ -55,7 +65,7 @@ fn asked(picture: &Recipe, typed: &Wanted) -> Merged {
 }
 
 /// The picture's model, with the parts that were typed in place of its own.
-fn model(json: &Value, typed: ModelArgs, is_typed: &dyn Fn(&str) -> bool) -> ModelArgs {
+fn model(json: &Value, typed: ModelArgs, file: &Path, is_typed: &dyn Fn(&str) -> bool) -> ModelArgs {
     let said = |key: &str| json["model"].get(key).and_then(Value::as_str);
     let Some(model) = said("model") else { return typed };
     let mut parts = typed.parts;
@@ -65,14 +75,24 @@ fn model(json: &Value, typed: ModelArgs, is_typed: &dyn Fn(&str) -> bool) -> Mod
     }
     for (name, path) in json["model"]["parts"].as_object().into_iter().flatten() {
         if let (false, Some(path)) = (parts.parts.contains_key(name), path.as_str()) {
-            parts.parts.insert(name.clone(), path.into());
+            parts.parts.insert(name.clone(), from_here(path, file).into());
         }
     }
     let variants = json["model"]["variants"].as_object();
     let variant = variants.and_then(|variants| variants.values().next()?.as_str().map(str::to_owned));
-    ModelArgs {
-        variant: if is_typed("variant") { typed.variant } else { variant },
-        model: said("revision").map_or_else(|| model.to_owned(), |revision| format!("{model}@{revision}")),
-        parts,
+    let model = match said("revision") {
+        Some(revision) => format!("{model}@{revision}"),
+        None => from_here(model, file),
+    };
+    ModelArgs { variant: if is_typed("variant") { typed.variant } else { variant }, model, parts }
+}
+
+/// A path that a picture says. Older pictures say it as it was typed, seen from a folder that is not told: most often one around
+/// the picture.
+fn from_here(path: &str, picture: &Path) -> String {
+    if Path::new(path).exists() {
+        return path.to_owned();
     }
+    let mut around = picture.parent().into_iter().flat_map(Path::ancestors).map(|folder| folder.join(path));
+    around.find(|found| found.exists()).map_or_else(|| path.to_owned(), |found| found.display().to_string())
 }

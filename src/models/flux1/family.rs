@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     Compute, FluxConfig, Forward, LATENT_RGB, LATENTS, Transformer, WeightsMode, autoencoder, bfl, infer,
+    schedule::{Schedule, schedule},
     text::{self, PromptEmbeddings},
     text_cost,
     transformer::Inputs,
@@ -17,9 +18,9 @@ use crate::{
     error::{Error, Result},
     methods::TextBias,
     models::{
-        Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, ForwardCost, ForwardOptions, Found,
-        Identity, Model, NetworkBytes, On, PartKind, PartSpec, Place, SchedulerConfig, Seen, TextEncoders, Velocity,
-        VelocityAt, never_inside,
+        Conditioning, Confidence, Contents, Decode, Encode, Examples, Facts, Family, ForwardCost, ForwardOptions,
+        Found, Identity, Model, NetworkBytes, On, PartKind, PartSpec, Place, SchedulerConfig, Seen, TextEncoders,
+        Velocity, VelocityAt, never_inside,
         parts::{
             Autoencoder, AutoencoderKind, CLIP, ClipConfig, ClipEncoder, ModelPart, T5, T5Config, T5Encoder,
             Tokenizers, clip_tensors,
@@ -42,7 +43,8 @@ pub struct Flux1Family;
 /// What it is called.
 const NAME: &str = "FLUX.1";
 /// Pipelines of diffusers whose parts are FLUX.1's.
-const PIPELINES: [&str; 4] = ["FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxKontextPipeline"];
+pub(super) const PIPELINES: [&str; 4] =
+    ["FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxKontextPipeline"];
 const NOT_FLUX: &str = "give a FLUX.1 transformer, for example flux1-krea-dev.safetensors, or a FLUX.1 model folder";
 
 /// What the transformer's config is called in it, and what to do about another.
@@ -150,7 +152,8 @@ impl Family for Flux1Family {
     }
 
     fn facts(&self, found: &Found) -> Result<Facts> {
-        facts(&config(found)?.0.config, scheduler_file(found).as_deref(), &found.files)
+        let config = config(found)?.0.config;
+        Ok(of_config(&config, schedule(&config, found)?.config))
     }
 
     fn usual(&self) -> Facts {
@@ -196,26 +199,6 @@ fn config(found: &Found) -> Result<(Said<FluxConfig>, Option<Source>)> {
     Ok((Said::by_beside(beside, &*named, infer::transformer, transformer_tensors)?, Some(named)))
 }
 
-fn scheduler_file(found: &Found) -> Option<std::path::PathBuf> {
-    Some(match found.optional("scheduler")? {
-        Place::Folder(folder) => folder.join("scheduler_config.json"),
-        Place::File(path) => path.clone(),
-        Place::Inside(_) => return None,
-    })
-}
-
-/// The file's schedule, else FLUX.1's own: dynamic shift for a model with guidance embedding (dev), static for one without
-/// (schnell).
-fn facts(config: &FluxConfig, scheduler: Option<&Path>, files: &Files) -> Result<Facts> {
-    let scheduler = match scheduler {
-        Some(path) => SchedulerConfig::read_among(path, files)?,
-        // Source: the scheduler_config.json of FLUX.1-dev (dynamic, shift 3) and FLUX.1-schnell (static, shift 1).
-        None if config.guidance_embeds => SchedulerConfig::flux1_dev(),
-        None => SchedulerConfig::default(),
-    };
-    Ok(of_config(config, scheduler))
-}
-
 fn of_config(config: &FluxConfig, scheduler: SchedulerConfig) -> Facts {
     let axes = config.position_ids(TokenGrid { height_patches: 1, width_patches: 1 }, 0).axes;
     Facts { latents: LATENTS, axes, recipe: config.recipe_facts(None), scheduler, latent_rgb: LATENT_RGB }
@@ -240,8 +223,12 @@ pub struct Flux1 {
     pub tokenizer: std::path::PathBuf,
     /// T5's tokenizer: a `tokenizer.json` or `spiece.model`, or a folder that holds one.
     pub tokenizer_2: std::path::PathBuf,
-    /// The scheduler's config, where there is one.
+    /// The scheduler's config, where one was taken.
     pub scheduler: Option<std::path::PathBuf>,
+    /// Why the one that lies there was not.
+    pub remark: Option<String>,
+    /// Where all of it is.
+    pub found: Found,
 }
 
 impl Flux1 {
@@ -259,14 +246,25 @@ impl Flux1 {
         let text_encoder = CLIP.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
         let text_encoder_2 = T5.open(found.place("text_encoder_2")?, files, NAME, "--text-encoder-2")?;
         let (tokenizer, tokenizer_2) = (found.path("tokenizer")?, found.path("tokenizer_2")?);
-        let scheduler = scheduler_file(&found);
-        let mut facts = facts(&config, scheduler.as_deref(), files)?;
+        let Schedule { config: numbers, file: scheduler, remark } = schedule(&config, &found)?;
+        let mut facts = of_config(&config, numbers);
         facts.recipe = config.recipe_facts(text_tokens(&tokenizer_2, files)?);
         facts.latent_rgb = vae.latent_rgb.clone().unwrap_or(LATENT_RGB);
         let transformer = ModelPart { config, source };
         let identity = found.identity.clone();
-        let model =
-            Self { identity, facts, transformer, vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, scheduler };
+        let model = Self {
+            identity,
+            facts,
+            transformer,
+            vae,
+            text_encoder,
+            text_encoder_2,
+            tokenizer,
+            tokenizer_2,
+            scheduler,
+            remark,
+            found,
+        };
         model.check_widths()?;
         Ok(model)
     }
@@ -351,6 +349,14 @@ fn text_tokens(tokenizer: &Path, files: &Files) -> Result<Option<usize>> {
 impl Model for Flux1 {
     fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    fn contents(&self) -> Result<Contents> {
+        self.found.contents(&PARTS)
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.remark.iter().cloned().collect()
     }
 
     fn facts(&self) -> &Facts {

@@ -9,6 +9,7 @@ mod family;
 mod infer;
 mod latent_rgb;
 pub mod layers;
+mod schedule;
 mod stream;
 pub mod text;
 mod transformer;
