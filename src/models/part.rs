@@ -70,6 +70,11 @@ fn is_like(name: &str, pattern: &str) -> bool {
     }
 }
 
+/// Whether a file's name ends as those of weights in forms that are not read.
+fn is_pickle(name: &str) -> bool {
+    [".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".gguf", ".onnx"].iter().any(|ending| name.ends_with(ending))
+}
+
 /// What is of use of a part's folder.
 pub(crate) struct PartFiles<'a> {
     /// Names in the folder.
@@ -184,6 +189,9 @@ impl PartSpec {
                 .collect()),
             PartKind::Denoiser | PartKind::Network => {
                 let stored = Stored::among(all.clone(), wanted).map_err(|variants| self.ambiguous(&variants))?;
+                if let Some(pickle) = all.clone().find(|name| is_pickle(name)).filter(|_| stored.is_none()) {
+                    return Err(format!("no .safetensors weights in {}/, but {pickle}, which is not read", self.name));
+                }
                 let is_taken =
                     |name: &&str| *name == CONFIG || stored.as_ref().is_some_and(|stored| stored.takes(name));
                 let files = all.filter(is_taken).collect();

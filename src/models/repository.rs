@@ -238,6 +238,9 @@ mod tests {
         let mut paths = listing(PATHS);
         paths.retain(|path| !path.starts_with("vae/"));
         assert!(all().select(&paths).expect_err("no vae").contains("vae/"));
+        paths.extend(listing("vae/config.json vae/diffusion_pytorch_model.bin"));
+        let lacks = all().select(&paths).expect_err("only a pickle");
+        assert!(lacks.contains("vae/") && lacks.contains("diffusion_pytorch_model.bin"), "{lacks}");
     }
 
     #[test]

@@ -37,9 +37,10 @@ impl<'a> Name<'a> {
             Some((stem, if rest.is_empty() { None } else { Some(word(rest)?) })).filter(|(stem, _)| !stem.is_empty())
         };
         if let Some((stem, rest)) = name.strip_suffix(".json").and_then(|name| name.split_once(INDEX)) {
-            let variant = if rest.is_empty() { None } else { Some(word(rest)?) };
-            let plain = !stem.is_empty() && !stem.contains('.');
-            return plain.then_some(Self { stem, variant, form: Form::Index });
+            let (stem, before) = whole(stem)?;
+            let behind = if rest.is_empty() { None } else { Some(word(rest)?) };
+            let is_one = before.is_none() || behind.is_none();
+            return is_one.then_some(Self { stem, variant: before.or(behind), form: Form::Index });
         }
         let (stem, variant) = whole(name.strip_suffix(ENDING)?)?;
         // The numbers of a shard stand behind the variant, or before it.
@@ -129,6 +130,8 @@ mod tests {
             ("model.fp16.safetensors", Some(("model", Some("fp16"), Form::Whole))),
             ("model.safetensors.index.json", Some(("model", None, Form::Index))),
             ("model.safetensors.index.fp16.json", Some(("model", Some("fp16"), Form::Index))),
+            ("model.fp16.safetensors.index.json", Some(("model", Some("fp16"), Form::Index))),
+            ("model.fp16.safetensors.index.fp16.json", None),
             ("model-00001-of-00002.safetensors", Some(("model", None, Form::Shard))),
             ("model.fp16-00001-of-00002.safetensors", Some(("model", Some("fp16"), Form::Shard))),
             ("model-00001-of-00002.bf16.safetensors", Some(("model", Some("bf16"), Form::Shard))),
