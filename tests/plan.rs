@@ -5,6 +5,7 @@ mod support;
 use candle_core::{DType, Device};
 use dype::testing::{
     base::geometry::ImageSize,
+    base::memory::Bytes,
     models::flux1::{ForwardOptions, LATENTS},
     plan::{Machine, Plan, Task},
 };
@@ -26,6 +27,22 @@ fn a_processor_s_pieces_follow_from_memory_alone() {
             assert!(largest >= 3072 * (LATENTS.tokens(size).count() as u64 + 512), "{largest}");
         }
     }
+}
+
+/// What `ulimit -v` leaves is known only once the model's files are mapped.
+#[test]
+fn limits_of_the_process_narrow_the_budget_and_are_named_where_they_do() {
+    let of = |budget: Option<u64>, left: Option<u64>| {
+        let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: budget.map(Bytes), weights: None };
+        let (machine, is_limited) = machine.within(left);
+        (machine.budget.map(|bytes| bytes.0), is_limited)
+    };
+    assert_eq!(of(Some(1_000), None), (Some(1_000), false));
+    assert_eq!(of(None, None), (None, false));
+    assert_eq!(of(None, Some(1_000)), (Some(900), true));
+    assert_eq!(of(Some(2_000), Some(1_000)), (Some(900), true));
+    assert_eq!(of(Some(900), Some(1_100)), (Some(900), true), "a moment later a little more is left");
+    assert_eq!(of(Some(900), Some(10_000)), (Some(900), false), "something else leaves less");
 }
 
 /// The peak of a run is within 15% of the plan's, which counts what the program allocates: mapped files, the program's

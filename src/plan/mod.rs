@@ -70,11 +70,13 @@ impl Machine {
     }
 
     /// The same machine where limits of the process leave this much, if it has any, once the model's files are mapped; and whether
-    /// that is less than it could take otherwise.
+    /// it is those limits that leave no more.
     pub fn within(&self, process_bytes: Option<u64>) -> (Self, bool) {
         let left = process_bytes.map(|bytes| Bytes((bytes as f64 * FREE_SHARE) as u64));
-        let is_less = left.is_some_and(|left| self.budget.is_none_or(|budget| left <= budget));
-        (Self { budget: if is_less { left } else { self.budget }, ..self.clone() }, is_less)
+        let budget = [self.budget, left].into_iter().flatten().min();
+        // The budget may come from the same limits, a moment ago: then a little more or less was in use.
+        let is_near = |left: Bytes| budget.is_some_and(|budget| left.0 <= budget.0.saturating_add(budget.0 / 4));
+        (Self { budget, ..self.clone() }, left.is_some_and(is_near))
     }
 
     /// The device as `--device` takes it, without its number.

@@ -6,7 +6,7 @@
 
 use super::{
     Mu, Rng,
-    kinds::{FINITE, Noise, Number, OneOf, Prose, SIDE_PX, Shift, Switch, Whole},
+    kinds::{GUIDANCE, Noise, Number, OneOf, Prose, SIDE_PX, Shift, Switch, Whole},
     setting::{Declared, Face, Field, Fill, Gaps, Group, Held, Line, Off, Setting, shown},
 };
 use crate::methods::{
@@ -139,7 +139,7 @@ settings! {
 
     /// Guidance scale: how strongly the prompt is followed. A recipe has none where the model takes none.
     guidance: f64 => Option<f64> = Setting {
-        kind: &FINITE,
+        kind: &GUIDANCE,
         fill: Fill::Usual {
             value: || DEFAULT_GUIDANCE,
             is_shown: false,
@@ -266,7 +266,7 @@ settings! {
     #[cfg(test)]
     /// A setting of the tests: what a new one needs is these lines, and the place that uses it.
     toy_strength: f64 => f64 = Setting {
-        kind: &Number { least: 0.0 },
+        kind: &Number::from(0.0),
         fill: shown(|| 0.0),
         face: Face { saved: Saved::UnlessUsual, ..Face::new(Group::Picture, "NUMBER", "How toy-like it looks") },
     };

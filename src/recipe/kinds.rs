@@ -136,24 +136,32 @@ where
     }
 }
 
-/// A finite number of at least this.
+/// A finite number from `least` to `most`.
 pub struct Number {
     /// The least.
     pub least: f64,
+    /// The most; [`f64::MAX`] for any.
+    pub most: f64,
 }
 
 impl Number {
+    /// Numbers of at least this.
+    pub const fn from(least: f64) -> Self {
+        Self { least, most: f64::MAX }
+    }
+
     /// The numbers of a method's knob.
     pub const fn of(knob: &Knob) -> Self {
         match knob.takes {
-            Takes::Number { least } => Self { least },
+            Takes::Number { least } => Self::from(least),
             Takes::Word(_) => panic!("a knob of words"),
         }
     }
 }
 
-/// Any finite number.
-pub const FINITE: Number = Number { least: f64::MIN };
+/// Guidance scales. FLUX.1 was trained with 1 to some 30, and embeds a thousand times the number in f32: far beyond these the embedding
+/// says nothing, and from 3.4e35 on it is not finite.
+pub const GUIDANCE: Number = Number { least: -1e6, most: 1e6 };
 
 impl Kind<f64> for Number {
     fn style(&self) -> Style {
@@ -161,10 +169,8 @@ impl Kind<f64> for Number {
     }
 
     fn parse(&self, text: &str) -> Result<f64, String> {
-        text.parse().ok().filter(|number| self.admits(number)).ok_or_else(|| match self.least {
-            f64::MIN => "a finite number is wanted".into(),
-            _ => format!("{} is wanted", self.wanted()),
-        })
+        let number = text.parse().ok().filter(|number| self.admits(number));
+        number.ok_or_else(|| format!("{} is wanted", self.wanted().replacen("a number", "a finite number", 1)))
     }
 
     fn read_json(&self, value: &Value) -> Option<f64> {
@@ -176,14 +182,14 @@ impl Kind<f64> for Number {
     }
 
     fn wanted(&self) -> String {
-        match self.least {
-            f64::MIN => "a number".into(),
-            least => format!("a number of {least} or more"),
+        match self.most {
+            f64::MAX => format!("a number of {} or more", self.least),
+            most => format!("a number from {} to {most}", self.least),
         }
     }
 
     fn admits(&self, value: &f64) -> bool {
-        value.is_finite() && *value >= self.least
+        (self.least..=self.most).contains(value)
     }
 }
 
@@ -351,12 +357,23 @@ mod tests {
     #[test]
     fn numbers_must_be_finite() {
         for text in ["nan", "inf", "-inf", "x"] {
-            assert!(FINITE.parse(text).is_err(), "{text}");
+            assert!(GUIDANCE.parse(text).is_err(), "{text}");
         }
-        assert_eq!(FINITE.parse("-1.5"), Ok(-1.5));
+        assert_eq!(GUIDANCE.parse("-1.5"), Ok(-1.5));
         let not_negative = Number::of(&DYPE_SCALE);
-        assert_eq!(not_negative.parse("-0.1").expect_err("negative"), "a number of 0 or more is wanted");
+        assert_eq!(not_negative.parse("-0.1").expect_err("negative"), "a finite number of 0 or more is wanted");
         assert_eq!(not_negative.parse("0"), Ok(0.0));
+    }
+
+    #[test]
+    fn guidance_that_no_computation_survives_is_refused() {
+        for text in ["1e38", "-1e38", "3.5e35", "1e300", "1000001"] {
+            let error = GUIDANCE.parse(text).expect_err(text);
+            assert_eq!(error, "a finite number from -1000000 to 1000000 is wanted");
+            let number: f64 = text.parse().expect("a number");
+            assert_eq!(GUIDANCE.read_json(&number.into()), None, "in a file of prompts, or a picture");
+        }
+        assert_eq!(GUIDANCE.parse("1e6"), Ok(1e6));
     }
 
     #[test]

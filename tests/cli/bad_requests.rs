@@ -29,7 +29,9 @@ fn numbers_out_of_range() {
     refused(&["--steps", "0"], 2, &["--steps", "from 1 to 10000", "28"]);
     refused(&["--steps", "-1"], 2, &["--steps", "from 1 to 10000"]);
     refused(&["--seed", "-1"], 2, &["--seed", "from 0 to 18446744073709551615"]);
-    refused(&["--guidance", "nan"], 2, &["--guidance", "finite"]);
+    for guidance in ["nan", "1e38", "-1e38", "inf"] {
+        refused(&["--guidance", guidance], 2, &["--guidance", "finite", "from -1000000 to 1000000"]);
+    }
     refused(&["--max-sequence-length", "513"], 2, &["--max-sequence-length", "2 to 512"]);
     refused(&["--max-sequence-length", "1"], 2, &["--max-sequence-length", "2 to 512"]);
     refused(&["--dype-scale", "-1"], 2, &["--dype-scale", "0 or more"]);
