@@ -1,8 +1,8 @@
 //! A command line that makes no sense, told like every other error: what is wrong, and a hint.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::CommandFactory;
+use clap::{CommandFactory, error::ErrorKind};
 
 use super::{args::Cli, report::Report};
 use crate::error::Error;
@@ -17,10 +17,24 @@ pub fn tell(error: &clap::Error, report: &Report) -> ExitCode {
     let word = std::env::args_os().nth(1).unwrap_or_default().to_string_lossy().into_owned();
     let is_command = Cli::command().get_subcommands().any(|known| known.get_name() == word);
     let command = if is_command { format!("dype {word}") } else { "dype".to_owned() };
-    let error = as_request(&error.render().to_string(), &command);
+    let error = if error.kind() == ErrorKind::InvalidUtf8 {
+        let variables = std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"DYPE_"));
+        not_text(std::env::args_os().skip(1).chain(variables.map(|(_, value)| value)))
+    } else {
+        as_request(&error.render().to_string(), &command)
+    };
     let code = error.exit_code();
     report.error(&error.into());
     ExitCode::from(code)
+}
+
+/// That a flag which takes text was given something else, which is among these words.
+fn not_text(words: impl Iterator<Item = OsString>) -> Error {
+    let odd: Vec<String> = words.filter(|word| word.to_str().is_none()).map(|word| format!("{word:?}")).collect();
+    let what = format!("what was given is not UTF-8 text: {}", odd.join(", "));
+    let hint =
+        "convert a prompt, for example with iconv; give a model of such a name by a link to it (ln -s NAME model)";
+    Error::request(what, hint)
 }
 
 /// clap's text, whose paragraphs are the message, tips and the usage, as an error with its hint.

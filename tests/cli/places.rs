@@ -188,6 +188,18 @@ fn a_file_whose_name_is_no_text_is_found_again_and_looked_at() {
     assert!(command.arg(lines).args(["-o", "y.png"]).output().expect("starts").status.success());
 }
 
+#[test]
+fn text_that_is_no_text_is_named() {
+    let place = Place::new();
+    for flag in ["--prompt", "--model"] {
+        let ended = run_of(&place, &["-o".as_ref(), "x.png".as_ref(), flag.as_ref(), OsStr::from_bytes(b"lat\xe9/m")]);
+        Run::from(ended).fails(2, &["not UTF-8 text", "lat\\xE9/m", "ln -s"]);
+    }
+    let mut command = place.command(&["-o", "x.png"]);
+    let run = Run::from(command.env("DYPE_PROMPT", OsStr::from_bytes(b"\xff")).output().expect("starts"));
+    run.fails(2, &["not UTF-8 text", "\\xFF", "iconv"]);
+}
+
 fn json_lines(stdout: &[u8]) -> Vec<Value> {
     let lines = stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_slice(line).expect("JSON")).collect()
