@@ -4,14 +4,15 @@
 #
 #     tests/real-world/hub.sh target/debug/dype [OLAH]
 #
-# OLAH is the olah-cli of the Python package olah 0.5.4, where it is installed; without it the mirror is left out. What was tried is
-# printed as a table: the case, what is expected, what came.
+# OLAH is the olah-cli of the Python package olah 0.5.4, where it is installed; without it the mirror is left out. tests/real-world/run
+# calls this too, with the OLAH of its environment.
 set -u
 program=$(realpath "$1") olah=${2:+$(realpath "$2")}
 here=$(dirname "$(realpath "$0")")
 work=$(mktemp -d) hub_port=18801 mirror_port=18802 pids=() failed=0
 trap 'kill "${pids[@]}" 2>/dev/null; umount "$work/mount" 2>/dev/null; rm -rf "$work"' EXIT
 export DYPE_CACHE=$work/cache
+unset HF_HUB_OFFLINE HF_HOME HF_HUB_CACHE HF_TOKEN
 repo=models--tiny-lab--tiny-flux commit=0123456789abcdef0123456789abcdef01234567 old=fedcba9876543210fedcba9876543210fedcba98
 hub=http://127.0.0.1:$hub_port mirror=http://127.0.0.1:$mirror_port nobody=http://127.0.0.1:9
 
@@ -30,9 +31,9 @@ run() {
     told=$(HF_HOME=$home HF_ENDPOINT=$endpoint "$program" --model tiny-lab/tiny-flux --prompt lake --width 64 --height 64 --steps 1 \
         --max-sequence-length 32 --device cpu -o "$work/x.png" --overwrite "$@" 2>&1)
     if [ $? -eq 0 ] && [[ $told == *"$words"* ]]; then
-        printf '%-56s ok\n' "$name"
+        printf 'ok        %s\n' "$name"
     else
-        printf '%-56s FAILED\n%s\n' "$name" "$told"
+        printf 'FAILED    %s\n%s\n' "$name" "$told"
         failed=1
     fi
 }
@@ -50,6 +51,8 @@ if [ -n "$olah" ]; then
     run 'olah, both caches empty' 'download' "$work/b" $mirror
     run 'olah, its cache full' 'download' "$work/c" $mirror
     run 'olah, our cache full' '' "$work/a" $mirror
+else
+    printf 'left out  %s: %s\n' 'a mirror of the Hub' 'OLAH names no olah-cli'
 fi
 run 'nobody answers, a full cache' 'using the copy of commit 0123456' "$work/a" $nobody
 run 'a short commit, a full cache, nobody answers' '' "$work/a" $nobody --model "tiny-lab/tiny-flux@${commit:0:7}"
