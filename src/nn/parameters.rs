@@ -118,7 +118,7 @@ impl Parameters {
     /// The tensor `name` below this prefix, of exactly this shape.
     ///
     /// # Errors
-    /// [`Error::Model`] when it is missing, has another shape, or cannot be read; never in a dry pass.
+    /// [`Error::Model`](crate::Error::Model) when it is missing, has another shape, or cannot be read; never in a dry pass.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Array> {
         let Some(dry) = &self.dry else {
             return Ok(self.weights.get(name, shape)?.into());
