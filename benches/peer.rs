@@ -116,7 +116,8 @@ fn timed(runs: usize, device: &Device, mut work: impl FnMut() -> anyhow::Result<
     (0..runs).map(one).collect()
 }
 
-fn report(size: ImageSize, seconds: &[f64], flops: u64) {
+fn report(size: ImageSize, seconds: &[f64], flops: u128) {
+    let flops = flops as f64;
     let (px, peak) = (size.width_px, memory::peak_resident_bytes().unwrap_or(0));
     println!("{}", serde_json::json!({ "px": px, "seconds": seconds, "peak_rss_bytes": peak, "flops": flops }));
 }
@@ -230,7 +231,7 @@ fn decode(arguments: &Arguments) -> anyhow::Result<()> {
         std::hint::black_box(sum);
         Ok(())
     })?;
-    report(size, &seconds, decoder.cost(LATENTS.latents(LATENTS.tokens(size)), &kl::Banding::default())?.flops);
+    report(size, &seconds, decoder.cost(LATENTS.latents(LATENTS.tokens(size)), &kl::Banding::default())?.flops.into());
     Ok(())
 }
 

@@ -19,7 +19,7 @@ const USES: [(&str, &[&str]); 5] = [
     ("recipe/resolved.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]), // the scaler
     ("cli/notes.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]), // it has no effect
     ("cli/commands/replay.rs", &["dype_scale", "dype_exponent"]),             // another method has others
-    ("cli/commands/inspect.rs", &["base_resolution"]),                        // its frequencies
+    ("cli/commands/inspect.rs", &["base_resolution", "max_sequence_length"]), // its frequencies, and a prompt's tokens
 ];
 
 /// The files whose code, but for comments and tests, holds this word.

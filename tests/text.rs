@@ -197,6 +197,25 @@ fn the_real_model_is_asked_for_exactly_its_tensors() {
     }
 }
 
+/// What is shown of a prompt is what is computed with: each id by its piece, the padding counted, the rest told.
+#[test]
+fn pieces_are_the_ids_that_are_read() {
+    let tokenizers = tokenizers();
+    for prompt in prompts() {
+        for (tokenizer, length) in [(&tokenizers.clip, CLIP_TOKENS), (&tokenizers.t5, 512), (&tokenizers.t5, 5)] {
+            let (pieces, padding, cut) = tokenizer.pieces(&prompt, length).expect("pieces");
+            let read = tokenizer.encode(&prompt, length).expect("encodes");
+            let ids: Vec<u32> = pieces.iter().map(|piece| piece.id).collect();
+            assert_eq!((ids.len() + padding, &cut), (length, &read.lost), "{prompt}");
+            assert_eq!(ids, read.ids[..ids.len()], "{prompt}");
+            assert!(pieces.iter().all(|piece| !piece.piece.is_empty()), "{pieces:?}");
+        }
+    }
+    let (pieces, padding, _) = tokenizers.clip.pieces("x", 6).expect("pieces");
+    let words: Vec<&str> = pieces.iter().map(|piece| piece.piece.as_str()).collect();
+    assert_eq!((words.as_slice(), padding), (["<|startoftext|>", "x</w>", "<|endoftext|>"].as_slice(), 3));
+}
+
 /// One clear error of the right kind that names the file.
 fn assert_names(result: Result<()>, file: &str) {
     let error = result.expect_err("broken");

@@ -9,7 +9,7 @@ use crate::{
     base::progress::Observer,
     error::{Error, Result},
     hub::{DownloadPlan, Hub, HubModel, HubSettings},
-    models::{Decode, Facts, Model, ModelRequest, On, PartSpec, Registry, RepositoryFiles, demo},
+    models::{Decode, Facts, Model, ModelRequest, On, PartKind, PartSpec, Reading, Registry, RepositoryFiles, demo},
     weights::Files,
 };
 
@@ -152,6 +152,19 @@ pub fn facts(name: &str, observer: &dyn Observer) -> Result<Facts> {
     let registry = Registry::default();
     let folder = folder_with(name, &RepositoryFiles::dimensions(registry.families()), observer)?;
     registry.facts(&ModelRequest::new(folder))
+}
+
+/// What each text encoder of the model `name` reads of a prompt; of the Hub's models only tokenizers and two configs are
+/// fetched.
+///
+/// # Errors
+/// What finding, fetching and reading may fail with.
+pub fn tokens(name: &str, prompt: &str, asked: Option<usize>, observer: &dyn Observer) -> Result<Vec<Reading>> {
+    let usual = facts(name, observer)?.recipe.text_tokens;
+    let registry = Registry::default();
+    let files = RepositoryFiles::only(registry.families(), |part| part.kind == PartKind::Tokenizer);
+    let folder = folder_with(name, &files, observer)?;
+    registry.tokens(&ModelRequest::new(folder), prompt, asked, usual)
 }
 
 /// The autoencoder of the model `name`, or the one at `vae`; of the Hub's models only that part is fetched.

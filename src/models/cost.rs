@@ -87,7 +87,7 @@ pub struct ForwardCost {
     /// Bytes of the inputs: latents and the embeddings of one prompt.
     pub input_bytes: u64,
     /// Floating-point operations, a multiply-add counted as two.
-    pub flops: u64,
+    pub flops: u128,
     /// Kernels of tensors that are launched.
     pub launches: u64,
     /// Elements of the largest buffer.

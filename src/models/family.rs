@@ -3,11 +3,15 @@
 use std::{any::Any, fmt, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{
     Contents, ForwardCost, ForwardOptions, Found, Identity, NetworkBytes, PartSpec, RgbFactors, SchedulerConfig,
-    parts::kl::{Banding, RowSink, RowSource, Ways},
+    parts::{
+        Piece,
+        kl::{Banding, RowSink, RowSource, Ways},
+    },
 };
 use crate::{
     base::{
@@ -22,8 +26,33 @@ use crate::{
     weights::TensorSource,
 };
 
+/// What one text encoder reads of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reading {
+    /// Which encoder.
+    pub encoder: &'static str,
+    /// Tokens it takes, padding included.
+    pub length: usize,
+    /// The tokens, without padding.
+    pub tokens: Vec<Piece>,
+    /// How many of padding follow.
+    pub padding: usize,
+    /// The words at the end of the prompt that it does not read; null where it reads all.
+    pub cut: Option<String>,
+}
+
 /// A family of models. A new one is a folder that implements this, and one line in [`super::BUILT_IN`].
 pub trait Family: Sync {
+    /// What each of a model's text encoders reads of a prompt: the one whose length can be asked for in `asked` tokens, else in
+    /// `usual` or what its tokenizer reads at most. Only the tokenizers need be there.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] when a tokenizer is broken, or this family's cannot be seen; [`crate::Error::Request`] for a
+    /// length out of range.
+    fn tokens(&self, _found: &Found, _prompt: &str, _asked: Option<usize>, _usual: usize) -> Result<Vec<Reading>> {
+        Err(Error::model(format!("the tokens of {} models cannot be shown", self.name()), ""))
+    }
+
     /// What it is called, such as "FLUX.1".
     fn name(&self) -> &'static str;
 

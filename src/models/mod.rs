@@ -33,8 +33,8 @@ use find::Finder;
 pub use contents::Contents;
 pub use cost::{ForwardCost, ForwardOptions, NetworkBytes};
 pub use family::{
-    Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, Model, On, Seen, TextEncoders, Velocity,
-    VelocityAt,
+    Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, Model, On, Reading, Seen, TextEncoders,
+    Velocity, VelocityAt,
 };
 pub use find::{Found, Place};
 pub use known::KnownModel;
@@ -162,6 +162,22 @@ impl Registry {
         let family = finder.family();
         let wanted = |part: &PartSpec| matches!(part.kind, PartKind::Denoiser | PartKind::Scheduler);
         family.facts(&finder.found(wanted)?)
+    }
+
+    /// What each text encoder of a model reads of a prompt ([`Family::tokens`]), for which only tokenizers need be there.
+    ///
+    /// # Errors
+    /// As [`Registry::open`].
+    pub fn tokens(
+        &self,
+        request: &ModelRequest,
+        prompt: &str,
+        asked: Option<usize>,
+        usual: usize,
+    ) -> Result<Vec<Reading>> {
+        let finder = Finder::new(request, &self.families)?;
+        let family = finder.family();
+        family.tokens(&finder.found(|part| part.kind == PartKind::Tokenizer)?, prompt, asked, usual)
     }
 
     /// The autoencoder at `path`: its file or folder, or that of a model that holds it.

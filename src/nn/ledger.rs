@@ -25,7 +25,7 @@ struct Counts {
     scratch: u64,
     largest_buffer: u64,
     largest_launch: u64,
-    flops: u64,
+    flops: u128,
     launches: u64,
     /// How often what is counted now would really happen.
     times: u64,
@@ -103,7 +103,7 @@ impl Ledger {
     /// Floating-point operations, a multiply-add counted as two.
     pub fn work(&self, flops: u64) {
         let mut counts = self.counts();
-        counts.flops += counts.times * flops;
+        counts.flops += u128::from(counts.times) * u128::from(flops);
     }
 
     /// Runs `visit` once and counts its work and launches `times` times; memory that it frees is free each time.
@@ -137,7 +137,7 @@ impl Ledger {
     }
 
     /// Floating-point operations, a multiply-add counted as two.
-    pub fn flops(&self) -> u64 {
+    pub fn flops(&self) -> u128 {
         self.counts().flops
     }
 

@@ -260,7 +260,7 @@ mod tests {
     }
 
     /// Blocks of 100 numbers, then of 1000: the most bytes held, the bytes held at the end, what the visits count for.
-    fn dry(kind: DeviceKind, mode: WeightsMode, kinds: &[usize]) -> (u64, u64, u64) {
+    fn dry(kind: DeviceKind, mode: WeightsMode, kinds: &[usize]) -> (u64, u64, u128) {
         let ledger = Ledger::new(kind);
         let parameters = Parameters::of_configuration(DType::U8, &ledger);
         let first = kinds[0];

@@ -106,11 +106,13 @@ pub struct Plan {
     /// T5 tokens.
     pub text_tokens: usize,
     /// Floating point operations of one step.
-    pub step_flops: u64,
+    #[serde(serialize_with = "as_number")]
+    pub step_flops: u128,
     /// Floating point operations of the decode.
     pub decode_flops: u64,
     /// Floating point operations of all steps and the decode.
-    pub total_flops: u64,
+    #[serde(serialize_with = "as_number")]
+    pub total_flops: u128,
     /// Bytes of the weights, as the files hold them.
     #[serde(serialize_with = "by_part")]
     pub weights_bytes: Vec<NetworkBytes>,
@@ -133,6 +135,14 @@ pub struct Plan {
     /// The choices themselves.
     #[serde(skip)]
     pub choices: Choices,
+}
+
+/// A count as a number of JSON: exact where that has 64 bits for it, else the nearest.
+fn as_number<S: Serializer>(count: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+    match u64::try_from(*count) {
+        Ok(count) => serializer.serialize_u64(count),
+        Err(_) => serializer.serialize_f64(*count as f64),
+    }
 }
 
 /// An object of bytes by part.
@@ -192,7 +202,7 @@ impl Plan {
             text_tokens: task.text_tokens,
             step_flops,
             decode_flops,
-            total_flops: step_flops.saturating_mul(task.steps as u64).saturating_add(decode_flops),
+            total_flops: step_flops * task.steps as u128 + u128::from(decode_flops),
             weights_bytes: model.weights_bytes()?,
             peak_bytes: StagePeaks { text, denoise: peak, decode: decode_peak },
             budget_bytes: machine.budget.map(|bytes| bytes.0),

@@ -17,7 +17,7 @@ pub struct Speed {
 
 impl Speed {
     /// Seconds for this much work.
-    pub fn time(&self, denoise_flops: u64, decode_flops: u64) -> Duration {
+    pub fn time(&self, denoise_flops: u128, decode_flops: u64) -> Duration {
         let s = denoise_flops as f64 / self.denoise_flops_per_s + decode_flops as f64 / self.decode_flops_per_s;
         Duration::try_from_secs_f64(s).unwrap_or_default()
     }

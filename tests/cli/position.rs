@@ -90,3 +90,38 @@ fn a_small_picture_says_that_dype_has_no_effect() {
     let base = place.small(&["--method", "base"]);
     assert!(!base.succeeds().stderr.contains("no effect"), "{}", base.stderr);
 }
+
+#[test]
+fn tokens_are_shown_by_piece_and_id_and_what_is_cut() {
+    let place = Place::new();
+    let base = ["inspect", "--model", "demo", "--tokens", "--prompt", "a calm lake below mountains"];
+    let all = place.dype(&base);
+    for words in ["CLIP: ", " of 77 tokens", "\"<|startoftext|>\"", "T5: ", "\"</s>\"", "padding"] {
+        assert!(all.succeeds().stdout.contains(words), "{words}: {}", all.stdout);
+    }
+    assert!(!all.stdout.contains("not read"), "{}", all.stdout);
+    let cut = place.dype(&[&base[..], &["--max-sequence-length", "3", "--json"]].concat());
+    let json: serde_json::Value = serde_json::from_str(&cut.succeeds().stdout).expect("JSON");
+    let [clip, t5] = [&json["encoders"][0], &json["encoders"][1]];
+    assert_eq!(
+        (&clip["encoder"], &clip["length"], &clip["cut"]),
+        (&"CLIP".into(), &77.into(), &serde_json::Value::Null)
+    );
+    assert_eq!((t5["length"].as_u64(), t5["tokens"].as_array().map(Vec::len)), (Some(3), Some(3)));
+    assert!(t5["cut"].as_str().is_some_and(|cut| cut.ends_with("mountains")), "{t5}");
+    place.dype(&["inspect", "--tokens"]).fails(2, &["--prompt"]);
+    place.dype(&[&base[..], &["--max-sequence-length", "1"]].concat()).fails(2, &["--max-sequence-length 1"]);
+}
+
+/// The largest picture of all: more operations than 64 bits count, told as a number.
+#[test]
+fn the_work_of_the_largest_picture_is_counted() {
+    let place = Place::new();
+    let base =
+        ["--model", "demo", "--prompt", "x", "--width", "65536", "--height", "65536", "--memory", "2TB", "--dry-run"];
+    let json = place.dype(&[&base[..], &["--json"]].concat());
+    let plan: serde_json::Value =
+        serde_json::from_str(json.succeeds().stdout.lines().next().expect("a line")).expect("JSON");
+    let [step, total] = ["step_flops", "total_flops"].map(|key| plan["plan"][key].as_f64().expect("a number"));
+    assert!(total > 1.8e19 && (total / step - 28.0).abs() < 0.1, "{step:e} {total:e}");
+}

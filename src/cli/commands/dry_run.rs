@@ -35,7 +35,7 @@ pub fn run(
     let items = execute::plan_items(planned, &*model, machine, None)?;
     let speed = SpeedBook::open().get(&machine.name());
     let time = |item: &Item| {
-        let steps = item.plan.step_flops.saturating_mul(item.recipe.steps as u64);
+        let steps = item.plan.step_flops * item.recipe.steps as u128;
         speed.map(|speed| speed.time(steps, item.plan.decode_flops))
     };
     if as_json {
@@ -66,7 +66,7 @@ pub fn run(
 
 /// A plan as a table of at most 80 columns.
 pub fn table(plan: &Plan, recipe: &Recipe, estimate: Option<Duration>) -> String {
-    let tera = |flops: u64| format!("{:.1} TFLOP", flops as f64 / 1e12);
+    let tera = |flops: u128| format!("{:.1} TFLOP", flops as f64 / 1e12);
     let weights = plan.weights_bytes.iter().map(|network| format!("{} {}", network.word, Bytes(network.bytes)));
     let weights = weights.collect::<Vec<_>>().join(", ");
     let peaks = plan.peak_bytes;

@@ -1,10 +1,11 @@
 //! `dype inspect` as a command: from flags to a table, JSON or a plot.
 
-use std::path::PathBuf;
+use std::{fmt::Write, path::PathBuf};
 
 use crate::{
     base::progress::{Event, Observer},
     cli::{
+        args::DEFAULT_MODEL,
         model_source, notes,
         report::Report,
         setting_flags::{Extent, Position, SettingFlags},
@@ -12,7 +13,7 @@ use crate::{
     error::Result,
     lab::{self, InspectSettings},
     methods::Side,
-    models::{Facts, Registry},
+    models::{Facts, Reading, Registry, parts::Piece},
     recipe::{Merged, Recipe, Source},
     sampling,
 };
@@ -39,6 +40,18 @@ pub struct InspectArgs {
     /// Draw the frequencies into this PNG file
     #[arg(long, value_name = "FILE", value_parser = png_file)]
     pub plot: Option<PathBuf>,
+
+    /// Show the pieces and ids that each text encoder reads of a prompt, instead of frequencies
+    #[arg(long, requires = "prompt", conflicts_with_all = ["t", "plot"])]
+    pub tokens: bool,
+
+    /// The prompt whose tokens are shown
+    #[arg(long, value_name = "TEXT", requires = "tokens", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+
+    /// T5 tokens, of which longer prompts are cut; by default what the model's tokenizer reads, at most 512
+    #[arg(long, value_name = "N", requires = "tokens")]
+    pub max_sequence_length: Option<usize>,
 
     /// How positions are extrapolated.
     #[command(flatten)]
@@ -88,6 +101,9 @@ fn png_file(text: &str) -> std::result::Result<PathBuf, String> {
 
 /// Runs `dype inspect`.
 pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
+    if let Some(prompt) = args.prompt.as_deref().filter(|_| args.tokens) {
+        return show_tokens(args, prompt, report);
+    }
     let facts = match &args.model {
         Some(model) => model_source::facts(model, report)?,
         None => Registry::default().usual(),
@@ -112,6 +128,31 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
         report.result(inspection.table().trim_end());
     }
     Ok(())
+}
+
+fn show_tokens(args: &InspectArgs, prompt: &str, report: &Report) -> anyhow::Result<()> {
+    let model = args.model.as_deref().unwrap_or(DEFAULT_MODEL);
+    let readings = model_source::tokens(model, prompt, args.max_sequence_length, report)?;
+    if args.json {
+        report.result(&serde_json::json!({ "prompt": prompt, "encoders": readings }).to_string());
+    } else {
+        report.result(&readings.iter().map(list).collect::<Vec<_>>().join("\n\n"));
+    }
+    Ok(())
+}
+
+/// One encoder's tokens, a line each; pieces are quoted, so that spaces and odd characters are seen.
+fn list(reading: &Reading) -> String {
+    let Reading { encoder, length, tokens, padding, cut } = reading;
+    let mut text = format!("{encoder}: {} of {length} tokens, {padding} of padding", tokens.len());
+    for Piece { id, piece } in tokens {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n{id:>8}  {piece:?}");
+    }
+    match cut {
+        Some(cut) => text + &format!("\n  not read: {cut:?}"),
+        None => text,
+    }
 }
 
 #[cfg(test)]

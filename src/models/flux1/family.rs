@@ -19,11 +19,11 @@ use crate::{
     methods::TextBias,
     models::{
         Conditioning, Confidence, Contents, Decode, Encode, Examples, Facts, Family, ForwardCost, ForwardOptions,
-        Found, Identity, Model, NetworkBytes, On, PartKind, PartSpec, Place, SchedulerConfig, Seen, TextEncoders,
-        Velocity, VelocityAt, never_inside,
+        Found, Identity, Model, NetworkBytes, On, PartKind, PartSpec, Place, Reading, SchedulerConfig, Seen,
+        TextEncoders, Velocity, VelocityAt, never_inside,
         parts::{
-            Autoencoder, AutoencoderKind, CLIP, ClipConfig, ClipEncoder, ModelPart, T5, T5Config, T5Encoder,
-            Tokenizers, clip_tensors,
+            Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, ClipEncoder, ModelPart, PromptTokenizer, T5,
+            T5Config, T5Encoder, Tokenizers, clip_tensors,
             config::Said,
             kl::{self, Side},
             open, t5_tensors, text_names, vae_names,
@@ -162,6 +162,20 @@ impl Family for Flux1Family {
 
     fn open(&self, found: Found) -> Result<Box<dyn Model>> {
         Ok(Box::new(Flux1::open(found)?))
+    }
+
+    fn tokens(&self, found: &Found, prompt: &str, asked: Option<usize>, usual: usize) -> Result<Vec<Reading>> {
+        let (clip, t5) = (found.path("tokenizer")?, found.path("tokenizer_2")?);
+        let most = text_tokens(&t5, &found.files)?.unwrap_or(usual);
+        let length = asked.unwrap_or(usual.min(most));
+        text::check_sequence_length(length)?;
+        let vocabularies = (ClipConfig::clip_l().vocab_size, T5Config::t5_xxl().vocab_size);
+        let tokenizers = Tokenizers::open(&clip, vocabularies.0, &t5, vocabularies.1)?;
+        let read = |encoder, tokenizer: &PromptTokenizer, length| -> Result<Reading> {
+            let (tokens, padding, cut) = tokenizer.pieces(prompt, length)?;
+            Ok(Reading { encoder, length, tokens, padding, cut })
+        };
+        Ok(vec![read("CLIP", &tokenizers.clip, CLIP_TOKENS)?, read("T5", &tokenizers.t5, length)?])
     }
 
     fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {

@@ -108,7 +108,7 @@ fn t5_warning(lost: &str, max_sequence_length: usize) -> String {
 
 /// # Errors
 /// [`Error::Request`] unless T5 can take this many tokens.
-fn check_sequence_length(tokens: usize) -> Result<()> {
+pub(super) fn check_sequence_length(tokens: usize) -> Result<()> {
     if (2..=MAX_T5_TOKENS).contains(&tokens) {
         return Ok(());
     }

@@ -21,4 +21,4 @@ pub use clip::{ClipConfig, ClipEncoder, clip_tensors};
 pub use open::ModelPart;
 pub use t5::{T5Config, T5Encoder, t5_tensors};
 pub(crate) use text_part::{CLIP, T5};
-pub use tokenizer::{CLIP_TOKENS, PromptTokenizer, Tokenizers};
+pub use tokenizer::{CLIP_TOKENS, Piece, PromptTokenizer, Tokenizers};

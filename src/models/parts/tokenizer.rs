@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use tokenizers::{Encoding, Tokenizer};
 
 use super::tokenizer_files::{Parts, open_clip, open_t5};
@@ -21,6 +22,15 @@ pub struct Tokens {
     /// The end of the prompt's own text that did not fit, from the first word that is not wholly read; `None` when all
     /// of it did.
     pub lost: Option<String>,
+}
+
+/// A token that a text encoder reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Piece {
+    /// Its row in the encoder's table.
+    pub id: u32,
+    /// What its vocabulary calls it.
+    pub piece: String,
 }
 
 /// The tokenizer of one text encoder.
@@ -114,6 +124,19 @@ impl PromptTokenizer {
         ids.resize(length, self.pad);
         let lost = encoding.get_offsets().get(room).and_then(|(begin, _)| lost_tail(prompt, *begin));
         Ok(Tokens { ids, lost })
+    }
+
+    /// The prompt as [`PromptTokenizer::encode`] gives it, piece by piece; without the padding, of which there are so many as
+    /// the second says.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pieces(&self, prompt: &str, length: usize) -> Result<(Vec<Piece>, usize, Option<String>)> {
+        let Tokens { ids, lost } = self.encode(prompt, length)?;
+        let start = usize::from(self.start.is_some());
+        let used = start + self.tokenize(prompt)?.len().min(length - start - 1) + 1;
+        let piece = |id: &u32| Piece { id: *id, piece: self.tokenizer.id_to_token(*id).unwrap_or_default() };
+        Ok((ids[..used].iter().map(piece).collect(), length - used, lost))
     }
 
     /// The prompt's ids without special tokens, and the bytes of the prompt each stands for.

@@ -87,7 +87,7 @@ pub fn cost(
     dry_run(config, side, &Dry::new(ledger.clone(), on.1), size, options)?;
     Ok(Cost {
         memory_bytes: ledger.peak_bytes(),
-        flops: ledger.flops(),
+        flops: u64::try_from(ledger.flops()).unwrap_or(u64::MAX),
         largest_elements: ledger.largest_buffer(),
         is_countable: ledger.is_countable(),
     })
