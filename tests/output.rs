@@ -184,10 +184,42 @@ fn user_comment(bytes: &[u8]) -> String {
     let tiff = &bytes[tiff..];
     let u16_at = |at: usize| u16::from_be_bytes([tiff[at], tiff[at + 1]]);
     let u32_at = |at: usize| u32::from_be_bytes([tiff[at], tiff[at + 1], tiff[at + 2], tiff[at + 3]]) as usize;
-    assert_eq!((u16_at(8), u16_at(10), u16_at(12)), (1, 0x8769, 4)); // one entry: the EXIF folder, a LONG
-    let exif = u32_at(18);
-    assert_eq!((u16_at(exif), u16_at(exif + 2), u16_at(exif + 4)), (1, 0x9286, 7)); // UserComment, UNDEFINED
-    let comment = &tiff[u32_at(exif + 10)..][..u32_at(exif + 6)];
+    // Tag, type, count and value or place of each entry of a folder.
+    let folder = |at: usize| -> Vec<(u16, u16, usize, usize)> {
+        let entry = |i: usize| at + 2 + 12 * i;
+        let all: Vec<_> = (0..usize::from(u16_at(at)))
+            .map(|i| (u16_at(entry(i)), u16_at(entry(i) + 2), u32_at(entry(i) + 4), entry(i) + 8))
+            .collect();
+        assert!(all.is_sorted_by_key(|(tag, ..)| *tag), "TIFF wants them in order");
+        assert_eq!(u32_at(entry(all.len())), 0, "no further folder");
+        all
+    };
+    let find = |entries: &[(u16, u16, usize, usize)], tag| *entries.iter().find(|entry| entry.0 == tag).expect("there");
+    let picture = folder(8);
+    // What EXIF asks of every file: resolution (72/1 dpi), its unit, where colours are sampled.
+    for tag in [0x011a, 0x011b] {
+        let (_, kind, count, at) = find(&picture, tag);
+        assert_eq!((kind, count, u32_at(u32_at(at)), u32_at(u32_at(at) + 4)), (5, 1, 72, 1));
+    }
+    let short = |entries: &[(u16, u16, usize, usize)], tag| {
+        let (_, kind, count, at) = find(entries, tag);
+        assert_eq!((kind, count), (3, 1));
+        u16_at(at)
+    };
+    assert_eq!((short(&picture, 0x0128), short(&picture, 0x0213)), (2, 1));
+    let (_, kind, _, at) = find(&picture, 0x8769);
+    assert_eq!(kind, 4);
+    let own = folder(u32_at(at));
+    for (tag, bytes) in [(0x9000, b"0232"), (0x9101, b"\x01\x02\x03\0"), (0xa000, b"0100")] {
+        let (_, kind, count, at) = find(&own, tag);
+        assert_eq!((kind, count, &tiff[at..at + 4]), (7, 4, &bytes[..]));
+    }
+    assert_eq!(short(&own, 0xa001), 1, "sRGB");
+    let side = |tag| u32_at(find(&own, tag).3);
+    assert!(side(0xa002) > 0 && side(0xa003) > 0, "width and height");
+    let (_, kind, length, at) = find(&own, 0x9286);
+    assert_eq!(kind, 7, "UserComment, UNDEFINED");
+    let comment = &tiff[u32_at(at)..][..length];
     assert_eq!(&comment[..8], b"UNICODE\0");
     let units: Vec<u16> = comment[8..].chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
     String::from_utf16(&units).expect("UTF-16")

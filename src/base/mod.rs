@@ -10,4 +10,5 @@ pub mod home;
 pub mod json;
 pub mod limits;
 pub mod memory;
+pub mod printable;
 pub mod progress;

@@ -84,6 +84,9 @@ pub struct GenerateArgs {
     /// Flags of the picture's settings.
     #[command(flatten)]
     pub settings: SettingFlags<All>,
+    /// Take an empty prompt as it is, instead of refusing it
+    #[arg(long, help_heading = "Picture")]
+    pub allow_empty_prompt: bool,
     /// Batch flags.
     #[command(flatten)]
     pub select: SelectArgs,

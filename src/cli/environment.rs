@@ -17,6 +17,9 @@ use crate::recipe::FIELDS;
 const REPLAYED_MODEL: [&str; 8] =
     ["model", "variant", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "part"];
 
+/// Flags that `dype decode` takes from the file.
+const SAID_BY_LATENTS: [&str; 2] = ["height", "width"];
+
 /// A command line as it was meant.
 pub struct Parsed {
     /// Its values.
@@ -33,7 +36,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::
     let words: Vec<OsString> = words.into_iter().collect();
     // Without variables first, to see what was typed; what is wrong then is told below, with the full help.
     let typed = Cli::command().try_get_matches_from(&words).map(|matches| typed(&matches)).unwrap_or_default();
-    let matches = with_variables(Cli::command(), &typed).try_get_matches_from(&words)?;
+    let matches = with_variables(Cli::command(), &typed, &unneeded(&typed)).try_get_matches_from(&words)?;
     Ok(Parsed { cli: Cli::from_arg_matches(&matches)?, typed })
 }
 
@@ -44,7 +47,14 @@ fn is_replayed(id: &str) -> bool {
 
 /// The whole command with all its variables, for help, completions and man pages.
 pub fn command() -> Command {
-    with_variables(Cli::command(), &HashSet::new())
+    with_variables(Cli::command(), &HashSet::new(), &HashSet::new())
+}
+
+/// Flags that another flag gives a sense which is not given: their variables say nothing.
+fn unneeded(typed: &HashSet<String>) -> HashSet<&'static str> {
+    const NEEDS: [(&str, &str); 1] = [("preview_every", "preview")];
+    let is_set = |id: &str| std::env::var_os(variable(id)).is_some_and(|value| !value.is_empty());
+    NEEDS.into_iter().filter(|(_, other)| !typed.contains(*other) && !is_set(other)).map(|(id, _)| id).collect()
 }
 
 fn typed(matches: &ArgMatches) -> HashSet<String> {
@@ -55,17 +65,20 @@ fn typed(matches: &ArgMatches) -> HashSet<String> {
     matches.ids().map(clap::Id::as_str).filter(is_typed).map(str::to_owned).collect()
 }
 
-fn with_variables(command: Command, typed: &HashSet<String>) -> Command {
+fn with_variables(command: Command, typed: &HashSet<String>, unneeded: &HashSet<&str>) -> Command {
     let excluded = excluded(&command, typed);
-    let is_replay = command.get_name() == "replay";
+    let (is_replay, is_decode) = (command.get_name() == "replay", command.get_name() == "decode");
     let has_variable = |arg: &Arg| {
         let id = arg.get_id().as_str();
         let is_flag = arg.get_long().is_some() && !["help", "version"].contains(&id);
-        is_flag && !excluded.contains(id) && !(is_replay && is_replayed(id))
+        let is_told = (is_replay && is_replayed(id)) || (is_decode && SAID_BY_LATENTS.contains(&id));
+        is_flag && !excluded.contains(id) && !unneeded.contains(id) && !is_told
     };
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
     let command = command.mut_args(|arg| if has_variable(&arg) { with_variable(arg) } else { arg });
-    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, |sub| with_variables(sub, typed)))
+    names
+        .into_iter()
+        .fold(command, |command, name| command.mut_subcommand(name, |sub| with_variables(sub, typed, unneeded)))
 }
 
 /// Flags that a typed one excludes.
@@ -131,9 +144,17 @@ mod tests {
     }
 
     #[test]
+    fn latents_say_their_size_themselves() {
+        let command = command();
+        let decode = command.get_subcommands().find(|command| command.get_name() == "decode").expect("a command");
+        let env = |id: &str| decode.get_arguments().find(|arg| arg.get_id() == id).expect(id).get_env().is_some();
+        assert!(!env("height") && !env("width") && env("memory"));
+    }
+
+    #[test]
     fn a_typed_flag_silences_what_it_excludes() {
         let typed = HashSet::from(["prompts".to_owned()]);
-        let command = with_variables(Cli::command(), &typed);
+        let command = with_variables(Cli::command(), &typed, &HashSet::new());
         let env = |id: &str| command.get_arguments().find(|arg| arg.get_id() == id).expect(id).get_env().is_some();
         assert!(!env("prompt"));
         assert!(env("prompts") && env("seed"));

@@ -128,6 +128,7 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
         runner.check(item).map_err(|error| planned.wish.named(error))?;
     }
     notes::tell(&planned, &made, &runner.geometry(), report);
+    notes::of_batch(&made, report);
     if let Some(item) = made.first() {
         report.detail(&dry_run::table(&item.plan, &item.recipe, None));
     }

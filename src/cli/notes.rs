@@ -1,6 +1,8 @@
 //! What the user may want to know before the work begins.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+
+use serde_json::json;
 
 use super::{items::Planned, report::Report};
 use crate::{
@@ -9,7 +11,7 @@ use crate::{
     error::Result,
     methods::{DYPE_SCALE, DYPE_THRESHOLDS, Method, Thresholds},
     models::Model,
-    recipe::{Source, Wanted, declared},
+    recipe::{self, Recipe, Rng, Source, Wanted, declared},
     run::Item,
 };
 
@@ -17,8 +19,15 @@ use crate::{
 pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, report: &Report) {
     let mut told = HashSet::new();
     for (planned, item) in planned.iter().zip(items) {
-        for note in
-            [cropped(item, geometry), no_effect(item, geometry), no_guidance(planned, item)].into_iter().flatten()
+        for note in [
+            cropped(item, geometry),
+            no_effect(item, geometry),
+            no_guidance(planned, item),
+            drawn(item),
+            negative(item),
+        ]
+        .into_iter()
+        .flatten()
         {
             if told.insert(note.clone()) {
                 report.on(Event::Note(note));
@@ -40,6 +49,79 @@ pub fn other_model(differing: &[String], report: &Report) {
             "the model is not the one the picture was made with (it differs in: {parts}): the picture comes out otherwise"
         )));
     }
+}
+
+/// Tells of a whole batch what no picture tells alone.
+pub fn of_batch(items: &[Item], report: &Report) {
+    same_noise(items).into_iter().for_each(|note| report.on(Event::Note(note)));
+    if let Some(what) = items.iter().find_map(|item| prompt_syntax(&item.recipe.prompt)) {
+        report.on(Event::Note(format!(
+            "prompts are read literally, {what} too: weights, LoRAs and BREAK of other programs have no effect; say in words what \
+             matters, and what matters most first"
+        )));
+    }
+}
+
+fn drawn(item: &Item) -> Option<String> {
+    let seed = item.recipe.seed;
+    recipe::is_drawn(seed).then(|| format!("seed {seed} was drawn for this run; --seed {seed} makes the picture again"))
+}
+
+/// A1111 and its kin take what follows such a line for another prompt.
+fn negative(item: &Item) -> Option<String> {
+    let mut lines = item.recipe.prompt.lines();
+    lines.any(|line| line.trim_start().starts_with("Negative prompt:")).then(|| {
+        "a prompt holds a line that begins with \"Negative prompt:\": it is drawn like the rest, and other programs that read \
+         the picture's parameters take it for a negative prompt (dype's own JSON has it whole)"
+            .into()
+    })
+}
+
+/// PyTorch's CPU generator looks at the lower 32 bits of a seed.
+fn same_noise(items: &[Item]) -> Option<String> {
+    let mut seen: HashMap<String, u64> = HashMap::new();
+    items.iter().filter(|item| item.recipe.rng == Rng::TorchCpu).find_map(|item| {
+        let seed = item.recipe.seed;
+        let alike = Recipe { seed: seed & u64::from(u32::MAX), ..item.recipe.clone() };
+        let other = *seen.entry(json!(alike).to_string()).or_insert(seed);
+        (other != seed).then(|| {
+            format!(
+                "seeds {other} and {seed} give the same picture: torch-cpu takes a seed modulo 2^32, as PyTorch does; choose seeds \
+                 below 4294967296, or --rng torch-cuda"
+            )
+        })
+    })
+}
+
+/// What a prompt holds that means something to other programs, as it stands there.
+fn prompt_syntax(prompt: &str) -> Option<String> {
+    let lower = prompt.to_ascii_lowercase();
+    let tag = ["<lora:", "<lyco:", "<hypernet:"].iter().find_map(|tag| lower.find(tag));
+    if let Some(at) = tag {
+        return Some(prompt[at..].chars().take_while(|c| *c != '>').chain(['>']).take(MOST_SHOWN).collect());
+    }
+    let is_break = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()) == "BREAK";
+    if prompt.split_whitespace().any(is_break) {
+        return Some("BREAK".to_owned());
+    }
+    weighted(prompt)
+}
+
+/// Characters of a prompt that a note shows.
+const MOST_SHOWN: usize = 40;
+
+/// `(a word:1.3)`; not `(16:9)` or `(at 10:30)`, which are text.
+fn weighted(prompt: &str) -> Option<String> {
+    for (at, _) in prompt.match_indices('(') {
+        let inside = prompt[at + 1..].split([')', '(']).next().unwrap_or_default();
+        let Some((words, weight)) = inside.rsplit_once(':') else { continue };
+        let is_closed = prompt[at + 1 + inside.len()..].starts_with(')');
+        let is_text = words.trim_end().ends_with(|c: char| c.is_ascii_digit()) || words.trim().is_empty();
+        if is_closed && !is_text && weight.trim().parse::<f64>().is_ok() {
+            return Some(prompt[at..].chars().take((inside.chars().count() + 2).min(MOST_SHOWN)).collect());
+        }
+    }
+    None
 }
 
 fn cropped(item: &Item, geometry: &LatentGeometry) -> Option<String> {
@@ -115,6 +197,33 @@ mod tests {
     struct Cli {
         #[command(flatten)]
         position: SettingFlags<Position>,
+    }
+
+    #[test]
+    fn what_other_programs_read_in_prompts_is_seen_and_text_is_not() {
+        for (prompt, what) in [
+            ("a (red:1.3) fox", "(red:1.3)"),
+            ("((a fox):0.8), (bold: 1.2)", "(bold: 1.2)"),
+            ("fox <lora:snow:0.8> in snow", "<lora:snow:0.8>"),
+            ("fox <LoRA:snow:1>", "<LoRA:snow:1>"),
+            ("a fox BREAK snow", "BREAK"),
+            ("a fox, BREAK, snow", "BREAK"),
+        ] {
+            assert_eq!(prompt_syntax(prompt).as_deref(), Some(what), "{prompt}");
+        }
+        for prompt in [
+            "a clock (at 10:30)",
+            "wide (16:9)",
+            "a (red) fox",
+            "BREAKING news",
+            "break of dawn",
+            "a: b",
+            "(x:y)",
+            "(a:1",
+            "",
+        ] {
+            assert_eq!(prompt_syntax(prompt), None, "{prompt}");
+        }
     }
 
     #[test]

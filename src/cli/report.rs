@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::args::OutputArgs;
 use crate::{
     base::memory::Bytes,
+    base::printable::printable,
     base::progress::{Event, Observer, Stage},
 };
 
@@ -117,9 +118,9 @@ impl Report {
 
     /// An error with its causes and its hint.
     pub fn error(&self, error: &anyhow::Error) {
-        let mut told = error.to_string();
+        let mut told = printable(&error.to_string());
         self.raw(&format!("{} {told}", self.paint("1;31", "error:")));
-        for cause in error.chain().skip(1).map(ToString::to_string) {
+        for cause in error.chain().skip(1).map(|cause| printable(&cause.to_string())) {
             // Some messages end in their cause already.
             if !told.ends_with(&cause) {
                 self.raw(&format!("  {} {cause}", self.paint("1", "Caused by:")));
@@ -128,15 +129,16 @@ impl Report {
         }
         let hint = error.chain().find_map(|cause| cause.downcast_ref::<crate::Error>()).and_then(crate::Error::hint);
         if let Some(hint) = hint {
-            self.raw(&format!("{} {hint}", self.paint("1;36", "hint:")));
+            self.raw(&format!("{} {}", self.paint("1;36", "hint:"), printable(&hint)));
         }
     }
 
     /// That one picture of several failed; the run goes on.
     pub fn failure(&self, which: &str, error: &crate::Error) {
-        self.raw(&format!("{} {which}: {error}", self.paint("1;31", "error:")));
+        let told = printable(&format!("{which}: {error}"));
+        self.raw(&format!("{} {told}", self.paint("1;31", "error:")));
         if let Some(hint) = error.hint() {
-            self.raw(&format!("{} {hint}", self.paint("1;36", "hint:")));
+            self.raw(&format!("{} {}", self.paint("1;36", "hint:"), printable(&hint)));
         }
     }
 
@@ -154,6 +156,10 @@ impl Report {
 
     /// A line that `--quiet` leaves out.
     pub fn line(&self, line: &str) {
+        self.unless_quiet(&printable(line));
+    }
+
+    fn unless_quiet(&self, line: &str) {
         if self.verbosity > Verbosity::Quiet {
             self.raw(line);
         }
@@ -239,8 +245,10 @@ impl Observer for Report {
             Event::Advance { stage, done, detail } => self.advance(stage, done, detail),
             Event::End { stage, detail } => self.end(stage, &detail),
             Event::Detail(text) => self.detail(&text),
-            Event::Note(text) => self.line(&format!("{} {text}", self.paint("1", "note:"))),
-            Event::Warning(text) => self.line(&format!("{} {text}", self.paint("1;33", "warning:"))),
+            Event::Note(text) => self.unless_quiet(&format!("{} {}", self.paint("1", "note:"), printable(&text))),
+            Event::Warning(text) => {
+                self.unless_quiet(&format!("{} {}", self.paint("1;33", "warning:"), printable(&text)));
+            }
         }
     }
 }

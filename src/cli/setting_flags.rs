@@ -220,7 +220,10 @@ mod tests {
     #[test]
     fn seeds_are_64_bits() {
         assert_eq!(parse(&["--seed", "18446744073709551615"]).expect("the last").seed, Some(u64::MAX));
-        for text in ["-1", "18446744073709551616", "x", "1.5"] {
+        for text in ["random", "-1"] {
+            assert!(parse(&["--seed", text]).expect("a fresh one").seed.expect("drawn") < 1 << 32);
+        }
+        for text in ["-2", "18446744073709551616", "x", "1.5"] {
             assert!(parse(&["--seed", text]).expect_err(text).to_string().contains("18446744073709551615"));
         }
     }

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::xmp;
+use super::{MOST_TEXT_BYTES, xmp};
 
 const APP1: u8 = 0xe1;
 const START_OF_SCAN: u8 = 0xda;
@@ -65,6 +65,7 @@ fn write_segment(file: &mut dyn Write, parts: &[&[u8]]) -> io::Result<()> {
 pub fn read_xmp(file: &mut dyn Read) -> io::Result<String> {
     let mut packet = vec![];
     let mut parts: Vec<(u32, Vec<u8>)> = vec![];
+    let mut read = 0;
     loop {
         let [0xff, marker] = read_array(file)? else { return Err(io::ErrorKind::InvalidData.into()) };
         match marker {
@@ -76,6 +77,10 @@ pub fn read_xmp(file: &mut dyn Read) -> io::Result<String> {
         let length = u16::from_be_bytes(read_array(file)?).checked_sub(2).ok_or(io::ErrorKind::InvalidData)?;
         let mut bytes = vec![0; usize::from(length)];
         file.read_exact(&mut bytes)?;
+        read += u64::from(length);
+        if read > 2 * MOST_TEXT_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "what it says of itself is too long"));
+        }
         if marker != APP1 {
             continue;
         }

@@ -10,6 +10,7 @@ mod latents;
 mod marker;
 mod picture;
 mod place;
+mod png_text;
 mod provenance;
 mod temporary;
 mod webp;
@@ -28,6 +29,9 @@ pub use picture::Picture;
 pub use place::{check_place, folder_of, is_stdout, is_stream};
 pub use provenance::{Provenance, is_whole, parameters_text, read_provenance};
 pub use temporary::{HIDDEN_FOLDER, remove_stale_files, remove_temporary_files};
+
+/// The longest text that a picture may say of itself: a prompt of 1 MiB, escaped, and far more than any settings.
+const MOST_TEXT_BYTES: u64 = 8 << 20;
 
 /// Writes a picture with its provenance, in the format its ending names, and returns the path it got:
 /// with `overwrite` off an existing file is kept and the new one's name gains `_2`, `_3`, ...

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{jpeg, webp, xmp};
+use super::{jpeg, png_text, webp, xmp};
 use crate::error::{Error, Result};
 
 /// PNG keyword of the text that other tools read.
@@ -89,8 +89,8 @@ fn settings_text(mut file: BufReader<File>) -> io::Result<Option<String>> {
     file.read_exact(&mut head)?;
     match head {
         [0x89, b'P', b'N', b'G', ..] => {
-            file.rewind()?;
-            png_settings(file)
+            file.seek(io::SeekFrom::Start(8))?;
+            png_text::read(&mut file, SETTINGS_KEYWORD)
         }
         [0xff, 0xd8, ..] => {
             file.seek(io::SeekFrom::Start(2))?;
@@ -101,11 +101,4 @@ fn settings_text(mut file: BufReader<File>) -> io::Result<Option<String>> {
         }
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "neither PNG, JPEG nor WebP")),
     }
-}
-
-fn png_settings(file: BufReader<File>) -> io::Result<Option<String>> {
-    let damaged = |error: png::DecodingError| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
-    let reader = png::Decoder::new(file).read_info().map_err(damaged)?;
-    let chunk = reader.info().utf8_text.iter().find(|chunk| chunk.keyword == SETTINGS_KEYWORD);
-    chunk.map(|chunk| chunk.get_text().map_err(damaged)).transpose()
 }

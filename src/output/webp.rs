@@ -4,6 +4,8 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::MOST_TEXT_BYTES;
+
 const EXTENDED: &[u8; 4] = b"VP8X";
 const XMP: &[u8; 4] = b"XMP ";
 /// `RIFF`, the length of all that follows, `WEBP`.
@@ -37,6 +39,9 @@ pub fn read_xmp(file: &mut (impl Read + Seek)) -> io::Result<String> {
         }
         let length = u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]]));
         if head.starts_with(XMP) {
+            if length > MOST_TEXT_BYTES {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "what it says of itself is too long"));
+            }
             let mut packet = vec![];
             file.take(length).read_to_end(&mut packet)?;
             return Ok(String::from_utf8_lossy(&packet).into_owned());

@@ -6,7 +6,7 @@
 
 use super::{
     Mu, Rng,
-    kinds::{GUIDANCE, Noise, Number, OneOf, Prose, SIDE_PX, Shift, Switch, Whole},
+    kinds::{GUIDANCE, Noise, Number, OneOf, Prose, SIDE_PX, Seed, Shift, Switch, Whole},
     setting::{Declared, Face, Field, Fill, Gaps, Group, Held, Line, Off, Setting, shown},
 };
 use crate::methods::{
@@ -120,11 +120,7 @@ settings! {
 
     /// Seed of the noise.
     seed: u64 => u64 = Setting {
-        kind: &Whole {
-            least: 0,
-            most: u64::MAX,
-            says: |least, most| format!("a seed is a whole number from {least} to {most}"),
-        },
+        kind: &Seed,
         fill: shown(|| 42),
         face: Face {
             info: line(40, "seed", |recipe| Some(format!("{}, noise of {}", recipe.seed, recipe.rng))),
@@ -132,7 +128,8 @@ settings! {
             ..Face::new(
                 Group::Picture,
                 "N",
-                "Seed of the noise, 0 to 2^64 - 1; the same seed is the same noise on every device",
+                "Seed of the noise, 0 to 2^64 - 1 (torch-cpu: modulo 2^32), or random; the same seed is the same noise on every \
+                 device",
             )
         },
     };
@@ -179,7 +176,7 @@ settings! {
         kind: &Noise,
         fill: shown(|| Rng::TorchCpu),
         face: Face {
-            parameters: line(80, "RNG", |recipe| Some(recipe.rng.to_string())),
+            parameters: line(80, "RNG", |recipe| Some(recipe.rng.elsewhere().to_owned())),
             ..Face::new(
                 Group::Picture,
                 "SOURCE",

@@ -5,7 +5,7 @@ use std::{fmt::Display, str::FromStr};
 
 use serde_json::Value;
 
-use super::{Mu, Rng};
+use super::{Mu, Rng, seeds};
 use crate::{
     base::geometry::{MAX_SIDE_PX, MIN_SIDE_PX},
     methods::{Knob, Takes},
@@ -119,7 +119,20 @@ where
         number.filter(|number| self.admits(number)).ok_or_else(|| (self.says)(self.least, self.most))
     }
 
+    /// 42.0 and "42" are numbers too: many programs write them so.
     fn read_json(&self, value: &Value) -> Option<W> {
+        /// Up to here every whole number has a float of its own.
+        const EXACT: f64 = (1_u64 << 53) as f64;
+        let whole = |number: &f64| number.fract() == 0.0 && (0.0..=EXACT).contains(number);
+        let number = match value {
+            Value::String(text) => text.trim().parse().ok(),
+            _ => value.as_u64().or_else(|| value.as_f64().filter(whole).map(|number| number as u64)),
+        };
+        number.and_then(|number: u64| W::try_from(number).ok()).filter(|number| self.admits(number))
+    }
+
+    /// A picture says numbers as they are.
+    fn read_saved(&self, value: &Value) -> Option<W> {
         value.as_u64().and_then(|number| W::try_from(number).ok()).filter(|number| self.admits(number))
     }
 
@@ -134,6 +147,52 @@ where
     fn admits(&self, value: &W) -> bool {
         u64::try_from(*value).is_ok_and(|number| (self.least..=self.most).contains(&number))
     }
+}
+
+/// A seed: a whole number, or a fresh one.
+pub struct Seed;
+
+/// What numbers a seed may be.
+const SEEDS: Whole = Whole {
+    least: 0,
+    most: u64::MAX,
+    says: |least, most| format!("a seed is a whole number from {least} to {most}, or random (or -1) for a fresh one"),
+};
+
+impl Kind<u64> for Seed {
+    fn style(&self) -> Style {
+        Style::Number
+    }
+
+    fn parse(&self, text: &str) -> Result<u64, String> {
+        if is_fresh(text) { Ok(seeds::draw()) } else { SEEDS.parse(text) }
+    }
+
+    fn read_json(&self, value: &Value) -> Option<u64> {
+        let is_asked = value.as_str().is_some_and(is_fresh) || value.as_f64() == Some(-1.0);
+        if is_asked { Some(seeds::draw()) } else { SEEDS.read_json(value) }
+    }
+
+    fn read_saved(&self, value: &Value) -> Option<u64> {
+        SEEDS.read_saved(value)
+    }
+
+    fn to_json(&self, value: &u64) -> Value {
+        (*value).into()
+    }
+
+    fn wanted(&self) -> String {
+        format!("{}, or \"random\"", Kind::<u64>::wanted(&SEEDS))
+    }
+
+    fn admits(&self, _value: &u64) -> bool {
+        true
+    }
+}
+
+/// `random`, or -1 as A1111 has it.
+fn is_fresh(text: &str) -> bool {
+    matches!(text.trim(), "random" | "-1")
 }
 
 /// A finite number from `least` to `most`.
@@ -174,6 +233,11 @@ impl Kind<f64> for Number {
     }
 
     fn read_json(&self, value: &Value) -> Option<f64> {
+        let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+        number.filter(|number| self.admits(number))
+    }
+
+    fn read_saved(&self, value: &Value) -> Option<f64> {
         value.as_f64().filter(|number| self.admits(number))
     }
 
@@ -314,8 +378,7 @@ impl Kind<Mu> for Shift {
     fn read_json(&self, value: &Value) -> Option<Mu> {
         match value {
             Value::Number(number) => number.as_f64().map(Mu::Value).filter(|mu| self.admits(mu)),
-            // Only its words: a number in quotes is a slip elsewhere too.
-            Value::String(text) => text.parse().ok().filter(|mu| !matches!(mu, Mu::Value(_))),
+            Value::String(text) => text.trim().parse().ok(),
             _ => None,
         }
     }

@@ -17,6 +17,16 @@ pub enum Rng {
     TorchCudaInUse,
 }
 
+impl Rng {
+    /// What A1111's web UI and its kin call it: they know `CPU`, `GPU` and `NV`, and take another word for their own default.
+    pub fn elsewhere(self) -> &'static str {
+        match self {
+            Self::TorchCpu => "CPU",
+            Self::TorchCuda(_) | Self::TorchCudaInUse => "GPU",
+        }
+    }
+}
+
 impl FromStr for Rng {
     type Err = Error;
 

@@ -4,11 +4,14 @@
 //! # a comment; blank lines are skipped too
 //! a castle above a stormy sea
 //! {"prompt": "a lighthouse", "seed": 7, "method": "ntk", "dype": false, "width": 2048}
+//! ["a hill", {"prompt": "a harbour", "steps": 12}]
 //! ```
 
+mod array;
 mod keys;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::{
     io::{BufRead, Read},
@@ -43,26 +46,34 @@ impl Line {
 
 /// Reads every line of a file of prompts; `name` is the file's in messages ("-" is told as "stdin").
 ///
-/// A line that starts with `{` is a JSON object, one that starts with `#` a comment, a blank one nothing, any other a
-/// prompt. Byte order marks, CRLF and space around a line are not part of it.
+/// A line that starts with `{` is a JSON object, one that starts with `[` and goes on as JSON an array of prompts and objects, which
+/// may take several lines; one that starts with `#` is a comment, a blank one nothing, any other a prompt. Byte order marks, CRLF
+/// and space around a line are not part of it.
 ///
 /// # Errors
-/// [`Error::Request`] naming file, line and fault for the first line that is not UTF-8, too long, no JSON object, or has
-/// an unknown key, a value of the wrong type or range, or no prompt; and for a file without a prompt.
+/// [`Error::Request`] naming file, line and fault for the first line that is not UTF-8, too long, no JSON, has an unknown key, a
+/// value of the wrong type or range, no prompt, or flags of a command line; and for a file without a prompt.
 /// [`Error::Disk`] when reading fails.
-pub fn read_prompts(name: &str, mut reader: impl BufRead) -> Result<Vec<Line>> {
+pub fn read_prompts(name: &str, reader: impl BufRead) -> Result<Vec<Line>> {
     let name = if name == "-" { "stdin" } else { name };
-    let (mut lines, mut bytes) = (Vec::new(), Vec::new());
-    for number in 1.. {
-        bytes.clear();
-        let mut limited = reader.by_ref().take(MAX_LINE_BYTES as u64 + 1);
-        let read = limited.read_until(b'\n', &mut bytes);
-        if read.map_err(|e| Error::disk("cannot read", Path::new(name), e))? == 0 {
-            break;
+    let named = |(number, problem): (usize, Problem)| {
+        Error::request(format!("{name} line {number}: {}", problem.what), problem.hint)
+    };
+    let texts = read_texts(name, reader, &named)?;
+    let whole = texts.join("\n");
+    let (mut lines, mut number, mut rest) = (Vec::new(), 1, whole.as_str());
+    while number <= texts.len() {
+        let text = texts[number - 1].trim();
+        let mut taken = 1;
+        if text.starts_with('[') && array::begins(rest.trim_start()) {
+            let (found, count) = array::parse(rest.trim_start(), number).map_err(named)?;
+            lines.extend(found);
+            taken = count;
+        } else {
+            lines.extend(parse_line(text, number).map_err(|problem| named((number, problem)))?);
         }
-        let line = parse_line(&bytes, number);
-        let named = |problem: Problem| Error::request(format!("{name} line {number}: {}", problem.what), problem.hint);
-        lines.extend(line.map_err(named)?);
+        number += taken;
+        (0..taken).for_each(|_| rest = rest.split_once('\n').map_or("", |(_, rest)| rest));
     }
     if lines.is_empty() {
         return Err(Error::request(format!("{name} holds no prompt"), "write one prompt a line, or JSON objects"));
@@ -70,22 +81,44 @@ pub fn read_prompts(name: &str, mut reader: impl BufRead) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// One line with its end; `None` when it asks for nothing.
-fn parse_line(bytes: &[u8], number: usize) -> Result<Option<Line>, Problem> {
-    if bytes.len() > MAX_LINE_BYTES {
-        let what = format!("longer than {MAX_LINE_BYTES} bytes");
-        return Err(Problem::new(what, "write one prompt a line"));
+/// The lines with their ends.
+fn read_texts(name: &str, mut reader: impl BufRead, named: &dyn Fn((usize, Problem)) -> Error) -> Result<Vec<String>> {
+    let (mut texts, mut bytes) = (Vec::new(), Vec::new());
+    for number in 1.. {
+        bytes.clear();
+        let mut limited = reader.by_ref().take(MAX_LINE_BYTES as u64 + 1);
+        let read = limited.read_until(b'\n', &mut bytes);
+        if read.map_err(|e| Error::disk("cannot read", Path::new(name), e))? == 0 {
+            break;
+        }
+        let text = text::of_bytes(&bytes).map_err(|problem| named((number, problem)))?;
+        let text = if number == 1 { text.trim_start_matches('\u{feff}') } else { text };
+        texts.push(text.trim_end_matches(['\r', '\n']).to_owned());
     }
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        let what = format!("not UTF-8 (byte {} of the line)", e.valid_up_to() + 1);
-        Problem::new(what, "save the file as UTF-8; an editor or `iconv -t UTF-8` does it")
-    })?;
-    let text = if number == 1 { text.trim_start_matches('\u{feff}') } else { text }.trim();
+    Ok(texts)
+}
+
+/// One line; `None` when it asks for nothing.
+fn parse_line(text: &str, number: usize) -> Result<Option<Line>, Problem> {
     if text.is_empty() || text.starts_with('#') {
         return Ok(None);
     }
     if text.starts_with('{') {
         return keys::parse(text, number).map(Some);
     }
+    text::check_flags(text)?;
     Ok(Some(Line { number, prompt: text.to_owned(), overrides: Wanted::default(), output: None }))
+}
+
+/// The prompt that a stream holds, without a byte order mark and the line end behind it.
+///
+/// # Errors
+/// [`Error::Request`] for what is no text; [`Error::Disk`] when reading fails.
+pub fn read_prompt(reader: impl Read) -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = reader.take(MAX_LINE_BYTES as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Error::disk("cannot read", Path::new("stdin"), error))?;
+    let text = text::of_bytes(&bytes)
+        .map_err(|problem| Error::request(format!("the prompt from stdin: {}", problem.what), problem.hint))?;
+    Ok(text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -1,6 +1,11 @@
 //! Lists of seeds: `1,2,5-8`, and n in a row.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use crate::error::{Error, Result};
 
@@ -8,6 +13,21 @@ use crate::error::{Error, Result};
 pub const MAX_SEEDS: usize = 100_000;
 
 const HINT: &str = "give seeds and ranges such as 1,2,5-8; a seed is a whole number from 0 to 2^64 - 1";
+
+/// Seeds that this process has drawn, so that they can be told of.
+static DRAWN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+/// A fresh seed: below 2^32, so that every generator and every other program takes all of it.
+pub fn draw() -> u64 {
+    let seed = RandomState::new().hash_one(SystemTime::now()) & u64::from(u32::MAX);
+    DRAWN.lock().unwrap_or_else(PoisonError::into_inner).push(seed);
+    seed
+}
+
+/// Whether nobody has chosen this seed: it was drawn for this run.
+pub fn is_drawn(seed: u64) -> bool {
+    DRAWN.lock().unwrap_or_else(PoisonError::into_inner).contains(&seed)
+}
 
 /// Seeds and inclusive ranges of seeds, separated by commas, in the order given; one that is named again is left out.
 ///

@@ -22,6 +22,8 @@ fn parameters(recipe: &Recipe, model: &KnownModel) -> String {
     let mut list = recipe.parameters();
     list.extend([
         (20, "Sampler", "Euler".to_owned()),
+        // Guidance is distilled into the model: who reads this must not add its own on top.
+        (25, "CFG scale", "1".to_owned()),
         (60, "Model", model.identity.name()),
         (u8::MAX, "Version", format!("dype {}", env!("CARGO_PKG_VERSION"))),
     ]);

@@ -223,3 +223,34 @@ fn info_tells_what_a_picture_was_computed_with() {
     assert!(text.contains("dynamic shift, base 0.5 to max 1.15"), "{text}");
     assert_eq!(model["schedule"]["max_shift"], 1.15);
 }
+
+#[test]
+fn what_a_picture_says_steers_no_terminal() {
+    let place = Place::new();
+    dype(&place, &["--prompt", "a lake", "-o", "x.png"]).succeeds();
+    let mut json = provenance(&place.path("x.png"));
+    json["settings"]["prompt"] = json!("a\u{1b}]0;owned\u{7}lake\nmodel      good");
+    json["model"]["model"] = json!("no/such\u{1b}[2J\u{202e}model");
+    json["program_version"] = json!("9\u{9b}31m");
+    saying(&place, "odd.png", json);
+    let info = place.dype(&["info", "odd.png"]);
+    let replay = place.dype(&["replay", "odd.png", "-o", "y.png"]);
+    assert_ne!(replay.code, Some(0));
+    for text in [&info.succeeds().stdout, &info.stderr, &replay.stdout, &replay.stderr] {
+        let is_odd = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!text.contains(is_odd), "{text:?}");
+    }
+    assert!(info.stdout.contains(r"\u{1b}]0;owned"), "{}", info.stdout);
+    assert!(!info.stdout.lines().any(|line| line.starts_with("model      good")), "{}", info.stdout);
+}
+
+#[test]
+fn other_programs_are_told_a_source_of_noise_they_know() {
+    let place = Place::new();
+    for (rng, word) in [("torch-cpu", "RNG: CPU"), ("torch-cuda:h100", "RNG: GPU")] {
+        dype(&place, &["--prompt", "a lake", "--rng", rng, "-o", "x.png", "--overwrite"]).succeeds();
+        let bytes = fs::read(place.path("x.png")).expect("read");
+        assert!(bytes.windows(word.len()).any(|found| found == word.as_bytes()), "{word}");
+        assert_eq!(provenance(&place.path("x.png"))["settings"]["rng"], rng);
+    }
+}

@@ -1,5 +1,7 @@
 //! Variables, completions, man pages, help.
 
+use std::fs;
+
 use crate::{
     dype, lines, provenance,
     support::program::{Place, small},
@@ -69,4 +71,81 @@ fn commands_do_not_take_the_flags_of_others() {
     let place = Place::new();
     assert!(lines(dype(&place, &["--dry-run", "--prompt", "x"]).succeeds()).len() > 5);
     place.dype(&["info", "x.png", "--seed", "1"]).fails(2, &["--seed"]);
+}
+
+/// What a variable of one flag says counts only where the flag has a sense.
+#[test]
+fn variables_of_other_runs_do_no_harm() {
+    let place = Place::new();
+    let with = |variables: &[(&str, &str)], args: &[&str]| -> crate::support::program::Run {
+        let mut command = place.command(args);
+        command.envs(variables.iter().copied()).output().expect("starts").into()
+    };
+    let made = small(&["-o", "x.png", "--save-latents", "l.safetensors", "--width", "80"]);
+    let made: Vec<&str> = made.iter().map(String::as_str).collect();
+    with(&[("DYPE_PREVIEW_EVERY", "2")], &made).succeeds();
+    let model = crate::support::fixture("tiny-flux").display().to_string();
+    let decode = ["decode", "l.safetensors", "-o", "y.png", "--model", &model];
+    with(&[("DYPE_WIDTH", "64"), ("DYPE_HEIGHT", "64")], &decode).succeeds();
+    with(&[("DYPE_WIDTH", "4096")], &[&decode[..], &["--overwrite"]].concat()).succeeds();
+    let size = image::image_dimensions(place.path("y.png")).expect("a picture");
+    assert_eq!(size, (80, 64), "what the latents say");
+}
+
+#[test]
+fn seeds_are_drawn_and_told_and_recorded() {
+    let place = Place::new();
+    let mut seeds = std::collections::BTreeSet::new();
+    for seed in ["--seed=random", "--seed=-1"] {
+        let run = dype(&place, &["--prompt", "a lake", seed, "-o", "x.png", "--overwrite"]);
+        let made = provenance(&place.path(lines(run.succeeds())[0]))["settings"]["seed"].as_u64().expect("a seed");
+        run.tells(&[&format!("seed {made} was drawn"), &format!("--seed {made}")]);
+        assert!(made < 1 << 32);
+        seeds.insert(made);
+    }
+    assert_eq!(seeds.len(), 2);
+    dype(&place, &["--prompt", "a lake", "--seed", "-2"]).fails(2, &["random"]);
+}
+
+#[test]
+fn seeds_that_make_one_picture_are_told() {
+    let place = Place::new();
+    let told =
+        |args: &[&str]| dype(&place, &[&["--prompt", "a lake", "-o", "o/"], args].concat()).succeeds().stderr.clone();
+    let alike = told(&["--seeds", "7,4294967303"]);
+    assert!(alike.contains("seeds 7 and 4294967303 give the same picture"), "{alike}");
+    let first = crate::support::program::rgb8(&place.path("o/seed_7_method_dy_yarn_res_64x64.png"));
+    assert!(first == crate::support::program::rgb8(&place.path("o/seed_4294967303_method_dy_yarn_res_64x64.png")));
+    for other in [&["--seeds", "7,4294967304"][..], &["--seeds", "8,4294967304", "--rng", "torch-cuda:h100"]] {
+        assert!(!told(other).contains("the same picture"), "{other:?}");
+    }
+}
+
+#[test]
+fn an_empty_prompt_is_refused_unless_it_is_meant() {
+    let place = Place::new();
+    for prompt in ["", "  ", "\t\n"] {
+        dype(&place, &["--prompt", prompt]).fails(2, &["the prompt is empty", "--allow-empty-prompt"]);
+        place.dype(&["compare", "--prompt", prompt]).fails(2, &["the prompt is empty"]);
+    }
+    dype(&place, &["--prompt", "-"]).fails(2, &["the prompt is empty"]);
+    let run = dype(&place, &["--prompt", "", "--allow-empty-prompt", "-o", "x.png"]);
+    assert_eq!(provenance(&place.path(lines(run.succeeds())[0]))["settings"]["prompt"], "");
+    place.dype(&["replay", "x.png", "-o", "y.png"]).succeeds();
+    let marked = place.small_with_input(&["--prompt", "-", "-o", "z.png"], "\u{feff}a lake\n".as_bytes());
+    marked.succeeds();
+    assert_eq!(provenance(&place.path("z.png"))["settings"]["prompt"], "a lake");
+    place.small_with_input(&["--prompt", "-"], b"a\0 \0l\0").fails(2, &["UTF-16"]);
+}
+
+#[test]
+fn what_other_programs_read_otherwise_is_noted_once() {
+    let place = Place::new();
+    fs::write(place.path("p.txt"), "a (red:1.3) fox\n<lora:x:0.8> a fox\n").expect("written");
+    let run = dype(&place, &["--prompts", "p.txt"]);
+    assert_eq!(run.succeeds().stderr.matches("prompts are read literally").count(), 1, "{}", run.stderr);
+    let run = dype(&place, &["--prompt", "a lake\nNegative prompt: boats", "-o", "n.png"]);
+    run.succeeds().tells(&["Negative prompt:", "JSON"]);
+    let plain = dype(&place, &["--prompt", "a lake (at 10:30), 16:9"]);
+    assert!(!plain.succeeds().stderr.contains("note: prompts"), "{}", plain.stderr);
 }

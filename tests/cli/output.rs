@@ -89,7 +89,7 @@ fn a_picture_says_how_it_was_made() {
     let reader = png::Decoder::new(Cursor::new(bytes)).read_info().expect("a PNG");
     let chunk = &reader.info().uncompressed_latin1_text[0];
     assert_eq!(chunk.keyword, "parameters");
-    let lead = "a lake, \"still\"\nSteps: 1, Sampler: Euler, Distilled CFG Scale: 4.5, Seed: 9, Size: 64x64, Model: ";
+    let lead = "a lake, \"still\"\nSteps: 1, Sampler: Euler, CFG scale: 1, Distilled CFG Scale: 4.5, Seed: 9, Size: 64x64, Model: ";
     assert!(chunk.text.starts_with(lead), "{}", chunk.text);
     assert!(chunk.text.contains("Position: dy_yarn"), "{}", chunk.text);
 }

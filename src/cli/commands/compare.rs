@@ -35,6 +35,9 @@ pub struct CompareArgs {
     /// Flags of what the pictures have in common.
     #[command(flatten)]
     settings: SettingFlags<AnyMethod>,
+    /// Take an empty prompt as it is, instead of refusing it
+    #[arg(long, help_heading = "Picture")]
+    allow_empty_prompt: bool,
     /// Flags of what is kept on the way.
     #[command(flatten)]
     progress: ProgressArgs,
@@ -64,7 +67,7 @@ pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
             return Err(Error::request(what, "name a folder, with \"/\" at its end").into());
         }
     };
-    let flags = Merged::of(Source::Flag, &generate::with_stdin(&args.settings.wanted)?);
+    let flags = Merged::of(Source::Flag, &generate::with_stdin(&args.settings.wanted, args.allow_empty_prompt)?);
     let common = Recipe::draft(&flags.wanted)?;
     let wish = |label: &Label| Wish {
         asked: flags.clone().with(Source::Flag, &of_label(*label)),

@@ -1,7 +1,5 @@
 //! Making pictures: from flags to wishes.
 
-use std::io::Read;
-
 use crate::cli::{
     args::GenerateArgs,
     execute::{self, MadeOn, Order},
@@ -13,7 +11,7 @@ use crate::cli::{
 use crate::{
     base::progress::{Event, Observer},
     error::{Error, Result},
-    recipe::{Merged, Source, Wanted},
+    recipe::{self, Merged, Source, Wanted},
 };
 
 /// Runs `dype` without a subcommand.
@@ -23,7 +21,7 @@ pub fn run(args: &GenerateArgs, report: &Report) -> anyhow::Result<()> {
         report.on(Event::Note(note.into()));
     }
     let base = Wish {
-        asked: Merged::of(Source::Flag, &with_stdin(wanted)?),
+        asked: Merged::of(Source::Flag, &with_stdin(wanted, args.allow_empty_prompt)?),
         target: Target::new(args.output.output.as_deref()),
         origin: None,
     };
@@ -47,20 +45,15 @@ pub fn execute(args: &GenerateArgs, base: &Wish, like: Option<MadeOn>, report: &
 /// What the flags want, with stdin's text in place of the prompt "-".
 ///
 /// # Errors
-/// [`Error::Request`] for a prompt on stdin that is no text.
-pub fn with_stdin(flags: &Wanted) -> Result<Wanted> {
+/// [`Error::Request`] for a prompt on stdin that is no text, and for an empty one that is not `may_be_empty`.
+pub fn with_stdin(flags: &Wanted, may_be_empty: bool) -> Result<Wanted> {
     let mut wanted = flags.clone();
     if wanted.prompt.as_deref() == Some("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(|error| stdin_error(&error))?;
-        wanted.prompt = Some(text.trim_end_matches(['\r', '\n']).to_owned());
+        wanted.prompt = Some(recipe::read_prompt(std::io::stdin().lock())?);
+    }
+    if !may_be_empty && wanted.prompt.as_deref().is_some_and(|prompt| prompt.trim().is_empty()) {
+        let hint = "say what to draw; --allow-empty-prompt makes a picture of no prompt";
+        return Err(Error::request("the prompt is empty", hint));
     }
     Ok(wanted)
-}
-
-fn stdin_error(error: &std::io::Error) -> Error {
-    if error.kind() == std::io::ErrorKind::InvalidData {
-        return Error::request("the prompt from stdin is not UTF-8 text", "convert it first, for example with iconv");
-    }
-    Error::request(format!("cannot read the prompt from stdin: {error}"), "give it with --prompt TEXT")
 }

@@ -9,7 +9,7 @@ use crate::cli::{
     pictured::{self, Pictured},
     report::Report,
 };
-use crate::output;
+use crate::{base::printable::printable, output};
 
 /// Which picture.
 #[derive(Debug, Clone, Args)]
@@ -43,6 +43,8 @@ fn text(pictured: &Pictured) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a String cannot fail.
+        // A value of several lines is told from the next value by where it begins.
+        let value = printable(&value).replace('\n', "\n           ");
         let _ = writeln!(text, "{name:<10} {value}");
     };
     recipe.info_lines().into_iter().for_each(|(name, value)| line(name, value));

@@ -42,7 +42,7 @@ pub fn run(args: &ReplayArgs, typed: &HashSet<String>, report: &Report) -> anyho
     let has_its_parts = is_its_own && flags.model.parts.parts.keys().all(|part| !is_typed(part)) && !is_typed("part");
     let said = |key: &str| pictured.json.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let wish = Wish {
-        asked: asked(&pictured.recipe, &generate::with_stdin(&flags.settings.wanted)?),
+        asked: asked(&pictured.recipe, &generate::with_stdin(&flags.settings.wanted, flags.allow_empty_prompt)?),
         target: Target::new(flags.output.output.as_deref()),
         origin: None,
     };

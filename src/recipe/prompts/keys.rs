@@ -30,7 +30,7 @@ pub(super) fn all() -> Vec<&'static str> {
 const LIKE: f64 = 0.75;
 
 /// The pairs of a JSON object in the order written, repeated keys included: a map would silently keep the last.
-struct Pairs(Vec<(String, Value)>);
+pub(super) struct Pairs(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -56,10 +56,15 @@ impl<'de> Deserialize<'de> for Pairs {
 
 /// A line that starts with `{`.
 pub(super) fn parse(text: &str, number: usize) -> Result<Line, Problem> {
-    let Pairs(pairs) = serde_json::from_str(text).map_err(|e| {
+    let pairs = serde_json::from_str(text).map_err(|e| {
         let what = format!("not a JSON object: {}", without_line(&e));
         Problem::new(what, "a line that starts with { is read as one whole JSON object; start a plain prompt otherwise")
     })?;
+    line(pairs, number)
+}
+
+/// The line of an object.
+pub(super) fn line(Pairs(pairs): Pairs, number: usize) -> Result<Line, Problem> {
     let (mut overrides, mut output) = (Wanted::default(), None);
     let mut seen: Vec<&str> = Vec::new();
     for (written, value) in &pairs {
@@ -97,8 +102,14 @@ fn unknown(written: &str, key: &str) -> Problem {
 fn prompt(given: Option<String>) -> Result<String, Problem> {
     let text = given
         .ok_or_else(|| Problem::new("no prompt", format!("add a key {:?} with the text", declared::prompt.key)))?;
+    checked_prompt(&text)
+}
+
+/// A prompt without the space around it.
+pub(super) fn checked_prompt(text: &str) -> Result<String, Problem> {
     match text.trim() {
         "" => Err(Problem::new("the prompt is empty", "say what to draw, or delete the line")),
+        text if text.contains('\0') => Err(Problem::new("the prompt holds a NUL", "delete it")),
         text => Ok(text.to_owned()),
     }
 }

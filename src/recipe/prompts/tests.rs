@@ -98,17 +98,22 @@ fn an_unknown_key_names_the_nearest() {
 #[test]
 fn wrong_types_and_values_say_what_was_found_and_wanted() {
     let cases = [
-        (r#""seed": -1"#, "seed is -1", "0 to 18446744073709551615"),
+        (r#""seed": -2"#, "seed is -2", "0 to 18446744073709551615"),
         (r#""seed": 18446744073709551616"#, "seed is 1.8446744073709552e+19", "0 to 18446744073709551615"),
-        (r#""seed": 7.0"#, "seed is 7.0", "a whole number"),
-        (r#""seed": "7""#, "seed is \"7\"", "a whole number"),
+        (r#""seed": 7.5"#, "seed is 7.5", "a whole number"),
+        (r#""seed": "7.5""#, "seed is \"7.5\"", "a whole number"),
+        (r#""seed": "dice""#, "seed is \"dice\"", "\"random\""),
+        (r#""steps": -1"#, "steps is -1", "1 to 10000"),
+        (r#""steps": 1e300"#, "steps is 1e+300", "1 to 10000"),
+        (r#""steps": """#, "steps is \"\"", "1 to 10000"),
         (r#""seed": null"#, "seed is null", "a whole number"),
         (r#""method": "yam""#, "method is \"yam\"", "base, ntk, yarn"),
         (r#""method": 1"#, "method is 1", "base, ntk, yarn"),
         (r#""dype": "no""#, "dype is \"no\"", "true or false"),
         (r#""no-dype": 1"#, "no_dype is 1", "true or false"),
         (r#""dype_scale": -0.1"#, "dype_scale is -0.1", "0 or more"),
-        (r#""dype-exponent": "2""#, "dype_exponent is \"2\"", "0 or more"),
+        (r#""dype-exponent": "-2""#, "dype_exponent is \"-2\"", "0 or more"),
+        (r#""dype-exponent": "nan""#, "dype_exponent is \"nan\"", "0 or more"),
         (r#""dype_thresholds": "sum""#, "dype_thresholds is \"sum\"", "product, power"),
         (r#""base_resolution": 15"#, "base_resolution is 15", "16 to 65536"),
         (r#""width": 65537"#, "width is 65537", "16 to 65536"),
@@ -116,7 +121,7 @@ fn wrong_types_and_values_say_what_was_found_and_wanted() {
         (r#""steps": 0"#, "steps is 0", "1 to 10000"),
         (r#""guidance": "high""#, "guidance is \"high\"", "a number"),
         (r#""mu": "big""#, "mu is \"big\"", "\"stock\""),
-        (r#""mu": "1.15""#, "mu is \"1.15\"", "\"stock\""),
+        (r#""mu": "inf""#, "mu is \"inf\"", "\"stock\""),
         (r#""mu": true"#, "mu is true", "\"stock\""),
         (r#""rng": "dice""#, "rng is \"dice\"", "torch-cpu"),
         (r#""rng": "torch-cuda:h10""#, "rng is \"torch-cuda:h10\"", "h100"),
@@ -172,6 +177,107 @@ fn bytes_that_are_no_text_are_refused() {
     assert!(hint.contains("UTF-8"));
     let utf16 = read(b"\xff\xfea\0\n\0").expect_err("UTF-16");
     assert_eq!(utf16.to_string(), "prompts.jsonl line 1: not UTF-8 (byte 1 of the line)");
+}
+
+#[test]
+fn an_array_is_read_as_it_is_meant_on_one_line_or_on_several() {
+    let found = |text: &str| -> Vec<(usize, String, Option<usize>)> {
+        read(text).expect("reads").into_iter().map(|line| (line.number, line.prompt, line.overrides.steps)).collect()
+    };
+    let expected =
+        |lines: [usize; 2]| vec![(lines[0], "a cat".to_owned(), None), (lines[1], "a dog, [red]".to_owned(), Some(3))];
+    assert_eq!(found(r#"["a cat", {"prompt": "a dog, [red]", "steps": 3}]"#), expected([1, 1]));
+    let pretty =
+        "\u{feff}[\r\n  \"a cat\",\r\n  {\r\n    \"prompt\": \"a dog, [red]\",\r\n    \"steps\": 3\r\n  }\r\n]\r\n";
+    assert_eq!(found(pretty), expected([2, 3]));
+    let mixed = format!("# cats\n{}\na hill\n", pretty.trim_start_matches('\u{feff}').replace('\r', ""));
+    let all = found(&mixed);
+    assert_eq!(all[..2], expected([3, 4]));
+    assert_eq!(all[2], (10, "a hill".to_owned(), None));
+    assert_eq!(found("[cat:dog:0.5] in snow\n[1girl, solo]\n[red] fox").len(), 3, "prompts of other programs are text");
+    assert_eq!(read("[]\n").expect_err("nothing").to_string(), "prompts.jsonl holds no prompt");
+}
+
+#[test]
+fn an_array_that_is_broken_names_the_line() {
+    for (text, line, what) in [
+        ("[\n  \"a\",\n  3\n]", 3, "a prompt in quotes, or a JSON object"),
+        ("[\n  \"a\",\n  {\"prompt\": \"b\", \"stepz\": 3}\n]", 3, "unknown key \"stepz\""),
+        ("[\n  {\n    \"prompt\": \"b\",\n    \"steps\": 0\n  }\n]", 2, "steps is 0"),
+        ("[\"a\" \"b\"]", 1, "expected `,` or `]`"),
+        ("[\"a\",\n\"b\"", 2, "expected `,` or `]`"),
+        ("[\"a\",]", 1, "not a JSON array"),
+        ("[\"a\"] and more", 1, "\"and more\" follows it"),
+        ("[\"a\", \" \"]", 1, "the prompt is empty"),
+        ("[{\"steps\": 3}]", 1, "no prompt"),
+        ("a\n[\n{", 3, "not a JSON array"),
+    ] {
+        let error = read(text).expect_err(text);
+        assert_eq!(error.exit_code(), 2);
+        let told = error.to_string();
+        assert!(told.starts_with(&format!("prompts.jsonl line {line}: ")) && told.contains(what), "{text}: {told}");
+        assert!(error.hint().is_some());
+    }
+}
+
+#[test]
+fn lines_of_other_programs_are_refused_and_text_is_not() {
+    for line in [
+        "--prompt \"a cat\" --steps 3",
+        "a cat --ar 16:9",
+        "a cat --negative_prompt=dogs",
+        "\"a cat\" -s30 -W512 -C7.5",
+        "a cat -s 30",
+        "-n 3 a cat",
+    ] {
+        let (what, hint) = refused(line);
+        assert!(what.contains("looks like a flag") && hint.contains("JSON"), "{line}: {what}");
+    }
+    for line in
+        ["a cat -- a dog", "a well-lit room", "9 -5 degrees", "- a list", "a cat -a dog", "x --", "half -- -half"]
+    {
+        assert_eq!(only(line).prompt, line);
+    }
+    assert_eq!(only(r#"{"prompt": "a cat --ar 16:9"}"#).prompt, "a cat --ar 16:9");
+}
+
+#[test]
+fn numbers_are_read_however_they_are_written() {
+    let line = only(r#"{"prompt": "p", "seed": 42.0, "steps": "7", "width": 64.0, "guidance": "3.5", "mu": "1.25"}"#);
+    let o = line.overrides;
+    assert_eq!(
+        (o.seed, o.steps, o.width, o.guidance, o.mu),
+        (Some(42), Some(7), Some(64), Some(3.5), Some(Mu::Value(1.25)))
+    );
+    assert_eq!(only(r#"{"prompt": "p", "seed": "18446744073709551615"}"#).overrides.seed, Some(u64::MAX));
+}
+
+#[test]
+fn a_fresh_seed_is_drawn_for_each_line_that_asks() {
+    let asked = [r#""random""#, "-1", r#""-1""#, "-1.0"];
+    let text = asked.map(|seed| format!(r#"{{"prompt": "p", "seed": {seed}}}"#)).join("\n");
+    let seeds: Vec<u64> = read(&text).expect("reads").iter().map(|line| line.overrides.seed.expect("drawn")).collect();
+    assert!(seeds.iter().all(|seed| *seed < 1 << 32 && crate::recipe::is_drawn(*seed)), "{seeds:?}");
+    assert!(seeds.windows(2).any(|pair| pair[0] != pair[1]), "{seeds:?}");
+}
+
+#[test]
+fn a_nul_or_utf16_without_a_mark_is_no_prompt() {
+    let utf16: Vec<u8> = "a cat\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(refused(utf16).0.contains("looks like UTF-16"));
+    let big: Vec<u8> = "a cat\n".encode_utf16().flat_map(u16::to_be_bytes).collect();
+    assert!(read(big).expect_err("UTF-16").to_string().contains("line 1: this looks like UTF-16"));
+    assert_eq!(refused("a red\0 cat, in the snow").0, "byte 6 of the line is NUL, which no prompt holds");
+    assert_eq!(refused(r#"{"prompt": "a\u0000b"}"#).0, "the prompt holds a NUL");
+}
+
+#[test]
+fn a_prompt_from_a_stream_is_read_as_one_of_a_file() {
+    assert_eq!(read_prompt(&b"\xef\xbb\xbfa lake\nat dawn\r\n"[..]).expect("text"), "a lake\nat dawn");
+    for bytes in [&b"a\0b"[..], b"a\0 \0b\0", b"caf\xe9"] {
+        let error = read_prompt(bytes).expect_err("no text");
+        assert!(error.to_string().starts_with("the prompt from stdin: ") && error.exit_code() == 2, "{error}");
+    }
 }
 
 #[test]
@@ -236,7 +342,7 @@ proptest! {
 
     #[test]
     fn plain_text_comes_back(
-        prompts in prop::collection::vec("[^#{\\s\u{feff}\\pC]([^\\n\\r]{0,60}[^\\s\\n\\r])?", 1..12),
+        prompts in prop::collection::vec("[^#{\\[\\-\\s\u{feff}\\pC]([^\\n\\r\\-\u{0}]{0,60}[^\\s\\n\\r\\-\u{0}])?", 1..12),
         ending in prop::sample::select(vec!["\n", "\r\n", "\n\n", "\n# comment\r\n"]),
     ) {
         let lines = read(prompts.join(ending)).expect("prompts");
