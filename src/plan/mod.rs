@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub use fit::what_fits;
-pub use speed::{Speed, SpeedBook};
+pub use speed::{Amount, Estimate, SpeedBook, Work};
 
 /// What the process itself takes before any weight is read: threads, configs, tokenizers. Measured with two threads: 42 MB.
 const PROCESS_BYTES: u64 = 42_000_000;
@@ -88,9 +88,10 @@ impl Machine {
         }
     }
 
-    /// Device and number type, such as "cpu f32": the name speeds are kept under.
+    /// Device and number type, such as "cuda bf16" or "cpu f32, 8 threads": the name speeds are kept under.
     pub fn name(&self) -> String {
-        format!("{} {}", self.device_name(), self.dtype.as_str())
+        let name = format!("{} {}", self.device_name(), self.dtype.as_str());
+        if self.device.is_cpu() { format!("{name}, {} threads", rayon::current_num_threads()) } else { name }
     }
 }
 
@@ -221,6 +222,12 @@ impl Plan {
 }
 
 impl Plan {
+    /// The work of so many steps, and of the decode: what speeds are kept of.
+    pub fn amounts(&self, steps: usize) -> [Amount; 2] {
+        let amount = |work, flops| Amount { work, tokens: self.image_tokens, flops };
+        [amount(Work::Denoise, self.step_flops * steps as u128), amount(Work::Decode, self.decode_flops.into())]
+    }
+
     /// Whether the transformer can stay in memory while a stage with this peak (see [`Plan::peak_bytes`]) works.
     pub fn holds_transformer_beside(&self, peak_bytes: u64) -> bool {
         self.budget_bytes.is_none_or(|budget| self.transformer_bytes.saturating_add(peak_bytes) <= budget)

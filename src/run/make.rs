@@ -21,7 +21,6 @@ use crate::{
     error::{Error, Result},
     models::{Conditioning, Velocity},
     output::{self, LatentsFile, Picture, Provenance},
-    plan::Speed,
     sampling::{After, Progress, State, StepInfo},
 };
 
@@ -253,14 +252,9 @@ impl Runner<'_> {
 
     /// Keeps how fast this machine was, for the next estimate.
     fn note_speed(&mut self, item: &Item, first_step: usize, times: &Times) {
-        let steps = (item.recipe.steps - first_step) as f64;
-        if steps == 0.0 {
-            return;
-        }
-        let speed = Speed {
-            denoise_flops_per_s: item.plan.step_flops as f64 * steps / times.denoise.as_secs_f64(),
-            decode_flops_per_s: item.plan.decode_flops as f64 / times.decode.as_secs_f64(),
-        };
-        self.speeds.note(&self.machine.name(), speed);
+        let [denoise, decode] = item.plan.amounts(item.recipe.steps - first_step);
+        let machine = self.machine.name();
+        self.speeds.note(&machine, denoise, times.denoise);
+        self.speeds.note(&machine, decode, times.decode);
     }
 }

@@ -1,6 +1,6 @@
 //! `--dry-run`: what a run would need, as a table or JSON.
 
-use std::{fmt::Write, time::Duration};
+use std::fmt::Write;
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::{
     cli::{execute, items::Planned, model_source::ModelSource, notes, paths, report},
     hub::DownloadPlan,
     output,
-    plan::{Machine, Plan, SpeedBook},
+    plan::{Estimate, Machine, Plan, SpeedBook},
     recipe::Recipe,
     run::Item,
 };
@@ -33,17 +33,17 @@ pub fn run(
     let model = source.look(report)?;
     notes::of_model(&*model, report);
     let items = execute::plan_items(planned, &*model, machine, None)?;
-    let speed = SpeedBook::open().get(&machine.name());
-    let time = |item: &Item| {
-        let steps = item.plan.step_flops * item.recipe.steps as u128;
-        speed.map(|speed| speed.time(steps, item.plan.decode_flops))
-    };
+    let (speeds, name) = (SpeedBook::open(), machine.name());
+    let time = |item: &Item| speeds.estimate(&name, &item.plan.amounts(item.recipe.steps));
     if as_json {
         for (item, planned) in items.iter().zip(planned) {
             let path = output::numbered(&planned.path, planned.number);
-            let seconds = time(item).map(|time| time.as_secs_f64());
+            let estimate = time(item);
+            let seconds = estimate.map(|time| time.about.as_secs_f64());
+            let range = estimate.map(|time| [time.least.as_secs_f64(), time.most.as_secs_f64()]);
             let said = path.to_string_lossy();
             let mut line = json!({ "path": said, "settings": item.recipe, "plan": *item.plan, "seconds": seconds });
+            line["seconds_range"] = json!(range);
             paths::add_bytes(&mut line, &path);
             report.result(&line.to_string());
         }
@@ -53,8 +53,8 @@ pub fn run(
         report.result(&table(&most.plan, &most.recipe, time(most)));
     }
     if items.len() > 1 {
-        let all: Option<Duration> = items.iter().map(time).sum();
-        let all = all.map_or_else(|| "unknown".to_owned(), report::seconds);
+        let all: Option<Estimate> = items.iter().map(time).sum();
+        let all = all.map_or_else(|| "unknown".to_owned(), in_words);
         report.result(&format!(
             "{:<10} {} pictures, the above is the largest; time of all: {all}",
             "batch",
@@ -65,7 +65,7 @@ pub fn run(
 }
 
 /// A plan as a table of at most 80 columns.
-pub fn table(plan: &Plan, recipe: &Recipe, estimate: Option<Duration>) -> String {
+pub fn table(plan: &Plan, recipe: &Recipe, estimate: Option<Estimate>) -> String {
     let tera = |flops: u128| format!("{:.1} TFLOP", flops as f64 / 1e12);
     let weights = plan.weights_bytes.iter().map(|network| format!("{} {}", network.word, Bytes(network.bytes)));
     let weights = weights.collect::<Vec<_>>().join(", ");
@@ -92,10 +92,17 @@ pub fn table(plan: &Plan, recipe: &Recipe, estimate: Option<Duration>) -> String
             plan.weights, plan.token_chunk, plan.band_rows
         ),
     );
-    let time = estimate.map_or_else(|| "unknown until this machine has made a picture".to_owned(), report::seconds);
+    let time = estimate
+        .map_or_else(|| "unknown until this machine has made a picture of about this size".to_owned(), in_words);
     line("time", time);
     text.truncate(text.trim_end().len());
     text
+}
+
+/// `about 37 min 10 s (32 min 00 s to 43 min 00 s)`
+fn in_words(Estimate { about, least, most }: Estimate) -> String {
+    let [about, least, most] = [about, least, most].map(report::seconds);
+    format!("about {about} ({least} to {most})")
 }
 
 fn download_table(plan: &DownloadPlan) -> String {
