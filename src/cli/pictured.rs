@@ -2,32 +2,50 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     error::{Error, Result},
-    output,
-    recipe::Recipe,
-    run::PROVENANCE_VERSION,
+    output::{self, Parameters},
+    recipe::{Recipe, Rng, Wanted},
+    run::{self, MODEL_ENTRY, PROGRAM_ENTRY, PROVENANCE_VERSION},
 };
 
-/// The provenance of a picture that this version understands.
-pub struct Pictured {
-    /// The whole of it.
-    pub json: Value,
-    /// What it was made with.
-    pub recipe: Recipe,
+/// What a picture says that this version understands.
+pub enum Pictured {
+    /// All that dype writes.
+    Whole {
+        /// The whole of it.
+        json: Value,
+        /// What it was made with.
+        recipe: Box<Recipe>,
+    },
+    /// The text for other tools alone, which dype wrote: a program has dropped what stood beside it.
+    Text {
+        /// The text.
+        text: Parameters,
+        /// The settings it says.
+        wanted: Box<Wanted>,
+    },
+    /// The text of another program.
+    Stranger(Parameters),
 }
 
-/// Reads a picture's provenance.
+/// Reads what a picture says.
 ///
 /// # Errors
-/// [`Error::Disk`] when the file cannot be read; [`Error::Request`] when it is no picture, has no provenance, or that of a
-/// newer version.
+/// [`Error::Disk`] when the file cannot be read; [`Error::Request`] when it is no picture, says nothing of how it was made, or what only
+/// a newer version knows, or what no flag would be allowed to say.
 pub fn read(file: &Path) -> Result<Pictured> {
-    let json = json(file)?;
-    let recipe = recipe(&json, file)?;
-    Ok(Pictured { json, recipe })
+    if let Some(json) = output::read_provenance(file)?.filter(Value::is_object) {
+        let recipe = Box::new(recipe(&json, file)?);
+        return Ok(Pictured::Whole { json, recipe });
+    }
+    let text = output::read_parameters(file)?.ok_or_else(|| none(file))?;
+    Ok(match run::of_parameters(&text).map_err(|error| senseless(file, &error))? {
+        Some(wanted) => Pictured::Text { text, wanted: Box::new(wanted) },
+        None => Pictured::Stranger(text),
+    })
 }
 
 /// The recipe that `file` says it was made with.
@@ -51,18 +69,55 @@ pub fn recipe(json: &Value, file: &Path) -> Result<Recipe> {
         );
         return Err(Error::request(what, "update dype; `dype info --json` prints what the picture says"));
     }
-    Recipe::of_picture(json.get("settings").unwrap_or(&Value::Null)).map_err(|error| {
-        let what = format!("{}: its settings make no sense: {error}", file.display());
-        Error::request(what, "the picture was edited, or comes from another version of dype")
-    })
+    Recipe::of_picture(json.get("settings").unwrap_or(&Value::Null)).map_err(|error| senseless(file, &error))
 }
 
-/// What the picture says, whatever version wrote it.
+/// What the picture says, whatever version or program wrote it.
 ///
 /// # Errors
-/// As [`read`], but for the version.
+/// As [`read`], but for the version and the settings.
 pub fn json(file: &Path) -> Result<Value> {
-    output::read_provenance(file)?.filter(Value::is_object).ok_or_else(|| none(file))
+    if let Some(json) = output::read_provenance(file)?.filter(Value::is_object) {
+        return Ok(json);
+    }
+    let text = output::read_parameters(file)?.ok_or_else(|| none(file))?;
+    let entries = text.settings.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
+    let entries: serde_json::Map<_, _> = entries.collect();
+    Ok(
+        json!({ "parameters": { "prompt": prompts(&text).0, "negative_prompt": prompts(&text).1, "settings": entries } }),
+    )
+}
+
+/// Prompt and negative prompt of a text, as its program means them.
+pub fn prompts(text: &Parameters) -> (&str, Option<&str>) {
+    if run::is_ours(text) { (&text.above, None) } else { text.prompts() }
+}
+
+/// What made the picture, as its text says it.
+pub fn program(text: &Parameters) -> String {
+    match text.get(PROGRAM_ENTRY) {
+        Some(program) if run::is_ours(text) => program.to_owned(),
+        Some(version) => format!("another program (Version {version})"),
+        None => "another program".to_owned(),
+    }
+}
+
+/// What a text of dype leaves open: the settings it does not say, and where and with what exactly it was computed.
+pub fn unknown(text: &Parameters, wanted: &Wanted) -> String {
+    let mut open = wanted.unsaid();
+    if wanted.rng == Some(Rng::TorchCudaInUse) {
+        open.push("the card of its noise");
+    }
+    open.extend(["device", "dtype", "the weights' contents and parts from elsewhere"]);
+    if text.get(MODEL_ENTRY).is_none() {
+        open.push("the model");
+    }
+    open.join(", ")
+}
+
+fn senseless(file: &Path, error: &Error) -> Error {
+    let what = format!("{}: its settings make no sense: {error}", file.display());
+    Error::request(what, "the picture was edited, or comes from another version of dype")
 }
 
 fn none(file: &Path) -> Error {

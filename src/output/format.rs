@@ -7,7 +7,7 @@ use std::{
 
 use image::{ExtendedColorType, ImageEncoder, ImageError, codecs};
 
-use super::{Picture, Provenance, exif, is_stream, jpeg, provenance, webp, xmp};
+use super::{Picture, Provenance, exif, is_stream, jpeg, png_text, provenance, webp, xmp};
 use crate::{
     base::geometry::ImageSize,
     error::{Error, Result},
@@ -111,7 +111,7 @@ fn png(
     // PNG text may not hold the NUL that ends its fields. tEXt is Latin-1 and what every tool reads; iTXt is UTF-8.
     let parameters = provenance.parameters.replace('\0', " ");
     let keyword = provenance::PARAMETERS_KEYWORD.to_owned();
-    if parameters.chars().all(|c| u8::try_from(c).is_ok()) {
+    if png_text::is_plain(&parameters) {
         encoder.add_text_chunk(keyword, parameters)?;
     } else {
         encoder.add_itxt_chunk(keyword, parameters)?;

@@ -65,11 +65,32 @@ fn write_segment(file: &mut dyn Write, parts: &[&[u8]]) -> io::Result<()> {
 pub fn read_xmp(file: &mut dyn Read) -> io::Result<String> {
     let mut packet = vec![];
     let mut parts: Vec<(u32, Vec<u8>)> = vec![];
+    for bytes in application_segments(file)? {
+        if let Some(found) = bytes.strip_prefix(XMP_HEADER) {
+            packet.extend_from_slice(found);
+        } else if let Some((offset, part)) = bytes.strip_prefix(EXTENDED_HEADER).and_then(extended_part) {
+            parts.push((offset, part.to_vec()));
+        }
+    }
+    parts.sort_by_key(|(offset, _)| *offset);
+    packet.extend(parts.into_iter().flat_map(|(_, part)| part));
+    Ok(String::from_utf8_lossy(&packet).into_owned())
+}
+
+/// The EXIF block of a JPEG file. The reader stands after the start of image.
+pub fn read_exif(file: &mut dyn Read) -> io::Result<Option<Vec<u8>>> {
+    let segments = application_segments(file)?;
+    Ok(segments.iter().find_map(|bytes| bytes.strip_prefix(EXIF_HEADER)).map(<[u8]>::to_vec))
+}
+
+/// The segments of EXIF and XMP, in their order.
+fn application_segments(file: &mut dyn Read) -> io::Result<Vec<Vec<u8>>> {
+    let mut segments = vec![];
     let mut read = 0;
     loop {
         let [0xff, marker] = read_array(file)? else { return Err(io::ErrorKind::InvalidData.into()) };
         match marker {
-            START_OF_SCAN | END_OF_IMAGE => break,
+            START_OF_SCAN | END_OF_IMAGE => return Ok(segments),
             // Fill bytes, and markers that stand alone.
             0xff | 0x01 | 0xd0..=0xd8 => return Err(io::ErrorKind::InvalidData.into()),
             _ => {}
@@ -81,18 +102,10 @@ pub fn read_xmp(file: &mut dyn Read) -> io::Result<String> {
         if read > 2 * MOST_TEXT_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "what it says of itself is too long"));
         }
-        if marker != APP1 {
-            continue;
-        }
-        if let Some(found) = bytes.strip_prefix(XMP_HEADER) {
-            packet.extend_from_slice(found);
-        } else if let Some((offset, part)) = bytes.strip_prefix(EXTENDED_HEADER).and_then(extended_part) {
-            parts.push((offset, part.to_vec()));
+        if marker == APP1 {
+            segments.push(bytes);
         }
     }
-    parts.sort_by_key(|(offset, _)| *offset);
-    packet.extend(parts.into_iter().flat_map(|(_, part)| part));
-    Ok(String::from_utf8_lossy(&packet).into_owned())
 }
 
 /// Offset and bytes of an extended segment.

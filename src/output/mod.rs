@@ -8,6 +8,7 @@ mod format;
 mod jpeg;
 mod latents;
 mod marker;
+mod parameters;
 mod picture;
 mod place;
 mod png_text;
@@ -25,9 +26,10 @@ pub use confirm::{Confirmation, take_unconfirmed};
 pub use format::Format;
 pub use latents::{LatentsFile, load_latents, save_latents};
 pub use marker::{Marker, take_left};
+pub use parameters::{Parameters, parameters_text};
 pub use picture::Picture;
 pub use place::{check_place, folder_of, is_stdout, is_stream};
-pub use provenance::{Provenance, is_whole, parameters_text, read_provenance};
+pub use provenance::{Provenance, is_whole, read_parameters, read_provenance};
 pub use temporary::{HIDDEN_FOLDER, remove_stale_files, remove_temporary_files};
 
 /// The longest text that a picture may say of itself: a prompt of 1 MiB, escaped, and far more than any settings.

@@ -13,11 +13,42 @@ const SUM_BYTES: u64 = 4;
 /// The longest keyword, with its end.
 const KEYWORD_BYTES: usize = 80;
 
-/// The text of the first iTXt chunk with this keyword, wherever it stands. The reader stands after the signature.
+/// The text of the first chunk of these kinds (iTXt, tEXt, zTXt) with this keyword, wherever it stands. The reader stands after the
+/// signature.
 ///
 /// # Errors
 /// `InvalidData` for what is no PNG, and for a text of this keyword that is longer than any settings.
-pub fn read(file: &mut (impl Read + Seek), keyword: &str) -> io::Result<Option<String>> {
+pub fn read(file: &mut (impl Read + Seek), keyword: &str, kinds: &[[u8; 4]]) -> io::Result<Option<String>> {
+    first(file, kinds, |file, kind, length| {
+        let mut bytes = vec![];
+        file.take(length.min(KEYWORD_BYTES as u64)).read_to_end(&mut bytes)?;
+        match bytes.strip_prefix(keyword.as_bytes()) {
+            Some([0, ..]) => {}
+            _ => return Ok(None),
+        }
+        read_rest(file, length, &mut bytes)?;
+        text_of(kind, &bytes[keyword.len() + 1..]).map(Some)
+    })
+}
+
+/// The EXIF block. The reader stands after the signature.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_exif(file: &mut (impl Read + Seek)) -> io::Result<Option<Vec<u8>>> {
+    first(file, &[*b"eXIf"], |file, _, length| {
+        let mut bytes = vec![];
+        read_rest(file, length, &mut bytes)?;
+        Ok(Some(bytes))
+    })
+}
+
+/// What `take` finds in the first chunk of these kinds that it finds something in; it is given the chunk's kind and length.
+fn first<F: Read + Seek, T>(
+    file: &mut F,
+    kinds: &[[u8; 4]],
+    take: impl Fn(&mut F, &[u8; 4], u64) -> io::Result<Option<T>>,
+) -> io::Result<Option<T>> {
     let mut is_begun = false;
     loop {
         let mut head = [0; 8];
@@ -28,43 +59,56 @@ pub fn read(file: &mut (impl Read + Seek), keyword: &str) -> io::Result<Option<S
         }
         let [a, b, c, d, kind @ ..] = head;
         let length = u64::from(u32::from_be_bytes([a, b, c, d]));
+        let begins = file.stream_position()?;
         match &kind {
             b"IHDR" => is_begun = true,
             _ if !is_begun => return Err(invalid("its first chunk is no header")),
             b"IEND" => return Ok(None),
-            b"iTXt" => {
-                if let Some(text) = chunk(file, length, keyword)? {
-                    return Ok(Some(text));
+            kind if kinds.contains(kind) => {
+                if let Some(found) = take(file, kind, length)? {
+                    return Ok(Some(found));
                 }
-                continue;
             }
             _ => {}
         }
-        file.seek(SeekFrom::Current((length + SUM_BYTES) as i64))?;
+        file.seek(SeekFrom::Start(begins + length + SUM_BYTES))?;
     }
 }
 
-/// The text of one chunk, if it has this keyword. The reader stands behind the chunk's sum then.
-fn chunk(file: &mut (impl Read + Seek), length: u64, keyword: &str) -> io::Result<Option<String>> {
-    let begins = file.stream_position()?;
-    let mut bytes = vec![];
-    file.take(length.min(KEYWORD_BYTES as u64)).read_to_end(&mut bytes)?;
-    let text = match bytes.strip_prefix(keyword.as_bytes()) {
-        Some([0, ..]) if length > MOST_TEXT_BYTES => return Err(too_long()),
-        Some([0, ..]) => {
-            let rest = length - bytes.len() as u64;
-            if file.take(rest).read_to_end(&mut bytes)? as u64 != rest {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            Some(international(&bytes[keyword.len() + 1..])?)
-        }
-        _ => None,
-    };
-    file.seek(SeekFrom::Start(begins + length + SUM_BYTES))?;
-    Ok(text)
+/// The rest of a chunk of this length, of which `bytes` are read.
+fn read_rest(file: &mut impl Read, length: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
+    if length > MOST_TEXT_BYTES {
+        return Err(too_long());
+    }
+    let rest = length - bytes.len() as u64;
+    if file.take(rest).read_to_end(bytes)? as u64 != rest {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
 }
 
-/// What follows the keyword: whether the text is compressed, how, a language, the keyword in it, and the text.
+/// The text in what follows the keyword.
+fn text_of(kind: &[u8; 4], bytes: &[u8]) -> io::Result<String> {
+    match (kind, bytes) {
+        (b"iTXt", _) => international(bytes),
+        (b"zTXt", [_method, packed @ ..]) => Ok(latin(inflated(packed)?)),
+        (b"zTXt", []) => Err(invalid("a text chunk is broken")),
+        _ => Ok(latin(bytes.to_vec())),
+    }
+}
+
+/// Latin-1, as PNG wants it, or UTF-8, as many programs write it all the same.
+fn latin(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect())
+}
+
+/// Whether a text of tEXt is read as it was meant by whoever takes it for UTF-8 where it can be that.
+pub fn is_plain(text: &str) -> bool {
+    let latin: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
+    text.is_ascii() || latin.is_some_and(|bytes| std::str::from_utf8(&bytes).is_err())
+}
+
+/// What follows the keyword in iTXt: whether the text is compressed, how, a language, the keyword in it, and the text.
 fn international(bytes: &[u8]) -> io::Result<String> {
     let broken = || invalid("a text chunk is broken");
     let [is_compressed, _method, rest @ ..] = bytes else { return Err(broken()) };
@@ -108,7 +152,7 @@ mod tests {
 
     fn of(chunks: &[Vec<u8>]) -> io::Result<Option<String>> {
         let whole = [&[chunk(b"IHDR", &[0; 13])], chunks, &[chunk(b"IEND", &[])]].concat().concat();
-        read(&mut Cursor::new(whole), "dype")
+        read(&mut Cursor::new(whole), "dype", &[*b"iTXt"])
     }
 
     #[test]
@@ -146,9 +190,40 @@ mod tests {
         {
             assert!(of(&[chunk(b"iTXt", bytes)]).is_err(), "{bytes:?}");
         }
-        assert!(read(&mut Cursor::new(chunk(b"IDAT", b"x")), "dype").is_err());
-        assert!(read(&mut Cursor::new(vec![0; 3]), "dype").is_err());
+        assert!(read(&mut Cursor::new(chunk(b"IDAT", b"x")), "dype", &[*b"iTXt"]).is_err());
+        assert!(read(&mut Cursor::new(vec![0; 3]), "dype", &[*b"iTXt"]).is_err());
         let cut = [chunk(b"IHDR", &[0; 13]), chunk(b"IDAT", &[7; 99])[..50].to_vec()].concat();
-        assert_eq!(read(&mut Cursor::new(cut), "dype").expect("cut"), None);
+        assert_eq!(read(&mut Cursor::new(cut), "dype", &[*b"iTXt"]).expect("cut"), None);
+    }
+
+    #[test]
+    fn a_text_of_any_kind_is_found_and_bounded() {
+        let of = |chunk: Vec<u8>| {
+            let whole = [self::chunk(b"IHDR", &[0; 13]), chunk, self::chunk(b"IEND", &[])].concat();
+            read(&mut Cursor::new(whole), "parameters", &[*b"iTXt", *b"tEXt", *b"zTXt"])
+        };
+        let packed = |bytes: &[u8]| chunk(b"zTXt", &[b"parameters\0\0", &deflated(bytes)[..]].concat());
+        let plain = |bytes: &[u8]| chunk(b"tEXt", &[b"parameters\0", bytes].concat());
+        for (bytes, text) in [(&b"a lake"[..], "a lake"), (b"\xdcber", "Über"), ("山 Ü".as_bytes(), "山 Ü"), (b"", "")]
+        {
+            assert_eq!(of(packed(bytes)).expect("readable").as_deref(), Some(text));
+            assert_eq!(of(plain(bytes)).expect("readable").as_deref(), Some(text));
+        }
+        let bomb = packed(&vec![b' '; 2 * MOST_TEXT_BYTES as usize]);
+        assert!(bomb.len() < 1 << 16);
+        assert!(of(bomb).expect_err("too long").to_string().contains("longer than"));
+        assert!(of(plain(&vec![b' '; MOST_TEXT_BYTES as usize])).is_err());
+        for bytes in [&b"parameters\0"[..], b"parameters\0\0", b"parameters\0\0not zlib"] {
+            assert!(of(chunk(b"zTXt", bytes)).is_err(), "{bytes:?}");
+        }
+        assert_eq!(of(chunk(b"tEXt", b"parameters of x\0y")).expect("another's"), None);
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_not_plain() {
+        let cases = [("a lake", true), ("Über", true), ("Ã¼", false), ("山", false)];
+        for (text, plain) in cases {
+            assert_eq!(is_plain(text), plain, "{text}");
+        }
     }
 }

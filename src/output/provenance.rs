@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{jpeg, png_text, webp, xmp};
+use super::{Parameters, exif, jpeg, png_text, webp, xmp};
 use crate::error::{Error, Result};
 
 /// PNG keyword of the text that other tools read.
@@ -19,21 +19,10 @@ pub(super) const SETTINGS_KEYWORD: &str = "dype";
 /// How a picture was made, in two forms.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Provenance {
-    /// For people and other tools: the text of [`parameters_text`].
+    /// For people and other tools: the text of [`parameters_text`](super::parameters_text).
     pub parameters: String,
     /// For dype itself: every setting, the model's identity, the program's version.
     pub json: Value,
-}
-
-/// Generation parameters as AUTOMATIC1111's web UI writes them: the prompt, then a line `Steps: 28, Seed: 42, ...`.
-/// A value with a comma, colon or line break is written as a JSON string, as there (`infotext_utils.quote`).
-pub fn parameters_text(prompt: &str, settings: &[(&str, String)]) -> String {
-    let setting = |(name, value): &(&str, String)| match value.contains([',', ':', '\n']) {
-        true => format!("{name}: {}", Value::from(value.as_str())),
-        false => format!("{name}: {value}"),
-    };
-    let line: Vec<String> = settings.iter().map(setting).collect();
-    format!("{prompt}\n{}", line.join(", "))
 }
 
 /// The settings a picture carries, or `None` when dype did not make it (or they were stripped from it).
@@ -43,17 +32,37 @@ pub fn parameters_text(prompt: &str, settings: &[(&str, String)]) -> String {
 /// # Errors
 /// [`Error::Disk`] when the file cannot be read; [`Error::Request`] when it is no such picture, or a damaged one.
 pub fn read_provenance(path: &Path) -> Result<Option<Value>> {
-    let broken = |why: String| {
-        let hint = "give a picture made by dype: PNG, JPEG or WebP, not edited since";
-        Error::request(format!("{}: {why}", path.display()), hint)
-    };
     let file = File::open(path).map_err(|e| Error::disk("cannot read", path, e))?;
-    let text = settings_text(BufReader::new(file)).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => broken(format!("not a whole picture ({error})")),
+    let text = settings_text(BufReader::new(file)).map_err(|error| unreadable(path, error))?;
+    let json = |text: String| {
+        serde_json::from_str(&text).map_err(|e| broken(path, &format!("its settings are not JSON: {e}")))
+    };
+    text.map(json).transpose()
+}
+
+fn broken(path: &Path, why: &str) -> Error {
+    let hint = "give a picture made by dype: PNG, JPEG or WebP, not edited since";
+    Error::request(format!("{}: {why}", path.display()), hint)
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            broken(path, &format!("not a whole picture ({error})"))
+        }
         _ => Error::disk("cannot read", path, error),
-    })?;
-    text.map(|text| serde_json::from_str(&text).map_err(|e| broken(format!("its settings are not JSON: {e}"))))
-        .transpose()
+    }
+}
+
+/// The text for people and other tools that a picture carries, whoever made it; `None` where it has none. Some programs keep it
+/// and drop the settings beside it.
+///
+/// # Errors
+/// As [`read_provenance`].
+pub fn read_parameters(path: &Path) -> Result<Option<Parameters>> {
+    let file = File::open(path).map_err(|e| Error::disk("cannot read", path, e))?;
+    let text = parameters_of(BufReader::new(file)).map_err(|error| unreadable(path, error))?;
+    Ok(text)
 }
 
 /// Whether a picture's file reaches its end: a cut one (a power cut, a copy that broke off) does not.
@@ -83,22 +92,50 @@ pub fn is_whole(path: &Path) -> io::Result<bool> {
     })
 }
 
-/// The JSON text in a picture.
-fn settings_text(mut file: BufReader<File>) -> io::Result<Option<String>> {
+/// The formats that are read, told by content.
+enum Kind {
+    Png,
+    Jpeg,
+    Webp,
+}
+
+/// The format of a picture; the reader is left where its parts begin.
+fn begun(file: &mut BufReader<File>) -> io::Result<Kind> {
     let mut head = [0; 12];
     file.read_exact(&mut head)?;
-    match head {
-        [0x89, b'P', b'N', b'G', ..] => {
-            file.seek(io::SeekFrom::Start(8))?;
-            png_text::read(&mut file, SETTINGS_KEYWORD)
-        }
-        [0xff, 0xd8, ..] => {
-            file.seek(io::SeekFrom::Start(2))?;
-            Ok(xmp::settings_text(&jpeg::read_xmp(&mut file)?))
-        }
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => {
-            Ok(xmp::settings_text(&webp::read_xmp(&mut file)?))
-        }
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "neither PNG, JPEG nor WebP")),
+    let (kind, at) = match head {
+        [0x89, b'P', b'N', b'G', ..] => (Kind::Png, 8),
+        [0xff, 0xd8, ..] => (Kind::Jpeg, 2),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => (Kind::Webp, 12),
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "neither PNG, JPEG nor WebP")),
+    };
+    file.seek(io::SeekFrom::Start(at))?;
+    Ok(kind)
+}
+
+/// The JSON text in a picture.
+fn settings_text(mut file: BufReader<File>) -> io::Result<Option<String>> {
+    match begun(&mut file)? {
+        Kind::Png => png_text::read(&mut file, SETTINGS_KEYWORD, &[*b"iTXt"]),
+        Kind::Jpeg => Ok(xmp::settings_text(&jpeg::read_xmp(&mut file)?)),
+        Kind::Webp => Ok(xmp::settings_text(&webp::read_xmp(&mut file)?)),
     }
+}
+
+/// The text for other tools in a picture. A camera's comment is none: a comment has to have a line of settings.
+fn parameters_of(mut file: BufReader<File>) -> io::Result<Option<Parameters>> {
+    let exif = match begun(&mut file)? {
+        Kind::Png => {
+            let begins = file.stream_position()?;
+            if let Some(text) = png_text::read(&mut file, PARAMETERS_KEYWORD, &[*b"iTXt", *b"tEXt", *b"zTXt"])? {
+                return Ok(Some(Parameters::parse(&text)).filter(|read| *read != Parameters::default()));
+            }
+            file.seek(io::SeekFrom::Start(begins))?;
+            png_text::read_exif(&mut file)?
+        }
+        Kind::Jpeg => jpeg::read_exif(&mut file)?,
+        Kind::Webp => webp::read_exif(&mut file)?,
+    };
+    let comment = exif.and_then(|block| exif::read_user_comment(&block));
+    Ok(comment.map(|text| Parameters::parse(&text)).filter(|read| !read.settings.is_empty()))
 }

@@ -8,6 +8,7 @@ use super::MOST_TEXT_BYTES;
 
 const EXTENDED: &[u8; 4] = b"VP8X";
 const XMP: &[u8; 4] = b"XMP ";
+const EXIF: &[u8; 4] = b"EXIF";
 /// `RIFF`, the length of all that follows, `WEBP`.
 const HEADER_BYTES: usize = 12;
 /// Where the flags of the extended header stand: its chunk comes first.
@@ -31,20 +32,31 @@ pub fn add_xmp(webp: &mut Vec<u8>, packet: &str) -> io::Result<()> {
 
 /// The XMP packet of a WebP file, empty where there is none. The reader stands after the header.
 pub fn read_xmp(file: &mut (impl Read + Seek)) -> io::Result<String> {
+    let packet = read_chunk(file, XMP)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&packet).into_owned())
+}
+
+/// The EXIF block of a WebP file. The reader stands after the header.
+pub fn read_exif(file: &mut (impl Read + Seek)) -> io::Result<Option<Vec<u8>>> {
+    read_chunk(file, EXIF)
+}
+
+/// The first chunk of this name.
+fn read_chunk(file: &mut (impl Read + Seek), name: &[u8; 4]) -> io::Result<Option<Vec<u8>>> {
     let mut head = [0; 8];
     loop {
         match file.read_exact(&mut head) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(String::new()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             other => other?,
         }
         let length = u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]]));
-        if head.starts_with(XMP) {
+        if head.starts_with(name) {
             if length > MOST_TEXT_BYTES {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "what it says of itself is too long"));
             }
-            let mut packet = vec![];
-            file.take(length).read_to_end(&mut packet)?;
-            return Ok(String::from_utf8_lossy(&packet).into_owned());
+            let mut bytes = vec![];
+            file.take(length).read_to_end(&mut bytes)?;
+            return Ok(Some(bytes));
         }
         file.seek(SeekFrom::Current((length + length % 2) as i64))?;
     }

@@ -7,10 +7,10 @@
 use super::{
     Mu, Rng,
     kinds::{GUIDANCE, Noise, Number, OneOf, Prose, SIDE_PX, Seed, Shift, Switch, Whole},
-    setting::{Declared, Face, Field, Fill, Gaps, Group, Held, Line, Off, Setting, shown},
+    setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Setting, shown},
 };
 use crate::methods::{
-    self, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSettings, Method, Thresholds,
+    self, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSettings, Label, Method, Thresholds,
 };
 #[cfg(test)]
 use crate::recipe::setting::Saved;
@@ -91,7 +91,10 @@ settings! {
         fill: shown(|| 4096),
         face: Face {
             info: line(20, "size", |recipe| Some(format!("{} x {} px (height x width)", recipe.height, recipe.width))),
-            parameters: line(50, "Size", |recipe| Some(format!("{}x{}", recipe.width, recipe.height))),
+            parameters: Some(Entry {
+                line: Line { rank: 50, name: "Size", says: |recipe| Some(format!("{}x{}", recipe.width, recipe.height)) },
+                reads: read_size,
+            }),
             ..Face::new(Group::Extent, "PX", "Height in pixels, 16 or more")
         },
     };
@@ -113,7 +116,10 @@ settings! {
         fill: shown(|| 28),
         face: Face {
             info: line(30, "steps", |recipe| Some(recipe.steps.to_string())),
-            parameters: line(10, "Steps", |recipe| Some(recipe.steps.to_string())),
+            parameters: Some(Entry {
+                line: Line { rank: 10, name: "Steps", says: |recipe| Some(recipe.steps.to_string()) },
+                reads: |text, wanted| text.parse().ok().map(|number| wanted.steps = Some(number)),
+            }),
             ..Face::new(Group::Extent, "N", "Denoising steps")
         },
     };
@@ -124,7 +130,10 @@ settings! {
         fill: shown(|| 42),
         face: Face {
             info: line(40, "seed", |recipe| Some(format!("{}, noise of {}", recipe.seed, recipe.rng))),
-            parameters: line(40, "Seed", |recipe| Some(recipe.seed.to_string())),
+            parameters: Some(Entry {
+                line: Line { rank: 40, name: "Seed", says: |recipe| Some(recipe.seed.to_string()) },
+                reads: |text, wanted| text.parse().ok().map(|number| wanted.seed = Some(number)),
+            }),
             ..Face::new(
                 Group::Picture,
                 "N",
@@ -146,7 +155,10 @@ settings! {
             info: line(50, "guidance", |recipe| {
                 Some(recipe.guidance.map_or_else(|| "none (the model takes none)".into(), |scale| scale.to_string()))
             }),
-            parameters: line(30, "Distilled CFG Scale", |recipe| recipe.guidance.map(|scale| scale.to_string())),
+            parameters: Some(Entry {
+                line: Line { rank: 30, name: "Distilled CFG Scale", says: |recipe| recipe.guidance.map(|scale| scale.to_string()) },
+                reads: |text, wanted| text.parse().ok().map(|number| wanted.guidance = Some(number)),
+            }),
             default: Some("4.5"),
             ..Face::new(
                 Group::Picture,
@@ -176,7 +188,10 @@ settings! {
         kind: &Noise,
         fill: shown(|| Rng::TorchCpu),
         face: Face {
-            parameters: line(80, "RNG", |recipe| Some(recipe.rng.elsewhere().to_owned())),
+            parameters: Some(Entry {
+                line: Line { rank: 80, name: "RNG", says: |recipe| Some(recipe.rng.elsewhere().to_owned()) },
+                reads: |text, wanted| Rng::of_elsewhere(text).map(|source| wanted.rng = Some(source)),
+            }),
             ..Face::new(
                 Group::Picture,
                 "SOURCE",
@@ -191,7 +206,14 @@ settings! {
         fill: shown(Method::default),
         face: Face {
             info: line(60, "position", |recipe| Some(position(recipe))),
-            parameters: line(70, "Position", |recipe| Some(methods::label(recipe.method.name(), recipe.dype))),
+            parameters: Some(Entry {
+                line: Line {
+                    rank: 70,
+                    name: "Position",
+                    says: |recipe| Some(methods::label(recipe.method.name(), recipe.dype)),
+                },
+                reads: read_position,
+            }),
             ..Face::new(
                 Group::Choice,
                 "METHOD",
@@ -273,6 +295,18 @@ const fn line(rank: u8, name: &'static str, says: fn(&Recipe) -> Option<String>)
     Some(Line { rank, name, says })
 }
 
+fn read_size(text: &str, wanted: &mut Wanted) -> Option<()> {
+    let (across, down) = text.split_once('x')?;
+    (wanted.width, wanted.height) = (Some(across.parse().ok()?), Some(down.parse().ok()?));
+    Some(())
+}
+
+fn read_position(text: &str, wanted: &mut Wanted) -> Option<()> {
+    let label: Label = text.parse().ok()?;
+    (wanted.method, wanted.dype) = (Some(label.method), Some(label.dype));
+    Some(())
+}
+
 /// How positions were made, in words.
 fn position(recipe: &Recipe) -> String {
     let base = format!("trained at {} px", recipe.base_resolution);
@@ -309,6 +343,11 @@ impl Wanted {
     /// Whether it asks for anything of how DyPE acts.
     pub(super) fn tunes_dype(&self) -> bool {
         self.dype_scale.is_some() || self.dype_exponent.is_some() || self.dype_thresholds.is_some()
+    }
+
+    /// Keys of how DyPE acts.
+    pub(super) fn tuning() -> [&'static str; 3] {
+        [declared::dype_scale.key(), declared::dype_exponent.key(), declared::dype_thresholds.key()]
     }
 
     /// Forgets how DyPE acts.

@@ -25,6 +25,15 @@ impl Rng {
             Self::TorchCuda(_) | Self::TorchCudaInUse => "GPU",
         }
     }
+
+    /// What [`Rng::elsewhere`] was said of, as far as the word tells: a card has no name there.
+    pub fn of_elsewhere(word: &str) -> Option<Self> {
+        match word {
+            "CPU" => Some(Self::TorchCpu),
+            "GPU" => Some(Self::TorchCudaInUse),
+            _ => None,
+        }
+    }
 }
 
 impl FromStr for Rng {

@@ -89,7 +89,12 @@ impl Recipe {
 
     /// What other tools read of it: rank, name and text of each entry, in the order of declaration.
     pub fn parameters(&self) -> Vec<(u8, &'static str, String)> {
-        FIELDS.iter().filter_map(|field| said(&field.face().parameters?, self)).collect()
+        FIELDS.iter().filter_map(|field| said(&field.face().parameters?.line, self)).collect()
+    }
+
+    /// Whether [`Recipe::parameters`] may have an entry of this name.
+    pub fn has_entry(name: &str) -> bool {
+        FIELDS.iter().filter_map(|field| field.face().parameters).any(|entry| entry.line.name == name)
     }
 }
 

@@ -41,6 +41,15 @@ pub struct Line {
     pub says: fn(&Recipe) -> Option<String>,
 }
 
+/// An entry of the text that other tools read: how it is written, and how it is read back.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// How it is written.
+    pub line: Line,
+    /// Asks for what the text says; `None` where it makes no sense.
+    pub reads: fn(&str, &mut Wanted) -> Option<()>,
+}
+
 /// Whether a picture says a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Saved {
@@ -68,7 +77,7 @@ pub struct Face {
     /// Its line of `dype info`.
     pub info: Option<Line>,
     /// Its entry in the text that other tools read.
-    pub parameters: Option<Line>,
+    pub parameters: Option<Entry>,
     /// Whether pictures say it.
     pub saved: Saved,
 }

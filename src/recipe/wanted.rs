@@ -7,6 +7,9 @@ use serde_json::Value;
 use super::{Wanted, fields::FIELDS, setting::Problem};
 use crate::error::{Error, Result};
 
+/// Characters that are shown of a value that makes no sense.
+const SHOWN: usize = 40;
+
 /// Who asks for a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -44,6 +47,32 @@ impl Wanted {
             Some(key) => Err(Error::request(format!("{key:?} is no setting of this version"), "update dype")),
             None => Ok(wanted),
         }
+    }
+
+    /// What the text for other tools says of a picture's settings: `said` has the value of each entry. It leaves out what the
+    /// text does not say.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for a value of another type or out of range.
+    pub fn of_parameters<'a>(prompt: &str, said: impl Fn(&str) -> Option<&'a str>) -> Result<Self> {
+        let refuse = |problem: Problem| Error::request(problem.what, problem.hint);
+        let mut wanted = Self { prompt: Some(prompt.to_owned()), ..Self::default() };
+        for entry in FIELDS.iter().filter_map(|field| field.face().parameters) {
+            let Some(text) = said(entry.line.name) else { continue };
+            (entry.reads)(text, &mut wanted).ok_or_else(|| {
+                let shown = Value::from(text.chars().take(SHOWN).collect::<String>());
+                Error::request(format!("{} is {shown}", entry.line.name), "dype writes nothing like that")
+            })?;
+        }
+        FIELDS.iter().try_for_each(|field| field.check_wanted(&wanted)).map_err(refuse)?;
+        Ok(wanted)
+    }
+
+    /// Keys of the settings that are not said, and matter to the picture.
+    pub fn unsaid(&self) -> Vec<&'static str> {
+        // How DyPE acts means nothing where it is off.
+        let is_idle = |key: &str| self.dype == Some(false) && Self::tuning().contains(&key);
+        FIELDS.iter().filter(|field| !field.is_set(self) && !is_idle(field.key())).map(|field| field.key()).collect()
     }
 
     /// With the usual value of each setting that nobody asks for, where the model has no say in it. How DyPE acts is nobody's
@@ -130,6 +159,59 @@ mod tests {
         assert_eq!(Recipe::of_picture(&json!(recipe)).expect("its own"), recipe);
         let unguided = Recipe { guidance: None, ..recipe };
         assert_eq!(Recipe::of_picture(&json!(unguided)).expect("its own"), unguided);
+    }
+
+    /// Prompt and entries of a recipe's text.
+    fn from_text(recipe: &Recipe) -> Result<Wanted> {
+        let list = recipe.parameters();
+        let said = |name: &str| list.iter().find(|(_, known, _)| *known == name).map(|(.., text)| text.as_str());
+        Wanted::of_parameters(&recipe.prompt, said)
+    }
+
+    #[test]
+    fn what_the_text_for_other_tools_says_is_read_as_it_was_written() {
+        let usual = Recipe::draft(&Wanted::default()).expect("the usual");
+        for label in crate::methods::Label::all() {
+            for guidance in [Some(0.1 + 0.2), Some(-1e6), Some(4.0), None] {
+                let (method, dype) = (label.method, label.dype);
+                let recipe = Recipe { method, dype, guidance, seed: u64::MAX, width: 16, ..usual.clone() };
+                let wanted = from_text(&recipe).expect("its own");
+                // Each entry that is written is read, and gives what is written again.
+                let again = Recipe::draft(&wanted).expect("in range");
+                let again = Recipe { guidance: again.guidance.filter(|_| guidance.is_some()), ..again };
+                assert_eq!(again.parameters(), recipe.parameters());
+                assert_eq!((again.seed, again.width, again.height), (u64::MAX, 16, 4096));
+                assert_eq!((again.method, again.dype, again.guidance), (method, dype, guidance));
+                assert_eq!(wanted.unsaid().contains(&"dype_scale"), dype);
+                assert_eq!(wanted.unsaid().contains(&"guidance"), guidance.is_none());
+                assert!(wanted.unsaid().contains(&"mu") && !wanted.unsaid().contains(&"width"));
+            }
+        }
+        let on_a_card = Recipe { rng: "torch-cuda:a100".parse().expect("a card"), ..usual };
+        assert_eq!(from_text(&on_a_card).expect("its own").rng, Some(crate::recipe::Rng::TorchCudaInUse));
+    }
+
+    #[test]
+    fn a_text_is_checked_as_flags_are() {
+        for (name, text, what) in [
+            ("Steps", "many", "Steps is \"many\""),
+            ("Steps", "0", "steps is 0"),
+            ("Steps", "99999999999999999999", "Steps is \"99999999999999999999\""),
+            ("Seed", "-1", "Seed is \"-1\""),
+            ("Size", "64", "Size is \"64\""),
+            ("Size", "64x", "Size is \"64x\""),
+            ("Size", "64x70000", "height is 70000"),
+            ("Distilled CFG Scale", "NaN", "guidance is null"),
+            ("Distilled CFG Scale", "1e300", "guidance is 1e+300"),
+            ("Position", "dy_base", "Position is \"dy_base\""),
+            ("RNG", "NV", "RNG is \"NV\""),
+        ] {
+            let error = Wanted::of_parameters("p", |asked| (asked == name).then_some(text)).expect_err(what);
+            assert_eq!((error.to_string().as_str(), error.exit_code()), (what, 2));
+            assert!(error.hint().is_some(), "{what}");
+        }
+        let said_nothing = Wanted::of_parameters("p", |_| None).expect("a prompt");
+        assert_eq!(said_nothing, Wanted { prompt: Some("p".into()), ..Wanted::default() });
     }
 
     #[test]

@@ -26,7 +26,9 @@ use crate::{
 #[cfg(test)]
 pub(crate) use identity::settings_key;
 pub use preview::Preview;
-pub use provenance::VERSION as PROVENANCE_VERSION;
+pub use provenance::{
+    MODEL as MODEL_ENTRY, PROGRAM as PROGRAM_ENTRY, VERSION as PROVENANCE_VERSION, is_ours, of_parameters,
+};
 pub use runner::Runner;
 
 /// The most prompts that are encoded together. T5's weights pass through memory once for all of them, and each keeps

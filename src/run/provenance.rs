@@ -3,11 +3,21 @@
 use serde_json::json;
 
 use crate::{
+    error::{Error, Result},
     models::KnownModel,
-    output::{Provenance, parameters_text},
+    output::{Parameters, Provenance, parameters_text},
     plan::Machine,
-    recipe::Recipe,
+    recipe::{Recipe, Wanted},
 };
+
+/// What the text of other tools calls the model.
+pub const MODEL: &str = "Model";
+/// What it calls the program.
+pub const PROGRAM: &str = "Version";
+/// How the program's name and version begin.
+const OURS: &str = "dype ";
+/// What is the same in every picture of this program: the sampler, and the guidance that is added to the distilled one (none).
+const FIXED: [(&str, &str); 2] = [("Sampler", "Euler"), ("CFG scale", "1")];
 
 /// The layout of the JSON; a reader of a later one must refuse what it does not know.
 pub const VERSION: u64 = 1;
@@ -20,12 +30,13 @@ pub fn of(recipe: &Recipe, model: &KnownModel, machine: &Machine) -> Provenance 
 /// The text that A1111's web UI writes and other tools read: what the recipe says, and between it what the program adds.
 fn parameters(recipe: &Recipe, model: &KnownModel) -> String {
     let mut list = recipe.parameters();
+    // Guidance is distilled into the model: who reads this must not add its own on top.
+    let [(sampler, euler), (scale, one)] = FIXED;
     list.extend([
-        (20, "Sampler", "Euler".to_owned()),
-        // Guidance is distilled into the model: who reads this must not add its own on top.
-        (25, "CFG scale", "1".to_owned()),
-        (60, "Model", model.identity.name()),
-        (u8::MAX, "Version", format!("dype {}", env!("CARGO_PKG_VERSION"))),
+        (20, sampler, euler.to_owned()),
+        (25, scale, one.to_owned()),
+        (60, MODEL, model.identity.name()),
+        (u8::MAX, PROGRAM, format!("{OURS}{}", env!("CARGO_PKG_VERSION"))),
     ]);
     list.sort_by_key(|(rank, ..)| *rank);
     let list: Vec<_> = list.into_iter().map(|(_, name, text)| (name, text)).collect();
@@ -42,4 +53,27 @@ fn json(recipe: &Recipe, model: &KnownModel, machine: &Machine) -> serde_json::V
         "device": machine.device_name(),
         "dtype": machine.dtype.as_str(),
     })
+}
+
+/// Whether this program wrote the text.
+pub fn is_ours(text: &Parameters) -> bool {
+    text.get(PROGRAM).is_some_and(|program| program.starts_with(OURS))
+}
+
+/// What a text of this program says of the settings; `None` for a text of another program.
+///
+/// # Errors
+/// [`Error::Request`](crate::Error::Request) when it says what this version does not know, or what no flag would be allowed to say.
+pub fn of_parameters(text: &Parameters) -> Result<Option<Wanted>> {
+    if !is_ours(text) {
+        return Ok(None);
+    }
+    let is_known = |name: &str| [MODEL, PROGRAM].contains(&name) || Recipe::has_entry(name);
+    for (name, value) in &text.settings {
+        let expected = FIXED.iter().find(|(fixed, _)| fixed == name).map(|(_, value)| *value);
+        if expected.map_or(!is_known(name), |expected| expected != value) {
+            return Err(Error::request(format!("\"{name}: {value}\" is no setting of this version"), "update dype"));
+        }
+    }
+    Wanted::of_parameters(&text.above, |name| text.get(name)).map(Some)
 }

@@ -14,6 +14,7 @@ mod kills;
 mod replayed;
 mod resumed;
 mod shell;
+mod stripped;
 #[cfg(unix)]
 mod wordless;
 

@@ -9,12 +9,17 @@ use crate::cli::{
     pictured::{self, Pictured},
     report::Report,
 };
-use crate::{base::printable::printable, output};
+use crate::{
+    base::printable::printable,
+    output::{self, Parameters},
+    recipe::Recipe,
+    run::PROGRAM_ENTRY,
+};
 
 /// Which picture.
 #[derive(Debug, Clone, Args)]
 pub struct InfoArgs {
-    /// A picture made by dype: PNG, JPEG or WebP
+    /// A picture made by dype, or by another program that writes A1111's text: PNG, JPEG or WebP
     #[arg(value_name = "PICTURE")]
     file: PathBuf,
     /// Print all it says, as one line of JSON
@@ -29,37 +34,60 @@ pub fn run(args: &InfoArgs, report: &Report) -> anyhow::Result<()> {
         return Ok(());
     }
     let pictured = pictured::read(&args.file)?;
-    report.result(text(&pictured).trim_end());
+    report.result(lines(&pictured).trim_end());
     if !output::is_whole(&args.file).unwrap_or(true) {
-        report.line(&format!("note: {} is cut short; `dype replay` makes it again", args.file.display()));
+        let again = if matches!(pictured, Pictured::Stranger(_)) { "" } else { "; `dype replay` makes it again" };
+        report.line(&format!("note: {} is cut short{again}", args.file.display()));
     }
     Ok(())
 }
 
 /// What people want to know, a line each.
-fn text(pictured: &Pictured) -> String {
-    let Pictured { json, recipe } = pictured;
-    let said = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or("unknown");
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| {
-        // Writing to a String cannot fail.
+fn lines(pictured: &Pictured) -> String {
+    let entries = match pictured {
+        Pictured::Whole { json, recipe } => whole(json, recipe),
+        Pictured::Text { text, wanted } => {
+            let mut entries = told(text);
+            entries.push(("unknown".into(), pictured::unknown(text, wanted)));
+            entries
+        }
+        Pictured::Stranger(text) => told(text),
+    };
+    let mut lines = String::new();
+    for (name, value) in entries {
         // A value of several lines is told from the next value by where it begins.
         let value = printable(&value).replace('\n', "\n           ");
-        let _ = writeln!(text, "{name:<10} {value}");
-    };
-    recipe.info_lines().into_iter().for_each(|(name, value)| line(name, value));
-    let said_model = json.get("model").unwrap_or(&Value::Null);
-    line("model", model(said_model));
-    contents(said_model).into_iter().for_each(|text| line("holds", text));
-    schedule(said_model).into_iter().for_each(|text| line("schedule", text));
-    line("made by", format!("dype {} on {} in {}", said("program_version"), said("device"), said("dtype")));
-    if let Some(preview) = json.get("preview") {
-        line(
-            "preview",
-            format!("after step {} of {}; `dype replay` makes the picture", preview["step"], preview["steps"]),
-        );
+        // Writing to a String cannot fail.
+        let _ = writeln!(lines, "{name:<10} {value}");
     }
-    text
+    lines
+}
+
+/// What dype says of a picture.
+fn whole(json: &Value, recipe: &Recipe) -> Vec<(String, String)> {
+    let said = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or("unknown");
+    let said_model = json.get("model").unwrap_or(&Value::Null);
+    let mut entries = recipe.info_lines();
+    entries.push(("model", model(said_model)));
+    entries.extend(contents(said_model).map(|text| ("holds", text)));
+    entries.extend(schedule(said_model).map(|text| ("schedule", text)));
+    let made_by = format!("dype {} on {} in {}", said("program_version"), said("device"), said("dtype"));
+    entries.push(("made by", made_by));
+    if let Some(preview) = json.get("preview") {
+        let steps = format!("after step {} of {}", preview["step"], preview["steps"]);
+        entries.push(("preview", format!("{steps}; `dype replay` makes the picture")));
+    }
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What the text for other tools says, whoever wrote it, in its own words.
+fn told(text: &Parameters) -> Vec<(String, String)> {
+    let (prompt, negative) = pictured::prompts(text);
+    let mut entries = vec![("prompt".to_owned(), prompt.to_owned())];
+    entries.extend(negative.map(|negative| ("negative".to_owned(), negative.to_owned())));
+    entries.extend(text.settings.iter().filter(|(name, _)| name != PROGRAM_ENTRY).cloned());
+    entries.push(("made by".to_owned(), pictured::program(text)));
+    entries
 }
 
 fn model(model: &Value) -> String {

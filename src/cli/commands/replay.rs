@@ -6,18 +6,24 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::{
     args::{GenerateArgs, ModelArgs},
     commands::generate,
     execute::MadeOn,
     items::Wish,
-    pictured,
+    pictured::{self, Pictured},
     report::Report,
     target::Target,
 };
-use crate::recipe::{Merged, Recipe, Source, Wanted};
+use crate::{
+    base::progress::{Event, Observer},
+    error::{Error, Result},
+    output::Parameters,
+    recipe::{Merged, Source, Wanted},
+    run::MODEL_ENTRY,
+};
 
 /// Which picture, and what is to be different.
 #[derive(Debug, Clone, Args)]
@@ -32,32 +38,77 @@ pub struct ReplayArgs {
 
 /// Runs `dype replay`; `typed` are the ids of the flags that were typed: only those replace the picture's settings.
 pub fn run(args: &ReplayArgs, typed: &HashSet<String>, report: &Report) -> anyhow::Result<()> {
-    let pictured = pictured::read(&args.file)?;
     let is_typed = |id: &str| typed.contains(id);
     let mut flags = args.flags.clone();
-    let is_its_own = !is_typed("model");
-    if is_its_own {
-        flags.model = model(&pictured.json, flags.model, &args.file, &is_typed);
-    }
-    let has_its_parts = is_its_own && flags.model.parts.parts.keys().all(|part| !is_typed(part)) && !is_typed("part");
-    let said = |key: &str| pictured.json.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (said, like) = match pictured::read(&args.file)? {
+        Pictured::Whole { json, recipe } => {
+            let is_its_own = !is_typed("model");
+            if is_its_own {
+                flags.model = model(&json, flags.model, &args.file, &is_typed);
+            }
+            (Wanted::from(&*recipe), Some(made_on(&json, is_its_own && has_its_parts(&flags, &is_typed))))
+        }
+        Pictured::Text { text, wanted } => {
+            if !is_typed("model") {
+                let name = named_model(&text, &args.file)?;
+                flags.model = model(&json!({ "model": { "model": name } }), flags.model, &args.file, &is_typed);
+            }
+            report.on(Event::Note(format!(
+                "{} has kept only its text for other tools; not known, and taken as usual where not given: {}",
+                args.file.display(),
+                pictured::unknown(&text, &wanted)
+            )));
+            (*wanted, None)
+        }
+        Pictured::Stranger(text) => return Err(of_another_program(&text, &args.file).into()),
+    };
     let wish = Wish {
-        asked: asked(&pictured.recipe, &generate::with_stdin(&flags.settings.wanted, flags.allow_empty_prompt)?),
+        asked: asked(said, &generate::with_stdin(&flags.settings.wanted, flags.allow_empty_prompt)?),
         target: Target::new(flags.output.output.as_deref()),
         origin: None,
     };
-    let like = MadeOn {
+    generate::execute(&flags, &wish, like, report)
+}
+
+fn has_its_parts(flags: &GenerateArgs, is_typed: &dyn Fn(&str) -> bool) -> bool {
+    flags.model.parts.parts.keys().all(|part| !is_typed(part)) && !is_typed("part")
+}
+
+/// Where and with what the picture was made; with its model, where that makes it again.
+fn made_on(json: &Value, is_its_model: bool) -> MadeOn {
+    let said = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    MadeOn {
         device: said("device"),
         dtype: said("dtype"),
-        model: has_its_parts.then(|| pictured.json["model"].clone()).filter(|said| said.get("contents").is_some()),
+        model: is_its_model.then(|| json["model"].clone()).filter(|said| said.get("contents").is_some()),
+    }
+}
+
+/// The model that a text names, where the name is one that can be found: it has a revision. A file's or folder's name does not say
+/// where it lies.
+fn named_model(text: &Parameters, file: &Path) -> Result<String> {
+    let name = text.get(MODEL_ENTRY);
+    if let Some(name) = name.filter(|name| name.contains('@')) {
+        return Ok(name.to_owned());
+    }
+    let what = match name {
+        Some(name) => {
+            format!("{} was made with a model called {name:?}, and does not say where it lies", file.display())
+        }
+        None => format!("{} does not say which model it was made with", file.display()),
     };
-    generate::execute(&flags, &wish, Some(like), report)
+    Err(Error::request(what, "give it by --model"))
+}
+
+fn of_another_program(text: &Parameters, file: &Path) -> Error {
+    let model = text.get(MODEL_ENTRY).map(|model| format!(" with the model {model:?}")).unwrap_or_default();
+    let what = format!("{} was made by {}{model}: dype cannot make it again", file.display(), pictured::program(text));
+    Error::request(what, "`dype info` shows its prompt and settings: give dype those you want for a picture like it")
 }
 
 /// What the picture says, with what was typed in its place.
-fn asked(picture: &Recipe, typed: &Wanted) -> Merged {
-    let mut said = Wanted::from(picture);
-    if typed.method.is_some_and(|method| method != picture.method) {
+fn asked(mut said: Wanted, typed: &Wanted) -> Merged {
+    if typed.method.is_some_and(|method| Some(method) != said.method) {
         // The lambdas were those of the other method.
         (said.dype_scale, said.dype_exponent) = (None, None);
     }
