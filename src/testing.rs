@@ -142,8 +142,8 @@ pub mod nn {
 /// Of `output`.
 pub mod output {
     pub use crate::output::{
-        Format, LatentsFile, Picture, Provenance, check_writable, load_latents, parameters_text, read_provenance,
-        remove_temporary_files, save, save_latents, write_atomically,
+        Format, LatentsFile, Parameters, Picture, Provenance, check_writable, load_latents, parameters_text,
+        read_parameters, read_provenance, remove_temporary_files, save, save_latents, write_atomically,
     };
 }
 

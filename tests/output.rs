@@ -11,8 +11,8 @@ use dype::testing::{
     Error,
     base::geometry::ImageSize,
     output::{
-        Format, Picture, Provenance, check_writable, load_latents, parameters_text, read_provenance,
-        remove_temporary_files, save, save_latents, write_atomically,
+        Format, Parameters, Picture, Provenance, check_writable, load_latents, parameters_text, read_parameters,
+        read_provenance, remove_temporary_files, save, save_latents, write_atomically,
     },
     recipe::reference_name,
 };
@@ -129,6 +129,9 @@ fn every_format_keeps_picture_and_provenance() {
         let path = folder.path().join(format!("x.{ending}"));
         assert_eq!(save(&path, &picture, &provenance(), false).expect("saved"), path);
         assert_eq!(read_provenance(&path).expect("readable"), Some(provenance().json), "{ending}");
+        let text = read_parameters(&path).expect("readable").expect("a text");
+        assert_eq!(text, Parameters::parse(&provenance().parameters), "{ending}");
+        assert_eq!((text.above.as_str(), text.get("Seed"), text.get("Model")), (PROMPT, Some("42"), Some("a: b, c")));
         let read = image::open(&path).expect("a picture").to_rgb8();
         assert_eq!((read.width(), read.height()), (80, 48));
         let furthest = read.as_raw().iter().zip(&picture.rgb8).map(|(a, b)| a.abs_diff(*b)).max();
@@ -256,6 +259,7 @@ fn pictures_of_others_have_no_provenance_and_other_files_are_refused() {
         let path = folder.path().join(format!("x.{ending}"));
         plain.save(&path).expect("saved");
         assert_eq!(read_provenance(&path).expect("readable"), None, "{ending}");
+        assert_eq!(read_parameters(&path).expect("readable"), None, "{ending}");
     }
     let missing = read_provenance(&folder.path().join("missing.png")).expect_err("missing");
     assert!(matches!(missing, Error::Disk { .. }));
@@ -279,10 +283,13 @@ fn damaged_pictures_never_panic() {
             if let Ok(Some(json)) = read_provenance(&damaged) {
                 assert_eq!(json, provenance().json);
             }
+            if let Ok(Some(text)) = read_parameters(&damaged) {
+                assert_eq!(text, Parameters::parse(&provenance().parameters));
+            }
             let mut flipped = bytes.clone();
             flipped[cut] ^= 0xff;
             fs::write(&damaged, flipped).expect("written");
-            let _ = read_provenance(&damaged);
+            let _ = (read_provenance(&damaged), read_parameters(&damaged));
         }
     }
 }

@@ -6,7 +6,8 @@
 
 use super::{
     Mu, Rng,
-    kinds::{GUIDANCE, Noise, Number, OneOf, Prose, SIDE_PX, Seed, Shift, Switch, Whole},
+    kinds::{Noise, OneOf, Prose, Shift, Switch},
+    numbers::{GUIDANCE, Number, SIDE_PX, Seed, Whole},
     setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Setting, shown},
 };
 use crate::methods::{

@@ -63,7 +63,7 @@ pub fn is_ours(text: &Parameters) -> bool {
 /// What a text of this program says of the settings; `None` for a text of another program.
 ///
 /// # Errors
-/// [`Error::Request`](crate::Error::Request) when it says what this version does not know, or what no flag would be allowed to say.
+/// [`Error::Request`] when it says what this version does not know, or what no flag would be allowed to say.
 pub fn of_parameters(text: &Parameters) -> Result<Option<Wanted>> {
     if !is_ours(text) {
         return Ok(None);

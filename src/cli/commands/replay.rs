@@ -54,7 +54,7 @@ pub fn run(args: &ReplayArgs, typed: &HashSet<String>, report: &Report) -> anyho
                 flags.model = model(&json!({ "model": { "model": name } }), flags.model, &args.file, &is_typed);
             }
             report.on(Event::Note(format!(
-                "{} has kept only its text for other tools; not known, and taken as usual where not given: {}",
+                "{} has kept only its text for other tools; what that does not say is taken as usual, unless a flag says it: {}",
                 args.file.display(),
                 pictured::unknown(&text, &wanted)
             )));
