@@ -1,17 +1,16 @@
 //! The memory of a forward pass, counted by the allocator, against what a dry pass foretells.
 
+#[path = "support/counting.rs"]
+mod counting;
 mod support;
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use candle_core::{DType, Device, Tensor};
+use counting::{alone, live, peak_of};
 use dype::testing::{
     base::{device::DeviceKind, geometry::TokenGrid},
     methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
@@ -21,31 +20,6 @@ use dype::testing::{
     weights::{SafetensorsStore, TensorSource, Weights},
 };
 use support::manifest::ManifestSource;
-
-/// The system's allocator, with a count of the bytes alive and of the most there ever were.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(live, Relaxed);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 struct Still;
 
@@ -63,24 +37,13 @@ impl PositionScaler for Still {
     }
 }
 
-/// The most bytes that were alive during `work`, beyond those alive before it.
-fn peak_of(work: impl FnOnce()) -> u64 {
-    let before = LIVE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    work();
-    (PEAK.load(Relaxed) - before) as u64
-}
-
-/// One at a time: the counter is the process'.
-static ALONE: Mutex<()> = Mutex::new(());
-
 fn tiny(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-flux").join(path)
 }
 
 #[test]
 fn a_forward_pass_takes_the_memory_that_was_foretold() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let config = FluxConfig::read(&tiny("transformer/config.json")).expect("config");
     let shard = |i| tiny(&format!("transformer/diffusion_pytorch_model-0000{i}-of-00003.safetensors"));
     let store = Arc::new(SafetensorsStore::open(&[shard(1), shard(2), shard(3)]).expect("shards"));
@@ -133,7 +96,7 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
 
 #[test]
 fn text_encoders_take_the_memory_that_was_foretold() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let store = |part: &str| {
         let file = tiny(part).join("model.safetensors");
         Arc::new(SafetensorsStore::open(&[file]).expect("fixture"))
@@ -223,16 +186,16 @@ fn shards() -> Vec<PathBuf> {
 /// Bytes that stay while a model is loaded.
 fn held_by(store: &Arc<SafetensorsStore>, dtype: DType) -> (u64, Transformer) {
     let config = FluxConfig::read(&tiny("transformer/config.json")).expect("config");
-    let before = LIVE.load(Relaxed);
+    let before = live();
     let weights = Weights::new(store.clone(), dtype, Device::Cpu);
     let model = Transformer::load(&config, &weights, WeightsMode::Resident, dtype).expect("loads");
-    ((LIVE.load(Relaxed) - before) as u64, model)
+    (live() - before, model)
 }
 
 /// Files of 8 and 16 bits take on the CPU what they take on the disk, and give what their widened copy gives, bit for bit.
 #[test]
 fn narrow_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let config = FluxConfig::read(&tiny("transformer/config.json")).expect("config");
     let grid = TokenGrid { height_patches: 4, width_patches: 6 };
     let input = |shape: (usize, usize, usize)| {
@@ -286,7 +249,7 @@ fn narrow_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
 /// bf16 asked of a CPU is f32 with rounded products: the text encoders' weights are not widened whole for it.
 #[test]
 fn text_encoders_take_no_more_in_bf16_than_in_f32() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let clip = ClipConfig::read(&tiny("text_encoder/config.json")).expect("fixture");
     let t5 = T5Config::read(&tiny("text_encoder_2/config.json")).expect("fixture");
     let peak = |dtype| {

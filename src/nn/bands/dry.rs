@@ -3,7 +3,7 @@
 //! What it says of memory and work therefore follows every change of the order of work by itself. What an operation
 //! holds while it runs is told here, once for the CPU's kernels and once for those of tensors ([`super::tensors`]).
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
 use candle_core::DType;
 
@@ -24,20 +24,53 @@ pub(crate) struct Rows {
     height: usize,
     width: usize,
     channels: usize,
-    /// Bytes of a number.
-    bytes: usize,
-    held: Rc<Held>,
-    ledger: Ledger,
+    held: Rc<Lent>,
 }
 
 impl Clone for Rows {
     /// The CPU copies; tensors share.
     fn clone(&self) -> Self {
-        let held = match self.ledger.kind() {
-            DeviceKind::Cpu => Rc::new(self.ledger.hold(self.height * self.width * self.channels, self.bytes)),
+        let pool = &self.held.pool;
+        let held = match pool.ledger.kind() {
+            DeviceKind::Cpu => Rc::new(pool.take(self.height * self.width * self.channels)),
             _ => self.held.clone(),
         };
-        Self { held, ledger: self.ledger.clone(), ..*self }
+        Self { held, ..*self }
+    }
+}
+
+/// Buffers of the CPU's bands, of which a few wait for their next use ([`cpu::IDLE`]); tensors wait for none.
+#[derive(Clone)]
+struct Pool {
+    idle: Rc<RefCell<VecDeque<(usize, Held)>>>,
+    ledger: Ledger,
+    /// Bytes of a number.
+    width: usize,
+}
+
+impl Pool {
+    fn take(&self, elements: usize) -> Lent {
+        let mut idle = self.idle.borrow_mut();
+        let fits = idle.iter().position(|(waiting, _)| cpu::is_used_again(*waiting, elements));
+        let used_again = fits.and_then(|at| idle.remove(at));
+        let new = || (elements, self.ledger.hold(elements, self.width));
+        Lent { buffer: Some(used_again.unwrap_or_else(new)), pool: self.clone() }
+    }
+}
+
+/// A buffer that returns to its pool.
+struct Lent {
+    buffer: Option<(usize, Held)>,
+    pool: Pool,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let limit = if self.pool.ledger.kind().is_cpu() { cpu::IDLE } else { 0 };
+        let mut idle = self.pool.idle.borrow_mut();
+        idle.extend(self.buffer.take());
+        let over = idle.len().saturating_sub(limit);
+        idle.drain(..over);
     }
 }
 
@@ -69,6 +102,7 @@ impl Taps for Filter {
 /// Kernels that only count.
 pub(crate) struct Dry {
     ledger: Ledger,
+    pool: Pool,
     /// The number type of tensors whose memory is counted; none where it is the CPU's own kernels'.
     tensors: Option<DType>,
     threads: usize,
@@ -79,7 +113,9 @@ impl Dry {
     /// Counts into `ledger` what computing in this number type takes (the CPU computes in f32 whatever it is).
     pub fn new(ledger: Ledger, dtype: DType) -> Self {
         let tensors = (!ledger.kind().is_cpu()).then_some(dtype);
-        Self { ledger, tensors, threads: rayon::current_num_threads(), asked: RefCell::default() }
+        let width = tensors.map_or(size_of::<f32>(), |dtype| dtype.size_in_bytes());
+        let pool = Pool { idle: Rc::default(), ledger: ledger.clone(), width };
+        Self { ledger, pool, tensors, threads: rayon::current_num_threads(), asked: RefCell::default() }
     }
 
     /// Names and shapes of the tensors that were asked for.
@@ -98,8 +134,7 @@ impl Dry {
 
     /// A band of this shape in a buffer of so many numbers.
     fn rows_within(&self, height: usize, width: usize, channels: usize, elements: usize) -> Rows {
-        let (held, ledger) = (Rc::new(self.hold(elements)), self.ledger.clone());
-        Rows { height, width, channels, bytes: self.bytes(1), held, ledger }
+        Rows { height, width, channels, held: Rc::new(self.pool.take(elements)) }
     }
 
     fn hold(&self, elements: usize) -> Held {
@@ -108,7 +143,7 @@ impl Dry {
 
     /// Bytes of so many numbers of a feature map.
     fn bytes(&self, elements: usize) -> usize {
-        elements * self.tensors.map_or(size_of::<f32>(), |dtype| dtype.size_in_bytes())
+        elements * self.pool.width
     }
 
     /// Bytes that an operation of tensors takes while it runs, launched over so many elements; the CPU's kernels have their
@@ -164,8 +199,6 @@ impl Kernels for Dry {
         // The file's order is held three times until the kernel's layout is made of it: read, copied, and tap by tap.
         let _file = self.hold(3 * 9 * inputs * outputs);
         let elements = cpu::filter_elements(inputs, outputs, reach);
-        let scratch = self.threads * cpu::scratch_elements(inputs, outputs, reach);
-        self.ledger.scratch(self.bytes(scratch) as u64);
         Ok(Filter { reach, outputs, _held: self.hold(elements) })
     }
 
@@ -219,7 +252,12 @@ impl Kernels for Dry {
         let height = if filter.reach == Reach::Doubled { 2 * ready } else { ready };
         let width = filter.reach.resized(window.width);
         let output = match self.tensors {
-            None => self.rows(height, width, filter.outputs),
+            None => {
+                let strips = cpu::strips(filter.reach, [window.channels, filter.outputs], [height, width]);
+                let scratch = cpu::scratch_elements(window.channels, filter.outputs, filter.reach);
+                self.ledger.scratch(self.bytes(strips.min(self.threads) * scratch) as u64);
+                self.rows(height, width, filter.outputs)
+            }
             Some(_) => self.convolve_tensors(window, filter.reach, [height, width, filter.outputs]),
         };
         self.ledger.work(work::convolution(window.channels, output.channels, output.height * output.width));

@@ -13,9 +13,14 @@ use std::{
 use memmap2::MmapMut;
 
 /// Idle buffers that are kept: a drained band, and those two that differ from it in height.
-const IDLE: usize = 3;
+pub(crate) const IDLE: usize = 3;
 /// From this many numbers on a buffer is mapped: 1 MiB, which is where a map costs nothing beside its pages.
 const MAPPED: usize = 1 << 18;
+
+/// Whether an idle buffer of `waiting` numbers serves for `len`.
+pub(crate) fn is_used_again(waiting: usize, len: usize) -> bool {
+    (len..=len + len / 4).contains(&waiting)
+}
 
 /// Buffers waiting for their next use.
 pub(crate) struct Pool {
@@ -79,7 +84,7 @@ impl Pool {
     /// A buffer of `len` numbers, of any value.
     pub fn take(self: &Arc<Self>, len: usize) -> Buffer {
         let idle = self.idle.lock().ok().and_then(|mut idle| {
-            let at = idle.iter().position(|storage| (len..=len + len / 4).contains(&storage.numbers().len()))?;
+            let at = idle.iter().position(|storage| is_used_again(storage.numbers().len(), len))?;
             idle.remove(at)
         });
         Buffer { storage: idle.unwrap_or_else(|| Storage::new(len)), len, pool: self.clone() }

@@ -21,6 +21,7 @@ use crate::{
 use tiles::Tiling;
 
 use buffer::{Buffer, Pool};
+pub(crate) use buffer::{IDLE, is_used_again};
 pub use conv_band::ConvBand;
 
 /// Queries of one task of attention: with 512 channels they, their outputs, and the keys and values of a tile take a megabyte.
@@ -99,6 +100,14 @@ pub(crate) fn filter_elements(inputs: usize, outputs: usize, reach: Reach) -> us
 pub(crate) fn scratch_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
     let points = Tiling::of(inputs, outputs, reach).map_or(0, Tiling::points);
     (inputs + outputs) * points * tiles::batch(inputs, outputs)
+}
+
+/// Pieces that a convolution's output of `height` rows is made in side by side, each with scratch buffers of its own.
+pub(crate) fn strips(reach: Reach, [inputs, outputs]: [usize; 2], [height, width]: [usize; 2]) -> usize {
+    match Tiling::of(inputs, outputs, reach) {
+        Some(_) => height.div_ceil(2 * tiles::rows_of_strip(inputs, outputs, width)),
+        None => height,
+    }
 }
 
 /// A convolution's weights in the layout of the kernel that uses them.

@@ -28,6 +28,11 @@ pub(crate) fn batch(inputs: usize, outputs: usize) -> usize {
     (16_384 / inputs.max(outputs)).clamp(128, 512)
 }
 
+/// Rows of tiles that one thread computes at a time, of an output so wide.
+pub(crate) fn rows_of_strip(inputs: usize, outputs: usize, width: usize) -> usize {
+    (batch(inputs, outputs) / width.div_ceil(2).max(1)).max(1)
+}
+
 /// Which transform a convolution takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tiling {
@@ -164,7 +169,7 @@ impl TileFilter {
         let (row, across) = (output.row_len(), output.width.div_ceil(2));
         let residual = residual_rows(residual, output.height);
         let batch = batch(self.inputs, outputs);
-        let tile_rows = (batch / across).max(1);
+        let tile_rows = rows_of_strip(self.inputs, outputs, output.width);
         let strips = output.data.par_chunks_mut(2 * tile_rows * row).enumerate();
         let parts: Vec<_> = strips
             .map(|(strip, out)| {

@@ -1,0 +1,74 @@
+//! The memory of the autoencoder, counted by the allocator, against what its walk over shapes foretells.
+
+#[path = "support/counting.rs"]
+mod counting;
+mod support;
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use counting::{alone, peak_of};
+use dype::testing::{
+    base::{geometry::LatentSize, progress::Silent},
+    models::parts::kl::{Banding, Decoder, Encoder, Keep, VaeConfig},
+    weights::{SafetensorsStore, Weights},
+};
+use support::fixture;
+
+/// What keeps most, what keeps least, and what lies between; in bands whose buffers, below 1 MiB, come from the allocator.
+fn ways(side_px: usize) -> [Banding; 3] {
+    let band_rows = if side_px < 512 { 16 } else { 6 };
+    [Keep::All, Keep::Maps, Keep::Nothing].map(|keep| Banding { band_rows, keep: vec![keep; 4] })
+}
+
+fn tiny() -> (VaeConfig, Weights) {
+    let folder = fixture("tiny-flux/vae");
+    let shards = [1, 2].map(|i| folder.join(format!("diffusion_pytorch_model-0000{i}-of-00002.safetensors")));
+    let store = SafetensorsStore::open(&shards).expect("the fixture opens");
+    let config = VaeConfig::read(&folder.join("config.json")).expect("the fixture's config");
+    (config, Weights::new(Arc::new(store), DType::F32, Device::Cpu))
+}
+
+/// 15% below 512 px, 10% from there on.
+#[track_caller]
+fn assert_foretold(what: &str, planned: u64, taken: u64, side_px: usize) {
+    let (ratio, tolerance) = (taken as f64 / planned as f64, if side_px < 512 { 0.15 } else { 0.1 });
+    assert!((ratio - 1.0).abs() < tolerance, "{what}: planned {planned}, taken {taken}, {ratio:.3}");
+}
+
+#[test]
+fn decoding_takes_the_memory_that_was_foretold() {
+    let _alone = alone();
+    let (config, weights) = tiny();
+    let decoder = Decoder::open(config, weights).expect("a decoder");
+    for side in [24, 64] {
+        let latents = Tensor::zeros((1, 16, side, side), DType::F32, &Device::Cpu).expect("latents");
+        for options in ways(8 * side) {
+            let planned =
+                decoder.cost(LatentSize { height: side, width: side }, &options).expect("a plan").memory_bytes;
+            let taken = peak_of(|| decoder.decode(&latents, &options, &Silent, &mut |_, _| Ok(())).expect("decodes"));
+            assert_foretold(&format!("decode {} px, {options:?}", 8 * side), planned, taken, 8 * side);
+        }
+    }
+}
+
+#[test]
+fn encoding_takes_the_memory_that_was_foretold() {
+    let _alone = alone();
+    let (config, weights) = tiny();
+    let encoder = Encoder::open(config, weights).expect("an encoder");
+    for side in [24, 64] {
+        let size = LatentSize { height: side, width: side };
+        for options in ways(8 * side) {
+            let planned = encoder.cost(size, &options).expect("a plan").memory_bytes;
+            let taken = peak_of(|| {
+                let picture = &mut |_, rows: &mut [f32]| {
+                    rows.fill(0.5);
+                    Ok(())
+                };
+                encoder.encode(size, picture, &options, &Silent).expect("encodes");
+            });
+            assert_foretold(&format!("encode {} px, {options:?}", 8 * side), planned, taken, 8 * side);
+        }
+    }
+}
