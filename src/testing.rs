@@ -32,6 +32,15 @@ pub mod base {
     }
 }
 
+/// Of `cli`.
+pub mod cli {
+
+    /// Of `cli::pictured`.
+    pub mod pictured {
+        pub use crate::cli::pictured::{Pictured, json, read};
+    }
+}
+
 /// Of `hub`.
 pub mod hub {
     pub use crate::hub::{DownloadPlan, Hub, HubModel, HubSettings, Token};
@@ -142,7 +151,7 @@ pub mod nn {
 /// Of `output`.
 pub mod output {
     pub use crate::output::{
-        Format, LatentsFile, Parameters, Picture, Provenance, check_writable, load_latents, parameters_text,
+        Format, LatentsFile, Parameters, Picture, Provenance, check_writable, is_whole, load_latents, parameters_text,
         read_parameters, read_provenance, remove_temporary_files, save, save_latents, write_atomically,
     };
 }

@@ -13,7 +13,7 @@ mod model_source;
 mod notes;
 mod part_args;
 mod paths;
-mod pictured;
+pub mod pictured;
 mod report;
 mod setting_flags;
 mod target;

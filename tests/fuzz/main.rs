@@ -1,0 +1,194 @@
+//! Hostile files by mutation: whatever reads them ends without a panic and within bounded memory.
+//!
+//! The suite tries a few of each kind. For longer, with other changes every time (seconds for each kind):
+//! `DYPE_FUZZ_SECONDS=600 cargo test --release --test fuzz -- --test-threads 1`
+
+#[path = "../support/counting.rs"]
+mod counting;
+mod mutate;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
+
+use counting::{alone, peak_of};
+use dype::testing::{
+    cli::pictured,
+    models::{
+        ModelRequest, Registry,
+        parts::{CLIP_TOKENS, PromptTokenizer},
+    },
+    output::{Picture, Provenance, is_whole, save},
+    recipe::read_prompts,
+    weights::{ShardIndex, open_folder},
+};
+use mutate::{Dice, mutated};
+use support::fixture;
+
+/// The most that a file of at most a megabyte may make its reader hold.
+const MOST_BYTES: u64 = 192 << 20;
+
+/// Reads changed seeds: `tries` of them, always the same, or as long as `DYPE_FUZZ_SECONDS` says.
+fn hostile(tries: u64, seeds: &[Vec<u8>], read: impl Fn(&[u8])) {
+    let _alone = alone();
+    let seconds = std::env::var("DYPE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).map(Duration::from_secs);
+    let first = seconds.map_or(0, |_| SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_nanos() as u64);
+    let started = Instant::now();
+    for number in 0.. {
+        if seconds.map_or(number == tries, |seconds| started.elapsed() > seconds) {
+            return;
+        }
+        let seed = first.wrapping_add(number);
+        let bytes = mutated(&mut Dice::new(seed), seeds);
+        let taken = peak_of(|| {
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&bytes)));
+            assert!(ended.is_ok(), "seed {seed} panics on {}", keep(&bytes));
+        });
+        assert!(taken < MOST_BYTES, "seed {seed} takes {taken} bytes with {}", keep(&bytes));
+    }
+}
+
+/// Where the file is kept that a reader stumbled over.
+fn keep(bytes: &[u8]) -> String {
+    let path = std::env::temp_dir().join(format!("dype-fuzz-{}", std::process::id()));
+    fs::write(&path, bytes).map_or_else(|error| error.to_string(), |()| path.display().to_string())
+}
+
+fn pictures(ending: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let picture = Picture { height: 4, width: 6, rgb8: vec![90; 72] };
+    let seed = |prompt: &str| {
+        let json = serde_json::json!({
+            "program": "dype", "program_version": "0.1.0", "provenance_version": 1, "device": "cpu", "dtype": "f32",
+            "model": {"model": "demo", "revision": "1", "layout": "diffusers", "parts": {}},
+            "settings": {
+                "prompt": prompt, "height": 64, "width": 64, "steps": 2, "seed": 42, "method": "yarn", "dype": true,
+                "guidance": 4.5, "max_sequence_length": 512, "base_resolution": 1024, "dype_scale": 2.0,
+                "dype_exponent": 2.0, "rng": "torch-cuda",
+            },
+        });
+        let parameters = format!("{prompt}\nSteps: 2, Sampler: Euler, Seed: 42, Size: 64x64, Model: demo");
+        let path = folder.path().join(format!("seed.{ending}"));
+        let path = save(&path, &picture, &Provenance { parameters, json }, true).expect("saved");
+        fs::read(path).expect("readable")
+    };
+    let seeds =
+        [seed("a lake"), seed("snow, \u{1f3d4} \"quoted\"\nNegative prompt: none"), seed(&"very long ".repeat(3000))];
+    let path = folder.path().join(format!("x.{ending}"));
+    hostile(400, &seeds, |bytes| {
+        fs::write(&path, bytes).expect("written");
+        let _ = (pictured::read(&path).is_ok(), pictured::json(&path).is_ok(), is_whole(&path).is_ok());
+    });
+}
+
+#[test]
+fn png() {
+    pictures("png");
+}
+
+#[test]
+fn jpeg() {
+    pictures("jpg");
+}
+
+#[test]
+fn webp() {
+    pictures("webp");
+}
+
+#[test]
+fn files_of_prompts() {
+    let seeds: Vec<Vec<u8>> = [
+        "a lake\n\n# a comment\n  a hill  \r\n",
+        "{\"prompt\": \"a lake\", \"seed\": 7, \"steps\": 4, \"method\": \"ntk\", \"dype\": false}\n{\"prompt\": \"b\"}\n",
+        "[{\"prompt\": \"a\", \"height\": 64},\n \"b\", {\"prompt\": \"c\", \"guidance\": 3.5}]\n",
+        "\u{feff}caf\u{e9}\n{\"prompt\": \"x\", \"mu\": 1.15}",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into();
+    hostile(2000, &seeds, |bytes| drop(read_prompts("x", bytes)));
+}
+
+/// Links every file of tiny-flux into `to`, but for `changed`.
+fn linked(from: &Path, to: &Path, changed: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("readable") {
+        let path = entry.expect("entry").path();
+        let to = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            linked(&path, &to, changed);
+        } else if !path.ends_with(changed) {
+            fs::copy(&path, &to).expect("copied");
+        }
+    }
+}
+
+fn configs(part: &str, name: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = Path::new(part).join(name);
+    linked(&fixture("tiny-flux"), folder.path(), &place);
+    let seeds = [fs::read(fixture("tiny-flux").join(&place)).expect("readable")];
+    hostile(60, &seeds, |bytes| {
+        fs::write(folder.path().join(&place), bytes).expect("written");
+        drop(Registry::default().open(&ModelRequest::new(folder.path())));
+    });
+}
+
+#[test]
+fn configs_of_the_transformer() {
+    configs("transformer", "config.json");
+}
+
+#[test]
+fn configs_of_the_autoencoder() {
+    configs("vae", "config.json");
+}
+
+#[test]
+fn configs_of_text_encoders() {
+    configs("text_encoder", "config.json");
+    configs("text_encoder_2", "config.json");
+}
+
+#[test]
+fn configs_of_the_scheduler_and_the_model() {
+    configs("scheduler", "scheduler_config.json");
+    configs("", "model_index.json");
+}
+
+#[test]
+fn indexes_of_shards() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let name = "diffusion_pytorch_model.safetensors.index.json";
+    linked(&fixture("tiny-flux/transformer"), folder.path(), Path::new(name));
+    let seeds = [fs::read(fixture("tiny-flux/transformer").join(name)).expect("readable")];
+    let path = folder.path().join(name);
+    hostile(200, &seeds, |bytes| {
+        fs::write(&path, bytes).expect("written");
+        let _ = (ShardIndex::read(&path).is_ok(), open_folder(folder.path()).is_ok());
+    });
+}
+
+#[test]
+fn tokenizers() {
+    let encode = |tokenizer: PromptTokenizer| drop(tokenizer.encode("a lake, don't 4K", CLIP_TOKENS));
+    for name in ["vocab.json", "merges.txt", "tokenizer_config.json"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        linked(&fixture("tiny-flux/tokenizer"), folder.path(), Path::new(name));
+        let seeds = [fs::read(fixture("tiny-flux/tokenizer").join(name)).expect("readable")];
+        hostile(100, &seeds, |bytes| {
+            fs::write(folder.path().join(name), bytes).expect("written");
+            PromptTokenizer::clip(folder.path(), 1000).map(encode).unwrap_or_default();
+        });
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let seeds = [fs::read(fixture("tiny-flux/tokenizer_2/tokenizer.json")).expect("readable")];
+    hostile(20, &seeds, |bytes| {
+        fs::write(folder.path().join("tokenizer.json"), bytes).expect("written");
+        PromptTokenizer::t5(folder.path(), 32_128).map(encode).unwrap_or_default();
+    });
+}
