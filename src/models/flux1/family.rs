@@ -2,36 +2,28 @@
 
 use std::{path::Path, sync::Arc};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use serde_json::Value;
 
 use super::{
-    Compute, FluxConfig, Forward, LATENT_RGB, LATENTS, Transformer, WeightsMode, autoencoder, bfl, infer,
+    Compute, FluxConfig, Forward, LATENT_RGB, LATENTS, WeightsMode, autoencoder, bfl, infer,
     schedule::{Schedule, schedule},
-    text::{self, PromptEmbeddings},
-    text_cost,
-    transformer::Inputs,
+    text::{self},
     transformer_tensors,
 };
 use crate::{
-    base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
+    base::{device::DeviceKind, geometry::TokenGrid},
     error::{Error, Result},
-    methods::TextBias,
     models::{
-        Conditioning, Confidence, Contents, Decode, Encode, Examples, Facts, Family, ForwardCost, ForwardOptions,
-        Found, Identity, Model, NetworkBytes, On, PartKind, PartSpec, Place, Reading, SchedulerConfig, Seen,
-        TextEncoders, Velocity, VelocityAt, never_inside,
+        Confidence, Decode, Examples, Facts, Family, Found, Identity, Model, PartKind, PartSpec, Place, Reading,
+        SchedulerConfig, Seen, never_inside,
         parts::{
-            Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, ClipEncoder, ModelPart, PromptTokenizer, T5,
-            T5Config, T5Encoder, Tokenizers, clip_tensors,
-            config::Said,
-            kl::{self, Side},
-            open, t5_tensors, text_names, vae_names,
+            Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, ModelPart, PromptTokenizer, T5, T5Config,
+            Tokenizers, config::Said, open, text_names, vae_names,
         },
         strangers::derived_from_a_model,
     },
-    nn::{self, PositionIds},
-    weights::{Expected, Files, TensorSource, Weights},
+    weights::{Files, TensorSource, Weights},
 };
 
 /// FLUX.1: dev, Krea-dev, schnell, and whatever else has their layout.
@@ -56,7 +48,7 @@ const CONFIG: &[&[&str]] = &[&["config.json"]];
 const T5_FILES: &[&str] =
     &["t5xxl.safetensors", "t5xxl_fp16.safetensors", "t5xxl_bf16.safetensors", "t5xxl*.safetensors", "t5xxl*.sft"];
 
-static PARTS: [PartSpec; 7] = [
+pub(super) static PARTS: [PartSpec; 7] = [
     PartSpec {
         name: "transformer",
         kind: PartKind::Denoiser,
@@ -309,7 +301,7 @@ impl Flux1 {
     }
 
     /// A step that is asked about.
-    fn forward(
+    pub(super) fn forward(
         &self,
         (kind, dtype): (DeviceKind, DType),
         mode: WeightsMode,
@@ -358,132 +350,4 @@ fn text_tokens(tokenizer: &Path, files: &Files) -> Result<Option<usize>> {
     // transformers writes 1e30 for "no limit", which is no u64.
     let most = files.read_json::<Value>(&config)?.get("model_max_length").and_then(Value::as_u64);
     Ok(most.and_then(|most| usize::try_from(most).ok()).filter(|most| *most > 0))
-}
-
-impl Model for Flux1 {
-    fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    fn contents(&self) -> Result<Contents> {
-        self.found.contents(&PARTS)
-    }
-
-    fn remarks(&self) -> Vec<String> {
-        self.remark.iter().cloned().collect()
-    }
-
-    fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {
-        let (clip, t5) = (self.text_encoder.config.clone(), self.text_encoder_2.config.clone());
-        let tokenizers = Tokenizers::open(&self.tokenizer, clip.vocab_size, &self.tokenizer_2, t5.vocab_size)?;
-        Ok(Box::new(text::TextEncoders {
-            tokenizers,
-            clip: ClipEncoder::open(clip, self.text_encoder_weights(on.dtype, &on.device)),
-            t5: T5Encoder::open(t5, self.text_encoder_2_weights(on.dtype, &on.device)),
-        }))
-    }
-
-    fn positions(&self, grid: TokenGrid, text: &Conditioning) -> PositionIds {
-        self.transformer.config.position_ids(grid, text.text_tokens())
-    }
-
-    fn settle(&self, on: &On, observer: &dyn Observer) -> Result<()> {
-        let config = &self.transformer.config;
-        let transformer = (config.num_attention_heads, config.attention_head_dim);
-        // The decoder's attention is one head as wide as its coarsest stage.
-        let decoder = self.vae.part.config.block_out_channels.last().map(|channels| (1, *channels));
-        for (heads, dim) in std::iter::once(transformer).chain(decoder) {
-            nn::settle_attention(heads, dim, on.dtype, &on.device, observer)?;
-        }
-        Ok(())
-    }
-
-    fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {
-        let config = &self.transformer.config;
-        let here = self.transformer_weights(on.dtype, &on.device);
-        Ok(Box::new(Transformer::load(config, &here, weights, on.dtype)?.with_options(pieces)))
-    }
-
-    fn decoder(&self) -> &dyn Decode {
-        &self.vae
-    }
-
-    fn encoder(&self) -> Option<&dyn Encode> {
-        self.vae.has_encoder().then_some(&self.vae)
-    }
-
-    fn weights_bytes(&self) -> Result<Vec<NetworkBytes>> {
-        let network = |part, word, source: &dyn TensorSource, tensors: Vec<Expected>| {
-            let bytes = tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum();
-            NetworkBytes { part, word, bytes }
-        };
-        let (clip, t5) = (&self.text_encoder, &self.text_encoder_2);
-        let (transformer, vae) = (&self.transformer, &self.vae.part);
-        Ok(vec![
-            network("transformer", "transformer", &*transformer.source, transformer_tensors(&transformer.config)?),
-            network("text_encoder_2", "T5", &*t5.source, t5_tensors(&t5.config)?),
-            network("text_encoder", "CLIP", &*clip.source, clip_tensors(&clip.config)?),
-            network("vae", "VAE", &*vae.source, kl::tensors(&vae.config, Side::Decoder)?),
-        ])
-    }
-
-    fn text_bytes(&self, (kind, dtype): (DeviceKind, DType), prompts: usize, text_tokens: usize) -> Result<u64> {
-        // Headers are read, wherever the numbers will go.
-        let here = &Device::Cpu;
-        let clip = ClipEncoder::open(self.text_encoder.config.clone(), self.text_encoder_weights(dtype, here));
-        let t5 = T5Encoder::open(self.text_encoder_2.config.clone(), self.text_encoder_2_weights(dtype, here));
-        Ok(text_cost(&clip, &t5, kind, prompts, text_tokens)?.peak_bytes())
-    }
-
-    fn conditioning_bytes(&self, text_tokens: usize) -> u64 {
-        (4 * text_tokens * self.transformer.config.joint_attention_dim) as u64
-    }
-
-    fn step_cost(
-        &self,
-        on: (DeviceKind, DType),
-        weights: WeightsMode,
-        tokens: [usize; 2],
-        pieces: ForwardOptions,
-    ) -> Result<ForwardCost> {
-        self.forward(on, weights, tokens).cost(pieces)
-    }
-
-    fn step_within(
-        &self,
-        on: (DeviceKind, DType),
-        weights: WeightsMode,
-        tokens: [usize; 2],
-        budget_bytes: u64,
-    ) -> Result<(ForwardOptions, ForwardCost)> {
-        self.forward(on, weights, tokens).within(budget_bytes)
-    }
-}
-
-impl TextEncoders for text::TextEncoders {
-    fn encode(&self, prompts: &[&str], text_tokens: usize, observer: &dyn Observer) -> Result<Vec<Conditioning>> {
-        let embeddings = self.encode(prompts, text_tokens, observer)?;
-        Ok(embeddings.into_iter().map(|embeddings| Conditioning::new(embeddings, text_tokens)).collect())
-    }
-}
-
-impl Velocity for Transformer {
-    fn set_pieces(&mut self, pieces: ForwardOptions) {
-        self.set_options(pieces);
-    }
-
-    fn token_reading(&self, device: &Device) -> Result<Vec<f64>> {
-        self.mean_embedding(device)
-    }
-
-    fn velocity(&self, latents: &Tensor, at: &VelocityAt<'_>) -> Result<Tensor> {
-        let PromptEmbeddings { prompt_embeds, pooled } = at.text.get()?;
-        let text_bias = at.text_bias.map(|TextBias(bias)| bias as f32);
-        let inputs = Inputs { text_bias, ..Inputs::new(latents, [prompt_embeds, pooled], at.rope) };
-        Ok(self.velocity(&inputs, at.t, at.guidance)?.real()?.clone())
-    }
 }

@@ -9,6 +9,7 @@ mod family;
 mod infer;
 mod latent_rgb;
 pub mod layers;
+mod model;
 mod schedule;
 mod stream;
 pub mod text;
