@@ -28,7 +28,7 @@ fn sizes_that_no_picture_has() {
 fn numbers_out_of_range() {
     refused(&["--steps", "0"], 2, &["--steps", "from 1 to 10000", "28"]);
     refused(&["--steps", "-1"], 2, &["--steps", "from 1 to 10000"]);
-    refused(&["--seed", "-1"], 2, &["--seed", "from 0 to 18446744073709551615"]);
+    refused(&["--seed", "-2"], 2, &["--seed", "from 0 to 18446744073709551615", "random"]);
     for guidance in ["nan", "1e38", "-1e38", "inf"] {
         refused(&["--guidance", guidance], 2, &["--guidance", "finite", "from -1000000 to 1000000"]);
     }

@@ -155,18 +155,25 @@ fn every_keep(stages: usize) -> Vec<Vec<Keep>> {
     (0..3usize.pow(stages as u32)).map(|n| (0..stages).map(|s| kinds[n / 3usize.pow(s as u32) % 3]).collect()).collect()
 }
 
+/// The same with the kinds of so many stages.
+fn stages(count: usize, config: &VaeConfig) -> VaeConfig {
+    let kinds = |kinds: &[String]| kinds.iter().take(count).cloned().collect();
+    let (down_block_types, up_block_types) = (kinds(&config.down_block_types), kinds(&config.up_block_types));
+    VaeConfig { down_block_types, up_block_types, ..config.clone() }
+}
+
 /// Autoencoders small enough for the plain one: vectors' worth of channels, and odd numbers of them.
 fn small_configs() -> [VaeConfig; 2] {
     let base = VaeConfig { norm_num_groups: 4, latent_channels: 16, ..autoencoder() };
     [
-        VaeConfig { block_out_channels: vec![16, 32, 32], ..base.clone() },
+        VaeConfig { block_out_channels: vec![16, 32, 32], ..stages(3, &base) },
         VaeConfig {
             block_out_channels: vec![4, 12],
             layers_per_block: 1,
             latent_channels: 5,
             use_quant_conv: true,
             use_post_quant_conv: true,
-            ..base
+            ..stages(2, &base)
         },
     ]
 }
