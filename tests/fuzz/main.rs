@@ -22,7 +22,7 @@ use dype::testing::{
         ModelRequest, Registry,
         parts::{CLIP_TOKENS, PromptTokenizer},
     },
-    output::{Picture, Provenance, is_whole, save},
+    output::{Picture, Provenance, is_whole, read_parameters, save},
     recipe::read_prompts,
     weights::{ShardIndex, open_folder},
 };
@@ -81,7 +81,8 @@ fn pictures(ending: &str) {
     let path = folder.path().join(format!("x.{ending}"));
     hostile(400, &seeds, |bytes| {
         fs::write(&path, bytes).expect("written");
-        let _ = (pictured::read(&path).is_ok(), pictured::json(&path).is_ok(), is_whole(&path).is_ok());
+        let read = (pictured::read(&path).is_ok(), pictured::json(&path).is_ok(), read_parameters(&path).is_ok());
+        let _ = (read, is_whole(&path));
     });
 }
 
