@@ -50,10 +50,11 @@ fn limits_of_the_process_narrow_the_budget_and_are_named_where_they_do() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_run_takes_the_memory_that_was_planned() {
-    for side in ["64", "512"] {
-        let (planned, taken) = (peak::planned(side), peak::taken(side));
+    for (side, threads) in [("64", "2"), ("512", "2"), ("512", "8")] {
+        let (planned, taken) = (peak::planned(side, threads), peak::taken(side, threads));
         let ratio = taken / planned;
-        assert!((0.85..1.15).contains(&ratio), "{side} px: planned {planned:.0}, taken {taken:.0}, {ratio:.2}");
+        let what = format!("{side} px, {threads} threads: planned {planned:.0}, taken {taken:.0}, {ratio:.2}");
+        assert!((0.85..1.15).contains(&ratio), "{what}");
     }
 }
 
@@ -65,11 +66,11 @@ mod peak {
 
     use crate::support::program::{Place, small};
 
-    /// Arguments of a run of tiny-flux with a full prompt. Two threads: each has stacks and buffers of its own.
-    fn command(place: &Place, side: &str, more: &[&str]) -> std::process::Command {
+    /// A run of tiny-flux with a full prompt on so many threads, each of which has buffers of its own.
+    fn command(place: &Place, side: &str, threads: &str, more: &[&str]) -> std::process::Command {
         let size = ["--height", side, "--width", side, "--max-sequence-length", "512", "--json"];
         let mut command = place.command(&small(&[&size, more].concat()));
-        command.env("RAYON_NUM_THREADS", "2").stdout(Stdio::piped()).stderr(Stdio::null());
+        command.env("RAYON_NUM_THREADS", threads).stdout(Stdio::piped()).stderr(Stdio::null());
         command
     }
 
@@ -79,16 +80,16 @@ mod peak {
     }
 
     /// The peak that is stated before a run, in bytes.
-    pub fn planned(side: &str) -> f64 {
-        let plan = json(&command(&Place::new(), side, &["--dry-run"]).output().expect("runs"));
+    pub fn planned(side: &str, threads: &str) -> f64 {
+        let plan = json(&command(&Place::new(), side, threads, &["--dry-run"]).output().expect("runs"));
         let stages = plan["plan"]["peak_bytes"].as_object().expect("stages").values();
         stages.filter_map(Value::as_f64).fold(0.0, f64::max)
     }
 
     /// The peak that a run reports, less the most of mapped files that was seen resident, in bytes.
-    pub fn taken(side: &str) -> f64 {
+    pub fn taken(side: &str, threads: &str) -> f64 {
         let place = Place::new();
-        let mut child = command(&place, side, &[]).spawn().expect("starts");
+        let mut child = command(&place, side, threads, &[]).spawn().expect("starts");
         let mut mapped = 0.0f64;
         while child.try_wait().expect("a child").is_none() {
             mapped = mapped.max(mapped_bytes(child.id()).unwrap_or(0.0));

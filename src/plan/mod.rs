@@ -18,8 +18,11 @@ use crate::{
 pub use fit::what_fits;
 pub use speed::{Amount, Estimate, SpeedBook, Work};
 
-/// What the process itself takes before any weight is read: threads, configs, tokenizers. Measured with two threads: 42 MB.
-const PROCESS_BYTES: u64 = 42_000_000;
+/// What the process itself takes before any weight is read: configs, tokenizers, the program's own data.
+const PROCESS_BYTES: u64 = 30_000_000;
+/// What each thread that computes keeps for itself: its part of the allocator, its panels of products. Measured with 2, 8, 16 and
+/// 32 threads: 7 to 4 MB.
+const THREAD_BYTES: u64 = 6_000_000;
 /// The most that the allocator keeps for later of what was freed; what is larger goes back to the system at once.
 /// Measured as what a run takes beyond the need of its stages: 12 MB at 64 px, up to 40 MB at 512 px, 20 MB at 1024 px.
 const ALLOCATOR_KEEPS_BYTES: u64 = 35_000_000;
@@ -188,7 +191,7 @@ impl Plan {
         let budget = machine.budget.map_or(u64::MAX, |bytes| bytes.0);
         let grid = model.facts().latents.tokens(task.size);
         let text_need = model.text_bytes((kind, machine.dtype), task.prompts, task.text_tokens)?;
-        let text = PROCESS_BYTES + Kept::of(kind, 0).with(text_need);
+        let text = process_bytes(kind) + Kept::of(kind, 0).with(text_need);
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
         }
@@ -232,6 +235,12 @@ impl Plan {
     pub fn holds_transformer_beside(&self, peak_bytes: u64) -> bool {
         self.budget_bytes.is_none_or(|budget| self.transformer_bytes.saturating_add(peak_bytes) <= budget)
     }
+}
+
+/// What the process takes beside its stages, where this kind of device computes.
+fn process_bytes(kind: DeviceKind) -> u64 {
+    let threads = if kind.is_cpu() { rayon::current_num_threads() as u64 } else { 0 };
+    PROCESS_BYTES + THREAD_BYTES * threads
 }
 
 /// What the allocator of a stage holds beyond what the stage needs.
@@ -287,7 +296,7 @@ fn denoise_choice(
     let waiting = task.prompts.saturating_sub(1) as u64 * model.conditioning_bytes(task.text_tokens);
     let beside = (4 * 2 * tokens[0] * latents.token_channels()) as u64 + waiting;
     let needs = |cost: &ForwardCost| beside.saturating_add(cost.peak_bytes());
-    let peak = |need: u64| kept.with(need).saturating_add(PROCESS_BYTES);
+    let peak = |need: u64| kept.with(need).saturating_add(process_bytes(kind));
     let fits = || -> Result<bool> {
         let cost = cost(WeightsMode::Resident, ForwardOptions::default())?;
         Ok(peak(needs(&cost)) <= budget)
@@ -297,7 +306,7 @@ fn denoise_choice(
         None if fits()? => WeightsMode::Resident,
         None => WeightsMode::Stream,
     };
-    let room = kept.most(budget.saturating_sub(PROCESS_BYTES)).saturating_sub(beside);
+    let room = kept.most(budget.saturating_sub(process_bytes(kind))).saturating_sub(beside);
     match model.step_within(on, mode, tokens, room) {
         Ok((options, cost)) => {
             let need = needs(&cost);
@@ -327,8 +336,8 @@ pub fn decode_choice(
     let size = geometry.image(grid);
     let picture = 3 * (size.height_px * size.width_px) as u64;
     let ways = decoder.ways(on, geometry.latents(grid))?;
-    let peak = |way: &Way| PROCESS_BYTES + kept.with(picture + way.cost.memory_bytes);
-    let best = ways.best(kept.most(budget.saturating_sub(PROCESS_BYTES)).saturating_sub(picture));
+    let peak = |way: &Way| process_bytes(on.0) + kept.with(picture + way.cost.memory_bytes);
+    let best = ways.best(kept.most(budget.saturating_sub(process_bytes(on.0))).saturating_sub(picture));
     let least = || too_small("decoding", ways.least().map_or(picture, peak), budget);
     best.map(|way| (way.clone(), peak(way))).ok_or_else(least)
 }

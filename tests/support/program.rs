@@ -38,6 +38,8 @@ impl Place {
         }
         // Speeds of these runs are nobody's; a stack trace in any message would be seen.
         command.env("DYPE_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/dype-cache")).env("RUST_BACKTRACE", "1");
+        // What a run is planned to take follows the threads: the same on every machine.
+        command.env("RAYON_NUM_THREADS", "2");
         #[cfg(unix)]
         usual_signals(&mut command);
         command
