@@ -36,7 +36,7 @@ pub(super) fn of(found: &Found, parts: &[PartSpec]) -> Result<Contents> {
         let Some(place) = found.optional(part.name) else { continue };
         let text = match (part.kind, place) {
             (PartKind::Scheduler, _) => continue,
-            (PartKind::Tokenizer, place) => tokenizer(part, place)?,
+            (PartKind::Tokenizer, place) => tokenizer(part, place, &found.files)?,
             // The file that holds it is told of as the transformer's.
             (PartKind::Network, Place::Inside(_)) => continue,
             (PartKind::Denoiser | PartKind::Network, place) => network(place, &found.files)?,
@@ -86,7 +86,7 @@ fn tensors(source: &dyn TensorSource, hash: &mut Sha256) -> Result<()> {
     Ok(())
 }
 
-fn tokenizer(part: &PartSpec, place: &Place) -> Result<String> {
+fn tokenizer(part: &PartSpec, place: &Place, files: &Files) -> Result<String> {
     let mut hash = Sha256::new();
     let mut add = |path: &Path| -> Result<()> {
         let bytes = std::fs::read(path).map_err(|error| Error::disk("cannot read", path, error))?;
@@ -97,8 +97,7 @@ fn tokenizer(part: &PartSpec, place: &Place) -> Result<String> {
     match place {
         Place::File(path) => add(path)?,
         Place::Folder(folder) => {
-            let mut sets = part.files.iter();
-            let set = sets.find(|set| set.iter().all(|file| folder.join(file).is_file())).copied().unwrap_or_default();
+            let set = part.set_in(folder, files).unwrap_or_default();
             let files = set.iter().chain(&[TOKENIZER_CONFIG]).map(|file| folder.join(file));
             files.filter(|file| file.is_file()).try_for_each(|file| add(&file))?;
         }

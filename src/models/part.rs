@@ -39,7 +39,7 @@ pub struct PartSpec {
     pub flag: Option<&'static str>,
     /// What the flag's help says.
     pub help: &'static str,
-    /// Files of any of these sets make it, in its folder.
+    /// Files of any of these sets make it, in its folder; where several are there, the last is the one that is read.
     pub files: &'static [&'static [&'static str]],
     /// Names of files beside a single-file transformer that are this part, the best first; a `*` stands for any letters.
     pub beside: &'static [&'static str],
@@ -106,7 +106,12 @@ impl PartSpec {
 
     /// Whether `folder` holds this part (or at least says that it does).
     pub(crate) fn is_in(&self, folder: &Path, files: &Files) -> bool {
-        self.files.iter().any(|set| set.iter().all(|file| files.is_file(&folder.join(file))))
+        self.set_in(folder, files).is_some()
+    }
+
+    /// The set of files in `folder` that is read.
+    pub(crate) fn set_in(&self, folder: &Path, files: &Files) -> Option<&'static [&'static str]> {
+        self.files.iter().rev().find(|set| set.iter().all(|file| files.is_file(&folder.join(file)))).copied()
     }
 
     /// Whether a file of this name beside a single-file transformer is this part.

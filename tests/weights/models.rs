@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use dype::testing::{
     base::json::read_json,
     models::flux1::FluxConfig,
-    models::parts::{T5Config, kl::VaeConfig},
+    models::parts::{T5Config, Tokenizers, kl::VaeConfig},
     models::{Model, ModelRequest},
     sampling::SchedulerConfig,
 };
@@ -255,4 +255,23 @@ fn what_a_model_holds_is_told_by_its_contents_and_not_by_where_they_lie() {
     assert_eq!(contents(folder.path()), before, "who wrote it changes nothing");
     with_keys(&folder.path().join("vae/config.json"), &[("scaling_factor", 0.25.into())]);
     assert_ne!(contents(folder.path())["vae"], before["vae"]);
+}
+
+#[test]
+fn of_several_tokenizer_files_the_ones_that_are_read_count() {
+    let folder = tiny_flux();
+    let contents = || flux1(&ModelRequest::new(folder.path())).expect("resolves").contents().expect("readable");
+    let own = contents();
+    // As clones of repositories hold them, of which the Hub's cache holds what is read.
+    fs::write(folder.path().join("tokenizer_2/spiece.model"), "read by nobody").expect("written");
+    fs::write(folder.path().join("tokenizer/tokenizer.json"), "read by nobody").expect("written");
+    assert_eq!(contents(), own);
+    let model = flux1(&ModelRequest::new(folder.path())).expect("resolves");
+    let (clip, t5) = (model.text_encoder.config.vocab_size, model.text_encoder_2.config.vocab_size);
+    Tokenizers::open(&model.tokenizer, clip, &model.tokenizer_2, t5).expect("nobody reads them");
+    for (read, part) in [("tokenizer_2/tokenizer.json", "tokenizer_2"), ("tokenizer/merges.txt", "tokenizer")] {
+        let path = folder.path().join(read);
+        fs::write(&path, [fs::read(&path).expect("read"), b"\n".to_vec()].concat()).expect("written");
+        assert_ne!(contents()[part], own[part], "{read}");
+    }
 }
