@@ -1,10 +1,12 @@
 //! Asking the Hub what a model needs: which commit, which of its files, and how large each is.
 
+use reqwest::Client;
+
 use super::{
     FileSet, HubSettings, PlannedFile,
     cache::RepoCache,
     client::{head_client, http_client},
-    failure::{Asked, Failure, GaveUp, Patience},
+    failure::{Asked, GaveUp, Patience},
     listing::{self, Contents, Listing, RemoteFile},
     model_id::HubModel,
 };
@@ -29,12 +31,13 @@ impl Question<'_> {
         let wanted = self.files.select(&paths).map_err(|lacks| GaveUp::Refused(self.lacking(&commit, &lacks)))?;
         // What a commit names cannot change: of a file that is here nobody need be asked.
         let here = self.cache.list(&commit).unwrap_or_default();
+        let client = head_client(self.settings).map_err(GaveUp::Refused)?;
         let mut planned = Vec::new();
         for RemoteFile { path, contents } in files.into_iter().filter(|file| wanted.contains(&file.path)) {
             let Contents { size_bytes, etag } = match (contents, here.iter().find(|file| file.path == path)) {
                 (Some(contents), _) => contents,
                 (None, Some(file)) => Contents { size_bytes: file.size_bytes, etag: file.etag.clone() },
-                (None, None) => self.contents(&commit, &path).await?,
+                (None, None) => self.contents(&client, &commit, &path).await?,
             };
             let file = PlannedFile { path, size_bytes, cached: false, etag };
             let cached = self.cache.in_snapshot(&commit, &file) || self.cache.has_blob(&file);
@@ -48,29 +51,17 @@ impl Question<'_> {
     }
 
     async fn listing(&self) -> Result<Listing, GaveUp> {
-        let mut patience = Patience::new(self.asked(None), self.observer).of_first_contact(self.has_copy);
         let client = http_client(self.settings).map_err(GaveUp::Refused)?;
-        loop {
-            match listing::list(&client, patience.asked()).await {
-                Ok(listing) => return Ok(listing),
-                Err(failure) => patience.after(failure).await?,
-            }
-        }
+        let patience = Patience::new(self.asked(None), self.observer).of_first_contact(self.has_copy);
+        patience.until(async |asked: &Asked<'_>| listing::list(&client, asked).await).await
     }
 
-    async fn contents(&self, commit: &str, path: &str) -> Result<Contents, GaveUp> {
+    async fn contents(&self, client: &Client, commit: &str, path: &str) -> Result<Contents, GaveUp> {
         let mut patience = Patience::new(self.asked(Some(path)), self.observer);
         if self.has_copy {
             patience = patience.of_first_contact(true);
         }
-        let client = head_client(self.settings).map_err(GaveUp::Refused)?;
-        loop {
-            let outcome: Result<_, Failure> = listing::contents(&client, patience.asked(), commit, path).await;
-            match outcome {
-                Ok(contents) => return Ok(contents),
-                Err(failure) => patience.after(failure).await?,
-            }
-        }
+        patience.until(async |asked: &Asked<'_>| listing::contents(client, asked, commit, path).await).await
     }
 
     fn lacking(&self, commit: &str, lacks: &str) -> Error {

@@ -5,6 +5,7 @@
 
 use std::{
     future::poll_fn,
+    ops::Range,
     pin::Pin,
     time::{Duration, Instant},
 };
@@ -138,27 +139,40 @@ impl Downloader<'_> {
         asked: &Asked<'_>,
         meter: &mut Meter<'_>,
     ) -> Result<(), Failure> {
-        let stall = self.settings.stall;
-        let silent =
-            |_| Failure::passing(format!("{} was silent for {} s", self.settings.endpoint, stall.as_secs_f64()));
-        let range = part.len()..file.size_bytes;
-        let request = self.repo.download_file_stream().filename(&file.path).revision(self.commit).range(range).send();
-        let answer = tokio::time::timeout(stall, request).await.map_err(silent)?;
-        let (_, mut stream) = answer.map_err(|e| asked.judge_hf(e))?;
-        loop {
-            let next = poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx));
-            let Some(bytes) = tokio::time::timeout(stall, next).await.map_err(silent)? else { break };
-            if !part.append(&bytes.map_err(|e| asked.judge_hf(e))?)? {
+        let missing = part.len()..file.size_bytes;
+        let take = |bytes: &[u8]| {
+            if !part.append(bytes)? {
                 part.clear()?;
                 return Err(Failure::passing(format!("{} sent more than was asked for", self.settings.endpoint)));
             }
             meter.at(file, part.len());
-        }
+            Ok(true)
+        };
+        self.receive(file, missing, asked, take).await?;
         if part.is_full() {
             return Ok(());
         }
         let what = format!("{} stopped at {} of {} bytes", self.settings.endpoint, part.len(), file.size_bytes);
         Err(Failure::passing(what))
+    }
+
+    /// Asks once for bytes of a file and hands over what arrives, for as long as `take` wants more.
+    pub(super) async fn receive(
+        &self,
+        file: &PlannedFile,
+        range: Range<u64>,
+        asked: &Asked<'_>,
+        mut take: impl FnMut(&[u8]) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        let request = self.repo.download_file_stream().filename(&file.path).revision(self.commit).range(range).send();
+        let (_, mut stream) = asked.in_time(request).await?.map_err(|e| asked.judge_hf(e))?;
+        let mut wants_more = true;
+        while wants_more {
+            let next = asked.in_time(poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx))).await?;
+            let Some(bytes) = next else { break };
+            wants_more = take(&bytes.map_err(|e| asked.judge_hf(e))?)?;
+        }
+        Ok(())
     }
 
     fn wrong_contents(&self, file: &PlannedFile, found: &str, times: u32) -> Failure {

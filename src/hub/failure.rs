@@ -1,6 +1,6 @@
 //! What a failed request means, and how long to go on trying.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use hf_hub::HFError;
 
@@ -9,6 +9,9 @@ use crate::{
     base::progress::{Event, Observer},
     error::Error,
 };
+
+/// What to do where an answer is none that a Hub would give.
+pub(super) const NO_HUB: &str = "check HF_ENDPOINT, and that it is a Hugging Face Hub";
 
 /// Why one attempt failed.
 pub(super) enum Failure {
@@ -74,6 +77,13 @@ impl Asked<'_> {
         }
     }
 
+    /// Waits for a word of the Hub, no longer than it may be silent.
+    pub(super) async fn in_time<T>(&self, word: impl Future<Output = T>) -> Result<T, Failure> {
+        let HubSettings { endpoint, stall, .. } = self.settings;
+        let silent = |_| Failure::passing(format!("{endpoint} was silent for {} s", stall.as_secs_f64()));
+        tokio::time::timeout(*stall, word).await.map_err(silent)
+    }
+
     fn network(&self, what: String, hint: String) -> Failure {
         Failure::Final(Error::Network { what, hint })
     }
@@ -95,7 +105,7 @@ impl Asked<'_> {
             }
             _ => self.network(
                 format!("{}: {} answered {}", self.what(), self.settings.endpoint, self.status_line(refusal)),
-                "check HF_ENDPOINT, and that it is a Hugging Face Hub".into(),
+                NO_HUB.into(),
             ),
         }
     }
@@ -203,6 +213,19 @@ impl<'a> Patience<'a> {
 
     pub(super) fn asked(&self) -> &Asked<'a> {
         &self.asked
+    }
+
+    /// Attempts until one succeeds, or it is given up.
+    pub(super) async fn until<T>(
+        mut self,
+        attempt: impl AsyncFn(&Asked<'a>) -> Result<T, Failure>,
+    ) -> Result<T, GaveUp> {
+        loop {
+            match attempt(&self.asked).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => self.after(failure).await?,
+            }
+        }
     }
 
     /// There was progress: earlier failures no longer count.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     cache::is_inside,
-    failure::{Asked, Failure},
+    failure::{Asked, Failure, NO_HUB},
     model_id::is_commit,
     request::{address, body, refusal, send, text_of},
 };
@@ -101,8 +101,8 @@ async fn full_commit(client: &Client, asked: &Asked<'_>, short: &str) -> Option<
     let url = address(asked, ["api", "models", asked.model.owner(), asked.model.name(), "commits", "main"]).ok()?;
     let response = send(client, asked, Method::GET, url).await.ok()?;
     let commits: Vec<Commit> = serde_json::from_slice(&body(asked, response).await.ok()?).ok()?;
-    let mut found = commits.into_iter().map(|commit| commit.id.to_ascii_lowercase());
-    let mut found = found.by_ref().filter(|id| is_commit(id) && id.starts_with(&short.to_ascii_lowercase()));
+    let ids = commits.into_iter().map(|commit| commit.id.to_ascii_lowercase());
+    let mut found = ids.filter(|id| is_commit(id) && id.starts_with(&short.to_ascii_lowercase()));
     found.next().filter(|_| found.next().is_none())
 }
 
@@ -115,8 +115,6 @@ async fn read_answer(asked: &Asked<'_>, response: Response) -> Result<Listing, F
         Failure::Final(Error::Network { what, hint: NO_HUB.into() })
     })
 }
-
-const NO_HUB: &str = "check HF_ENDPOINT, and that it is a Hugging Face Hub";
 
 /// Reads the Hub's answer, believing nothing that could lead out of the cache folder.
 fn read(body: &[u8]) -> Result<Listing, String> {

@@ -1,7 +1,7 @@
 //! What a model's files are, before they are here: configs whole, of weights the headers. It takes some hundred kilobytes to
 //! recognise a model, to open it and to plan a run with it; gigabytes come when it is known that they will serve.
 
-use std::{collections::BTreeMap, future::poll_fn, io::Read, pin::Pin};
+use std::{collections::BTreeMap, io::Read};
 
 use super::{
     PlannedFile,
@@ -80,30 +80,18 @@ impl Downloader<'_> {
             return read.map(|_| bytes).map_err(|e| Error::disk("cannot read", &path, e));
         }
         let asked = Asked { model: self.model, file: Some(&file.path), settings: self.settings };
-        let mut patience = Patience::new(asked, self.observer);
-        loop {
-            match self.attempt_first(file, count, patience.asked()).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(failure) => patience.after(failure).await.map_err(GaveUp::into_error)?,
-            }
-        }
+        let attempt = async |asked: &Asked<'_>| self.attempt_first(file, count, asked).await;
+        Patience::new(asked, self.observer).until(attempt).await.map_err(GaveUp::into_error)
     }
 
     /// One request. A server that sends more than was asked for is listened to for no longer than it takes.
     async fn attempt_first(&self, file: &PlannedFile, count: u64, asked: &Asked<'_>) -> Result<Vec<u8>, Failure> {
-        let stall = self.settings.stall;
-        let silent =
-            |_| Failure::passing(format!("{} was silent for {} s", self.settings.endpoint, stall.as_secs_f64()));
-        let request =
-            self.repo.download_file_stream().filename(&file.path).revision(self.commit).range(0..count).send();
-        let answer = tokio::time::timeout(stall, request).await.map_err(silent)?;
-        let (_, mut stream) = answer.map_err(|e| asked.judge_hf(e))?;
         let mut bytes: Vec<u8> = Vec::new();
-        while (bytes.len() as u64) < count {
-            let next = poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx));
-            let Some(piece) = tokio::time::timeout(stall, next).await.map_err(silent)? else { break };
-            bytes.extend_from_slice(&piece.map_err(|e| asked.judge_hf(e))?);
-        }
+        let take = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            Ok((bytes.len() as u64) < count)
+        };
+        self.receive(file, 0..count, asked, take).await?;
         if bytes.len() as u64 >= count {
             bytes.truncate(usize::try_from(count).unwrap_or(usize::MAX));
             return Ok(bytes);

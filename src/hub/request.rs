@@ -6,7 +6,7 @@ use reqwest::{Method, Response, Url, header};
 use serde::Deserialize;
 
 use super::{
-    failure::{Asked, Failure, Refusal},
+    failure::{Asked, Failure, NO_HUB, Refusal},
     settings::Token,
 };
 use crate::{base::excerpt::excerpt, error::Error};
@@ -43,24 +43,17 @@ pub(super) async fn send(
     if let Some(token) = settings.token.as_ref().filter(|_| is_hub) {
         request = request.bearer_auth(Token::secret(token));
     }
-    let answer = tokio::time::timeout(settings.stall, request.send()).await.map_err(|_| silent(asked))?;
-    answer.map_err(|e| asked.judge_reqwest(&e))
-}
-
-fn silent(asked: &Asked<'_>) -> Failure {
-    let settings = asked.settings;
-    Failure::passing(format!("{} was silent for {} s", settings.endpoint, settings.stall.as_secs_f64()))
+    asked.in_time(request.send()).await?.map_err(|e| asked.judge_reqwest(&e))
 }
 
 /// The whole of an answer, unpacked: some mirrors pass on what the Hub packed for them, asked for or not.
 pub(super) async fn body(asked: &Asked<'_>, response: Response) -> Result<Vec<u8>, Failure> {
     let encoding = text_of(&response, header::CONTENT_ENCODING.as_str()).unwrap_or_default().to_ascii_lowercase();
-    let bytes = tokio::time::timeout(asked.settings.stall, response.bytes()).await.map_err(|_| silent(asked))?;
-    let bytes = bytes.map_err(|e| asked.judge_reqwest(&e))?;
+    let bytes = asked.in_time(response.bytes()).await?.map_err(|e| asked.judge_reqwest(&e))?;
     unpacked(&encoding, &bytes).map_err(|reason| {
         let what =
             format!("{} answered {} in a form that cannot be read: {reason}", asked.settings.endpoint, asked.what());
-        Failure::Final(Error::Network { what, hint: "check HF_ENDPOINT, and that it is a Hugging Face Hub".into() })
+        Failure::Final(Error::Network { what, hint: NO_HUB.into() })
     })
 }
 
