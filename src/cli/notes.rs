@@ -11,6 +11,7 @@ use crate::{
     error::Result,
     methods::{DYPE_SCALE, DYPE_THRESHOLDS, Method, Thresholds},
     models::Model,
+    output::NEGATIVE,
     recipe::{self, Recipe, Rng, Source, Wanted, declared},
     run::Item,
 };
@@ -70,15 +71,20 @@ fn drawn(item: &Item) -> Option<String> {
 /// A1111 and its kin take what follows such a line for another prompt.
 fn negative(item: &Item) -> Option<String> {
     let mut lines = item.recipe.prompt.lines();
-    lines.any(|line| line.trim_start().starts_with("Negative prompt:")).then(|| {
-        "a prompt holds a line that begins with \"Negative prompt:\": it is drawn like the rest, and other programs that read \
-         the picture's parameters take it for a negative prompt (dype's own JSON has it whole)"
-            .into()
+    lines.any(|line| line.trim_start().starts_with(NEGATIVE)).then(|| {
+        format!(
+            "a prompt holds a line that begins with {NEGATIVE:?}: it is drawn like the rest, and other programs that read the \
+             picture's parameters take it for a negative prompt (dype's own JSON has it whole)"
+        )
     })
 }
 
 /// PyTorch's CPU generator looks at the lower 32 bits of a seed.
 fn same_noise(items: &[Item]) -> Option<String> {
+    // Without a larger one no two are congruent, and settings need not be compared.
+    if items.iter().all(|item| item.recipe.seed <= u64::from(u32::MAX)) {
+        return None;
+    }
     let mut seen: HashMap<String, u64> = HashMap::new();
     items.iter().filter(|item| item.recipe.rng == Rng::TorchCpu).find_map(|item| {
         let seed = item.recipe.seed;

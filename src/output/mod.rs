@@ -26,7 +26,7 @@ pub use confirm::{Confirmation, take_unconfirmed};
 pub use format::Format;
 pub use latents::{LatentsFile, load_latents, save_latents};
 pub use marker::{Marker, take_left};
-pub use parameters::{Parameters, parameters_text};
+pub use parameters::{NEGATIVE, Parameters, parameters_text};
 pub use picture::Picture;
 pub use place::{check_place, folder_of, is_stdout, is_stream};
 pub use provenance::{Provenance, is_whole, read_parameters, read_provenance};

@@ -7,7 +7,7 @@ use serde_json::{Deserializer, Value};
 /// As many settings make a line of settings; a line of fewer belongs to the prompt, as there.
 const FEWEST: usize = 3;
 /// What the lines of a negative prompt begin with.
-const NEGATIVE: &str = "Negative prompt:";
+pub const NEGATIVE: &str = "Negative prompt:";
 
 /// What such a text says.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -69,13 +69,9 @@ fn settings(line: &str) -> Vec<(String, String)> {
             continue;
         };
         let all = rest[name.len() + 1..].trim_start();
-        if let Some((quoted, behind)) = quoted(all) {
-            found.push((name.trim().to_owned(), quoted));
-            rest = behind;
-        } else {
-            found.push((name.trim().to_owned(), value.trim().to_owned()));
-            rest = behind;
-        }
+        let (value, behind) = quoted(all).unwrap_or_else(|| (value.trim().to_owned(), behind));
+        found.push((name.trim().to_owned(), value));
+        rest = behind;
     }
     found
 }
