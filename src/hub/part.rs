@@ -9,7 +9,10 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{PlannedFile, cache::create_parent, listing::is_sha256};
-use crate::error::{Error, Result};
+use crate::{
+    base::hex::hex,
+    error::{Error, Result},
+};
 
 /// Read buffer for what an earlier run left.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -72,7 +75,7 @@ impl Part {
     /// The sha256 of the full file, if it is not the one it must have.
     pub(super) fn wrong_sha256(&self) -> Option<String> {
         let (expected, hash) = self.sha256.as_ref()?;
-        let found: String = hash.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = hex(&hash.clone().finalize());
         (found != *expected).then_some(found)
     }
 

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Found, PartKind, PartSpec, Place, parts::open};
 use crate::{
-    base::json::sorted,
+    base::{hex::hex, json::sorted},
     error::{Error, Result},
     weights::{Files, TensorSource},
 };
@@ -59,7 +59,7 @@ fn network(place: &Place, files: &Files) -> Result<String> {
     }
     let source = open::source_at(place, files)?;
     tensors(&*source, &mut hash)?;
-    Ok(hexadecimal(hash))
+    Ok(digest(hash))
 }
 
 /// A config without what says who wrote it: keys that begin with an underscore.
@@ -103,9 +103,9 @@ fn tokenizer(part: &PartSpec, place: &Place, files: &Files) -> Result<String> {
         }
         Place::Inside(_) => {}
     }
-    Ok(hexadecimal(hash))
+    Ok(digest(hash))
 }
 
-fn hexadecimal(hash: Sha256) -> String {
-    hash.finalize().iter().take(DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect()
+fn digest(hash: Sha256) -> String {
+    hex(&hash.finalize()[..DIGEST_BYTES])
 }

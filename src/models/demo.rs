@@ -8,7 +8,6 @@ mod private;
 
 use std::{
     borrow::Cow,
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     sync::LazyLock,
@@ -17,7 +16,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    base::cache,
+    base::{cache, hex::hex},
     error::{Error, Result},
     output,
 };
@@ -75,11 +74,7 @@ pub fn revision() -> &'static str {
             hash.update((counted.len() as u64).to_le_bytes());
             hash.update(&counted);
         }
-        hash.finalize().iter().take(6).fold(String::new(), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(&hash.finalize()[..6])
     });
     &REVISION
 }

@@ -15,6 +15,7 @@ use super::{
     strangers::{derived_from_a_model, looks_like, prefix_of_flux},
 };
 use crate::{
+    base::paths,
     error::{Error, Result},
     weights::{Files, TensorSource},
 };
@@ -112,8 +113,7 @@ impl<'a> Finder<'a> {
         } else {
             let source: Arc<dyn TensorSource> = Arc::new(request.files.open(std::slice::from_ref(path))?);
             let family = family_of_file(&source, families)?;
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            (family, Base::File(source), parent.unwrap_or(Path::new(".")).to_path_buf())
+            (family, Base::File(source), paths::parent(path).to_path_buf())
         };
         let finder = Self { request, family, base, root };
         finder.check_names()?;
@@ -309,7 +309,7 @@ fn given_tokenizer(part: &PartSpec, path: &Path) -> Result<Place> {
             return Ok(Place::File(path.to_path_buf()));
         }
     }
-    let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
+    let folder = if path.is_file() { paths::parent(path) } else { path };
     part_folder(part, folder).map(Place::Folder).ok_or_else(|| {
         let sets: Vec<_> = sets().map(|set| set.join(" and ")).collect();
         let what = format!("{} {} holds no tokenizer (looked for {})", part.flag(), path.display(), sets.join(" or "));

@@ -12,7 +12,10 @@ use super::{
     place::{behind_links, is_stdout, is_stream},
     temporary::Temporary,
 };
-use crate::error::{Error, Result};
+use crate::{
+    base::paths::parent,
+    error::{Error, Result},
+};
 
 /// How a file comes to its name.
 #[derive(Debug, Clone, Copy)]
@@ -99,10 +102,6 @@ pub fn check_writable(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(|e| Error::disk("cannot create the folder", folder, e))?;
     Temporary::create(folder, "probe").map_err(|e| Error::disk("cannot write to the folder", folder, e))?;
     Ok(())
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// `name.ending` for 1, `name_2.ending` for 2, and so on.

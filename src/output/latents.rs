@@ -12,7 +12,10 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
 use super::{Confirmation, Naming, elsewhere, write_named};
-use crate::error::{Error, Result};
+use crate::{
+    base::hex::hex,
+    error::{Error, Result},
+};
 
 /// The tensor's name in the file.
 const KEY: &str = "latents";
@@ -62,7 +65,7 @@ impl LatentsFile {
             parts.push((name, Bytes::of(tensor)?));
         }
         let mut metadata: HashMap<_, _> = self.metadata.clone().into_iter().collect();
-        metadata.extend(parts.iter().map(|(name, part)| (sha256_of(name), sha256(&part.bytes))));
+        metadata.extend(parts.iter().map(|(name, part)| (sha256_of(name), hex(&Sha256::digest(&part.bytes)))));
         write_named(path, naming, |file| {
             let views = parts.iter().map(|(name, part)| part.view().map(|view| (name, view)));
             let views: Vec<_> = views.collect::<Result<_, _>>().map_err(std::io::Error::other)?;
@@ -95,7 +98,8 @@ impl LatentsFile {
         }
         let mut beside = BTreeMap::new();
         for (name, view) in file.tensors() {
-            if metadata.remove(&sha256_of(&name)).is_some_and(|expected| expected != sha256(view.data())) {
+            if metadata.remove(&sha256_of(&name)).is_some_and(|expected| expected != hex(&Sha256::digest(view.data())))
+            {
                 return Err(wrong(format!("damaged: `{name}` is not what was written")));
             }
             // Of another type it was not written here, and means nothing to anybody.
@@ -202,9 +206,4 @@ pub fn load_latents(path: &Path, channels: usize) -> Result<Tensor> {
 
 fn is_packed(shape: &[usize]) -> bool {
     matches!(*shape, [1, tokens, channels] if tokens > 0 && channels > 0)
-}
-
-/// Lower-case hexadecimal digits.
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{atomic, numbered};
-use crate::error::{Error, Result};
+use crate::{
+    base::paths,
+    error::{Error, Result},
+};
 
 /// Symbolic links that are followed in a row, as Linux does.
 const MOST_LINKS: usize = 40;
@@ -35,10 +38,7 @@ fn is_open_file(path: &Path) -> bool {
 
 /// The folder of a file; for a stream the one the program runs in, where what is kept on the way goes.
 pub fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() && !is_stream(path) => parent,
-        _ => Path::new("."),
-    }
+    if is_stream(path) { Path::new(".") } else { paths::parent(path) }
 }
 
 /// What is written when `path` may be overwritten: where it is a symbolic link, what it points to, there or not.
@@ -65,7 +65,7 @@ pub fn check_place(path: &Path, number: u64, overwrite: bool, checked: &mut Hash
     }
     let path =
         if overwrite { behind_links(path).map_err(|e| Error::disk("cannot write", path, e))? } else { path.into() };
-    let parent = path.parent().unwrap_or(Path::new(""));
+    let parent = paths::parent(&path);
     if !checked.contains(parent) {
         check_name(parent)?;
         atomic::check_writable(parent)?;

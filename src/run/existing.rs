@@ -33,7 +33,7 @@ pub struct Existing {
 impl Existing {
     /// The picture under the name `path`, or that name with `_2`, `_3`, ...; else one that differs in its model alone.
     pub fn find(&mut self, path: &Path, sought: &Sought<'_>) -> Option<Found> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = output::folder_of(path);
         let names = self.folders.entry(folder.to_path_buf()).or_insert_with(|| files_by_name(folder));
         let candidates = names.get(path.file_name()?)?;
         let (mut damaged, mut near) = (None, None);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    base::json::sorted,
+    base::{hex::hex, json::sorted},
     models::{Identity, KnownModel},
     plan::Machine,
     recipe::Recipe,
@@ -77,7 +77,7 @@ pub fn about(machine: &Machine) -> Value {
 
 /// The sha256 of a value's text with sorted keys, in hexadecimal.
 fn digest(value: &Value) -> String {
-    Sha256::digest(sorted(value)).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(sorted(value)))
 }
 
 #[cfg(test)]
