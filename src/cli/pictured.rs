@@ -83,9 +83,8 @@ pub fn json(file: &Path) -> Result<Value> {
     let text = output::read_parameters(file)?.ok_or_else(|| none(file))?;
     let entries = text.settings.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
     let entries: serde_json::Map<_, _> = entries.collect();
-    Ok(
-        json!({ "parameters": { "prompt": prompts(&text).0, "negative_prompt": prompts(&text).1, "settings": entries } }),
-    )
+    let (prompt, negative_prompt) = prompts(&text);
+    Ok(json!({ "parameters": { "prompt": prompt, "negative_prompt": negative_prompt, "settings": entries } }))
 }
 
 /// Prompt and negative prompt of a text, as its program means them.

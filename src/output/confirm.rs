@@ -7,7 +7,10 @@ use std::{
     fs::File,
     io::{self, ErrorKind},
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// What is asked of the disk before a file counts as written.
@@ -19,26 +22,13 @@ pub enum Confirmation {
     Tried,
 }
 
-/// The file systems of this process that cannot say whether files are on the disk.
-enum Unconfirmed {
-    None,
-    /// What to tell of the first.
-    Untold(String),
-    Told,
-}
-
-static UNCONFIRMED: Mutex<Unconfirmed> = Mutex::new(Unconfirmed::None);
+/// What to tell of the first file system of this process that cannot say whether files are on the disk.
+static UNCONFIRMED: OnceLock<String> = OnceLock::new();
 
 /// What to tell of the first file that a file system could not confirm; once a process.
 pub fn take_unconfirmed() -> Option<String> {
-    let mut state = UNCONFIRMED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !matches!(*state, Unconfirmed::Untold(_)) {
-        return None;
-    }
-    match std::mem::replace(&mut *state, Unconfirmed::Told) {
-        Unconfirmed::Untold(text) => Some(text),
-        Unconfirmed::None | Unconfirmed::Told => None,
-    }
+    static IS_TOLD: AtomicBool = AtomicBool::new(false);
+    UNCONFIRMED.get().filter(|_| !IS_TOLD.swap(true, Ordering::Relaxed)).cloned()
 }
 
 /// Brings a file of `folder` to the disk.
@@ -53,14 +43,13 @@ pub(super) fn confirm(file: &File, folder: &Path, asked: Confirmation) -> io::Re
 }
 
 fn note(folder: &Path, error: &io::Error) {
-    let mut state = UNCONFIRMED.lock().unwrap_or_else(PoisonError::into_inner);
-    if matches!(*state, Unconfirmed::None) {
-        *state = Unconfirmed::Untold(format!(
+    UNCONFIRMED.get_or_init(|| {
+        format!(
             "the file system of {} cannot say whether files are on the disk (fsync: {error}); they are kept, and a power cut in the \
              next moments could still take them",
             folder.display()
-        ));
-    }
+        )
+    });
 }
 
 #[cfg(not(target_vendor = "apple"))]

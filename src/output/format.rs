@@ -79,21 +79,18 @@ impl Format {
         if self == Self::Png {
             return png(picture, provenance, file, (height, width)).map_err(png_error);
         }
-        let mut bytes = vec![];
+        let (mut bytes, exif) = (vec![], exif::user_comment(&provenance.parameters, [height, width]));
+        let packet = xmp::packet(&provenance.json);
         if self == Self::Jpeg {
             codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
                 .write_image(&picture.rgb8, width, height, ExtendedColorType::Rgb8)
                 .map_err(image_error)?;
-            let (exif, packet) =
-                (exif::user_comment(&provenance.parameters, [height, width]), xmp::packet(&provenance.json));
             jpeg::write_with_metadata(&bytes, &exif, &packet, file)
         } else {
             let mut encoder = codecs::webp::WebPEncoder::new_lossless(&mut bytes);
-            encoder
-                .set_exif_metadata(exif::user_comment(&provenance.parameters, [height, width]))
-                .map_err(io::Error::other)?;
+            encoder.set_exif_metadata(exif).map_err(io::Error::other)?;
             encoder.write_image(&picture.rgb8, width, height, ExtendedColorType::Rgb8).map_err(image_error)?;
-            webp::add_xmp(&mut bytes, &xmp::packet(&provenance.json))?;
+            webp::add_xmp(&mut bytes, &packet)?;
             file.write_all(&bytes)
         }
     }

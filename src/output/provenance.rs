@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Parameters, exif, jpeg, png_text, webp, xmp};
+use super::{Format, Parameters, exif, jpeg, png_text, webp, xmp};
 use crate::error::{Error, Result};
 
 /// PNG keyword of the text that other tools read.
@@ -61,8 +61,7 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
 /// As [`read_provenance`].
 pub fn read_parameters(path: &Path) -> Result<Option<Parameters>> {
     let file = File::open(path).map_err(|e| Error::disk("cannot read", path, e))?;
-    let text = parameters_of(BufReader::new(file)).map_err(|error| unreadable(path, error))?;
-    Ok(text)
+    parameters_of(BufReader::new(file)).map_err(|error| unreadable(path, error))
 }
 
 /// Whether a picture's file reaches its end: a cut one (a power cut, a copy that broke off) does not.
@@ -82,50 +81,52 @@ pub fn is_whole(path: &Path) -> io::Result<bool> {
     file.read_exact(&mut head)?;
     file.seek(io::SeekFrom::End(-12))?;
     file.read_exact(&mut tail)?;
-    Ok(match head {
-        [0x89, b'P', b'N', b'G', ..] => tail == PNG_END,
-        [0xff, 0xd8, ..] => tail.ends_with(&[0xff, 0xd9]),
-        [b'R', b'I', b'F', b'F', a, b, c, d, b'W', b'E', b'B', b'P'] => {
-            u64::from(u32::from_le_bytes([a, b, c, d])) + 8 == length
-        }
-        _ => false,
+    Ok(match format_of(&head) {
+        Some(Format::Png) => tail == PNG_END,
+        Some(Format::Jpeg) => tail.ends_with(&[0xff, 0xd9]),
+        Some(Format::Webp) => u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]])) + 8 == length,
+        None => false,
     })
 }
 
-/// The formats that are read, told by content.
-enum Kind {
-    Png,
-    Jpeg,
-    Webp,
-}
-
 /// The format of a picture; the reader is left where its parts begin.
-fn begun(file: &mut BufReader<File>) -> io::Result<Kind> {
+fn begun(file: &mut BufReader<File>) -> io::Result<Format> {
     let mut head = [0; 12];
     file.read_exact(&mut head)?;
-    let (kind, at) = match head {
-        [0x89, b'P', b'N', b'G', ..] => (Kind::Png, 8),
-        [0xff, 0xd8, ..] => (Kind::Jpeg, 2),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => (Kind::Webp, 12),
-        _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "neither PNG, JPEG nor WebP")),
+    let unknown = || io::Error::new(io::ErrorKind::InvalidData, "neither PNG, JPEG nor WebP");
+    let format = format_of(&head).ok_or_else(unknown)?;
+    let at = match format {
+        Format::Png => 8,
+        Format::Jpeg => 2,
+        Format::Webp => 12,
     };
     file.seek(io::SeekFrom::Start(at))?;
-    Ok(kind)
+    Ok(format)
+}
+
+/// The format of a file that begins with these bytes.
+fn format_of(head: &[u8; 12]) -> Option<Format> {
+    match head {
+        [0x89, b'P', b'N', b'G', ..] => Some(Format::Png),
+        [0xff, 0xd8, ..] => Some(Format::Jpeg),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => Some(Format::Webp),
+        _ => None,
+    }
 }
 
 /// The JSON text in a picture.
 fn settings_text(mut file: BufReader<File>) -> io::Result<Option<String>> {
     match begun(&mut file)? {
-        Kind::Png => png_text::read(&mut file, SETTINGS_KEYWORD, &[*b"iTXt"]),
-        Kind::Jpeg => Ok(xmp::settings_text(&jpeg::read_xmp(&mut file)?)),
-        Kind::Webp => Ok(xmp::settings_text(&webp::read_xmp(&mut file)?)),
+        Format::Png => png_text::read(&mut file, SETTINGS_KEYWORD, &[*b"iTXt"]),
+        Format::Jpeg => Ok(xmp::settings_text(&jpeg::read_xmp(&mut file)?)),
+        Format::Webp => Ok(xmp::settings_text(&webp::read_xmp(&mut file)?)),
     }
 }
 
 /// The text for other tools in a picture. A camera's comment is none: a comment has to have a line of settings.
 fn parameters_of(mut file: BufReader<File>) -> io::Result<Option<Parameters>> {
     let exif = match begun(&mut file)? {
-        Kind::Png => {
+        Format::Png => {
             let begins = file.stream_position()?;
             if let Some(text) = png_text::read(&mut file, PARAMETERS_KEYWORD, &[*b"iTXt", *b"tEXt", *b"zTXt"])? {
                 return Ok(Some(Parameters::parse(&text)).filter(|read| *read != Parameters::default()));
@@ -133,8 +134,8 @@ fn parameters_of(mut file: BufReader<File>) -> io::Result<Option<Parameters>> {
             file.seek(io::SeekFrom::Start(begins))?;
             png_text::read_exif(&mut file)?
         }
-        Kind::Jpeg => jpeg::read_exif(&mut file)?,
-        Kind::Webp => webp::read_exif(&mut file)?,
+        Format::Jpeg => jpeg::read_exif(&mut file)?,
+        Format::Webp => webp::read_exif(&mut file)?,
     };
     let comment = exif.and_then(|block| exif::read_user_comment(&block));
     Ok(comment.map(|text| Parameters::parse(&text)).filter(|read| !read.settings.is_empty()))
