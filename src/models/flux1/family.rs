@@ -8,8 +8,7 @@ use serde_json::Value;
 use super::{
     Compute, FluxConfig, Forward, LATENT_RGB, LATENTS, WeightsMode, autoencoder, bfl, infer,
     schedule::{Schedule, schedule},
-    text::{self},
-    transformer_tensors,
+    text, transformer_tensors,
 };
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid},

@@ -55,16 +55,13 @@ impl AutoencoderKind {
     pub(crate) fn open(&self, place: &Place, files: &Files) -> Result<Autoencoder> {
         let advice = format!("give {}'s autoencoder with --vae", self.family);
         let config = open::config_at(place, files, ["_class_name", "AutoencoderKL", &advice])?;
-        let (its, beside) = match &config {
-            Some(ConfigFile::Its(value, path)) => (Some(Said::by_file(value, path)?), None),
-            Some(ConfigFile::Beside(value, path)) => (None, Some((value, path.as_path()))),
-            None => (None, None),
-        };
+        let own = config.as_ref().map_or(Ok(None), ConfigFile::own)?;
+        let beside = config.as_ref().and_then(ConfigFile::beside);
         let source = open::source_at(place, files)?;
         let source = if matches!(place, Place::Folder(_)) { source } else { self.named(source)? };
         let infer = |source: &dyn TensorSource| infer::vae(source, &(self.like)());
         let tensors = |config: &VaeConfig| kl::tensors(config, Side::Decoder);
-        let said = its.map_or_else(|| Said::by_beside(beside, &*source, infer, tensors), Ok)?;
+        let said = own.map_or_else(|| Said::by_beside(beside, &*source, infer, tensors), Ok)?;
         self.check(&said, &*source)?;
         let value = config.filter(|config| said.file == config.path().display().to_string());
         let value = value.map_or(Value::Null, ConfigFile::into_value);

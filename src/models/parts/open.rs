@@ -8,6 +8,7 @@ use std::{
 use candle_core::{DType, Device};
 use serde_json::Value;
 
+use super::config::{Config, Said};
 use crate::{
     error::{Error, Result},
     models::{Place, strangers::check_not_quantized},
@@ -75,6 +76,25 @@ pub(crate) enum ConfigFile {
 }
 
 impl ConfigFile {
+    /// What the part's own says.
+    ///
+    /// # Errors
+    /// As [`Said::by_file`].
+    pub(crate) fn own<C: Config>(&self) -> Result<Option<Said<C>>> {
+        match self {
+            Self::Its(value, path) => Said::by_file(value, path).map(Some),
+            Self::Beside(..) => Ok(None),
+        }
+    }
+
+    /// The one that lies beside a file.
+    pub(crate) fn beside(&self) -> Option<(&Value, &Path)> {
+        match self {
+            Self::Its(..) => None,
+            Self::Beside(value, path) => Some((value, path)),
+        }
+    }
+
     /// Where it was read.
     pub(crate) fn path(&self) -> &Path {
         let (Self::Its(_, path) | Self::Beside(_, path)) = self;

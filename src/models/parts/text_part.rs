@@ -46,17 +46,14 @@ impl<C: Config> TextEncoderKind<C> {
         let advice = format!("give {family}'s {} with {flag}", self.name);
         // The config first: a folder of another model says so there, whatever its weights are called.
         let config = open::config_at(place, files, ["model_type", self.model_type, &advice])?;
-        let (its, beside) = match &config {
-            Some(ConfigFile::Its(value, path)) => (Some(Said::by_file(value, path)?), None),
-            Some(ConfigFile::Beside(value, path)) => (None, Some((value, path.as_path()))),
-            None => (None, None),
-        };
+        let own = config.as_ref().map_or(Ok(None), ConfigFile::own)?;
+        let beside = config.as_ref().and_then(ConfigFile::beside);
         let source = open::source_at(place, files)?;
         let Some(source) = (self.names)(Arc::clone(&source)) else {
             let what = format!("{} is not a {} text encoder: {}", source.describe(), self.name, looks_like(&*source));
             return Err(Error::model(what, advice));
         };
-        let said = its.map_or_else(|| Said::by_beside(beside, &source, self.infer, self.tensors), Ok)?;
+        let said = own.map_or_else(|| Said::by_beside(beside, &source, self.infer, self.tensors), Ok)?;
         said.check_weights(&source, &(self.tensors)(&said.config)?)?;
         Ok(ModelPart { config: said.config, source: Arc::new(source) })
     }
