@@ -10,12 +10,8 @@ use clap::{
     parser::ValueSource,
 };
 
-use super::args::Cli;
+use super::{args::Cli, part_args};
 use crate::recipe::FIELDS;
-
-/// Flags that `dype replay` takes from the picture, beside those of its settings: the model and its parts.
-const REPLAYED_MODEL: [&str; 8] =
-    ["model", "variant", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "part"];
 
 /// Flags that `dype decode` takes from the file.
 const SAID_BY_LATENTS: [&str; 2] = ["height", "width"];
@@ -40,9 +36,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::
     Ok(Parsed { cli: Cli::from_arg_matches(&matches)?, typed })
 }
 
-/// Whether `dype replay` takes a flag from the picture: no variable may stand in its way.
-fn is_replayed(id: &str) -> bool {
-    FIELDS.iter().any(|field| field.flag() == id) || REPLAYED_MODEL.contains(&id)
+/// Flags that `dype replay` takes from the picture, its settings, the model and its parts: no variable may stand in their way.
+fn replayed() -> impl Iterator<Item = &'static str> {
+    FIELDS.iter().map(|field| field.flag()).chain(["model", "variant"]).chain(part_args::ids())
 }
 
 /// The whole command with all its variables, for help, completions and man pages.
@@ -71,7 +67,7 @@ fn with_variables(command: Command, typed: &HashSet<String>, unneeded: &HashSet<
     let has_variable = |arg: &Arg| {
         let id = arg.get_id().as_str();
         let is_flag = arg.get_long().is_some() && !["help", "version"].contains(&id);
-        let is_told = (is_replay && is_replayed(id)) || (is_decode && SAID_BY_LATENTS.contains(&id));
+        let is_told = (is_replay && replayed().any(|told| told == id)) || (is_decode && SAID_BY_LATENTS.contains(&id));
         is_flag && !excluded.contains(id) && !unneeded.contains(id) && !is_told
     };
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
@@ -136,7 +132,7 @@ mod tests {
     fn what_is_replayed_hears_no_variable() {
         let command = command();
         let replay = command.get_subcommands().find(|command| command.get_name() == "replay").expect("a command");
-        for id in FIELDS.iter().map(|field| field.flag()).chain(REPLAYED_MODEL) {
+        for id in replayed() {
             let arg = replay.get_arguments().find(|arg| arg.get_id() == id).expect(id);
             assert!(arg.get_env().is_none(), "{id}");
         }

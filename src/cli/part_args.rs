@@ -29,6 +29,11 @@ fn flagged() -> Vec<&'static PartSpec> {
     parts
 }
 
+/// The ids of all flags for parts.
+pub fn ids() -> impl Iterator<Item = &'static str> {
+    flagged().into_iter().map(|part| part.name).chain([ANY])
+}
+
 /// `NAME=PATH`.
 fn named(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
