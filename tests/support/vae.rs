@@ -1,8 +1,24 @@
 //! A plain autoencoder: whole maps, candle's own convolution and group norm, one layer after another.
 
-use candle_core::{D, Result, Tensor};
+use std::sync::Arc;
+
+use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
-use dype::testing::{models::parts::kl::VaeConfig, weights::Weights};
+use dype::testing::{
+    models::parts::kl::VaeConfig,
+    weights::{SafetensorsStore, Weights},
+};
+
+use super::fixture;
+
+/// The tiny model's dimensions and weights.
+pub fn tiny() -> (VaeConfig, Weights) {
+    let folder = fixture("tiny-flux/vae");
+    let shards = [1, 2].map(|i| folder.join(format!("diffusion_pytorch_model-0000{i}-of-00002.safetensors")));
+    let store = SafetensorsStore::open(&shards).expect("the fixture opens");
+    let config = VaeConfig::read(&folder.join("config.json")).expect("the fixture's config");
+    (config, Weights::new(Arc::new(store), DType::F32, Device::Cpu))
+}
 
 /// The plain autoencoder.
 pub struct Plain<'a> {

@@ -22,15 +22,10 @@ use dype::testing::{
     models::parts::kl::{Banding, Decoder, Encoder, Keep, Side, VaeConfig, Ways, cost},
     weights::{SafetensorsStore, TensorSource, Weights},
 };
-use support::{fixture, largest_difference, relative_error, vae::Plain};
-
-fn tiny() -> (VaeConfig, Weights) {
-    let folder = fixture("tiny-flux/vae");
-    let shards = [1, 2].map(|i| folder.join(format!("diffusion_pytorch_model-0000{i}-of-00002.safetensors")));
-    let store = SafetensorsStore::open(&shards).expect("the fixture opens");
-    let config = VaeConfig::read(&folder.join("config.json")).expect("the fixture's config");
-    (config, Weights::new(Arc::new(store), DType::F32, Device::Cpu))
-}
+use support::{
+    fixture, largest_difference, relative_error,
+    vae::{Plain, tiny},
+};
 
 /// Weights made up from their names, of any autoencoder; remembers what was asked for.
 #[derive(Default)]
