@@ -180,7 +180,9 @@ pub mod run {
 
 /// Of `sampling`.
 pub mod sampling {
-    pub use crate::sampling::{Progress, SchedulerConfig, TimeShift, noise, resolve_mu, sigmas, spectrum};
+    pub use crate::sampling::{
+        MuRule, Progress, ScheduleFor, SchedulerConfig, Shift, TimeShift, noise, sigmas, spectrum,
+    };
 
     /// Of `sampling::preview`.
     pub mod preview {

@@ -130,7 +130,8 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     notes::tell(&planned, &made, &runner.geometry(), report);
     notes::of_batch(&made, report);
     if let Some(item) = made.first() {
-        report.detail(&dry_run::table(&item.plan, &item.recipe, None));
+        let shift = dry_run::shift(&*model, &item.recipe);
+        report.detail(&dry_run::table(&item.plan, &item.recipe, shift, None));
     }
     if let Some(said) = order.like.as_ref().and_then(|like| like.model.as_ref()) {
         notes::other_model(&runner.known().differences(said), report);

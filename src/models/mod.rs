@@ -42,7 +42,7 @@ pub use latent_rgb::RgbFactors;
 pub use part::{PartKind, PartSpec, never_inside};
 pub use parts::kl::{Banding, Way};
 pub use repository::RepositoryFiles;
-pub use scheduler::{SchedulerConfig, TimeShift};
+pub use scheduler::{MuRule, SchedulerConfig, TimeShift};
 
 /// The families this program knows, the usual one first.
 pub const BUILT_IN: [&'static dyn Family; 1] = [&flux1::FAMILY];

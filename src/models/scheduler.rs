@@ -17,7 +17,7 @@ use crate::{
 /// The one scheduler whose sigmas are implemented, under diffusers' name.
 const SCHEDULER_CLASS: &str = "FlowMatchEulerDiscreteScheduler";
 
-/// `scheduler_config.json` of a FLUX model.
+/// `scheduler_config.json`, and what the family says of its shift.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SchedulerConfig {
     /// The static shift, used when `use_dynamic_shifting` is off (FLUX.1-schnell).
@@ -36,6 +36,9 @@ pub struct SchedulerConfig {
     pub time_shift_type: TimeShift,
     /// Where the schedule is stretched to end, before the final 0. `None` (and 0, as in diffusers): nowhere.
     pub shift_terminal: Option<f64>,
+    /// Which mu a size gets. The family's; no file says it.
+    #[serde(default, skip_serializing_if = "MuRule::is_usual")]
+    pub mu_rule: MuRule,
 }
 
 /// Source: diffusers, `FlowMatchEulerDiscreteScheduler.__init__`.
@@ -68,6 +71,28 @@ pub enum TimeShift {
     Linear,
 }
 
+/// Which mu the dynamic shift takes at a size: the stock formula of the family's pipeline, and how far it is followed. Far
+/// beyond the sizes of training a formula leaves the range the model was trained in and ruins the picture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MuRule {
+    /// The line through (`base_image_seq_len`, `base_shift`) and (`max_image_seq_len`, `max_shift`); not followed, but
+    /// pinned at `max_shift` at every size. Source: DyPE's reference, for FLUX.1.
+    #[default]
+    MaxShift,
+    /// The same line, followed up to so many picture tokens and held at its value there.
+    LineUpTo(usize),
+    /// The empirical formula of FLUX.2's pipelines, which looks at the number of steps too; followed up to the base
+    /// resolution's picture tokens and held at its value there.
+    Empirical,
+}
+
+impl MuRule {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl Default for SchedulerConfig {
     /// The defaults of diffusers' constructor.
     fn default() -> Self {
@@ -80,6 +105,7 @@ impl Default for SchedulerConfig {
             max_image_seq_len: 4096,
             time_shift_type: TimeShift::Exponential,
             shift_terminal: None,
+            mu_rule: MuRule::MaxShift,
         }
     }
 }

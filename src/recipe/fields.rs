@@ -278,8 +278,8 @@ settings! {
         fill: Fill::Usual { value: Mu::default, is_shown: false, keep: |shift, _| shift },
         face: Face {
             info: line(70, "shift", |recipe| Some(format!("mu {}", recipe.mu))),
-            default: Some("the scheduler's max_shift"),
-            ..Face::new(Group::Tuning, "MU", r#"Time shift: a number, or "stock" for FLUX's size-dependent formula"#)
+            default: Some("the model's own, pinned at large sizes"),
+            ..Face::new(Group::Tuning, "MU", r#"Time shift: a number, or "stock" for the model's own formula at every size"#)
         },
     };
 

@@ -222,7 +222,7 @@ impl Kind<Mu> for Shift {
     }
 
     fn wanted(&self) -> String {
-        "a number, or \"stock\" for FLUX's own formula".into()
+        "a number, or \"stock\" for the model's own formula".into()
     }
 
     fn admits(&self, value: &Mu) -> bool {

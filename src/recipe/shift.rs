@@ -7,13 +7,14 @@ use crate::error::{Error, Result};
 /// Which mu the dynamic shift uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum Mu {
-    /// The scheduler's `max_shift` at every size, as DyPE's reference does: the stock formula leaves the range
-    /// the model was trained in (11.5 at 4096 x 4096) and ruins the picture.
+    /// The family's stock formula where it holds, and what it pins mu at beyond: far from the sizes of training the formula
+    /// leaves the range the model was trained in (11.5 at 4096 x 4096) and ruins the picture. FLUX.1's is `max_shift` at
+    /// every size, as in DyPE's reference.
     #[default]
     Pinned,
     /// This value.
     Value(f64),
-    /// FLUX's own formula: a line through (`base_image_seq_len`, `base_shift`) and (`max_image_seq_len`, `max_shift`).
+    /// The family's own formula at every size.
     Stock,
 }
 
@@ -28,7 +29,7 @@ impl FromStr for Mu {
             _ => match text.parse::<f64>() {
                 Ok(value) if value.is_finite() => Ok(Self::Value(value)),
                 _ => {
-                    let hint = "give a number such as 1.15, or `stock` for FLUX's resolution-dependent formula";
+                    let hint = "give a number such as 1.15, or `stock` for the model's own size-dependent formula";
                     Err(Error::request(format!("--mu {text}: not a number"), hint))
                 }
             },

@@ -13,7 +13,7 @@ use crate::{
     output::Picture,
     plan::Choices,
     recipe::Recipe,
-    sampling::{self, After, Progress},
+    sampling::{self, After, Progress, ScheduleFor},
 };
 
 /// One model on one device, ready to make pictures.
@@ -52,8 +52,8 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// [`crate::Error::Request`] when its steps or mu give no schedule.
     pub fn sigmas(&self, recipe: &Recipe) -> Result<Vec<f64>> {
-        let tokens = self.geometry().tokens(recipe.size()).count();
-        sampling::sigmas(&self.facts().scheduler, recipe.steps, tokens, recipe.mu)
+        let facts = self.facts();
+        sampling::sigmas(&facts.scheduler, &ScheduleFor::recipe(recipe, facts))
     }
 
     /// Prompts to what the transformer is told, of at most `text_tokens` tokens each. The encoders' weights come and go here.

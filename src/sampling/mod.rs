@@ -9,9 +9,9 @@ pub mod preview;
 mod sigmas;
 mod spectrum;
 
-pub use crate::models::{SchedulerConfig, TimeShift};
+pub use crate::models::{MuRule, SchedulerConfig, TimeShift};
 pub use euler::{After, Denoiser, Progress, State, StepInfo, denoise};
 pub use latents::{pack, unpack};
 pub use noise::noise;
-pub use sigmas::{resolve_mu, sigmas};
+pub use sigmas::{ScheduleFor, Shift, sigmas};
 pub use spectrum::spectrum;

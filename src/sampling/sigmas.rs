@@ -1,5 +1,5 @@
 //! The decreasing list of sigmas that the Euler loop follows, as diffusers' `FlowMatchEulerDiscreteScheduler` makes it
-//! when `FluxPipeline` drives it.
+//! when a pipeline drives it.
 //!
 //! The pipeline asks for `linspace(1, 1/steps, steps)`; the scheduler shifts every value s towards 1:
 //!
@@ -11,39 +11,134 @@
 //!
 //! and appends 0. All three are `shift / (shift + 1/s - 1)`, with shift = e^mu, mu, or itself.
 
+use std::fmt;
+
 use crate::{
     error::{Error, Result},
-    models::{SchedulerConfig, TimeShift},
-    recipe::Mu,
+    models::{Facts, MuRule, SchedulerConfig, TimeShift},
+    recipe::{Mu, Recipe},
 };
 
-/// The mu a schedule will use, or `None` when the scheduler has a static shift and mu plays no part.
-pub fn resolve_mu(config: &SchedulerConfig, image_tokens: usize, mu: Mu) -> Option<f64> {
-    config.use_dynamic_shifting.then(|| match mu {
-        Mu::Pinned => config.max_shift,
-        Mu::Value(value) => value,
-        Mu::Stock => stock_mu(config, image_tokens),
-    })
+/// What a schedule is made for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScheduleFor {
+    /// Euler steps.
+    pub steps: usize,
+    /// N: picture tokens.
+    pub image_tokens: usize,
+    /// Picture tokens at the base resolution.
+    pub base_tokens: usize,
+    /// Which mu is asked for.
+    pub mu: Mu,
 }
 
-/// `calculate_shift` of diffusers' FLUX pipeline.
-fn stock_mu(config: &SchedulerConfig, image_tokens: usize) -> f64 {
+impl ScheduleFor {
+    /// What a recipe asks of a model.
+    pub fn recipe(recipe: &Recipe, facts: &Facts) -> Self {
+        Self {
+            steps: recipe.steps,
+            image_tokens: facts.latents.tokens(recipe.size()).count(),
+            base_tokens: facts.patches(recipe.base_resolution).pow(2),
+            mu: recipe.mu,
+        }
+    }
+}
+
+/// The time shift of a schedule, and why it is that one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Shift {
+    /// The scheduler's own at every size; mu plays no part.
+    Static(f64),
+    /// The mu that was asked for.
+    Asked(f64),
+    /// The scheduler's `max_shift`, at every size; beside it what the stock formula says of this one.
+    MaxShift(f64, f64),
+    /// What the stock formula says of this size.
+    Stock(f64),
+    /// What the stock formula says of so many picture tokens; beside it what it says of this size.
+    Held(f64, usize, f64),
+}
+
+impl Shift {
+    /// The shift of a schedule.
+    pub fn of(config: &SchedulerConfig, wanted: &ScheduleFor) -> Self {
+        if !config.use_dynamic_shifting {
+            return Self::Static(config.shift);
+        }
+        let stock = |tokens| stock_mu(config, tokens, wanted.steps);
+        let here = stock(wanted.image_tokens);
+        let most = match (wanted.mu, config.mu_rule) {
+            (Mu::Value(mu), _) => return Self::Asked(mu),
+            (Mu::Stock, _) => return Self::Stock(here),
+            (Mu::Pinned, MuRule::MaxShift) => return Self::MaxShift(config.max_shift, here),
+            (Mu::Pinned, MuRule::LineUpTo(tokens)) => tokens,
+            (Mu::Pinned, MuRule::Empirical) => wanted.base_tokens,
+        };
+        if wanted.image_tokens > most { Self::Held(stock(most), most, here) } else { Self::Stock(here) }
+    }
+
+    /// mu, where the schedule has one.
+    pub fn mu(self) -> Option<f64> {
+        match self {
+            Self::Static(_) => None,
+            Self::Asked(mu) | Self::MaxShift(mu, _) | Self::Stock(mu) | Self::Held(mu, ..) => Some(mu),
+        }
+    }
+}
+
+impl fmt::Display for Shift {
+    /// Which shift, and why.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Static(shift) => write!(f, "static, {shift} at every size"),
+            Self::Asked(mu) => write!(f, "mu {mu}, as asked for"),
+            Self::MaxShift(mu, stock) => write!(f, "mu {mu} at every size; the stock formula says {stock:.3}"),
+            Self::Stock(mu) => write!(f, "mu {mu:.3}, the stock formula's"),
+            Self::Held(mu, tokens, stock) => {
+                write!(f, "mu {mu:.3}, held from {tokens} tokens on; the stock formula says {stock:.3}")
+            }
+        }
+    }
+}
+
+/// What the pipeline of the family takes for so many picture tokens and steps.
+fn stock_mu(config: &SchedulerConfig, image_tokens: usize, steps: usize) -> f64 {
+    match config.mu_rule {
+        MuRule::MaxShift | MuRule::LineUpTo(_) => line_mu(config, image_tokens),
+        MuRule::Empirical => empirical_mu(image_tokens, steps),
+    }
+}
+
+/// `calculate_shift` of diffusers' FLUX.1 pipeline, which others share.
+fn line_mu(config: &SchedulerConfig, image_tokens: usize) -> f64 {
     let (base, max) = (config.base_image_seq_len as f64, config.max_image_seq_len as f64);
     let slope = (config.max_shift - config.base_shift) / (max - base);
     config.base_shift + slope * (image_tokens as f64 - base)
 }
 
-/// The sigmas of `steps` Euler steps: `steps + 1` values, strictly decreasing from 1, the last 0.
-///
-/// `image_tokens` is N, used by [`Mu::Stock`] alone.
+/// `compute_empirical_mu` of diffusers' FLUX.2 pipelines: a line in the steps between two lines in the tokens, one fitted at
+/// 10 steps and one at 200. Above 4300 tokens the latter serves at every number of steps, and mu jumps down.
+fn empirical_mu(image_tokens: usize, steps: usize) -> f64 {
+    let tokens = image_tokens as f64;
+    let at_200 = 0.00016927 * tokens + 0.45666666;
+    if image_tokens > 4300 {
+        return at_200;
+    }
+    let at_10 = 8.73809524e-05 * tokens + 1.89833333;
+    let slope = (at_200 - at_10) / 190.0;
+    slope * steps as f64 + at_200 - 200.0 * slope
+}
+
+/// The sigmas of a schedule: one more than steps, strictly decreasing from 1, the last 0.
 ///
 /// # Errors
-/// [`Error::Request`] when `steps` is 0, or mu is so extreme that the sigmas no longer decrease.
-pub fn sigmas(config: &SchedulerConfig, steps: usize, image_tokens: usize, mu: Mu) -> Result<Vec<f64>> {
+/// [`Error::Request`] when there are no steps, or mu is so extreme that the sigmas no longer decrease.
+pub fn sigmas(config: &SchedulerConfig, wanted: &ScheduleFor) -> Result<Vec<f64>> {
+    let steps = wanted.steps;
     if steps == 0 {
         return Err(Error::request("--steps 0: no step, no picture", "28 steps are usual; 4 for FLUX.1-schnell"));
     }
-    let mu = resolve_mu(config, image_tokens, mu);
+    let mu = Shift::of(config, wanted).mu();
     let mut sigmas: Vec<f64> = (0..steps).map(|i| shifted((steps - i) as f64 / steps as f64, mu, config)).collect();
     if let Some(terminal) = config.shift_terminal.filter(|terminal| *terminal != 0.0) {
         stretch_to(&mut sigmas, terminal);
@@ -69,7 +164,7 @@ fn shifted(sigma: f64, mu: Option<f64>, config: &SchedulerConfig) -> f64 {
 }
 
 /// Stretches 1 - sigma so that the last value becomes `terminal` (diffusers' `stretch_shift_to_terminal`, from LTX-Video).
-/// A single step stays at 1: it has nothing to stretch.
+/// A single step stays at 1: it has nothing to stretch (diffusers divides 0 by 0 there).
 fn stretch_to(sigmas: &mut [f64], terminal: f64) {
     let last = sigmas.last().map_or(0.0, |last| 1.0 - last);
     if last > 0.0 {

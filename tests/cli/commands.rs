@@ -60,8 +60,15 @@ fn a_dry_run_plans_and_touches_nothing() {
     let place = Place::new();
     let run = place.small(&["--dry-run", "--save-latents", "new/x.safetensors"]);
     assert_eq!(run.succeeds().stderr, "");
-    for row in ["picture    64 x 64 px, 1 step", "tokens     16 image + 32 text", "weights", "memory", "budget", "time"]
-    {
+    for row in [
+        "picture    64 x 64 px, 1 step",
+        "tokens     16 image + 32 text",
+        "shift      mu 1.15 at every size",
+        "weights",
+        "memory",
+        "budget",
+        "time",
+    ] {
         assert!(run.stdout.contains(row), "{row}: {}", run.stdout);
     }
     assert!(run.stdout.lines().all(|line| line.len() <= 80), "{}", run.stdout);
@@ -75,6 +82,7 @@ fn a_dry_run_as_json() {
     let plan = json(&place.small(&["--dry-run", "--json", "--memory", "1GB", "--steps", "3"]));
     assert_eq!(plan["plan"]["image_tokens"], 16);
     assert_eq!(plan["plan"]["budget_bytes"], 1_000_000_000);
+    assert_eq!(plan["shift"]["mu"], 1.15);
     assert_eq!(plan["settings"]["steps"], 3);
     let peaks = &plan["plan"]["peak_bytes"];
     for stage in ["text", "denoise", "decode"] {

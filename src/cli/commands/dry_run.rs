@@ -8,10 +8,12 @@ use crate::{
     base::memory::Bytes,
     cli::{execute, items::Planned, model_source::ModelSource, notes, paths, report},
     hub::DownloadPlan,
+    models::Model,
     output,
     plan::{Estimate, Machine, Plan, SpeedBook},
     recipe::Recipe,
     run::Item,
+    sampling::{ScheduleFor, Shift},
 };
 
 /// Prints what must be fetched and what the pictures need; fetches and loads nothing. JSON is one line a picture, text a table of
@@ -44,13 +46,15 @@ pub fn run(
             let said = path.to_string_lossy();
             let mut line = json!({ "path": said, "settings": item.recipe, "plan": *item.plan, "seconds": seconds });
             line["seconds_range"] = json!(range);
+            let shift = shift(&*model, &item.recipe);
+            line["shift"] = json!({ "mu": shift.mu(), "why": shift.to_string() });
             paths::add_bytes(&mut line, &path);
             report.result(&line.to_string());
         }
         return Ok(());
     }
     if let Some(most) = items.iter().max_by_key(|item| item.plan.total_flops) {
-        report.result(&table(&most.plan, &most.recipe, time(most)));
+        report.result(&table(&most.plan, &most.recipe, shift(&*model, &most.recipe), time(most)));
     }
     if items.len() > 1 {
         let all: Option<Estimate> = items.iter().map(time).sum();
@@ -64,8 +68,14 @@ pub fn run(
     Ok(())
 }
 
+/// The time shift of a model's schedule for a recipe.
+pub fn shift(model: &dyn Model, recipe: &Recipe) -> Shift {
+    let facts = model.facts();
+    Shift::of(&facts.scheduler, &ScheduleFor::recipe(recipe, facts))
+}
+
 /// A plan as a table of at most 80 columns.
-pub fn table(plan: &Plan, recipe: &Recipe, estimate: Option<Estimate>) -> String {
+pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estimate>) -> String {
     let tera = |flops: u128| format!("{:.1} TFLOP", flops as f64 / 1e12);
     let weights = plan.weights_bytes.iter().map(|network| format!("{} {}", network.word, Bytes(network.bytes)));
     let weights = weights.collect::<Vec<_>>().join(", ");
@@ -77,6 +87,7 @@ pub fn table(plan: &Plan, recipe: &Recipe, estimate: Option<Estimate>) -> String
     };
     line("picture", format!("{} x {} px, {}", recipe.height, recipe.width, report::steps(recipe.steps)));
     line("tokens", format!("{} image + {} text", plan.image_tokens, plan.text_tokens));
+    line("shift", shift.to_string());
     line("work", format!("{} a step, {} in all", tera(plan.step_flops), tera(plan.total_flops)));
     line("weights", weights);
     line(

@@ -15,7 +15,7 @@ use crate::{
     methods::Side,
     models::{Facts, Reading, Registry, parts::Piece},
     recipe::{Merged, Recipe, Source},
-    sampling,
+    sampling::{self, ScheduleFor, Shift},
 };
 
 /// Show the position frequencies of each step: kappa, and each axis's scale and frequencies
@@ -110,10 +110,10 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
     };
     let scheduler = &facts.scheduler;
     let recipe = args.recipe(&facts)?;
-    let tokens = facts.latents.tokens(recipe.size()).count();
-    let mut sigmas = sampling::sigmas(scheduler, recipe.steps, tokens, recipe.mu)?;
+    let wanted = ScheduleFor::recipe(&recipe, &facts);
+    let mut sigmas = sampling::sigmas(scheduler, &wanted)?;
     sigmas.pop();
-    let mu = sampling::resolve_mu(scheduler, tokens, recipe.mu);
+    let mu = Shift::of(scheduler, &wanted).mu();
     let inspection = lab::inspect(&args.settings(&recipe, &facts, mu, &sigmas))?;
     for note in notes::without_effect(&args.position.wanted) {
         report.on(Event::Note(note.into()));
