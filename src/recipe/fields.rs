@@ -180,6 +180,10 @@ settings! {
         face: Face {
             info: line(80, "text", |recipe| Some(format!("{} T5 tokens", recipe.max_sequence_length))),
             default: Some("512; schnell: 256; fewer where the model reads fewer"),
+            parameters: Some(Entry {
+                line: Line { rank: 76, name: "Text tokens", says: |recipe| Some(recipe.max_sequence_length.to_string()) },
+                reads: |text, wanted| text.parse().ok().map(|count| wanted.max_sequence_length = Some(count)),
+            }),
             ..Face::new(Group::Picture, "N", "T5 tokens the prompt may take")
         },
     };
@@ -240,6 +244,10 @@ settings! {
         fill: Fill::Model(|_, gaps| gaps.schedule().map(|schedule| schedule.scale)),
         face: Face {
             default: Some("the paper's, 1 for yarn and 2 for ntk"),
+            parameters: Some(Entry {
+                line: Line { rank: 73, name: "DyPE scale", says: |recipe| recipe.dype_scale.map(|scale| scale.to_string()) },
+                reads: |text, wanted| text.parse().ok().map(|number| wanted.dype_scale = Some(number)),
+            }),
             ..Face::new(Group::Tuning, "NUMBER", DYPE_SCALE.help)
         },
     };
@@ -248,7 +256,18 @@ settings! {
     dype_exponent: f64 => Option<f64> = Setting {
         kind: &Number::of(&DYPE_EXPONENT),
         fill: Fill::Model(|_, gaps| gaps.schedule().map(|schedule| schedule.exponent)),
-        face: Face { default: Some("2"), ..Face::new(Group::Tuning, "NUMBER", DYPE_EXPONENT.help) },
+        face: Face {
+            default: Some("2"),
+            parameters: Some(Entry {
+                line: Line {
+                    rank: 74,
+                    name: "DyPE exponent",
+                    says: |recipe| recipe.dype_exponent.map(|exponent| exponent.to_string()),
+                },
+                reads: |text, wanted| text.parse().ok().map(|number| wanted.dype_exponent = Some(number)),
+            }),
+            ..Face::new(Group::Tuning, "NUMBER", DYPE_EXPONENT.help)
+        },
     };
 
     /// How kappa moves YaRN's thresholds.
@@ -259,7 +278,17 @@ settings! {
             is_shown: true,
             keep: |rule, gaps| if gaps.wanted.dype == Some(false) { Thresholds::default() } else { rule },
         },
-        face: Face::new(Group::Tuning, "RULE", DYPE_THRESHOLDS.help),
+        face: Face {
+            parameters: Some(Entry {
+                line: Line {
+                    rank: 75,
+                    name: "DyPE thresholds",
+                    says: |recipe| recipe.dype.then(|| recipe.dype_thresholds.to_string()),
+                },
+                reads: |text, wanted| text.parse().ok().map(|rule| wanted.dype_thresholds = Some(rule)),
+            }),
+            ..Face::new(Group::Tuning, "RULE", DYPE_THRESHOLDS.help)
+        },
     };
 
     /// Training resolution in pixels that positions are scaled against.
@@ -268,6 +297,10 @@ settings! {
         fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.base_resolution)),
         face: Face {
             default: Some("what the model says, else 1024"),
+            parameters: Some(Entry {
+                line: Line { rank: 71, name: "Base resolution", says: |recipe| Some(recipe.base_resolution.to_string()) },
+                reads: |text, wanted| text.parse().ok().map(|px| wanted.base_resolution = Some(px)),
+            }),
             ..Face::new(Group::Tuning, "PX", "The resolution the model was trained at, in pixels")
         },
     };
@@ -279,6 +312,10 @@ settings! {
         face: Face {
             info: line(70, "shift", |recipe| Some(format!("mu {}", recipe.mu))),
             default: Some("the model's own, pinned at large sizes"),
+            parameters: Some(Entry {
+                line: Line { rank: 72, name: "Shift mu", says: |recipe| Some(recipe.mu.to_string()) },
+                reads: |text, wanted| text.parse().ok().map(|shift| wanted.mu = Some(shift)),
+            }),
             ..Face::new(Group::Tuning, "MU", r#"Time shift: a number, or "stock" for the model's own formula at every size"#)
         },
     };

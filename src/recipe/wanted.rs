@@ -121,7 +121,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::recipe::Recipe;
+    use crate::{
+        methods::Thresholds,
+        recipe::{Mu, Recipe},
+    };
 
     fn settings() -> Value {
         json!(Recipe::draft(&Wanted::default()).expect("the usual"))
@@ -174,7 +177,14 @@ mod tests {
         for label in crate::methods::Label::all() {
             for guidance in [Some(0.1 + 0.2), Some(-1e6), Some(4.0), None] {
                 let (method, dype) = (label.method, label.dype);
-                let recipe = Recipe { method, dype, guidance, seed: u64::MAX, width: 16, ..usual.clone() };
+                let wanted = Wanted {
+                    method: Some(method),
+                    dype: Some(dype),
+                    seed: Some(u64::MAX),
+                    width: Some(16),
+                    ..Wanted::default()
+                };
+                let recipe = Recipe { guidance, ..Recipe::draft(&wanted).expect("in range") };
                 let wanted = from_text(&recipe).expect("its own");
                 // Each entry that is written is read, and gives what is written again.
                 let again = Recipe::draft(&wanted).expect("in range");
@@ -182,11 +192,21 @@ mod tests {
                 assert_eq!(again.parameters(), recipe.parameters());
                 assert_eq!((again.seed, again.width, again.height), (u64::MAX, 16, 4096));
                 assert_eq!((again.method, again.dype, again.guidance), (method, dype, guidance));
-                assert_eq!(wanted.unsaid().contains(&"dype_scale"), dype);
                 assert_eq!(wanted.unsaid().contains(&"guidance"), guidance.is_none());
-                assert!(wanted.unsaid().contains(&"mu") && !wanted.unsaid().contains(&"width"));
+                let unsaid = wanted.unsaid().into_iter().filter(|key| !["guidance", "toy_strength"].contains(key));
+                assert_eq!(unsaid.count(), 0, "all is said: {:?}", wanted.unsaid());
             }
         }
+        let tuned = Recipe {
+            base_resolution: 256,
+            mu: Mu::Value(1.25),
+            max_sequence_length: 24,
+            dype_scale: Some(0.1 + 0.2),
+            dype_exponent: Some(1.5),
+            dype_thresholds: Thresholds::Power,
+            ..usual.clone()
+        };
+        assert_eq!(Recipe::draft(&from_text(&tuned).expect("its own")).expect("in range"), tuned);
         let on_a_card = Recipe { rng: "torch-cuda:a100".parse().expect("a card"), ..usual };
         assert_eq!(from_text(&on_a_card).expect("its own").rng, Some(crate::recipe::Rng::TorchCudaInUse));
     }
@@ -205,6 +225,11 @@ mod tests {
             ("Distilled CFG Scale", "1e300", "guidance is 1e+300"),
             ("Position", "dy_base", "Position is \"dy_base\""),
             ("RNG", "NV", "RNG is \"NV\""),
+            ("Shift mu", "NaN", "Shift mu is \"NaN\""),
+            ("Base resolution", "1", "base_resolution is 1"),
+            ("Text tokens", "9999", "max_sequence_length is 9999"),
+            ("DyPE scale", "-3e9", "dype_scale is -3000000000.0"),
+            ("DyPE thresholds", "sum", "DyPE thresholds is \"sum\""),
         ] {
             let error = Wanted::of_parameters("p", |asked| (asked == name).then_some(text)).expect_err(what);
             assert_eq!((error.to_string().as_str(), error.exit_code()), (what, 2));
