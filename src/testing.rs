@@ -93,8 +93,9 @@ pub mod models {
     /// Of `models::parts`.
     pub mod parts {
         pub use crate::models::parts::{
-            Autoencoder, CLIP_TOKENS, ClipConfig, ClipEncoder, ModelPart, PromptTokenizer, T5Config, T5Encoder,
-            Tokenizers, clip_tensors, t5_tensors,
+            Autoencoder, CLIP_TOKENS, ChatTemplate, ChatTokenizer, ChatTokens, ClipConfig, ClipEncoder, HiddenStates,
+            ModelPart, PromptTokenizer, Qwen3Config, Qwen25VlConfig, QwenConfig, QwenEncoder, Sequence, T5Config,
+            T5Encoder, Tokenizers, clip_tensors, qwen_tensors, t5_tensors,
         };
 
         /// Of `models::parts::kl`.
@@ -106,7 +107,7 @@ pub mod models {
 
         /// Of `models::parts::text_names`.
         pub mod text_names {
-            pub use crate::models::parts::text_names::{clip, t5};
+            pub use crate::models::parts::text_names::{clip, qwen3, qwen25_vl, t5};
         }
 
         /// Of `models::parts::vae_names`.

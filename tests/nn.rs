@@ -336,6 +336,37 @@ fn a_bias_is_added_alike_by_both_kernels() {
 }
 
 /// Logits of several hundred, where bf16 has steps of 2: rounded before the softmax, weights would be off by a factor.
+/// Heads that share keys, and look back only, alike by both kernels; the heads of one piece need not be whole groups.
+#[test]
+fn grouped_causal_heads_are_alike_by_both_kernels() {
+    for (queries, seen, heads, groups) in [(70, 70, 6, 2), (70, 41, 4, 4), (5, 1, 8, 1), (130, 129, 6, 3)] {
+        let q = random(&[heads, queries, 16], 1);
+        let [k, v] = [2, 3].map(|seed| random(&[groups, queries, 16], seed));
+        let mask = |query, key| if key <= query && key < seen { 0.0 } else { f32::NEG_INFINITY };
+        let mask: Vec<f32> = (0..queries).flat_map(|query| (0..queries).map(move |key| mask(query, key))).collect();
+        let mask = a(&Tensor::from_vec(mask, (1, queries, queries), &Device::Cpu).expect("mask"));
+        let each = |x: &Tensor| {
+            let stretched = x.unsqueeze(1).and_then(|x| x.broadcast_as((groups, heads / groups, queries, 16)));
+            a(&stretched.and_then(|x| x.reshape((heads, queries, 16))).expect("[H, N, D]"))
+        };
+        let tiles = AttentionTiles { query_rows: 64, heads: 3 };
+        let plain = Attention { bias: Bias::Scores(&mask), ..Attention::plain(tiles) };
+        let expected = real(tensors::attention(&a(&q), &each(&k), &each(&v), &plain));
+        let how = Attention { bias: Bias::Causal { keys: seen }, ..Attention::plain(tiles) };
+        for found in [nn::attention(&a(&q), &a(&k), &a(&v), &how), tensors::attention(&a(&q), &a(&k), &a(&v), &how)] {
+            let error = relative_error(&real(found), &expected);
+            assert!(error < 2e-6, "{queries} {seen} {heads} {groups}: {error:e}");
+        }
+    }
+    let (q, k) = (a(&random(&[6, 5, 8], 1)), a(&random(&[4, 5, 8], 2)));
+    assert!(nn::attention(&q, &k, &k, &plain(64)).is_err(), "6 heads do not share 4");
+    let k = a(&random(&[3, 5, 8], 2));
+    for keys in [0, 6] {
+        let how = Attention { bias: Bias::Causal { keys }, ..plain(64) };
+        assert!(nn::attention(&q, &k, &k, &how).is_err(), "{keys} of 5 keys");
+    }
+}
+
 #[test]
 fn logits_of_half_precision_streams_are_not_rounded() {
     let (heads, rows, dim) = (2, 40, 32);

@@ -9,17 +9,22 @@ use super::{
     SchedulerConfig,
     flux1::FluxConfig,
     parts::{
-        ClipConfig, T5Config,
+        ClipConfig, Qwen3Config, Qwen25VlConfig, T5Config,
         config::{Config, Key, from_value, json, resolve},
         kl::VaeConfig,
     },
 };
 
 /// Keys that a class of the reference takes beside those it declares.
-const UNDECLARED: [&str; 9] = [
+const UNDECLARED: [&str; 14] = [
     "per_layer_config",
-    "scale_decoder_outputs",
+    "rope_theta",
+    "rope_type",
+    "rope_scaling",
+    "type",
+    "partial_rotary_factor",
     "tie_word_embeddings",
+    "scale_decoder_outputs",
     "dense_act_fn",
     "is_gated_act",
     "hidden_size",
@@ -90,6 +95,8 @@ fn walk<C: Config + Debug>(class: &str, usual: &[(&str, &str)]) {
 fn every_key_of_the_reference_is_computed_with_or_refused_by_name() {
     walk::<ClipConfig>("CLIPTextConfig", &[]);
     walk::<T5Config>("T5Config", &[("feed_forward_proj", r#""gated-gelu""#)]);
+    walk::<Qwen3Config>("Qwen3Config", &[]);
+    walk::<Qwen25VlConfig>("Qwen2_5_VLTextConfig", &[]);
     let own = [("base_resolution", "1024"), ("dype_scale", "1.5"), ("dype_exponent", "2.5")];
     walk::<FluxConfig>("FluxTransformer2DModel", &own);
     walk::<VaeConfig>("AutoencoderKL", &[]);

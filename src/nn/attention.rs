@@ -70,6 +70,12 @@ pub enum Bias<'a> {
     Keys(&'a KeyBias),
     /// f32 numbers [H, C, N], or [1, C, N] for all heads: relative positions, or minus infinity where a query may not look.
     Scores(&'a Array),
+    /// Query i looks at keys 0..=i among the first `keys`, and at no other: a decoder's sequence, whose padding looks at all
+    /// that is none.
+    Causal {
+        /// Keys that may be looked at at all.
+        keys: usize,
+    },
 }
 
 /// What one attention is besides its inputs.
@@ -90,15 +96,17 @@ impl Attention<'_> {
     }
 }
 
-/// `softmax(scale·q·kᵀ + bias)·v` for q [H, C, D], k and v [H, N, D], as [C, H·D]; scores never exist all at once, and are
-/// f32 on every device. A bias is added in the tile on the CPU and to the scores elsewhere; FlashAttention has no room for
-/// one and leaves such attention to the tensors.
+/// `softmax(scale·q·kᵀ + bias)·v` for q [H, C, D], k and v [K, N, D], as [C, H·D]; scores never exist all at once, and are
+/// f32 on every device. K is H, or divides it: then H/K heads of q that follow each other share one of k and v (Ainslie et
+/// al. 2023, arXiv 2305.13245). A bias is added in the tile on the CPU and to the scores elsewhere; FlashAttention has no room
+/// for one and leaves such attention to the tensors.
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
 pub fn attention(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result<Array> {
-    let ((heads, queries, dim), (_, keys, _)) = (q.dims3()?, k.dims3()?);
-    if (k.dims(), v.dims()) != (&[heads, keys, dim][..], &[heads, keys, dim][..]) {
+    let ((heads, queries, dim), (groups, keys, _)) = (q.dims3()?, k.dims3()?);
+    let fits = groups > 0 && heads.is_multiple_of(groups);
+    if !fits || (k.dims(), v.dims()) != (&[groups, keys, dim][..], &[groups, keys, dim][..]) {
         return Err(mismatch(format!("attention: q {:?}, k {:?}, v {:?}", q.dims(), k.dims(), v.dims())));
     }
     check_bias(how.bias, [heads, queries, keys])?;
@@ -115,6 +123,7 @@ fn check_bias(bias: Bias<'_>, [heads, queries, keys]: [usize; 3]) -> Result<()> 
     let fits = match bias {
         Bias::None => true,
         Bias::Keys(bias) => bias.runs.iter().map(|run| run.0).sum::<usize>() <= keys,
+        Bias::Causal { keys: seen } => (1..=keys).contains(&seen) && queries <= keys,
         Bias::Scores(scores) => {
             scores.dtype() == DType::F32
                 && [[heads, queries, keys], [1, queries, keys]].iter().any(|shape| scores.dims() == shape)
@@ -131,10 +140,11 @@ fn own(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result<Array> {
         let (q, k, v) = (view(q.real()?), view(k.real()?), view(v.real()?));
         let scores = match how.bias {
             Bias::Scores(scores) => Some(view(scores.real()?)),
-            Bias::None | Bias::Keys(_) => None,
+            Bias::None | Bias::Keys(_) | Bias::Causal { .. } => None,
         };
         let bias = match (how.bias, &scores) {
             (Bias::Keys(bias), _) => cpu::Bias::Runs(&bias.runs),
+            (Bias::Causal { keys }, _) => cpu::Bias::Causal(keys),
             (_, Some(scores)) => cpu::Bias::Scores(scores.f32()?),
             (_, None) => cpu::Bias::None,
         };

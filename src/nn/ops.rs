@@ -143,6 +143,14 @@ impl Array {
         self.map(|x| rotary_emb::rope_i(x, cos.real_tensor()?, sin.real_tensor()?))
     }
 
+    /// The same for pairs (i, i + D/2): the two halves of a head's channels.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn turn_halves(&self, cos: &Self, sin: &Self) -> Result<Self> {
+        self.map(|x| rotary_emb::rope(x, cos.real_tensor()?, sin.real_tensor()?))
+    }
+
     /// The matrix product x [.., m, k] · other [.., k, n].
     ///
     /// # Errors

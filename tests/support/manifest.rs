@@ -58,7 +58,8 @@ impl ManifestSource {
         Self::fixture("flux1_dev_bfl_tensors.json", file)
     }
 
-    fn fixture(file: &str, key: &str) -> Self {
+    /// What a file of the fixtures lists under a key.
+    pub fn fixture(file: &str, key: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file);
         let mut all: BTreeMap<String, BTreeMap<String, Vec<usize>>> = read_json(&path).expect("fixture");
         Self::new(all.remove(key).expect("a part of the fixture"))

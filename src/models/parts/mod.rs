@@ -1,12 +1,15 @@
 //! Parts that several families share.
 
 mod autoencoder;
+mod chat;
+mod chat_files;
 mod clip;
 pub(crate) mod config;
 pub(crate) mod infer;
 pub mod kl;
 mod layers;
 pub(crate) mod open;
+mod qwen;
 mod sentencepiece;
 mod t5;
 pub mod text_names;
@@ -17,8 +20,12 @@ pub mod vae_names;
 
 pub use autoencoder::Autoencoder;
 pub(crate) use autoencoder::AutoencoderKind;
+pub use chat::{ChatTemplate, ChatTokenizer, ChatTokens};
 pub use clip::{ClipConfig, ClipEncoder, clip_tensors};
 pub use open::ModelPart;
+pub use qwen::{HiddenStates, Qwen3Config, Qwen25VlConfig, QwenConfig, QwenEncoder, Sequence, qwen_tensors};
 pub use t5::{T5Config, T5Encoder, t5_tensors};
 pub(crate) use text_part::{CLIP, T5};
+#[allow(unused_imports, reason = "for the families that are being written")]
+pub(crate) use text_part::{TextEncoderKind, qwen3, qwen25_vl};
 pub use tokenizer::{CLIP_TOKENS, Piece, PromptTokenizer, Tokenizers};

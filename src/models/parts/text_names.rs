@@ -53,3 +53,23 @@ pub fn t5(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     }
     Some(Renamed::new(source, table))
 }
+
+/// A Qwen3 whose names begin with `model.`, whatever they begin with in the file; `None` if the source holds none.
+pub fn qwen3(source: Arc<dyn TensorSource>) -> Option<Renamed> {
+    qwen(source, "layers.0.self_attn.q_norm.weight")
+}
+
+/// The language part of a Qwen2.5-VL, likewise.
+pub fn qwen25_vl(source: Arc<dyn TensorSource>) -> Option<Renamed> {
+    qwen(source, "layers.0.self_attn.q_proj.bias")
+}
+
+/// The language model that has a tensor of this name. Prefixes there are: `model.`, `model.language_model.`,
+/// `language_model.model.`, none, and those of all-in-one files; the table's own name ends them all.
+fn qwen(source: Arc<dyn TensorSource>, known_by: &str) -> Option<Renamed> {
+    let names = source.names();
+    let mut prefixes = names.iter().filter_map(|name| name.strip_suffix("embed_tokens.weight"));
+    let prefix = prefixes.find(|prefix| source.shape(&format!("{prefix}{known_by}")).is_some())?;
+    let known = |name: &str| ["embed_tokens.", "layers.", "norm."].iter().any(|start| name.starts_with(start));
+    Some(Renamed::by(&source, prefix, |name| known(name).then(|| vec![(format!("model.{name}"), Cut::Whole)])))
+}

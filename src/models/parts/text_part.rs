@@ -1,9 +1,9 @@
-//! The two text encoders as parts of a model: found under their usual names, and checked before anything is loaded.
+//! The text encoders as parts of a model: found under their usual names, and checked before anything is loaded.
 
 use std::sync::Arc;
 
 use super::{
-    ClipConfig, ModelPart, T5Config, clip_tensors,
+    ClipConfig, ModelPart, Qwen3Config, Qwen25VlConfig, T5Config, clip_tensors,
     config::{Config, Said},
     infer,
     open::{self, ConfigFile},
@@ -36,6 +36,22 @@ pub(crate) const CLIP: TextEncoderKind<ClipConfig> = TextEncoderKind {
 /// T5; it answers to both names of its embedding table.
 pub(crate) const T5: TextEncoderKind<T5Config> =
     TextEncoderKind { name: "T5", model_type: "t5", names: text_names::t5, infer: infer::t5, tensors: t5_tensors };
+
+/// Qwen3, of which so much is needed as `tensors` lists.
+#[allow(dead_code, reason = "for the families that are being written")]
+pub(crate) const fn qwen3(tensors: fn(&Qwen3Config) -> Result<Vec<Expected>>) -> TextEncoderKind<Qwen3Config> {
+    let (names, infer) = (text_names::qwen3, Qwen3Config::infer);
+    TextEncoderKind { name: "Qwen3", model_type: "qwen3", names, infer, tensors }
+}
+
+/// The language part of Qwen2.5-VL, of which so much is needed as `tensors` lists.
+#[allow(dead_code, reason = "for the families that are being written")]
+pub(crate) const fn qwen25_vl(
+    tensors: fn(&Qwen25VlConfig) -> Result<Vec<Expected>>,
+) -> TextEncoderKind<Qwen25VlConfig> {
+    let (names, infer) = (text_names::qwen25_vl, Qwen25VlConfig::infer);
+    TextEncoderKind { name: "Qwen2.5-VL", model_type: "qwen2_5_vl", names, infer, tensors }
+}
 
 impl<C: Config> TextEncoderKind<C> {
     /// Opens the encoder at a place; `family` and `flag` say what to give where it is another.

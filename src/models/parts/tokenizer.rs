@@ -92,14 +92,7 @@ impl PromptTokenizer {
         };
         let start = start.as_deref().map(id_of).transpose()?;
         let (end, pad) = (id_of(&end)?, id_of(&pad)?);
-        let highest = tokenizer.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
-        if let Some((token, id)) = highest.filter(|(_, id)| *id as usize >= vocab_size) {
-            let what = format!(
-                "{}: token {token:?} has id {id}, but the text encoder's embedding table has {vocab_size} rows",
-                path.display()
-            );
-            return Err(Error::model(what, "take tokenizer and text encoder from one model"));
-        }
+        check_rows(&tokenizer, &path, vocab_size)?;
         Ok(Self { tokenizer, path, start, end, pad })
     }
 
@@ -114,7 +107,7 @@ impl PromptTokenizer {
             let what = format!("{length} tokens leave no room for a prompt");
             return Err(Error::request(what, format!("ask for at least {}", special + 1)));
         }
-        let encoding = self.tokenize(prompt)?;
+        let encoding = tokenize(&self.tokenizer, &self.path, prompt)?;
         let body = encoding.get_ids();
         let room = length - special;
         let kept = body.len().min(room);
@@ -134,17 +127,32 @@ impl PromptTokenizer {
     pub fn pieces(&self, prompt: &str, length: usize) -> Result<(Vec<Piece>, usize, Option<String>)> {
         let Tokens { ids, lost } = self.encode(prompt, length)?;
         let start = usize::from(self.start.is_some());
-        let used = start + self.tokenize(prompt)?.len().min(length - start - 1) + 1;
-        let piece = |id: &u32| Piece { id: *id, piece: self.tokenizer.id_to_token(*id).unwrap_or_default() };
-        Ok((ids[..used].iter().map(piece).collect(), length - used, lost))
+        let used = start + tokenize(&self.tokenizer, &self.path, prompt)?.len().min(length - start - 1) + 1;
+        Ok((pieces(&self.tokenizer, &ids[..used]), length - used, lost))
     }
+}
 
-    /// The prompt's ids without special tokens, and the bytes of the prompt each stands for.
-    fn tokenize(&self, prompt: &str) -> Result<Encoding> {
-        guarded(|| self.tokenizer.encode(prompt, false))
-            .ok_or_else(|| broken(&self.path, "its tables are inconsistent"))?
-            .map_err(|e| broken(&self.path, e))
-    }
+/// A prompt's ids without tokens around them, and the bytes of the prompt each stands for.
+pub(super) fn tokenize(tokenizer: &Tokenizer, path: &Path, prompt: &str) -> Result<Encoding> {
+    guarded(|| tokenizer.encode(prompt, false))
+        .ok_or_else(|| broken(path, "its tables are inconsistent"))?
+        .map_err(|e| broken(path, e))
+}
+
+/// What a vocabulary calls these tokens.
+pub(super) fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<Piece> {
+    ids.iter().map(|id| Piece { id: *id, piece: tokenizer.id_to_token(*id).unwrap_or_default() }).collect()
+}
+
+/// Refuses a tokenizer that has ids of `vocab_size` or more.
+pub(super) fn check_rows(tokenizer: &Tokenizer, path: &Path, vocab_size: usize) -> Result<()> {
+    let highest = tokenizer.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
+    let Some((token, id)) = highest.filter(|(_, id)| *id as usize >= vocab_size) else { return Ok(()) };
+    let what = format!(
+        "{}: token {token:?} has id {id}, but the text encoder's embedding table has {vocab_size} rows",
+        path.display()
+    );
+    Err(Error::model(what, "take tokenizer and text encoder from one model"))
 }
 
 /// The error of a tokenizer file that cannot be what it claims to be.
@@ -154,7 +162,7 @@ pub(super) fn broken(path: &Path, why: impl std::fmt::Display) -> Error {
 }
 
 /// The text from byte `begin` on, or from the start of the word that `begin` cuts; `None` when only space is left.
-fn lost_tail(prompt: &str, begin: usize) -> Option<String> {
+pub(super) fn lost_tail(prompt: &str, begin: usize) -> Option<String> {
     /// Longer runs are scripts without spaces between words: there the cut stays where it is.
     const LONGEST_WORD_CHARS: usize = 32;
     let begin = (0..=begin.min(prompt.len())).rev().find(|at| prompt.is_char_boundary(*at)).unwrap_or(0);

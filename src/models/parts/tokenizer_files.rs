@@ -50,7 +50,7 @@ const T5_PAD: &str = "<pad>";
 /// The name of a sentencepiece model.
 const PIECES: &str = "spiece.model";
 
-type Vocab = HashMap<String, u32>;
+pub(super) type Vocab = HashMap<String, u32>;
 
 /// Opens CLIP's tokenizer from a folder in either layout, or from a tokenizer.json.
 pub(super) fn open_clip(path: &Path) -> Result<Parts> {
@@ -101,7 +101,7 @@ fn extra_ids(folder: &Path) -> Result<Option<usize>> {
 }
 
 /// The folder a tokenizer lies in, and its tokenizer.json there.
-fn folder_and_json(path: &Path) -> Result<(PathBuf, PathBuf)> {
+pub(super) fn folder_and_json(path: &Path) -> Result<(PathBuf, PathBuf)> {
     let metadata = std::fs::metadata(path).map_err(|e| Error::disk("cannot read", path, e))?;
     if metadata.is_dir() {
         return Ok((path.to_path_buf(), path.join("tokenizer.json")));
@@ -136,7 +136,7 @@ fn check_special_tokens(path: &Path, vocab: &Vocab) -> Result<()> {
 }
 
 /// Reads merges.txt: a version line, then one pair a line, the first to merge first.
-fn read_merges(path: &Path, vocab: &Vocab) -> Result<Merges> {
+pub(super) fn read_merges(path: &Path, vocab: &Vocab) -> Result<Merges> {
     let bytes = std::fs::read(path).map_err(|e| Error::disk("cannot read", path, e))?;
     let text = str::from_utf8(plain(&bytes)).map_err(|_| broken(path, "not UTF-8 text"))?;
     let lines = text.lines().enumerate().filter(|(index, _)| *index > 0 || !text.starts_with("#version"));
@@ -203,8 +203,13 @@ fn read_clip_json(path: &Path) -> Result<(Vocab, Merges)> {
     Ok((vocab, merges))
 }
 
-/// Reads a tokenizer.json of T5: its own pipeline around a unigram model, without its truncation and padding.
+/// Reads a tokenizer.json of T5: its own pipeline around a unigram model.
 fn read_t5_json(path: &Path) -> Result<Tokenizer> {
+    read_whole_json(path, "T5's", "Unigram")
+}
+
+/// Reads a tokenizer.json with its own pipeline around a model of a kind, without its truncation and padding.
+pub(super) fn read_whole_json(path: &Path, whose: &str, expected: &str) -> Result<Tokenizer> {
     #[derive(Deserialize)]
     struct File {
         model: Model,
@@ -215,8 +220,8 @@ fn read_t5_json(path: &Path) -> Result<Tokenizer> {
         kind: Option<String>,
     }
     let kind = read_json::<File>(path)?.model.kind;
-    if let Some(kind) = kind.filter(|kind| kind != "Unigram") {
-        return Err(broken(path, format!("a tokenizer of kind {kind}, expected T5's Unigram")));
+    if let Some(kind) = kind.filter(|kind| kind != expected) {
+        return Err(broken(path, format!("a tokenizer of kind {kind}, expected {whose} {expected}")));
     }
     let bytes = std::fs::read(path).map_err(|e| Error::disk("cannot read", path, e))?;
     let mut tokenizer = guarded(|| Tokenizer::from_bytes(plain(&bytes)))
@@ -228,7 +233,7 @@ fn read_t5_json(path: &Path) -> Result<Tokenizer> {
 }
 
 /// The padding token that the folder's own settings name, if they do.
-fn pad_token(folder: &Path) -> Result<Option<String>> {
+pub(super) fn pad_token(folder: &Path) -> Result<Option<String>> {
     #[derive(Deserialize)]
     struct Settings {
         #[serde(default)]

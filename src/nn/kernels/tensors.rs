@@ -73,10 +73,12 @@ pub fn attention(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result
     let place = q.place();
     let out = place.zeros(&[heads, queries, dim], q.dtype())?;
     let bias = ScoreBias::new(q, k, how)?;
-    place.pieces(0..heads, how.tiles.heads, |head, count| {
+    // Of heads that share keys, all are in one piece.
+    let sharing = heads / k.dim(0);
+    place.pieces(0..heads, how.tiles.heads.next_multiple_of(sharing), |head, count| {
         // Products of half-precision numbers would be rounded to them, and large logits with them.
-        let keys = k.narrow(0, head, count)?.to_dtype(DType::F32)?.transpose(1, 2)?; // [H', D, N]
-        let values = v.narrow(0, head, count)?; // [H', N, D]
+        let keys = of_heads(k, head, count, sharing)?.to_dtype(DType::F32)?.transpose(1, 2)?; // [H', D, N]
+        let values = of_heads(v, head, count, sharing)?; // [H', N, D]
         let target = out.narrow(0, head, count)?; // [H', C, D]
         place.pieces(0..queries, how.tiles.query_rows, |row, rows| {
             let q = q.narrow(0, head, count)?.narrow(1, row, rows)?.contiguous()?.to_dtype(DType::F32)?;
@@ -90,11 +92,23 @@ pub fn attention(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result
     out.transpose(0, 1)?.reshape(&[queries, heads * dim]) // [C, H·D]
 }
 
+/// What heads `head..head + count` of q meet of x [K, N, D], each of whose heads so many share: [count, N, D].
+fn of_heads(x: &Array, head: usize, count: usize, sharing: usize) -> Result<Array> {
+    let x = x.narrow(0, head / sharing, count / sharing)?;
+    if sharing == 1 {
+        return Ok(x);
+    }
+    let (groups, keys, dim) = x.dims3()?;
+    x.unsqueeze(1)?.broadcast_as(&[groups, sharing, keys, dim])?.reshape(&[count, keys, dim]) // [H', N, D]
+}
+
 /// A bias as it is added to pieces of scores [H', rows, N].
 enum ScoreBias<'a> {
     None,
     /// [1, 1, N]
     Keys(Array),
+    /// [1, C, N]
+    Causal(Array),
     /// [H, C, N], or [1, C, N] for all heads.
     Scores(&'a Array),
 }
@@ -104,6 +118,13 @@ impl<'a> ScoreBias<'a> {
         match how.bias {
             Bias::None => Ok(Self::None),
             Bias::Scores(scores) => Ok(Self::Scores(scores)),
+            Bias::Causal { keys: seen } => {
+                let (queries, keys) = (q.dim(1), k.dim(1));
+                let hides = |query, key| if key <= query && key < seen { 0.0 } else { f32::NEG_INFINITY };
+                let row = |query| (0..keys).map(move |key| hides(query, key));
+                let mask = q.place().floats(&[1, queries, keys], || (0..queries).flat_map(row).collect())?;
+                Ok(Self::Causal(mask))
+            }
             Bias::Keys(runs) => {
                 let keys = k.dim(1);
                 Ok(Self::Keys(q.place().floats(&[1, 1, keys], || runs.of_each_key(keys))?))
@@ -115,6 +136,7 @@ impl<'a> ScoreBias<'a> {
         match self {
             Self::None => Ok(scores),
             Self::Keys(keys) => scores.add(keys),
+            Self::Causal(mask) => scores.add(&mask.narrow(1, rows.0, rows.1)?),
             Self::Scores(bias) => {
                 let bias = if bias.dim(0) == 1 { (*bias).clone() } else { bias.narrow(0, heads.0, heads.1)? };
                 scores.add(&bias.narrow(1, rows.0, rows.1)?)

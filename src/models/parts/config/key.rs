@@ -96,6 +96,7 @@ impl Key {
             Role::OneOf(known) if !known.iter().any(|known| is_same(&json(known), &value)) => {
                 Err(format!("{} {value} is not supported, only {} is", self.name, known.join(" or ")))
             }
+            Role::Each(_) if value.is_null() => Ok(value),
             Role::Each(known) => self.each(value, known),
             _ => Ok(value),
         }

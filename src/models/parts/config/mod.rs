@@ -24,6 +24,8 @@ pub(crate) use key::{Key, computed, each, idle, one_of, optional, other_name};
 pub(crate) trait Config: DeserializeOwned {
     /// Every key of the reference's class, and those of our own, in tables.
     const KEYS: &'static [&'static [Key]];
+    /// Objects in it whose keys count as its own, and win: what one version of a file says on top another says in there.
+    const WITHIN: &'static [&'static str] = &[];
     /// What to do about a value that is refused.
     const ADVICE: &'static str;
 
@@ -107,12 +109,26 @@ pub(crate) fn from_value<C: Config>(value: &Value) -> Result<(C, Vec<&'static Ke
         let hint = "quantized models are not supported; give the model in bf16, f16 or f32";
         return Err(Error::model(format!("its weights are quantized by {how}"), hint));
     }
+    let said = &flattened(said, C::WITHIN);
     let resolved = resolve(C::KEYS, said).map_err(refuse)?;
     let is_unsaid = |key: &&Key| key.is_filled() && said.get(key.name).is_none_or(Value::is_null);
     let unsaid = C::KEYS.iter().copied().flatten().filter(is_unsaid).collect();
     let config: C = serde_json::from_value(Value::Object(resolved)).map_err(|e| refuse(e.to_string()))?;
     config.check()?;
     Ok((config, unsaid))
+}
+
+/// A config with the keys of these objects beside its own; they are looked for one after another, and may lie in each other.
+fn flattened(said: &Map<String, Value>, within: &[&str]) -> Map<String, Value> {
+    let mut flat = said.clone();
+    for name in within {
+        if let Some(Value::Object(inner)) = flat.get(*name) {
+            let inner = inner.clone();
+            flat.remove(*name);
+            flat.extend(inner.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+    }
+    flat
 }
 
 /// The value of every key.

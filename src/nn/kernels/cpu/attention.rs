@@ -36,12 +36,12 @@ pub struct Shape {
     pub keys: usize,
 }
 
-/// Some of the keys and values, [H, n, D] each. They need not lie in one place.
+/// Some of the keys and values, [K, n, D] each. They need not lie in one place.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece<'a> {
-    /// Keys [H, n, D].
+    /// Keys [K, n, D].
     pub k: &'a [f32],
-    /// Values [H, n, D].
+    /// Values [K, n, D].
     pub v: &'a [f32],
 }
 
@@ -54,6 +54,15 @@ pub enum Bias<'a> {
     Runs(&'a [(usize, f32)]),
     /// A number for each score: [H, C, N], or [1, C, N] for all heads alike.
     Scores(&'a [f32]),
+    /// Minus infinity where a key comes after the query, or is none of the first so many.
+    Causal(usize),
+}
+
+impl Bias<'_> {
+    /// Whether no query of `first..first + queries` looks at any of a tile's keys.
+    fn hides(self, tile: Tile, queries: usize) -> bool {
+        matches!(self, Self::Causal(keys) if tile.key >= keys.min(tile.first + queries))
+    }
 }
 
 /// What one attention is besides its numbers.
@@ -88,12 +97,15 @@ impl Shape {
     }
 }
 
-/// `softmax(scale·q·kᵀ + bias)·v` for q [H, C, D] and pieces of k and v [H, n, D] into out [C, H·D].
+/// `softmax(scale·q·kᵀ + bias)·v` for q [H, C, D] and pieces of k and v [K, n, D] into out [C, H·D]; H/K heads of q that
+/// follow each other share one of k and v.
 pub fn attention(q: &[f32], pieces: &[Piece<'_>], how: &Attention<'_>, out: &mut [f32]) {
     let Shape { heads, dim, queries, keys } = how.shape;
     assert_eq!(q.len(), heads * queries * dim, "q is [H, C, D]");
-    assert!(pieces.iter().all(|piece| piece.k.len() == piece.v.len() && piece.k.len().is_multiple_of(heads * dim)));
-    assert_eq!(pieces.iter().map(|piece| piece.k.len()).sum::<usize>(), heads * keys * dim, "k and v are [H, N, D]");
+    let groups = pieces.iter().map(|piece| piece.k.len()).sum::<usize>() / (keys * dim).max(1);
+    assert!(groups > 0 && heads.is_multiple_of(groups), "{groups} heads of k and v for {heads} of q");
+    assert!(pieces.iter().all(|piece| piece.k.len() == piece.v.len() && piece.k.len().is_multiple_of(groups * dim)));
+    assert_eq!(pieces.iter().map(|piece| piece.k.len()).sum::<usize>(), groups * keys * dim, "k and v are [K, N, D]");
     assert_eq!(out.len(), heads * queries * dim, "out is [C, H·D]");
     use_unpacked_operands();
     let block = task_rows(how.query_rows);
@@ -105,10 +117,14 @@ pub fn attention(q: &[f32], pieces: &[Piece<'_>], how: &Attention<'_>, out: &mut
         let mut panels = Panels::new(q, dim, how.scale);
         let mut seen = 0;
         for piece in pieces {
-            let of_head = |x: &'_ [f32]| -> *const f32 { x[head * x.len() / heads..].as_ptr() };
-            let count = piece.k.len() / heads / dim;
+            let group = head / (heads / groups);
+            let of_head = |x: &'_ [f32]| -> *const f32 { x[group * x.len() / groups..].as_ptr() };
+            let count = piece.k.len() / groups / dim;
             for start in (0..count).step_by(tile_keys(dim)) {
                 let tile = Tile { head, first, key: seen + start, count: tile_keys(dim).min(count - start) };
+                if how.bias.hides(tile, rows) {
+                    continue;
+                }
                 // SAFETY: these rows of this head lie within the piece, whose length was checked.
                 unsafe { panels.meet(of_head(piece.k).add(start * dim), of_head(piece.v).add(start * dim), tile, how) };
             }
@@ -203,6 +219,12 @@ fn add_bias(scores: &mut [Lane], tile: Tile, how: &Attention<'_>) {
     let in_base_2 = |bias: f32| bias.max(LEAST_BIAS) * std::f32::consts::LOG2_E;
     match how.bias {
         Bias::None => {}
+        Bias::Causal(seen) => {
+            for (score, key) in scores.iter_mut().zip(tile.key..) {
+                let hidden = if key < seen { key.saturating_sub(tile.first).min(PANEL) } else { PANEL };
+                score[..hidden].fill(LEAST_BIAS);
+            }
+        }
         Bias::Runs(runs) => {
             let mut start = 0;
             for &(count, bias) in runs {
@@ -361,6 +383,23 @@ mod tests {
         let each = wave(3 * 130 * 700, 0.7, 3.0);
         let expected = plain(&q, &k, &v, shape, |head, query, key| f64::from(each[(head * 130 + query) * 700 + key]));
         assert_near(&found(&q, &pieces, shape, Bias::Scores(&each)), &expected);
+    }
+
+    /// Heads of q in threes share one of k and v, and look at nothing after themselves, nor at padding.
+    #[test]
+    fn grouped_heads_look_back_and_never_at_padding() {
+        for (queries, seen) in [(700, 700), (700, 630), (64, 1), (600, 5), (1, 1)] {
+            let shape = Shape { heads: 6, dim: 8, queries, keys: queries };
+            let [q, ..] = inputs(shape);
+            let [_, k, v] = inputs(Shape { heads: 2, ..shape });
+            let each = |x: &[f32]| -> Vec<f32> {
+                x.chunks(queries * shape.dim).flat_map(|head| [head, head, head].concat()).collect()
+            };
+            let pieces = [Piece { k: &k, v: &v }];
+            let bias = |_, query, key| if key <= query && key < seen { 0.0 } else { f64::NEG_INFINITY };
+            let expected = plain(&q, &each(&k), &each(&v), shape, bias);
+            assert_near(&found(&q, &pieces, shape, Bias::Causal(seen)), &expected);
+        }
     }
 
     #[test]
