@@ -175,7 +175,7 @@ pub mod run {
 
     /// Of `run::pipeline`.
     pub mod pipeline {
-        pub use crate::run::pipeline::Pipeline;
+        pub use crate::run::pipeline::{Pipeline, Texts};
     }
 }
 

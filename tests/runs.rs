@@ -155,21 +155,31 @@ fn the_first_step_of_every_run_is_the_references() {
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     for golden in Golden::all() {
         let recipe = golden.recipe(&files.facts.recipe);
-        let task = Task { size: recipe.size(), steps: recipe.steps, text_tokens: 512, prompts: 1 };
+        let task = Task { size: recipe.size(), steps: recipe.steps, text_tokens: 512, prompts: 1, cfg: false };
         let choices = Plan::new(&files, &task, &machine).expect("fits").choices;
         let embeddings = pipeline.encode(&[golden.prompt.as_str()], 512).expect("encodes").remove(0);
         let transformer = pipeline.load_transformer(&choices).expect("loads");
         let noise = pipeline.noise(&recipe).expect("noise");
         let mut first: Option<Tensor> = None;
-        let stopped = pipeline.denoise(&*transformer, &recipe, &embeddings, Progress::start(noise), &mut |after| {
-            assert_eq!(after.step.index, 0);
-            first = Some(after.latents.clone());
-            Err(Error::request("one step is enough", ""))
-        });
+        let stopped =
+            pipeline.denoise(&*transformer, &recipe, &embeddings.into(), Progress::start(noise), &mut |after| {
+                assert_eq!(after.step.index, 0);
+                first = Some(after.latents.clone());
+                Err(Error::request("one step is enough", ""))
+            });
         assert_eq!(stopped.expect_err("the callback's error").to_string(), "one step is enough");
         let error = relative_error(&values(&first.expect("one step")), &golden.latents("latents_step1"));
         assert!(error < LATENTS_TOLERANCE, "run {}: {error:e}", golden.run);
     }
+}
+
+/// FLUX.1 takes true classifier-free guidance too, beside its distilled one.
+#[test]
+fn cfg_is_plain_arithmetic() {
+    let model = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let (side, tokens) = (Some(48), Some(16));
+    let wanted = Wanted { height: side, width: side, max_sequence_length: tokens, ..Wanted::default() };
+    support::guided::assert_is_arithmetic(&model, &wanted);
 }
 
 /// The same picture from the single-file layout: a transformer, the autoencoder beside it, and the text parts by flags.

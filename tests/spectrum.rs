@@ -92,8 +92,9 @@ fn a_model_says_how_its_tokens_are_read() {
     let on = On { device: Device::Cpu, dtype: DType::F32 };
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let size = ImageSize::new(64, 64).expect("a size");
-    let choices =
-        Plan::new(&model, &Task { size, steps: 1, text_tokens: 16, prompts: 1 }, &machine).expect("fits").choices;
+    let choices = Plan::new(&model, &Task { size, steps: 1, text_tokens: 16, prompts: 1, cfg: false }, &machine)
+        .expect("fits")
+        .choices;
     let transformer = model.velocity(&on, choices.weights, choices.forward).expect("loads");
     let found = transformer.token_reading(&Device::Cpu).expect("a row");
     let weight = (1..=3).find_map(|part| {

@@ -153,7 +153,8 @@ pub fn plan_items(
     let facts = &model.facts().recipe;
     let recipe = |one: &Planned| Recipe::new(&one.wish.asked.wanted, facts).map_err(|error| one.wish.named(error));
     let recipes = planned.iter().map(recipe).collect::<Result<Vec<_>>>()?;
-    let prompts = recipes.iter().map(|recipe| &recipe.prompt).collect::<HashSet<_>>().len().min(PROMPTS_AT_ONCE);
+    let texts = recipes.iter().flat_map(|recipe| [Some(&recipe.prompt), recipe.negative_prompt.as_ref()]).flatten();
+    let prompts = texts.collect::<HashSet<_>>().len().min(PROMPTS_AT_ONCE);
     let mut plans: Vec<Rc<Plan>> = Vec::new();
     let mut made = Vec::with_capacity(planned.len());
     for (one, recipe) in planned.iter().zip(recipes) {

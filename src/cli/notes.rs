@@ -24,6 +24,7 @@ pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, repo
             cropped(item, geometry),
             no_effect(item, geometry),
             no_guidance(planned, item),
+            no_cfg(planned, item),
             drawn(item),
             negative(item),
         ]
@@ -162,6 +163,20 @@ fn no_guidance(planned: &Planned, item: &Item) -> Option<String> {
     let asked = planned.wish.asked.by(declared::guidance.key);
     (item.recipe.guidance.is_none() && matches!(asked, Some(Source::Flag | Source::Line)))
         .then(|| "this model takes no guidance: --guidance is ignored".into())
+}
+
+/// What is asked of classifier-free guidance where that is off, or goes by another rule.
+fn no_cfg(planned: &Planned, item: &Item) -> Option<String> {
+    let asked = &planned.wish.asked;
+    let is_asked = |key| matches!(asked.by(key), Some(Source::Flag | Source::Line));
+    let [negative, normalization] = [declared::negative_prompt.key, declared::cfg_normalization.key].map(is_asked);
+    let is_off = item.recipe.cfg().is_none();
+    match (is_off, negative, normalization && !item.recipe.cfg_normalization) {
+        (true, true, _) => Some("cfg is off, so --negative-prompt changes nothing; --cfg SCALE turns it on".into()),
+        (true, _, true) => Some("cfg is off, so --cfg-normalization changes nothing; --cfg SCALE turns it on".into()),
+        (false, _, true) => Some("--cfg-normalization changes nothing: the cfg of this model has no such rule".into()),
+        _ => None,
+    }
 }
 
 /// Which weights are a variant that was not asked for, and which are not the one that was.

@@ -88,8 +88,12 @@ pub fn json(file: &Path) -> Result<Value> {
 }
 
 /// Prompt and negative prompt of a text, as its program means them.
-pub fn prompts(text: &Parameters) -> (&str, Option<&str>) {
-    if run::is_ours(text) { (&text.above, None) } else { text.prompts() }
+pub fn prompts(text: &Parameters) -> (String, Option<String>) {
+    if run::is_ours(text) {
+        return run::prompts(text);
+    }
+    let (prompt, negative) = text.prompts();
+    (prompt.to_owned(), negative.map(str::to_owned))
 }
 
 /// What made the picture, as its text says it.

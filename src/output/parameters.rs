@@ -49,7 +49,7 @@ impl Parameters {
         self.settings.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Prompt and negative prompt as other programs tell them apart; dype's own has no negative prompt.
+    /// Prompt and negative prompt as other programs tell them apart.
     pub fn prompts(&self) -> (&str, Option<&str>) {
         let begins = |at: &usize| self.above[..*at].is_empty() || self.above[..*at].ends_with('\n');
         match self.above.match_indices(NEGATIVE).map(|(at, _)| at).find(begins) {

@@ -51,6 +51,15 @@ pub struct Task {
     pub text_tokens: usize,
     /// Prompts that are encoded together.
     pub prompts: usize,
+    /// Whether classifier-free guidance is on: each step is two forward passes, and has two prompts.
+    pub cfg: bool,
+}
+
+impl Task {
+    /// Forward passes of a step.
+    pub fn passes(&self) -> usize {
+        1 + usize::from(self.cfg)
+    }
 }
 
 /// Where it is to be computed, and within how much memory.
@@ -109,6 +118,9 @@ pub struct Plan {
     pub image_tokens: usize,
     /// T5 tokens.
     pub text_tokens: usize,
+    /// Forward passes of one step, where they are several: with classifier-free guidance.
+    #[serde(skip_serializing_if = "is_one")]
+    pub passes: usize,
     /// Floating point operations of one step.
     #[serde(serialize_with = "as_number")]
     pub step_flops: u128,
@@ -139,6 +151,11 @@ pub struct Plan {
     /// The choices themselves.
     #[serde(skip)]
     pub choices: Choices,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_one(count: &usize) -> bool {
+    *count == 1
 }
 
 /// A count as a number of JSON: exact where that has 64 bits for it, else the nearest.
@@ -199,11 +216,12 @@ impl Plan {
         let Denoising { mode, options, cost, need, peak } = denoise_choice(model, task, machine, (kind, kept), budget)?;
         let kept = Kept::of(kind, text_need + need);
         let (decode, decode_peak) = decode_choice(model.decoder(), (kind, machine.dtype), task.size, kept, budget)?;
-        let (step_flops, decode_flops) = (cost.flops, decode.cost.flops);
+        let (step_flops, decode_flops) = (cost.flops * task.passes() as u128, decode.cost.flops);
         Ok(Self {
             task: task.clone(),
             image_tokens: grid.count(),
             text_tokens: task.text_tokens,
+            passes: task.passes(),
             step_flops,
             decode_flops,
             total_flops: step_flops * task.steps as u128 + u128::from(decode_flops),
@@ -292,9 +310,12 @@ fn denoise_choice(
     let (latents, on) = (&model.facts().latents, (kind, machine.dtype));
     let tokens = [latents.tokens(task.size).count(), task.text_tokens];
     let cost = |mode, pieces| model.step_cost(on, mode, tokens, pieces);
-    // The next latents and their sum, and the prompts that wait for their pictures.
+    // The next latents and their sum, and the prompts that wait for their pictures. With classifier-free guidance the velocity
+    // with the prompt waits for the other.
     let waiting = task.prompts.saturating_sub(1) as u64 * model.conditioning_bytes(task.text_tokens);
-    let beside = (4 * 2 * tokens[0] * latents.token_channels()) as u64 + waiting;
+    let latents_bytes = (4 * tokens[0] * latents.token_channels()) as u64;
+    let guided = if task.cfg { latents_bytes + table_bytes(model, tokens) } else { 0 };
+    let beside = 2 * latents_bytes + waiting + guided;
     let needs = |cost: &ForwardCost| beside.saturating_add(cost.peak_bytes());
     let peak = |need: u64| kept.with(need).saturating_add(process_bytes(kind));
     let fits = || -> Result<bool> {
@@ -317,6 +338,13 @@ fn denoise_choice(
             Err(if least > budget { too_small("a denoising step", least, budget) } else { error })
         }
     }
+}
+
+/// Bytes of the position tables of so many tokens: a method that stays the same keeps them for each prompt of classifier-free
+/// guidance.
+fn table_bytes(model: &dyn Model, tokens: [usize; 2]) -> u64 {
+    let pairs: usize = model.facts().axes.iter().map(|axis| axis.dim / 2).sum();
+    (4 * 2 * pairs * tokens.iter().sum::<usize>()) as u64
 }
 
 /// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the picture's own bytes

@@ -1,5 +1,8 @@
 //! What a model says about itself, as far as it fills gaps of a recipe.
 
+use super::CfgRule;
+use crate::base::geometry::MAX_SIDE_PX;
+
 /// What a model says about itself, as far as it fills gaps of a recipe. Models give it; a recipe knows no model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ModelFacts {
@@ -11,6 +14,34 @@ pub struct ModelFacts {
     pub dype_exponent: Option<f64>,
     /// Whether it takes a guidance scale.
     pub takes_guidance: bool,
-    /// T5 tokens of a prompt when nobody says how many.
+    /// Tokens of a prompt when nobody says how many.
     pub text_tokens: usize,
+    /// Denoising steps when nobody says how many.
+    pub steps: usize,
+    /// The scale of classifier-free guidance when nobody says one; `None` where it is usually off.
+    pub cfg: Option<f64>,
+    /// What classifier-free guidance leads away from when nobody says it; `None` before a model is known.
+    pub negative_prompt: Option<&'static str>,
+    /// How it takes the scale of classifier-free guidance.
+    pub cfg_rule: CfgRule,
+    /// The longest side it can be asked for, in pixels.
+    pub most_side_px: usize,
+}
+
+impl ModelFacts {
+    /// Of a model trained at this resolution: what most models say of the rest.
+    pub const fn of(base_resolution: usize) -> Self {
+        Self {
+            base_resolution,
+            dype_scale: None,
+            dype_exponent: None,
+            takes_guidance: false,
+            text_tokens: 512,
+            steps: 28,
+            cfg: None,
+            negative_prompt: Some(""),
+            cfg_rule: CfgRule::USUAL,
+            most_side_px: MAX_SIDE_PX,
+        }
+    }
 }

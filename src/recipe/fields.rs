@@ -5,16 +5,14 @@
 //! that came after the first version is `saved: Saved::UnlessUsual`: older pictures stay the pictures they are.
 
 use super::{
-    Mu, Rng,
-    kinds::{Noise, OneOf, Prose, Shift, Switch},
-    numbers::{GUIDANCE, Number, SIDE_PX, Seed, Whole},
-    setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Setting, shown},
+    CfgRescale, Mu, Rng,
+    kinds::{Noise, OneOf, Plain, Prose, Shift, Switch},
+    numbers::{CFG, GUIDANCE, Number, SIDE_PX, Seed, Whole},
+    setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Saved, Setting, shown},
 };
 use crate::methods::{
     self, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSettings, Label, Method, Thresholds,
 };
-#[cfg(test)]
-use crate::recipe::setting::Saved;
 
 /// The scene that is drawn when no prompt is given: the reference's dark-fantasy default, in other words.
 const DEFAULT_PROMPT: &str = "A dark fantasy landscape: a lone hooded knight on a crumbling stone bridge before a \
@@ -114,8 +112,9 @@ settings! {
             most: 10_000,
             says: |least, most| format!("steps are a whole number from {least} to {most}; 28 is usual, 4 for schnell"),
         },
-        fill: shown(|| 28),
+        fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.steps)),
         face: Face {
+            default: Some("as many as the model is usually run in: 28 for FLUX.1"),
             info: line(30, "steps", |recipe| Some(recipe.steps.to_string())),
             parameters: Some(Entry {
                 line: Line { rank: 10, name: "Steps", says: |recipe| Some(recipe.steps.to_string()) },
@@ -165,6 +164,55 @@ settings! {
                 Group::Picture,
                 "SCALE",
                 "How strongly the prompt is followed; ignored by models without guidance (schnell)",
+            )
+        },
+    };
+
+    /// Scale of classifier-free guidance. A recipe has none where it is off, unless the model's own default is on.
+    cfg: f64 => Option<f64> = Setting {
+        kind: &CFG,
+        fill: Fill::Model(|_, gaps| gaps.cfg()),
+        face: Face {
+            saved: Saved::UnlessUsual,
+            info: line(51, "cfg", |recipe| recipe.cfg.map(|scale| scale.to_string())),
+            parameters: Some(Entry {
+                line: Line { rank: 25, name: "CFG scale", says: |recipe| Some(cfg_elsewhere(recipe.cfg)) },
+                reads: read_cfg,
+            }),
+            default: Some("what the model's card says; off for FLUX.1"),
+            ..Face::new(
+                Group::Picture,
+                "SCALE",
+                "How strongly the picture is led away from --negative-prompt, as the model's card counts it (on above 1, for Z-Image \
+                 above 0): true classifier-free guidance, at two forward passes a step",
+            )
+        },
+    };
+
+    /// What classifier-free guidance leads away from. A recipe has none where that is off.
+    negative_prompt: String => Option<String> = Setting {
+        kind: &Plain,
+        fill: Fill::Model(|asked, gaps| {
+            asked.or_else(|| gaps.facts.negative_prompt.map(str::to_owned)).filter(|_| gaps.is_cfg_on())
+        }),
+        face: Face {
+            saved: Saved::UnlessUsual,
+            info: line(52, "negative", |recipe| recipe.negative_prompt.clone()),
+            default: Some("empty, or what the model's card says"),
+            ..Face::new(Group::Picture, "TEXT", "What not to draw; acts with --cfg")
+        },
+    };
+
+    /// Whether classifier-free guidance may make no velocity longer than the prompt alone makes it.
+    cfg_normalization: bool => bool = Setting {
+        kind: &Switch,
+        fill: Fill::Usual { value: || false, is_shown: false, keep: |is_asked, gaps| is_asked && gaps.normalizes_cfg() },
+        face: Face {
+            saved: Saved::UnlessUsual,
+            ..Face::new(
+                Group::Picture,
+                "",
+                "With --cfg, scale a velocity down where it is longer than the prompt alone makes it; of Z-Image",
             )
         },
     };
@@ -345,6 +393,22 @@ fn read_position(text: &str, wanted: &mut Wanted) -> Option<()> {
     Some(())
 }
 
+/// What other programs call 1 is off; a scale of 1 that is asked for is told apart by its point.
+fn cfg_elsewhere(scale: Option<f64>) -> String {
+    match scale {
+        None => "1".to_owned(),
+        Some(scale) if scale.fract() == 0.0 => format!("{scale:.1}"),
+        Some(scale) => scale.to_string(),
+    }
+}
+
+fn read_cfg(text: &str, wanted: &mut Wanted) -> Option<()> {
+    if text != "1" {
+        wanted.cfg = Some(text.parse().ok()?);
+    }
+    Some(())
+}
+
 /// How positions were made, in words.
 fn position(recipe: &Recipe) -> String {
     let base = format!("trained at {} px", recipe.base_resolution);
@@ -357,6 +421,20 @@ fn position(recipe: &Recipe) -> String {
 }
 
 impl Gaps<'_> {
+    /// The scale of classifier-free guidance: what is asked for, else the model's own; `None` where it is off as usual.
+    fn cfg(&self) -> Option<f64> {
+        let (rule, usual) = (self.facts.cfg_rule, self.facts.cfg);
+        self.wanted.cfg.or(usual).filter(|scale| rule.is_on(*scale) || usual.is_some())
+    }
+
+    fn is_cfg_on(&self) -> bool {
+        self.cfg().is_some_and(|scale| self.facts.cfg_rule.is_on(scale))
+    }
+
+    fn normalizes_cfg(&self) -> bool {
+        self.is_cfg_on() && self.facts.cfg_rule.rescale == CfgRescale::OnRequest
+    }
+
     /// The DyPE schedule: what is asked for, else the model's own, else the paper's. `None` without DyPE, and for a method
     /// that it does not move.
     fn schedule(&self) -> Option<DypeSchedule> {
@@ -370,6 +448,11 @@ impl Gaps<'_> {
 }
 
 impl Recipe {
+    /// Scale and negative prompt of classifier-free guidance, where it is on.
+    pub fn cfg(&self) -> Option<(f64, &str)> {
+        self.cfg.zip(self.negative_prompt.as_deref())
+    }
+
     /// The DyPE schedule; `None` for a static method.
     pub fn schedule(&self) -> Option<DypeSchedule> {
         let (scale, exponent) = self.dype_scale.zip(self.dype_exponent).filter(|_| self.dype)?;
@@ -381,6 +464,11 @@ impl Wanted {
     /// Whether it asks for anything of how DyPE acts.
     pub(super) fn tunes_dype(&self) -> bool {
         self.dype_scale.is_some() || self.dype_exponent.is_some() || self.dype_thresholds.is_some()
+    }
+
+    /// Keys of how classifier-free guidance acts.
+    pub(super) fn of_cfg() -> [&'static str; 3] {
+        [declared::cfg.key(), declared::negative_prompt.key(), declared::cfg_normalization.key()]
     }
 
     /// Keys of how DyPE acts.

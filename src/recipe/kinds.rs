@@ -86,6 +86,35 @@ impl Kind<String> for Prose {
     }
 }
 
+/// Any text that every program can read.
+pub struct Plain;
+
+impl Kind<String> for Plain {
+    fn style(&self) -> Style {
+        Style::Prose
+    }
+
+    fn parse(&self, text: &str) -> Result<String, String> {
+        Some(text.to_owned()).filter(|text| self.admits(text)).ok_or_else(|| format!("{} is wanted", self.wanted()))
+    }
+
+    fn read_json(&self, value: &Value) -> Option<String> {
+        value.as_str().map(str::to_owned).filter(|text| self.admits(text))
+    }
+
+    fn to_json(&self, value: &String) -> Value {
+        value.as_str().into()
+    }
+
+    fn wanted(&self) -> String {
+        "a text without NUL".into()
+    }
+
+    fn admits(&self, value: &String) -> bool {
+        !value.contains('\0')
+    }
+}
+
 /// One of a few words.
 pub struct OneOf(pub &'static [&'static str]);
 

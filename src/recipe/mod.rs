@@ -3,6 +3,7 @@
 //! takes.
 
 mod card;
+mod cfg;
 mod facts;
 mod fields;
 mod file_name;
@@ -18,6 +19,7 @@ mod shift;
 mod wanted;
 
 pub use card::Card;
+pub use cfg::{CfgRescale, CfgRule, CfgStart};
 pub use facts::ModelFacts;
 pub(crate) use fields::{FIELDS, declared};
 pub use fields::{Recipe, Wanted};

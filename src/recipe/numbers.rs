@@ -144,6 +144,9 @@ impl Number {
 /// says nothing, and from 3.4e35 on it is not finite.
 pub const GUIDANCE: Number = Number { least: -1e6, most: 1e6 };
 
+/// Scales of classifier-free guidance: cards say 1 to 10, and nothing is seen of a prompt far beyond.
+pub const CFG: Number = Number { least: 0.0, most: 1e6 };
+
 impl Kind<f64> for Number {
     fn style(&self) -> Style {
         Style::Number

@@ -4,12 +4,12 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::Value;
 
 use super::{
-    ModelFacts, Recipe, Wanted,
+    CfgRescale, CfgRule, CfgStart, ModelFacts, Recipe, Wanted,
     fields::FIELDS,
     setting::{Field, Gaps, Line, Saved, text},
 };
 use crate::{
-    base::geometry::ImageSize,
+    base::geometry::{ImageSize, MAX_SIDE_PX},
     error::{Error, Result},
     methods::{DypeSettings, PositionScaler},
 };
@@ -19,11 +19,11 @@ const LAST_RANK: u8 = 90;
 
 /// Stands for a model that is not known yet.
 const ANY_MODEL: ModelFacts = ModelFacts {
-    base_resolution: crate::base::geometry::MAX_SIDE_PX,
-    dype_scale: None,
-    dype_exponent: None,
     takes_guidance: true,
-    text_tokens: 512,
+    // What is asked for is kept: there is a rule by which it acts.
+    cfg_rule: CfgRule { start: CfgStart::Positive, rescale: CfgRescale::OnRequest },
+    negative_prompt: None,
+    ..ModelFacts::of(MAX_SIDE_PX)
 };
 
 impl Recipe {
@@ -36,6 +36,7 @@ impl Recipe {
         FIELDS.iter().try_for_each(|field| field.check_wanted(wanted)).map_err(refuse)?;
         let recipe = Self::resolve(&Gaps { wanted: &wanted.completed(), facts });
         FIELDS.iter().try_for_each(|field| field.check_held(&recipe)).map_err(refuse)?;
+        recipe.check_sides(facts.most_side_px)?;
         Ok(recipe)
     }
 
@@ -53,7 +54,20 @@ impl Recipe {
     /// As [`Wanted::of_picture`].
     pub fn of_picture(settings: &Value) -> Result<Self> {
         let wanted = Wanted::of_picture(settings)?;
-        Self::new(&wanted, &ModelFacts { takes_guidance: wanted.guidance.is_some(), ..ANY_MODEL })
+        let (takes_guidance, cfg) = (wanted.guidance.is_some(), wanted.cfg);
+        Self::new(&wanted, &ModelFacts { takes_guidance, cfg, ..ANY_MODEL })
+    }
+
+    /// # Errors
+    /// [`Error::Request`] for a side that is longer than the model's positions reach.
+    fn check_sides(&self, most_px: usize) -> Result<()> {
+        match [("height", self.height), ("width", self.width)].into_iter().find(|(_, px)| *px > most_px) {
+            Some((name, px)) => {
+                let what = format!("{name} {px}: the positions of this model reach {most_px} px");
+                Err(Error::request(what, format!("ask for at most {most_px} px a side")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The picture's size.

@@ -71,7 +71,11 @@ impl Wanted {
     /// Keys of the settings that are not said, and matter to the picture.
     pub fn unsaid(&self) -> Vec<&'static str> {
         // How DyPE acts means nothing where it is off.
-        let is_idle = |key: &str| self.dype == Some(false) && Self::tuning().contains(&key);
+        let is_idle = |key: &str| {
+            (self.dype == Some(false) && Self::tuning().contains(&key))
+                // And so with classifier-free guidance.
+                || (self.cfg.is_none() && Self::of_cfg().contains(&key))
+        };
         FIELDS.iter().filter(|field| !field.is_set(self) && !is_idle(field.key())).map(|field| field.key()).collect()
     }
 

@@ -158,7 +158,7 @@ mod tests {
 
     fn facts(takes_guidance: bool) -> ModelFacts {
         let text_tokens = if takes_guidance { 512 } else { 256 };
-        ModelFacts { base_resolution: 1024, dype_scale: None, dype_exponent: None, takes_guidance, text_tokens }
+        ModelFacts { takes_guidance, text_tokens, ..ModelFacts::of(1024) }
     }
 
     #[test]

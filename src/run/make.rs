@@ -19,8 +19,9 @@ use super::{
 use crate::{
     base::progress::Event,
     error::{Error, Result},
-    models::{Conditioning, Velocity},
+    models::Velocity,
     output::{self, LatentsFile, Picture, Provenance},
+    run::pipeline::Texts,
     sampling::{After, Progress, State, StepInfo},
 };
 
@@ -140,7 +141,7 @@ impl Runner<'_> {
         &self,
         making: &Making<'_>,
         before: Option<Reached>,
-        embeddings: &Conditioning,
+        embeddings: &Texts,
         transformer: &dyn Velocity,
     ) -> Result<Tensor> {
         let (mut pass, mut from) = match before {
@@ -174,7 +175,7 @@ impl Runner<'_> {
         making: &Making<'_>,
         pass: usize,
         from: Progress,
-        embeddings: &Conditioning,
+        embeddings: &Texts,
         transformer: &dyn Velocity,
     ) -> Result<Tensor> {
         let mut last = from.latents.clone();

@@ -27,7 +27,7 @@ use crate::{
 pub(crate) use identity::settings_key;
 pub use preview::Preview;
 pub use provenance::{
-    MODEL as MODEL_ENTRY, PROGRAM as PROGRAM_ENTRY, VERSION as PROVENANCE_VERSION, is_ours, of_parameters,
+    MODEL as MODEL_ENTRY, PROGRAM as PROGRAM_ENTRY, VERSION as PROVENANCE_VERSION, is_ours, of_parameters, prompts,
 };
 pub use runner::Runner;
 
@@ -53,9 +53,12 @@ pub struct Item {
 }
 
 impl Item {
-    /// What a plan needs to know of a picture.
+    /// What a plan needs to know of a picture; `prompts` are encoded together, negative ones among them.
     pub fn task(recipe: &Recipe, prompts: usize) -> Task {
-        Task { size: recipe.size(), steps: recipe.steps, text_tokens: recipe.max_sequence_length, prompts }
+        let (text_tokens, cfg) = (recipe.max_sequence_length, recipe.cfg().is_some());
+        // One picture alone has its prompt and its negative one.
+        let prompts = prompts.max(1 + usize::from(cfg));
+        Task { size: recipe.size(), steps: recipe.steps, text_tokens, prompts, cfg }
     }
 }
 

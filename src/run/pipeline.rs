@@ -7,14 +7,30 @@ use super::denoiser::ModelDenoiser;
 use crate::{
     base::geometry::{ImageSize, LatentGeometry},
     base::progress::{Event, Observer, Stage},
-    error::Result,
+    error::{Error, Result},
     methods::DypeSchedule,
     models::{Banding, Conditioning, Decode, Facts, Model, On, TextEncoders, Velocity},
     output::Picture,
     plan::Choices,
     recipe::Recipe,
-    sampling::{self, After, Progress, ScheduleFor},
+    sampling::{self, After, Cfg, Denoiser, Guided, Progress, ScheduleFor},
 };
+
+/// What a transformer is told for one picture.
+#[derive(Debug, Clone)]
+pub struct Texts {
+    /// What the prompt became.
+    pub prompt: Conditioning,
+    /// What the negative prompt became, where classifier-free guidance is on.
+    pub negative: Option<Conditioning>,
+}
+
+impl From<Conditioning> for Texts {
+    /// A prompt alone.
+    fn from(prompt: Conditioning) -> Self {
+        Self { prompt, negative: None }
+    }
+}
 
 /// One model on one device, ready to make pictures.
 pub struct Pipeline<'a> {
@@ -91,12 +107,12 @@ impl<'a> Pipeline<'a> {
         &self,
         transformer: &dyn Velocity,
         recipe: &Recipe,
-        text: &Conditioning,
+        texts: &Texts,
         from: Progress,
         after_step: &mut dyn FnMut(&After) -> Result<()>,
     ) -> Result<Tensor> {
         let sigmas = self.sigmas(recipe)?;
-        let mut denoiser = ModelDenoiser::new(self.model, transformer, recipe, text);
+        let mut denoiser = self.denoiser(transformer, recipe, texts)?;
         let schedule = recipe.schedule();
         let stage = Stage::Denoise;
         self.observer.on(Event::Begin { stage, total: recipe.steps as u64 });
@@ -104,7 +120,7 @@ impl<'a> Pipeline<'a> {
         if from.step > 0 {
             observer.on(Event::Resume { stage, done: from.step as u64 });
         }
-        let latents = sampling::denoise(&mut denoiser, &sigmas, from, &mut |after| {
+        let latents = sampling::denoise(&mut *denoiser, &sigmas, from, &mut |after| {
             let detail = moment(after.step.t, schedule);
             observer.on(Event::Advance { stage, done: after.step.index as u64 + 1, detail });
             after_step(after)
@@ -112,6 +128,22 @@ impl<'a> Pipeline<'a> {
         let plural = if recipe.steps == 1 { "" } else { "s" };
         observer.on(Event::End { stage, detail: format!("{} step{plural}", recipe.steps) });
         Ok(latents)
+    }
+
+    /// The transformer with the prompt, and where classifier-free guidance is on led away from itself with the negative one.
+    fn denoiser<'t>(
+        &self,
+        transformer: &'t dyn Velocity,
+        recipe: &Recipe,
+        texts: &'t Texts,
+    ) -> Result<Box<dyn Denoiser + 't>> {
+        let seeing = |text| ModelDenoiser::new(self.model, transformer, recipe, text);
+        let positive = seeing(&texts.prompt);
+        let Some((scale, _)) = recipe.cfg() else { return Ok(Box::new(positive)) };
+        let missing = || Error::request("the negative prompt of this picture was not encoded", "please report this");
+        let negative = seeing(texts.negative.as_ref().ok_or_else(missing)?);
+        let (rule, normalizes) = (self.facts().recipe.cfg_rule, recipe.cfg_normalization);
+        Ok(Box::new(Guided { positive, negative, cfg: Cfg { scale, rule, normalizes } }))
     }
 
     /// Latents [1, N, C·P·P] to a picture, cropped to `size`. The autoencoder's weights come and go here.

@@ -1,11 +1,11 @@
 //! What a picture says about itself: its settings, the model, the program.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     error::{Error, Result},
     models::KnownModel,
-    output::{Parameters, Provenance, parameters_text},
+    output::{NEGATIVE, Parameters, Provenance, parameters_text},
     plan::Machine,
     recipe::{Recipe, Wanted},
 };
@@ -16,8 +16,8 @@ pub const MODEL: &str = "Model";
 pub const PROGRAM: &str = "Version";
 /// How the program's name and version begin.
 const OURS: &str = "dype ";
-/// What is the same in every picture of this program: the sampler, and the guidance that is added to the distilled one (none).
-const FIXED: [(&str, &str); 2] = [("Sampler", "Euler"), ("CFG scale", "1")];
+/// What is the same in every picture of this program: the sampler.
+const FIXED: [(&str, &str); 1] = [("Sampler", "Euler")];
 
 /// The layout of the JSON; a reader of a later one must refuse what it does not know.
 pub const VERSION: u64 = 1;
@@ -30,20 +30,42 @@ pub fn of(recipe: &Recipe, model: &KnownModel, machine: &Machine) -> Provenance 
 /// The text that A1111's web UI writes and other tools read: what the recipe says, and between it what the program adds.
 fn parameters(recipe: &Recipe, model: &KnownModel) -> String {
     let mut list = recipe.parameters();
-    // Guidance is distilled into the model: who reads this must not add its own on top.
-    let [(sampler, euler), (scale, one)] = FIXED;
+    let [(sampler, euler)] = FIXED;
     list.extend([
         (20, sampler, euler.to_owned()),
-        (25, scale, one.to_owned()),
         (60, MODEL, model.identity.name()),
         (u8::MAX, PROGRAM, format!("{OURS}{}", env!("CARGO_PKG_VERSION"))),
     ]);
     list.sort_by_key(|(rank, ..)| *rank);
     let list: Vec<_> = list.into_iter().map(|(_, name, text)| (name, text)).collect();
-    parameters_text(&recipe.prompt, &list)
+    let above = match recipe.cfg() {
+        None => recipe.prompt.clone(),
+        Some((_, negative)) => format!("{}\n{NEGATIVE} {}", recipe.prompt, in_one_line(negative)),
+    };
+    parameters_text(&above, &list)
 }
 
-fn json(recipe: &Recipe, model: &KnownModel, machine: &Machine) -> serde_json::Value {
+/// As it is, or as a JSON string where it would not be read back as one line.
+fn in_one_line(negative: &str) -> String {
+    let is_plain = negative.trim() == negative && !negative.starts_with('"') && !negative.contains(['\n', '\r']);
+    if is_plain { negative.to_owned() } else { Value::from(negative).to_string() }
+}
+
+/// The prompt and the negative one that a text of this program says: with classifier-free guidance the last line is that.
+pub fn prompts(text: &Parameters) -> (String, Option<String>) {
+    let wanted = Wanted::of_parameters("", |name| text.get(name)).unwrap_or_default();
+    let lines = text.above.rsplit_once('\n').and_then(|(above, last)| Some((above, last.strip_prefix(NEGATIVE)?)));
+    match lines.filter(|_| wanted.cfg.is_some()) {
+        None => (text.above.clone(), None),
+        Some((above, negative)) => {
+            let negative = negative.strip_prefix(' ').unwrap_or(negative);
+            let unquoted = serde_json::from_str(negative).ok().filter(|_| negative.starts_with('"'));
+            (above.to_owned(), Some(unquoted.unwrap_or_else(|| negative.to_owned())))
+        }
+    }
+}
+
+fn json(recipe: &Recipe, model: &KnownModel, machine: &Machine) -> Value {
     json!({
         "program": "dype",
         "program_version": env!("CARGO_PKG_VERSION"),
@@ -75,5 +97,7 @@ pub fn of_parameters(text: &Parameters) -> Result<Option<Wanted>> {
             return Err(Error::request(format!("\"{name}: {value}\" is no setting of this version"), "update dype"));
         }
     }
-    Wanted::of_parameters(&text.above, |name| text.get(name)).map(Some)
+    let (prompt, negative_prompt) = prompts(text);
+    let wanted = Wanted::of_parameters(&prompt, |name| text.get(name))?;
+    Ok(Some(Wanted { negative_prompt, ..wanted }))
 }

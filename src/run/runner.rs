@@ -26,7 +26,8 @@ use crate::{
     nn::WeightsMode,
     output,
     plan::{Machine, SpeedBook, what_fits},
-    run::pipeline::Pipeline,
+    recipe::Recipe,
+    run::pipeline::{Pipeline, Texts},
 };
 
 /// A picture that must be made, with the damaged file it takes the place of.
@@ -206,38 +207,41 @@ impl<'a> Runner<'a> {
         Checkpoint::of(output::folder_of(&item.path), &item.recipe, &self.known, self.machine)
     }
 
-    /// What `coming`'s first picture is told of its prompt. If that is not encoded yet, the prompts of the pictures
+    /// What `coming`'s first picture is told of its prompts. If one is not encoded yet, the prompts of the pictures
     /// behind it are encoded with it, and those before are forgotten.
-    pub(super) fn embeddings(&mut self, coming: &[Waiting<'_>], times: &mut Times) -> Result<Conditioning> {
-        let key = |item: &Item| (item.recipe.prompt.clone(), item.recipe.max_sequence_length);
+    pub(super) fn embeddings(&mut self, coming: &[Waiting<'_>], times: &mut Times) -> Result<Texts> {
         let Some((item, _)) = coming.first() else {
             return Err(Error::request("no picture to encode a prompt for", ""));
         };
-        let wanted = key(item);
-        if let Some((_, found)) = self.embeddings.iter().find(|(known, _)| *known == wanted) {
-            return Ok(found.clone());
+        if let Some(known) = self.known_texts(&item.recipe) {
+            return Ok(known);
         }
         let started = Instant::now();
         self.embeddings.clear();
         if !item.plan.holds_transformer_beside(item.plan.peak_bytes.text) {
             self.transformer = None;
         }
-        let mut group: Vec<(String, usize)> = Vec::new();
-        for key in coming.iter().map(|(item, _)| key(item)) {
-            // One pass over T5 makes embeddings of one length.
-            if key.1 == wanted.1 && !group.contains(&key) {
-                group.push(key);
-            }
-            if group.len() == PROMPTS_AT_ONCE {
-                break;
-            }
-        }
-        let prompts: Vec<&str> = group.iter().map(|(prompt, _)| prompt.as_str()).collect();
-        let embeddings = self.pipeline.encode(&prompts, wanted.1)?;
-        self.embeddings = group.into_iter().zip(embeddings).collect();
+        let tokens = item.recipe.max_sequence_length;
+        let group = encoded_together(coming.iter().map(|(item, _)| &item.recipe), tokens);
+        let embeddings = self.pipeline.encode(&group, tokens)?;
+        self.embeddings = group.into_iter().map(|prompt| (prompt.to_owned(), tokens)).zip(embeddings).collect();
         times.text = started.elapsed();
-        let first = self.embeddings.first().map(|(_, embeddings)| embeddings.clone());
-        first.ok_or_else(|| Error::request("the text encoders gave nothing", "please report this"))
+        let known = self.known_texts(&item.recipe);
+        known.ok_or_else(|| Error::request("the text encoders gave nothing", "please report this"))
+    }
+
+    /// What a picture is told of its prompts, where all of them are encoded.
+    fn known_texts(&self, recipe: &Recipe) -> Option<Texts> {
+        let known = |prompt: &str| {
+            let is_it = |(text, tokens): &(String, usize)| text == prompt && *tokens == recipe.max_sequence_length;
+            self.embeddings.iter().find(|(key, _)| is_it(key)).map(|(_, embeddings)| embeddings.clone())
+        };
+        let prompt = known(&recipe.prompt)?;
+        let negative = match recipe.cfg() {
+            Some((_, negative)) => Some(known(negative)?),
+            None => None,
+        };
+        Some(Texts { prompt, negative })
     }
 
     /// Takes the transformer as this picture needs it, loading it where that is not the one at hand.
@@ -285,6 +289,25 @@ impl<'a> Runner<'a> {
     pub(super) fn note(&self, text: String) {
         self.observer.on(Event::Note(text));
     }
+}
+
+/// The prompts, negative ones among them, of the first pictures of so many tokens, each once: one pass over an encoder makes
+/// embeddings of one length. Those of one picture are not parted.
+fn encoded_together<'r>(recipes: impl Iterator<Item = &'r Recipe>, tokens: usize) -> Vec<&'r str> {
+    let mut group: Vec<&str> = Vec::new();
+    for recipe in recipes.filter(|recipe| recipe.max_sequence_length == tokens) {
+        let mut all = group.clone();
+        for prompt in [Some(recipe.prompt.as_str()), recipe.cfg().map(|(_, negative)| negative)].into_iter().flatten() {
+            if !all.contains(&prompt) {
+                all.push(prompt);
+            }
+        }
+        if all.len() > PROMPTS_AT_ONCE {
+            break;
+        }
+        group = all;
+    }
+    group
 }
 
 /// The folders of these pictures.

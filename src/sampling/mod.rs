@@ -2,6 +2,7 @@
 //!
 //! What predicts the velocity is behind [`Denoiser`]; nothing here knows the transformer.
 
+mod cfg;
 mod euler;
 mod latents;
 mod noise;
@@ -10,6 +11,7 @@ mod sigmas;
 mod spectrum;
 
 pub use crate::models::{MuRule, SchedulerConfig, TimeShift};
+pub use cfg::{Cfg, Guided};
 pub use euler::{After, Denoiser, Progress, State, StepInfo, denoise};
 pub use latents::{pack, unpack};
 pub use noise::noise;

@@ -1,6 +1,7 @@
 //! What several integration tests share.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod guided;
 pub mod manifest;
 pub mod program;
 pub mod sentencepiece;

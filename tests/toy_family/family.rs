@@ -50,9 +50,7 @@ impl Family for Toy {
     fn usual(&self) -> Facts {
         let axis = |dim, side| PositionAxis { dim, theta: 50.0, side };
         let axes = vec![axis(4, None), axis(6, Some(Side::Height)), axis(6, Some(Side::Width))];
-        let (dype_scale, dype_exponent) = (None, None);
-        let recipe =
-            ModelFacts { base_resolution: 16, dype_scale, dype_exponent, takes_guidance: false, text_tokens: 8 };
+        let recipe = ModelFacts { text_tokens: 8, ..ModelFacts::of(16) };
         let latent_rgb = RgbFactors { factors: vec![[1.0, 0.5, 0.0]; 3].into(), bias: [0.0; 3] };
         Facts { latents: LATENTS, axes, recipe, scheduler: SchedulerConfig::default(), latent_rgb }
     }

@@ -82,11 +82,15 @@ fn machine() -> Machine {
     Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None }
 }
 
+fn small() -> Wanted {
+    Wanted { height: Some(39), width: Some(24), ..Wanted::default() }
+}
+
 fn item(model: &dyn Model, path: &Path, wanted: Wanted) -> Item {
     let wanted = Wanted {
         prompt: wanted.prompt.or(Some("a lake".into())),
-        height: Some(39),
-        width: Some(24),
+        height: small().height,
+        width: small().width,
         steps: Some(STEPS),
         ..wanted
     };
@@ -160,6 +164,7 @@ fn a_toy_family_goes_through_the_whole_program() {
     assert_eq!((settings["steps"].as_u64(), settings["prompt"].as_str()), (Some(STEPS as u64), Some("a lake")));
     assert!(said["model"]["model"].as_str().expect("a model").ends_with("toy"), "{said}");
     assert_eq!(settings.get("guidance").filter(|value| !value.is_null()), None, "it takes none");
+    assert_eq!((settings.get("cfg"), settings.get("negative_prompt")), (None, None), "off, and not told");
 
     let again = || item(&*model, &place("again.png"), Wanted::default());
     let broken = catch_unwind(AssertUnwindSafe(|| make(&*model, again(), &Interrupted)));
@@ -168,6 +173,16 @@ fn a_toy_family_goes_through_the_whole_program() {
     assert_eq!(resumed.resumed_from, Some(2));
     assert!(latents(&resumed) == latents(&whole), "taken up again, it is the same picture");
     assert!(make(&*model, again(), &Silent).existed, "and it is known");
+
+    let guided = Wanted { cfg: Some(2.5), negative_prompt: Some("fog".into()), ..Wanted::default() };
+    let led = || item(&*model, &place("led.png"), guided.clone());
+    assert!(catch_unwind(AssertUnwindSafe(|| make(&*model, led(), &Interrupted))).is_err());
+    let resumed = make(&*model, led(), &Silent);
+    let at_once = make(&*model, item(&*model, &place("at_once.png"), guided.clone()), &Silent);
+    assert!(latents(&resumed) == latents(&at_once) && latents(&resumed) != latents(&whole));
+    let said = read_provenance(&resumed.path).expect("readable").expect("made by dype");
+    assert_eq!((&said["settings"]["cfg"], &said["settings"]["negative_prompt"]), (&json!(2.5), &json!("fog")));
+    support::guided::assert_is_arithmetic(&*model, &Wanted { steps: Some(STEPS), ..small() });
 
     let hill = Wanted { prompt: Some("a hill".into()), ..Wanted::default() };
     for (name, other) in [("hill", hill), ("plain", Wanted { dype: Some(false), ..Wanted::default() })] {
@@ -190,6 +205,15 @@ fn a_toy_is_planned_by_its_own_code() {
     let plan = |side, machine: &Machine| Plan::new(&*model, &task(side), machine);
     let [small, large] = [64, 256].map(|side| plan(side, &machine()).expect("fits"));
     assert!(large.step_flops > 16 * small.step_flops && large.peak_bytes.denoise > small.peak_bytes.denoise);
+    // Classifier-free guidance takes two forward passes a step, and room for what waits.
+    let led = |scale| {
+        let wanted = Wanted { cfg: Some(scale), height: Some(64), width: Some(64), ..Wanted::default() };
+        Item::task(&Recipe::new(&wanted, &model.facts().recipe).expect("in range"), 1)
+    };
+    let [off, on] = [1.0, 2.0].map(|scale| Plan::new(&*model, &led(scale), &machine()).expect("fits"));
+    assert_eq!((off.step_flops, on.step_flops, on.passes), (small.step_flops, 2 * small.step_flops, 2));
+    assert_eq!(on.amounts(4)[0].flops, 2 * off.amounts(4)[0].flops, "what the time is estimated by");
+    assert!(on.peak_bytes.denoise > off.peak_bytes.denoise);
     let tight = Machine { budget: Some("1MB".parse().expect("bytes")), ..machine() };
     assert!(matches!(plan(256, &tight), Err(Error::Memory { .. })));
 }

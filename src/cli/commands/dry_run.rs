@@ -88,7 +88,8 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
     line("picture", format!("{} x {} px, {}", recipe.height, recipe.width, report::steps(recipe.steps)));
     line("tokens", format!("{} image + {} text", plan.image_tokens, plan.text_tokens));
     line("shift", shift.to_string());
-    line("work", format!("{} a step, {} in all", tera(plan.step_flops), tera(plan.total_flops)));
+    let passes = if plan.passes > 1 { " (two forward passes: cfg)" } else { "" };
+    line("work", format!("{} a step{passes}, {} in all", tera(plan.step_flops), tera(plan.total_flops)));
     line("weights", weights);
     line(
         "memory",

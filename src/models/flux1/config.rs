@@ -116,11 +116,11 @@ impl FluxConfig {
     pub fn recipe_facts(&self, text_tokens: Option<usize>) -> ModelFacts {
         let usual = if self.guidance_embeds { DEV_SEQUENCE_LENGTH } else { SCHNELL_SEQUENCE_LENGTH };
         ModelFacts {
-            base_resolution: self.base_resolution_px(),
             dype_scale: self.dype_scale,
             dype_exponent: self.dype_exponent,
             takes_guidance: self.guidance_embeds,
             text_tokens: text_tokens.map_or(usual, |most| usual.min(most)),
+            ..ModelFacts::of(self.base_resolution_px())
         }
     }
 
