@@ -13,7 +13,7 @@ use dype::testing::{
     methods::{Method, Moment},
     models::flux1::{Compute, ForwardOptions, LATENTS, WeightsMode, block_stream, blocks::Pass},
     nn::bands::ConvBand,
-    nn::{self, Array, Attention, AttentionTiles, Parameters, RopeTables, Rotation},
+    nn::{self, Array, Attention, AttentionTiles, NORM_EPS, Parameters, RopeTables, Rotation},
 };
 
 #[global_allocator]
@@ -59,7 +59,7 @@ fn rotation(criterion: &mut Criterion) {
     let (x, weight) = (random_array(&[rope.tokens(), 3072]), random_array(&[128]));
     let out = zeros((24, rope.tokens(), 128));
     let (cos, sin) = (Array::from(rope.cos.clone()), Array::from(rope.sin.clone()));
-    let rotation = Rotation { weight: &weight, cos: &cos, sin: &sin };
+    let rotation = Rotation { weight: &weight, eps: NORM_EPS, cos: &cos, sin: &sin };
     criterion.bench_function("rotation/1024px", |bencher| {
         bencher.iter(|| nn::split_heads(&x, Some(rotation), &out, 0).expect("rotation"));
     });

@@ -70,9 +70,12 @@ pub mod models {
     /// Of `models::flux1`.
     pub mod flux1 {
         pub use crate::models::flux1::{
-            Block, Compute, Flux1, FluxConfig, Forward, ForwardCost, ForwardOptions, LATENT_RGB, LATENTS, Transformer,
-            WeightsMode, autoencoder, block_stream, text_cost, transformer_tensors,
+            Block, Compute, Flux1, FluxConfig, Forward, ForwardCost, ForwardOptions, LATENTS, Transformer, WeightsMode,
+            block_stream, text_cost, transformer_tensors,
         };
+
+        /// Its autoencoder, which others took over.
+        pub use crate::models::parts::{KL16_RGB as LATENT_RGB, kl16 as autoencoder};
 
         /// Of `models::flux1::bfl`.
         pub mod bfl {
@@ -121,8 +124,9 @@ pub mod models {
 pub mod nn {
     pub use crate::nn::{
         Activation, Array, Attention, AttentionTiles, Bias, Blocks, Compute, Form, KeyBias, Ledger, Linear, LowRank,
-        Parameters, Place, PositionAxis, PositionIds, Products, RopeTables, Rotation, Scale, TokenRun, WeightsMode,
-        add_gated, attention, attention_error, embedding_rows, launches, norm_modulate, product, split_heads,
+        NORM_EPS, Parameters, Place, PositionAxis, PositionIds, Products, RopeTables, Rotation, Scale, TokenRun,
+        WeightsMode, add_gated, attention, attention_error, embedding_rows, launches, norm_modulate, product,
+        split_heads,
     };
 
     /// Of `nn::bands`.

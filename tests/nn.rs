@@ -6,8 +6,8 @@ use dype::testing::{
     methods::{AxisFrequencies, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
     models::flux1::FluxConfig,
     nn::{
-        self, Activation, Array, Attention, AttentionTiles, Bias, Compute, Form, KeyBias, Linear, LowRank, Products,
-        RopeTables, Rotation, Scale,
+        self, Activation, Array, Attention, AttentionTiles, Bias, Compute, Form, KeyBias, Linear, LowRank, NORM_EPS,
+        Products, RopeTables, Rotation, Scale,
         kernels::{cpu, tensors},
     },
 };
@@ -214,7 +214,7 @@ fn heads_are_split_normed_and_turned_as_by_the_plain_one() {
     let (heads, tokens, dim, rows, start) = (3, 20, 32, 11, 4);
     let x = a(&random(&[rows, heads * dim], 1));
     let (weight, cos, sin) = (a(&random(&[dim], 2)), a(&random(&[rows, dim / 2], 3)), a(&random(&[rows, dim / 2], 4)));
-    let turned = Some(Rotation { weight: &weight, cos: &cos, sin: &sin });
+    let turned = Some(Rotation { weight: &weight, eps: NORM_EPS, cos: &cos, sin: &sin });
     for rotation in [None, turned] {
         let out = || random(&[heads, tokens, dim], 5);
         let (fast, plain) = (out(), out());
@@ -278,7 +278,7 @@ proptest! {
         let weight = Tensor::ones(128, DType::F32, &Device::Cpu).expect("ones");
         let out = Tensor::zeros((1, rope.tokens(), 128), DType::F32, &Device::Cpu).expect("zeros");
         let (weight, cos, sin) = (a(&weight), a(&rope.cos), a(&rope.sin));
-        let rotation = Rotation { weight: &weight, cos: &cos, sin: &sin };
+        let rotation = Rotation { weight: &weight, eps: NORM_EPS, cos: &cos, sin: &sin };
         nn::split_heads(&a(&x), Some(rotation), &a(&out), 0).expect("split");
         // An RMS norm of weight 1 makes every token's squared norm D; turning must leave it.
         let norms = out.sqr().and_then(|x| x.sum(D::Minus1)?.flatten_all()?.to_vec1::<f32>()).expect("norms");

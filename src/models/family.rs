@@ -198,6 +198,11 @@ pub trait Model: Send + Sync {
     /// What reading weights may fail with.
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>>;
 
+    /// Whether files of latents hold them as [1, C, h, w], as this family's reference holds them in its loop, instead of packed.
+    fn saves_unpacked(&self) -> bool {
+        false
+    }
+
     /// Its decoder.
     fn decoder(&self) -> &dyn Decode;
 

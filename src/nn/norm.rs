@@ -17,6 +17,8 @@ pub const NORM_EPS: f64 = 1e-6;
 pub struct Rotation<'a> {
     /// Weight of the RMS norm over each head \[D\], f32.
     pub weight: &'a Array,
+    /// Within the root of the norm.
+    pub eps: f64,
     /// Cosines of these rows [C, D/2], f32.
     pub cos: &'a Array,
     /// Sines of these rows [C, D/2], f32.
@@ -68,12 +70,12 @@ pub fn split_heads(x: &Array, rotation: Option<Rotation<'_>>, out: &Array, start
     let at = rows::HeadRows { heads, dim, tokens, start };
     let x = view(x);
     let x = x.f32()?;
-    let Some(Rotation { weight, cos, sin }) = rotation else {
+    let Some(Rotation { weight, eps, cos, sin }) = rotation else {
         return out.change(|out| rows::split_heads(x, None, at, out));
     };
     let (weight, cos, sin) = (view(weight.real()?), view(cos.real()?), view(sin.real()?));
     let (weight, cos, sin) = (weight.f32()?, cos.f32()?, sin.f32()?);
-    let rotation = rows::Rotation { weight, eps: NORM_EPS as f32, cos, sin };
+    let rotation = rows::Rotation { weight, eps: eps as f32, cos, sin };
     out.change(|out| rows::split_heads(x, Some(rotation), at, out))
 }
 

@@ -77,6 +77,14 @@ impl Array {
         self.map(Tensor::silu)
     }
 
+    /// The hyperbolic tangent.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn tanh(&self) -> Result<Self> {
+        self.map(Tensor::tanh)
+    }
+
     /// gelu in its tanh form.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Packed latents in a file of their own.
+//! Latents in a file of their own: packed as tokens, or as they are.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,10 +24,10 @@ const SHA256: &str = "sha256";
 /// No file of latents is longer: 65,536 px a side take 4.3 GB.
 const MAX_BYTES: u64 = 8 << 30;
 
-/// A safetensors file of packed latents, with what is said about them.
+/// A safetensors file of latents, with what is said about them.
 #[derive(Debug, Clone)]
 pub struct LatentsFile {
-    /// Packed latents [1, N, C].
+    /// Packed latents [1, N, C], or unpacked ones [1, C, h, w].
     pub latents: Tensor,
     /// Other tensors of floats, by name. f64 is kept as such, all else becomes f32, which holds it exactly.
     pub beside: BTreeMap<String, Tensor>,
@@ -56,9 +56,9 @@ impl LatentsFile {
 
     fn write_named(&self, path: &Path, naming: Naming) -> Result<PathBuf> {
         let shape = self.latents.dims();
-        if !is_packed(shape) {
-            let what = format!("cannot save latents of shape {shape:?}, expected [1, N, C]");
-            return Err(Error::request(what, "pack them first"));
+        if !is_latents(shape) {
+            let what = format!("cannot save latents of shape {shape:?}, expected [1, N, C] or [1, C, h, w]");
+            return Err(Error::request(what, "give those of one picture"));
         }
         let mut parts = vec![(KEY, Bytes::of(&self.latents.to_dtype(DType::F32)?)?)];
         for (name, tensor) in &self.beside {
@@ -92,9 +92,9 @@ impl LatentsFile {
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(not_safetensors)?;
         let mut metadata: BTreeMap<_, _> = header.metadata().clone().unwrap_or_default().into_iter().collect();
         let view = file.tensor(KEY).map_err(|_| wrong(format!("has no tensor `{KEY}`")))?;
-        if view.dtype() != Dtype::F32 || !is_packed(view.shape()) {
+        if view.dtype() != Dtype::F32 || !is_latents(view.shape()) {
             let (dtype, shape) = (view.dtype(), view.shape());
-            return Err(wrong(format!("`{KEY}` is {dtype:?} {shape:?}, expected F32 [1, N, C]")));
+            return Err(wrong(format!("`{KEY}` is {dtype:?} {shape:?}, expected F32 [1, N, C] or [1, C, h, w]")));
         }
         let mut beside = BTreeMap::new();
         for (name, view) in file.tensors() {
@@ -105,7 +105,7 @@ impl LatentsFile {
             // Of another type it was not written here, and means nothing to anybody.
             beside.extend(tensor(&view)?.map(|tensor| (name, tensor)));
         }
-        let latents = beside.remove(KEY).ok_or_else(|| wrong(format!("has no tensor `{KEY}`")))?; // [1, N, 64]
+        let latents = beside.remove(KEY).ok_or_else(|| wrong(format!("has no tensor `{KEY}`")))?;
         // 0 times a number is 0 for every finite one and NaN for all others, and so is the sum of them.
         if (&latents * 0.0)?.sum_all()?.to_scalar::<f32>()? != 0.0 {
             return Err(wrong(format!("`{KEY}` holds a number that is not finite")));
@@ -133,7 +133,7 @@ impl LatentsFile {
     /// As [`LatentsFile::read`]; and [`Error::Model`] when these have another number.
     pub fn read_of(path: &Path, channels: usize) -> Result<Self> {
         let file = Self::read(path)?;
-        if file.latents.dims().last() == Some(&channels) {
+        if matches!(*file.latents.dims(), [1, _, found] if found == channels) {
             return Ok(file);
         }
         let found = file.latents.dims();
@@ -204,6 +204,6 @@ pub fn load_latents(path: &Path, channels: usize) -> Result<Tensor> {
     LatentsFile::read_of(path, channels).map(|file| file.latents)
 }
 
-fn is_packed(shape: &[usize]) -> bool {
-    matches!(*shape, [1, tokens, channels] if tokens > 0 && channels > 0)
+fn is_latents(shape: &[usize]) -> bool {
+    matches!(*shape, [1, _, _] | [1, _, _, _]) && !shape.contains(&0)
 }

@@ -227,8 +227,9 @@ impl Runner<'_> {
         metadata.insert("parameters".to_owned(), provenance.parameters.clone());
         metadata.insert("provenance".to_owned(), provenance.json.to_string());
         let path = output::numbered(path, item.index as u64 + 1);
-        let saved = LatentsFile { latents: latents.clone(), beside: State::new(), metadata }
-            .write_or_keep(&path, self.options.overwrite)?;
+        let latents = self.pipeline.to_save(latents, item.recipe.size())?;
+        let saved =
+            LatentsFile { latents, beside: State::new(), metadata }.write_or_keep(&path, self.options.overwrite)?;
         self.observer.on(Event::Detail(format!("latents   {}", saved.display())));
         Ok(())
     }

@@ -146,6 +146,18 @@ impl<'a> Pipeline<'a> {
         Ok(Box::new(Guided { positive, negative, cfg: Cfg { scale, rule, normalizes } }))
     }
 
+    /// Latents [1, N, C·P·P] of a picture of this size as the family's reference holds them.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn to_save(&self, latents: &Tensor, size: ImageSize) -> Result<Tensor> {
+        if !self.model.saves_unpacked() {
+            return Ok(latents.clone());
+        }
+        let geometry = self.geometry();
+        sampling::unpack(latents, geometry.tokens(size), &geometry) // [1, C, h, w]
+    }
+
     /// Latents [1, N, C·P·P] to a picture, cropped to `size`. The autoencoder's weights come and go here.
     ///
     /// # Errors

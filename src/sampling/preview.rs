@@ -61,7 +61,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::models::flux1::LATENT_RGB;
+    use crate::models::parts::KL16_RGB as LATENT_RGB;
 
     #[test]
     fn zero_latents_have_the_bias_as_their_colour() {

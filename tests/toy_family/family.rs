@@ -206,7 +206,7 @@ impl Net {
         self.blocks.for_each(|_, block| {
             let modulation = block.modulation.forward(&time)?.squeeze(0)?; // [2 C]
             let h = norm_modulate(&x, 0, tokens, &modulation.narrow(0, 0, c)?, &modulation.narrow(0, c, c)?)?;
-            let rotation = Some(Rotation { weight: &block.norm, cos, sin });
+            let rotation = Some(Rotation { weight: &block.norm, eps: NORM_EPS, cos, sin });
             let of = |linear: &Linear, rotation| -> Result<Array> {
                 let out = place.zeros(&[heads, tokens, d], DType::F32)?; // [H, N + T, D]
                 split_heads(&linear.forward(&h)?, rotation, &out, 0)?;

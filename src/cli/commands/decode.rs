@@ -24,6 +24,7 @@ use crate::{
     output::{self, Format, LatentsFile, Provenance},
     plan::{self, Kept, Machine},
     run::pipeline,
+    sampling,
 };
 
 /// Which latents, and how they are decoded.
@@ -67,6 +68,7 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let LatentsFile { latents, metadata, .. } = LatentsFile::read(&args.file)?;
     let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
     let geometry = vae.geometry();
+    let latents = if latents.dims().len() == 4 { sampling::pack(&latents, &geometry)? } else { latents }; // [1, N, C·P·P]
     let size = size(args, &metadata, latents.dim(1)?, &geometry)?;
     Format::from_path(&args.output)?.check_size(size)?;
     output::check_place(&args.output, 1, args.overwrite, &mut HashSet::new())?;

@@ -12,7 +12,7 @@ use candle_core::DType;
 use super::{FluxConfig, ForwardOptions, layers::Modulation};
 use crate::{
     error::Result,
-    nn::{self, Array, Attention, AttentionTiles, Bias, Compute, KeyBias, Linear, Parameters, Rotation},
+    nn::{self, Array, Attention, AttentionTiles, Bias, Compute, KeyBias, Linear, NORM_EPS, Parameters, Rotation},
 };
 
 /// Channels of the feed-forward layers, as a multiple of the streams'. Source: diffusers, mlp_ratio.
@@ -80,7 +80,7 @@ impl Projections {
     /// Keys and values of h [C', C], which holds the tokens from `start` on.
     fn write_keys_values(&self, h: &Array, start: usize, pass: &Pass) -> Result<()> {
         let (cos, sin) = pass.angles(start, h.dim(0))?;
-        let rotation = Rotation { weight: &self.norm_k, cos: &cos, sin: &sin };
+        let rotation = Rotation { weight: &self.norm_k, eps: NORM_EPS, cos: &cos, sin: &sin };
         nn::split_heads(&self.to_k.forward(h)?, Some(rotation), &pass.keys, start)?;
         nn::split_heads(&self.to_v.forward(h)?, None, &pass.values, start)
     }
@@ -89,7 +89,7 @@ impl Projections {
     fn queries(&self, h: &Array, start: usize, pass: &Pass) -> Result<Array> {
         let (heads, _, dim) = pass.keys.dims3()?;
         let (cos, sin) = pass.angles(start, h.dim(0))?;
-        let rotation = Rotation { weight: &self.norm_q, cos: &cos, sin: &sin };
+        let rotation = Rotation { weight: &self.norm_q, eps: NORM_EPS, cos: &cos, sin: &sin };
         let q = h.place().zeros(&[heads, h.dim(0), dim], h.dtype())?;
         nn::split_heads(&self.to_q.forward(h)?, Some(rotation), &q, 0)?;
         Ok(q)

@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use serde_json::Value;
 
 use super::{
-    Compute, FluxConfig, Forward, LATENT_RGB, LATENTS, WeightsMode, autoencoder, bfl, infer,
+    Compute, FluxConfig, Forward, LATENTS, WeightsMode, bfl, infer,
     schedule::{Schedule, schedule},
     text, transformer_tensors,
 };
@@ -17,8 +17,8 @@ use crate::{
         Confidence, Decode, Examples, Facts, Family, Found, Identity, Model, PartKind, PartSpec, Place, Reading,
         SchedulerConfig, Seen, never_inside,
         parts::{
-            Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, ModelPart, PromptTokenizer, T5, T5Config,
-            Tokenizers, config::Said, open, text_names, vae_names,
+            Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, KL16_RGB, ModelPart, PromptTokenizer, T5,
+            T5Config, Tokenizers, config::Said, kl16, open, text_names, vae_names,
         },
         strangers::derived_from_a_model,
     },
@@ -114,7 +114,7 @@ pub(super) static PARTS: [PartSpec; 7] = [
 ];
 
 const AUTOENCODER: AutoencoderKind =
-    AutoencoderKind { family: NAME, example: "ae.safetensors", like: autoencoder, geometry: LATENTS };
+    AutoencoderKind { family: NAME, example: "ae.safetensors", like: kl16, geometry: LATENTS };
 
 impl Family for Flux1Family {
     fn name(&self) -> &'static str {
@@ -206,7 +206,7 @@ fn config(found: &Found) -> Result<(Said<FluxConfig>, Option<Source>)> {
 
 fn of_config(config: &FluxConfig, scheduler: SchedulerConfig) -> Facts {
     let axes = config.position_ids(TokenGrid { height_patches: 1, width_patches: 1 }, 0).axes;
-    Facts { latents: LATENTS, axes, recipe: config.recipe_facts(None), scheduler, latent_rgb: LATENT_RGB }
+    Facts { latents: LATENTS, axes, recipe: config.recipe_facts(None), scheduler, latent_rgb: KL16_RGB }
 }
 
 /// A FLUX.1, open but not loaded.
@@ -254,7 +254,7 @@ impl Flux1 {
         let Schedule { config: numbers, file: scheduler, remark } = schedule(&config, &found)?;
         let mut facts = of_config(&config, numbers);
         facts.recipe = config.recipe_facts(text_tokens(&tokenizer_2, files)?);
-        facts.latent_rgb = vae.latent_rgb.clone().unwrap_or(LATENT_RGB);
+        facts.latent_rgb = vae.latent_rgb.clone().unwrap_or(KL16_RGB);
         let transformer = ModelPart { config, source };
         let identity = found.identity.clone();
         let model = Self {

@@ -5,15 +5,12 @@ use candle_core::DType;
 use super::FluxConfig;
 use crate::{
     error::{Error, Result},
+    models::parts::{SINUSOID_CHANNELS, sinusoid},
     nn::{Array, Compute, Linear, Parameters, Place},
 };
 
-/// Channels of the sinusoidal embedding of t and guidance. Source: diffusers, CombinedTimestepGuidanceTextProjEmbeddings.
-const TIME_CHANNELS: usize = 256;
 /// t and guidance are embedded in thousandths. Source: diffusers, FluxTransformer2DModel.forward.
 const TIME_SCALE: f64 = 1000.0;
-/// The slowest period of the sinusoidal embedding. Source: diffusers, get_timestep_embedding.
-const MAX_PERIOD: f64 = 10_000.0;
 
 /// `COUNT` vectors \[C\] that shift, scale and gate a stream, computed from the pooled conditioning.
 #[derive(Debug, Clone)]
@@ -77,7 +74,7 @@ impl TimeTextEmbed {
     pub fn load(parameters: &Parameters, config: &FluxConfig) -> Result<Self> {
         let parameters = parameters.pp("time_text_embed");
         let channels = config.hidden_size();
-        let time = |name| Embedder::load(&parameters, name, TIME_CHANNELS, channels);
+        let time = |name| Embedder::load(&parameters, name, SINUSOID_CHANNELS, channels);
         Ok(Self {
             timestep_embedder: time("timestep_embedder")?,
             guidance_embedder: if config.guidance_embeds { Some(time("guidance_embedder")?) } else { None },
@@ -102,13 +99,7 @@ impl TimeTextEmbed {
     }
 }
 
-/// `[cos(1000·x·f), sin(1000·x·f)]`, `f_i = 10000^(-i/128)`: [1, 256].
-///
-/// In f32, as every model was trained and as the reference computes it: in f64 the velocity differs from the
-/// reference's by 3e-5 of its norm instead of 8e-6.
+/// A number in thousandths, embedded: [1, 256].
 fn sinusoidal(x: f64, place: &Place) -> Result<Array> {
-    let half = TIME_CHANNELS / 2;
-    let scaled = (TIME_SCALE * x) as f32;
-    let angles = (0..half).map(|i| scaled * (-(MAX_PERIOD.ln() as f32) * i as f32 / half as f32).exp());
-    place.floats(&[1, TIME_CHANNELS], || angles.clone().map(f32::cos).chain(angles.map(f32::sin)).collect())
+    sinusoid((TIME_SCALE * x) as f32, place)
 }

@@ -1,13 +1,11 @@
 //! The FLUX.1 transformer.
 
-mod autoencoder;
 pub mod bfl;
 pub mod blocks;
 mod config;
 mod cost;
 mod family;
 mod infer;
-mod latent_rgb;
 pub mod layers;
 mod model;
 mod schedule;
@@ -19,10 +17,8 @@ use crate::nn::RopeTables;
 
 pub use crate::models::{ForwardCost, ForwardOptions};
 pub use crate::nn::{Compute, WeightsMode};
-pub use autoencoder::autoencoder;
 pub use config::{FluxConfig, LATENTS};
 pub use cost::{Forward, text_cost, transformer_tensors};
 pub use family::{FAMILY, Flux1};
-pub use latent_rgb::LATENT_RGB;
 pub use stream::{Block, blocks as block_stream};
 pub use transformer::Transformer;

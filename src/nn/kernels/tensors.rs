@@ -54,9 +54,9 @@ pub fn split_heads(x: &Array, rotation: Option<Rotation<'_>>, out: &Array, start
     let x = x.reshape(&[x.dim(0), heads, dim])?.transpose(0, 1)?; // [H, C, D]
     let rows = match rotation {
         None => x.contiguous()?,
-        Some(Rotation { weight, cos, sin }) => {
+        Some(Rotation { weight, eps, cos, sin }) => {
             let x = x.to_dtype(DType::F32)?.contiguous()?;
-            let x = x.rms_norm(&weight.to_dtype(DType::F32)?, NORM_EPS as f32)?;
+            let x = x.rms_norm(&weight.to_dtype(DType::F32)?, eps as f32)?;
             let x = x.unsqueeze(0)?.turn_pairs(cos, sin)?; // [1, H, C, D]
             x.squeeze(0)?.to_dtype(out.dtype())?
         }
