@@ -209,6 +209,14 @@ settings! {
         fill: Fill::Usual { value: || false, is_shown: false, keep: |is_asked, gaps| is_asked && gaps.normalizes_cfg() },
         face: Face {
             saved: Saved::UnlessUsual,
+            parameters: Some(Entry {
+                line: Line {
+                    rank: 26,
+                    name: "CFG normalization",
+                    says: |recipe| recipe.cfg_normalization.then(|| "true".to_owned()),
+                },
+                reads: |text, wanted| text.parse().ok().map(|is_on| wanted.cfg_normalization = Some(is_on)),
+            }),
             ..Face::new(
                 Group::Picture,
                 "",

@@ -73,8 +73,8 @@ impl Wanted {
         // How DyPE acts means nothing where it is off.
         let is_idle = |key: &str| {
             (self.dype == Some(false) && Self::tuning().contains(&key))
-                // And so with classifier-free guidance.
-                || (self.cfg.is_none() && Self::of_cfg().contains(&key))
+                // Of classifier-free guidance a text says all there is, and nothing where it is off.
+                || Self::of_cfg().contains(&key)
         };
         FIELDS.iter().filter(|field| !field.is_set(self) && !is_idle(field.key())).map(|field| field.key()).collect()
     }
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use crate::{
         methods::Thresholds,
-        recipe::{Mu, Recipe},
+        recipe::{CfgRescale, CfgRule, CfgStart, ModelFacts, Mu, Recipe},
     };
 
     fn settings() -> Value {
@@ -175,6 +175,54 @@ mod tests {
         Wanted::of_parameters(&recipe.prompt, said)
     }
 
+    /// What a family of models says, whose cfg is counted and on as this says.
+    fn facts(start: CfgStart, cfg: Option<f64>) -> ModelFacts {
+        let cfg_rule = CfgRule { start, rescale: CfgRescale::Never };
+        ModelFacts { cfg_rule, cfg, negative_prompt: Some(" "), ..ModelFacts::of(1024) }
+    }
+
+    #[test]
+    fn cfg_is_a_setting_where_it_is_on_or_usually_would_be() {
+        let asking = |cfg: Option<f64>| Wanted { cfg, negative_prompt: Some("fog".into()), ..Wanted::default() };
+        let recipe = |cfg, facts: &ModelFacts| Recipe::new(&asking(cfg), facts).expect("in range");
+        let (off, on) = (facts(CfgStart::Negative, None), facts(CfgStart::Negative, Some(4.0)));
+        let turbo = facts(CfgStart::Positive, None);
+        for (facts, asked, held, is_on) in [
+            (&off, None, None, false),
+            (&off, Some(1.0), None, false),
+            (&off, Some(1.5), Some(1.5), true),
+            (&on, None, Some(4.0), true),
+            (&on, Some(1.0), Some(1.0), false),
+            (&turbo, Some(0.0), None, false),
+            (&turbo, Some(0.5), Some(0.5), true),
+        ] {
+            let recipe = recipe(asked, facts);
+            assert_eq!((recipe.cfg, recipe.cfg().is_some()), (held, is_on), "{asked:?}");
+            assert_eq!(recipe.negative_prompt.as_deref(), is_on.then_some("fog"));
+            // A picture says as much, and is made again with it, whatever the model usually does.
+            let said = json!(recipe);
+            assert_eq!((said.get("cfg").is_some(), said.get("negative_prompt").is_some()), (held.is_some(), is_on));
+            let again = Recipe::of_picture(&said).expect("its own");
+            assert_eq!(Recipe::new(&Wanted::from(&again), facts).expect("in range"), recipe);
+        }
+        assert_eq!(Recipe::new(&Wanted::default(), &on).expect("usual").negative_prompt.as_deref(), Some(" "));
+        let normalized = Wanted { cfg_normalization: Some(true), ..asking(Some(3.0)) };
+        assert!(!Recipe::new(&normalized, &off).expect("in range").cfg_normalization, "of another rule");
+        for wanted in
+            [asking(Some(-1.0)), asking(Some(f64::NAN)), Wanted { negative_prompt: Some("\0".into()), ..asking(None) }]
+        {
+            assert_eq!(Recipe::new(&wanted, &off).expect_err("out of range").exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn a_side_beyond_the_models_positions_is_refused() {
+        let facts = ModelFacts { most_side_px: 8192, ..ModelFacts::of(1024) };
+        let of = |px| Recipe::new(&Wanted { width: Some(px), ..Wanted::default() }, &facts);
+        assert!(of(8192).is_ok());
+        assert!(of(8193).expect_err("too wide").to_string().contains("width 8193"));
+    }
+
     #[test]
     fn what_the_text_for_other_tools_says_is_read_as_it_was_written() {
         let usual = Recipe::draft(&Wanted::default()).expect("the usual");
@@ -211,6 +259,13 @@ mod tests {
             ..usual.clone()
         };
         assert_eq!(Recipe::draft(&from_text(&tuned).expect("its own")).expect("in range"), tuned);
+        // What is off is 1 to other programs; a scale of 1 is told apart, since not every model counts it as off.
+        for (cfg, says) in [(None, "1"), (Some(1.0), "1.0"), (Some(4.0), "4.0"), (Some(2.5), "2.5")] {
+            let led = Recipe { cfg, cfg_normalization: cfg.is_some(), ..usual.clone() };
+            assert!(led.parameters().contains(&(25, "CFG scale", says.to_owned())));
+            let wanted = from_text(&led).expect("its own");
+            assert_eq!((wanted.cfg, wanted.cfg_normalization), (cfg, cfg.map(|_| true)));
+        }
         let on_a_card = Recipe { rng: "torch-cuda:a100".parse().expect("a card"), ..usual };
         assert_eq!(from_text(&on_a_card).expect("its own").rng, Some(crate::recipe::Rng::TorchCudaInUse));
     }

@@ -101,3 +101,36 @@ pub fn of_parameters(text: &Parameters) -> Result<Option<Wanted>> {
     let wanted = Wanted::of_parameters(&prompt, |name| text.get(name))?;
     Ok(Some(Wanted { negative_prompt, ..wanted }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::models::{Identity, SchedulerConfig};
+
+    #[test]
+    fn a_negative_prompt_is_the_last_line_above_the_settings() {
+        let (parts, variants) = (BTreeMap::new(), BTreeMap::new());
+        let identity = Identity { model: "m".into(), revision: None, layout: "diffusers", parts, variants };
+        let model = KnownModel { identity, contents: BTreeMap::new(), schedule: SchedulerConfig::default() };
+        let usual = Recipe::draft(&Wanted::default()).expect("the usual");
+        let prompt = "a lake\nNegative prompt: painted as it stands";
+        for negative in ["", "fog, rain: heavy", "in\ntwo lines", " ", "\"quoted\"", "Negative prompt: no"] {
+            let (prompt, negative) = (prompt.to_owned(), negative.to_owned());
+            let led = Recipe {
+                prompt: prompt.clone(),
+                cfg: Some(4.0),
+                negative_prompt: Some(negative.clone()),
+                ..usual.clone()
+            };
+            let text = Parameters::parse(&parameters(&led, &model));
+            assert_eq!(prompts(&text), (prompt, Some(negative.clone())));
+            let wanted = of_parameters(&text).expect("its own").expect("dype's");
+            assert_eq!((wanted.cfg, wanted.negative_prompt), (Some(4.0), Some(negative)));
+        }
+        let plain = Recipe { prompt: prompt.to_owned(), ..usual };
+        let text = Parameters::parse(&parameters(&plain, &model));
+        assert_eq!(prompts(&text), (prompt.to_owned(), None), "without cfg all of it is the prompt");
+    }
+}
