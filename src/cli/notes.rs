@@ -196,7 +196,7 @@ pub fn variants(model: &dyn Model, asked: Option<&str>) -> Result<Option<String>
 pub fn without_effect(flags: &Wanted) -> Vec<&'static str> {
     let method = flags.method.unwrap_or_default();
     let has_lambdas = flags.dype_scale.is_some() || flags.dype_exponent.is_some();
-    let has_thresholds = flags.dype_thresholds == Some(Thresholds::Power);
+    let has_thresholds = flags.dype_thresholds.is_some_and(|rule| rule != Thresholds::default());
     let mut notes = Vec::new();
     if has_lambdas && !method.spec().has(&DYPE_SCALE) {
         notes.push("--dype-scale and --dype-exponent have no effect with --method base, which extrapolates nothing");

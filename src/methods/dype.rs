@@ -19,7 +19,8 @@ pub const DYPE_EXPONENT: Knob = Knob {
 /// The rule of [`Thresholds`], as a knob of methods that have such.
 pub const DYPE_THRESHOLDS: Knob = Knob {
     name: "dype_thresholds",
-    help: "How DyPE moves yarn's thresholds: product multiplies by kappa, power is the method's 2025-10 revision",
+    help: "How DyPE moves yarn's thresholds: product multiplies by kappa, settled does too and never interpolates for lack of \
+           slower pairs at small t, power is the method's 2025-10 revision",
     takes: Takes::Word(&Thresholds::NAMES),
 };
 
@@ -67,26 +68,40 @@ pub enum Thresholds {
     /// `r^(2 * kappa)`, that is beta^(2 t^2) with the paper's lambdas: the reference code of 2025-10. At t = 0 its
     /// thresholds are all 1, so that the last moment is not native.
     Power,
+    /// `r * kappa` as [`Thresholds::Product`], with both borders of each ramp held inside the table of pairs. Where even the
+    /// slowest pair turns too often to be interpolated, none is; `Product`'s ramp, of which only the end is held, turns
+    /// round there and interpolates all. It happens at small t, and the earlier the smaller theta is (below t = 0.024 for
+    /// theta 10,000 and 56 channels, 0.050 for 2000 and 32, 0.159 for 256 and 48).
+    Settled,
 }
 
 impl Thresholds {
     /// Every rule, the paper's first.
-    pub const ALL: [Self; 2] = [Self::Product, Self::Power];
+    pub const ALL: [Self; 3] = [Self::Product, Self::Power, Self::Settled];
     /// The name of each of [`Thresholds::ALL`].
-    pub const NAMES: [&str; 2] = ["product", "power"];
+    pub const NAMES: [&str; 3] = ["product", "power", "settled"];
 
     /// The word that names this rule on the command line and in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Product => "product",
             Self::Power => "power",
+            Self::Settled => "settled",
+        }
+    }
+
+    /// The last pair at which a ramp over so many may begin.
+    pub(super) fn last_start(self, pairs: usize) -> f64 {
+        match self {
+            Self::Settled => pairs as f64,
+            Self::Product | Self::Power => f64::INFINITY,
         }
     }
 
     /// The threshold `r` (in rotations over the training length) as kappa moves it.
     pub(super) fn moved(self, r: f64, kappa: f64) -> f64 {
         match self {
-            Self::Product => r * kappa,
+            Self::Product | Self::Settled => r * kappa,
             Self::Power => r.powf(2.0 * kappa),
         }
     }

@@ -19,12 +19,9 @@ fn longer_axes() -> impl Strategy<Value = RotaryAxis> {
 
 /// Every method, static and dynamic, with the paper's numbers and with others.
 fn scalers() -> impl Strategy<Value = Box<dyn PositionScaler>> {
-    let settings = (prop::option::of(0.0..8.0f64), prop::option::of(0.0..4.0f64), any::<bool>());
-    let settings = settings.prop_map(|(scale, exponent, power)| DypeSettings {
-        scale,
-        exponent,
-        thresholds: if power { Thresholds::Power } else { Thresholds::Product },
-    });
+    let settings =
+        (prop::option::of(0.0..8.0f64), prop::option::of(0.0..4.0f64), prop::sample::select(&Thresholds::ALL[..]));
+    let settings = settings.prop_map(|(scale, exponent, thresholds)| DypeSettings { scale, exponent, thresholds });
     let method = prop::sample::select(Method::ALL.to_vec());
     (method, prop::option::of(settings)).prop_map(|(method, settings)| method.scaler(settings))
 }
@@ -66,6 +63,27 @@ proptest! {
         prop_assert_eq!(found.inv_freq.len(), axis.pairs());
         for (found, native) in found.inv_freq.iter().zip(axis.native()) {
             prop_assert!(*found > 0.0 && *found <= native * (1.0 + 1e-15), "{} above {}", found, native);
+        }
+    }
+
+    #[test]
+    fn settled_frequencies_only_rise_towards_native_as_t_falls(
+        axis in longer_axes(), t in 0.0..=1.0f64, later in 0.0..=1.0f64,
+    ) {
+        let (before, after) = (at(&dy_yarn(Thresholds::Settled), &axis, t), at(&dy_yarn(Thresholds::Settled), &axis, t * later));
+        for (before, after) in before.inv_freq.iter().zip(&after.inv_freq) {
+            prop_assert!(*after >= before * (1.0 - 1e-12), "{} after {}", after, before);
+        }
+        prop_assert_eq!(at(&dy_yarn(Thresholds::Settled), &axis, 1e-9).inv_freq, axis.native());
+    }
+
+    #[test]
+    fn settled_is_product_until_a_ramp_leaves_the_table(axis in longer_axes(), t in 0.0..=1.0f64) {
+        let (product, settled) = (dy_yarn(Thresholds::Product), dy_yarn(Thresholds::Settled));
+        // The thresholds of the fastest borders, 16 and 1.25 turns, still lie among the pairs.
+        let slowest = axis.native()[axis.pairs() - 1] * axis.base_patches as f64 / (2.0 * std::f64::consts::PI);
+        if 1.25 * t * t > slowest {
+            prop_assert_eq!(at(&product, &axis, t).inv_freq, at(&settled, &axis, t).inv_freq);
         }
     }
 

@@ -81,7 +81,8 @@ impl Yarn {
     fn moved_ramps(&self, axis: &RotaryAxis, at: &Moment) -> [Ramp; 2] {
         let kappa = self.dype.map(|dype| dype.kappa(at.t));
         let moved = |r| kappa.map_or(r, |kappa| self.thresholds.moved(r, kappa));
-        [GAMMA, BETA].map(|rotations| Ramp::between(rotations.map(moved), axis))
+        let last_start = self.thresholds.last_start(axis.pairs());
+        [GAMMA, BETA].map(|rotations| Ramp::between(rotations.map(moved), axis, last_start))
     }
 }
 
@@ -116,16 +117,17 @@ struct Ramp {
 }
 
 impl Ramp {
-    /// The ramp between the pairs that turn `rotations` times over the training length, the larger number first.
-    fn between(rotations: [f64; 2], axis: &RotaryAxis) -> Self {
+    /// The ramp between the pairs that turn `rotations` times over the training length, the larger number first; it begins at
+    /// `last_start` at the latest.
+    fn between(rotations: [f64; 2], axis: &RotaryAxis, last_start: f64) -> Self {
         let [first, second] = rotations.map(|r| pair_turning(r, axis));
-        let low = first.floor().max(0.0);
+        let low = first.floor().max(0.0).min(last_start);
         let high = second.ceil().clamp(0.0, axis.pairs() as f64);
         Self { low, high: if low == high { high + STEEPEST } else { high } }
     }
 
     /// The ramp's value at a pair. A ramp whose `high` was held at D/2 below its `low` is 1 everywhere, as the
-    /// reference's is: it is reached at small t, and its tables have it.
+    /// reference's is: it is reached at small t, and its tables have it ([`Thresholds::Settled`] begins no ramp there).
     fn at(&self, pair: usize) -> f64 {
         ((pair as f64 - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }
@@ -159,14 +161,33 @@ mod tests {
     #[test]
     fn the_borders_are_whole_pairs_inside_the_axis() {
         // D ln(64 / 2 pi r) / (2 ln theta): 6.38 and 7.93 for beta, -1.37 and 4.95 for gamma.
-        assert_eq!(Ramp::between(BETA, &AXIS), Ramp { low: 6.0, high: 8.0 });
-        assert_eq!(Ramp::between(GAMMA, &AXIS), Ramp { low: 0.0, high: 5.0 });
-        assert_eq!(Ramp::between([1.0, 1e-9], &AXIS).high, 28.0);
+        assert_eq!(Ramp::between(BETA, &AXIS, f64::INFINITY), Ramp { low: 6.0, high: 8.0 });
+        assert_eq!(Ramp::between(GAMMA, &AXIS, f64::INFINITY), Ramp { low: 0.0, high: 5.0 });
+        assert_eq!(Ramp::between([1.0, 1e-9], &AXIS, f64::INFINITY).high, 28.0);
+    }
+
+    #[test]
+    fn settled_borders_stay_inside_the_table() {
+        // theta 256 and 24 pairs, as one family has them: beta leaves the table below t = 0.159.
+        let axis = RotaryAxis { dim: 48, theta: 256.0, ..AXIS };
+        let at = |thresholds, t| {
+            let yarn = Yarn { dype: Yarn::SPEC.dype, thresholds };
+            yarn.frequencies(&axis, &Moment::at(t)).inv_freq
+        };
+        // At t = 0.15 pair 18 stands at 0.4 of the ramp from native to what is blended of NTK's frequency, here
+        // native / s^(36/46), and of native / s: all of the latter where beta's ramp has turned round.
+        let native = axis.native()[18];
+        let found = |thresholds| at(thresholds, 0.15)[18] / native;
+        assert!((found(Thresholds::Product) - (0.6 + 0.4 / 4.0)).abs() < 1e-12);
+        assert!((found(Thresholds::Settled) - (0.6 + 0.4 / 4f64.powf(36.0 / 46.0))).abs() < 1e-12);
+        for t in [1.0, 0.5, 0.3, 0.17] {
+            assert_eq!(at(Thresholds::Settled, t), at(Thresholds::Product, t), "t = {t}");
+        }
     }
 
     #[test]
     fn a_ramp_without_width_is_a_step() {
-        let step = Ramp::between([1e3, 1e3], &AXIS);
+        let step = Ramp::between([1e3, 1e3], &AXIS, f64::INFINITY);
         assert_eq!(step, Ramp { low: 0.0, high: STEEPEST });
         assert_eq!([step.at(0), step.at(1)], [0.0, 1.0]);
     }

@@ -11,6 +11,7 @@ use crate::{
     models::parts::{
         config::{self, Config, Key, computed, one_of, optional},
         open,
+        streams::Heads,
     },
     nn::{PositionAxis, PositionIds, TokenRun},
     recipe::ModelFacts,
@@ -105,6 +106,11 @@ impl FluxConfig {
     /// Width of the token streams: heads times channels of a head.
     pub fn hidden_size(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
+    }
+
+    /// How attention is parted.
+    pub(super) fn heads(&self) -> Heads {
+        Heads { count: self.num_attention_heads, dim: self.attention_head_dim }
     }
 
     /// The training resolution in pixels.

@@ -2,17 +2,16 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{
-    Block, FluxConfig, ForwardOptions, RopeTables,
-    blocks::Pass,
-    layers::{Modulation, TimeTextEmbed},
-    stream,
-};
+use super::{Block, FluxConfig, ForwardOptions, RopeTables, blocks::Pass, layers::TimeTextEmbed, stream};
 use crate::{
     base::device::DeviceKind,
     error::Result,
-    models::parts::config::Config,
-    nn::{self, Array, Blocks, Compute, KeyBias, Linear, Parameters, WeightsMode},
+    models::parts::{
+        config::Config,
+        modulation::Modulation,
+        streams::{self, PassOf},
+    },
+    nn::{Array, Blocks, Compute, Linear, Parameters, WeightsMode},
     weights::Weights,
 };
 
@@ -59,7 +58,7 @@ impl Transformer {
             context_embedder: parameters.linear("context_embedder", config.joint_attention_dim, hidden, ends)?,
             time_text_embed: TimeTextEmbed::load(parameters, config)?,
             blocks: stream::blocks(config, parameters, mode, compute)?,
-            norm_out: Modulation::load(parameters, "norm_out.linear", hidden, ends)?,
+            norm_out: Modulation::load(parameters, "norm_out.linear", hidden, true, ends)?,
             proj_out: parameters.linear("proj_out", hidden, channels, ends)?,
         })
     }
@@ -101,84 +100,31 @@ impl Transformer {
 
     /// [`Transformer::forward`] of arrays, real or dry.
     pub(super) fn velocity(&self, inputs: &Inputs, t: f64, guidance: Option<f64>) -> Result<Array> {
-        let txt = self.tokens(&inputs.prompt_embeds, self.config.joint_attention_dim)?; // [T, joint]
-        let img = self.tokens(&inputs.img, self.config.in_channels)?; // [N, 64]
-        let pass = self.begin(txt.dim(0), img.dim(0), inputs, t, guidance)?;
-        let x = self.embed(&txt, &img)?; // [T + N, C]
+        let txt = streams::tokens(&inputs.prompt_embeds, self.config.joint_attention_dim, self.dtype)?; // [T, joint]
+        let img = streams::tokens(&inputs.img, self.config.in_channels, self.dtype)?; // [N, 64]
+        let pass = self.begin([txt.dim(0), img.dim(0)], inputs, t, guidance)?;
+        let sides = [(&self.context_embedder, &txt), (&self.x_embedder, &img)];
+        let x = streams::embed(sides, self.config.hidden_size(), self.options)?; // [T + N, C]
         drop((txt, img));
         self.blocks.for_each(|_, block| block.forward(&x, &pass))?;
-        self.project(&x, &pass)
+        let [scale, shift] = self.norm_out.forward(&pass.vec)?;
+        streams::project(&x, &pass, [&shift, &scale], &self.proj_out, self.config.in_channels) // [1, N, 64]
     }
 
-    /// The mean of the token embedder's weight over its outputs \[64\]: what it makes of each channel alone, less what it makes
-    /// of nothing.
+    /// The mean of the token embedder's weight over its outputs \[64\].
     ///
     /// # Errors
     /// When the device fails.
     pub(super) fn mean_embedding(&self, device: &Device) -> Result<Vec<f64>> {
-        let channels = self.config.in_channels;
-        let mean_of = |tokens: Tensor| -> Result<Tensor> {
-            let embedded = self.x_embedder.forward(&Array::from(tokens.to_dtype(self.dtype)?))?; // [C', inner]
-            Ok(embedded.real()?.to_dtype(DType::F64)?.mean(1)?)
-        };
-        let channels_alone = mean_of(Tensor::eye(channels, DType::F32, device)?)?; // [64]
-        let nothing = mean_of(Tensor::zeros((1, channels), DType::F32, device)?)?; // [1]
-        Ok(channels_alone.broadcast_sub(&nothing)?.to_vec1()?)
-    }
-
-    /// One picture's tokens [1, N, C] as [N, C] in the number type of the streams.
-    fn tokens(&self, tokens: &Array, channels: usize) -> Result<Array> {
-        match tokens.dims() {
-            [1, _, found] if *found == channels => tokens.squeeze(0)?.to_dtype(self.dtype)?.contiguous(),
-            found => Err(nn::mismatch(format!("expected tokens of shape [1, N, {channels}], found {found:?}"))),
-        }
+        streams::mean_embedding(&self.x_embedder, self.config.in_channels, self.dtype, device)
     }
 
     /// What all blocks share: the conditioning, the tables, room for keys and values.
-    fn begin(
-        &self,
-        text_tokens: usize,
-        image_tokens: usize,
-        inputs: &Inputs,
-        t: f64,
-        guidance: Option<f64>,
-    ) -> Result<Pass> {
-        let (tokens, tables) = (text_tokens + image_tokens, inputs.cos.dim(0));
-        if tables != tokens {
-            return Err(nn::mismatch(format!("position tables of {tables} tokens for a picture of {tokens}")));
-        }
+    fn begin(&self, tokens: [usize; 2], inputs: &Inputs, t: f64, guidance: Option<f64>) -> Result<Pass> {
         let vec = self.time_text_embed.forward(t, guidance, &inputs.pooled)?.silu()?.to_dtype(self.dtype)?; // [1, C]
-        let shape = [self.config.num_attention_heads, tokens, self.config.attention_head_dim];
-        let keys = vec.place().zeros(&shape, self.dtype)?; // [H, N, D]
-        let values = vec.place().zeros(&shape, self.dtype)?; // [H, N, D]
-        let (cos, sin) = (inputs.cos.clone(), inputs.sin.clone());
-        let text_bias = inputs.text_bias.map(|bias| KeyBias { runs: vec![(text_tokens, bias)] });
-        Ok(Pass { vec, cos, sin, keys, values, text_tokens, text_bias, options: self.options })
-    }
-
-    /// Text and image tokens as one stream, text first: [T + N, C].
-    fn embed(&self, txt: &Array, img: &Array) -> Result<Array> {
-        let (place, text_tokens) = (img.place(), txt.dim(0));
-        let x = place.zeros(&[text_tokens + img.dim(0), self.config.hidden_size()], self.dtype)?;
-        for (embedder, tokens, first) in [(&self.context_embedder, txt, 0), (&self.x_embedder, img, text_tokens)] {
-            place.pieces(0..tokens.dim(0), self.options.token_chunk, |start, count| {
-                x.slice_set(&embedder.forward(&tokens.narrow(0, start, count)?)?, 0, first + start) // [C', C]
-            })?;
-        }
-        Ok(x)
-    }
-
-    /// The image tokens' velocity: [1, N, 64].
-    fn project(&self, x: &Array, pass: &Pass) -> Result<Array> {
-        let [scale, shift] = self.norm_out.forward(&pass.vec)?;
-        let (place, tokens) = (x.place(), x.dim(0));
-        let velocity = place.zeros(&[tokens - pass.text_tokens, self.config.in_channels], DType::F32)?;
-        place.pieces(pass.text_tokens..tokens, self.options.token_chunk, |start, count| {
-            let h = nn::norm_modulate(x, start, count, &shift, &scale)?; // [C', C]
-            let rows = self.proj_out.forward(&h)?.to_dtype(DType::F32)?; // [C', 64]
-            velocity.slice_set(&rows, 0, start - pass.text_tokens)
-        })?;
-        velocity.unsqueeze(0)
+        let (tables, text_bias) = ([&inputs.cos, &inputs.sin], inputs.text_bias);
+        let (heads, dtype, options) = (self.config.heads(), self.dtype, self.options);
+        Pass::begin(vec, &PassOf { tables, tokens, heads, text_bias, dtype, options })
     }
 }
 

@@ -1,0 +1,251 @@
+//! What transformers share in which text and picture meet in attention: one stream of tokens x [N, C], text first.
+//!
+//! Every block is two passes over the stream in chunks of tokens: the first makes the keys and values of all tokens, the
+//! second finishes each chunk from its queries to its output. So queries, attention outputs and feed-forward activations
+//! never exist for more than one chunk, and x is updated in place: once all keys and values are there, a token's old state
+//! is needed by nobody but itself.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{
+    error::Result,
+    models::ForwardOptions,
+    nn::{self, Array, Attention, AttentionTiles, Bias, Compute, KeyBias, Linear, NORM_EPS, Parameters, Rotation},
+};
+
+/// What one forward pass gives each of its blocks.
+pub struct Pass<C> {
+    /// What modulates the blocks.
+    pub vec: C,
+    /// Cosines of every token's angles [N, D/2], f32.
+    pub cos: Array,
+    /// Sines of every token's angles [N, D/2], f32.
+    pub sin: Array,
+    /// Keys of all tokens [H, N, D]: room that every block fills anew.
+    pub keys: Array,
+    /// Values of all tokens [H, N, D].
+    pub values: Array,
+    /// N_txt: tokens of text, which come first.
+    pub text_tokens: usize,
+    /// What is added to the logits of the text's keys, where anything is.
+    pub text_bias: Option<KeyBias>,
+    /// Sizes of the pieces.
+    pub options: ForwardOptions,
+}
+
+/// What a pass is made of besides what modulates its blocks.
+pub(crate) struct PassOf<'a> {
+    /// Cosines and sines of every token's angles [T + N, D/2], f32.
+    pub tables: [&'a Array; 2],
+    /// Tokens of the text and of the picture.
+    pub tokens: [usize; 2],
+    /// How attention is parted.
+    pub heads: Heads,
+    /// What is added to the logits of the text's keys.
+    pub text_bias: Option<f32>,
+    /// The number type of the streams.
+    pub dtype: DType,
+    /// Sizes of the pieces.
+    pub options: ForwardOptions,
+}
+
+impl<C> Pass<C> {
+    /// Makes room for keys and values.
+    ///
+    /// # Errors
+    /// When there are not as many tables as tokens, or the device fails.
+    pub(crate) fn begin(vec: C, of: &PassOf<'_>) -> Result<Self> {
+        let ([text_tokens, image_tokens], [cos, sin]) = (of.tokens, of.tables);
+        let (tokens, tables) = (text_tokens + image_tokens, cos.dim(0));
+        if tables != tokens {
+            return Err(nn::mismatch(format!("position tables of {tables} tokens for a picture of {tokens}")));
+        }
+        let shape = [of.heads.count, tokens, of.heads.dim];
+        let keys = cos.place().zeros(&shape, of.dtype)?; // [H, N, D]
+        let values = cos.place().zeros(&shape, of.dtype)?; // [H, N, D]
+        let text_bias = of.text_bias.map(|bias| KeyBias { runs: vec![(text_tokens, bias)] });
+        let (cos, sin) = (cos.clone(), sin.clone());
+        Ok(Self { vec, cos, sin, keys, values, text_tokens, text_bias, options: of.options })
+    }
+
+    /// Calls `work` with (start, count) for pieces of `rows` of at most `token_chunk`.
+    pub(crate) fn chunks(&self, rows: Range<usize>, work: impl FnMut(usize, usize) -> Result<()>) -> Result<()> {
+        self.keys.place().pieces(rows, self.options.token_chunk, work)
+    }
+
+    /// Rows of all tokens.
+    pub(crate) fn all(&self) -> Range<usize> {
+        0..self.cos.dim(0)
+    }
+
+    /// Rows of the text and of the picture.
+    pub(crate) fn sides(&self) -> [Range<usize>; 2] {
+        [0..self.text_tokens, self.text_tokens..self.all().end]
+    }
+
+    /// cos and sin of rows `start..start + count`.
+    fn angles(&self, start: usize, count: usize) -> Result<(Array, Array)> {
+        Ok((self.cos.narrow(0, start, count)?, self.sin.narrow(0, start, count)?))
+    }
+
+    /// Attention of q [H, C', D] over all tokens: [C', C].
+    pub(crate) fn attend(&self, q: &Array) -> Result<Array> {
+        let tiles = AttentionTiles { query_rows: self.options.query_rows, heads: self.options.heads };
+        let bias = self.text_bias.as_ref().map_or(Bias::None, Bias::Keys);
+        nn::attention(q, &self.keys, &self.values, &Attention { bias, ..Attention::plain(tiles) })
+    }
+}
+
+/// How attention is parted into heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heads {
+    /// H
+    pub count: usize,
+    /// D: channels of each.
+    pub dim: usize,
+}
+
+impl Heads {
+    /// C: width of the streams.
+    pub fn channels(self) -> usize {
+        self.count * self.dim
+    }
+}
+
+/// A linear layer with or without a bias.
+///
+/// # Errors
+/// As [`Parameters::linear`].
+pub(crate) fn linear(
+    parameters: &Parameters,
+    name: &str,
+    [inputs, outputs]: [usize; 2],
+    has_bias: bool,
+    compute: Compute,
+) -> Result<Linear> {
+    match has_bias {
+        true => parameters.linear(name, inputs, outputs, compute),
+        false => parameters.linear_no_bias(name, inputs, outputs, compute),
+    }
+}
+
+/// The projections of attention and the norms of its queries and keys.
+#[derive(Debug)]
+pub(crate) struct Projections {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    norm_q: Array,
+    norm_k: Array,
+}
+
+impl Projections {
+    /// `names`: to_q, to_k, to_v, norm_q, norm_k as this stream calls them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] when a tensor is missing or has another shape.
+    pub fn load(
+        parameters: &Parameters,
+        names: [&str; 5],
+        heads: Heads,
+        has_bias: bool,
+        compute: Compute,
+    ) -> Result<Self> {
+        let sizes = [heads.channels(); 2];
+        let [q, k, v, norm_q, norm_k] = names;
+        let linear = |name| linear(parameters, name, sizes, has_bias, compute);
+        // In f32 from the load on, whatever the streams are: norms are computed in it.
+        let in_f32 = parameters.with_dtype(DType::F32);
+        let norm = |name| in_f32.pp(name).get("weight", &[heads.dim]);
+        Ok(Self { to_q: linear(q)?, to_k: linear(k)?, to_v: linear(v)?, norm_q: norm(norm_q)?, norm_k: norm(norm_k)? })
+    }
+
+    /// Keys and values of h [C', C], which holds the tokens from `start` on.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn write_keys_values<C>(&self, h: &Array, start: usize, pass: &Pass<C>) -> Result<()> {
+        let (cos, sin) = pass.angles(start, h.dim(0))?;
+        let rotation = Rotation { weight: &self.norm_k, eps: NORM_EPS, cos: &cos, sin: &sin };
+        nn::split_heads(&self.to_k.forward(h)?, Some(rotation), &pass.keys, start)?;
+        nn::split_heads(&self.to_v.forward(h)?, None, &pass.values, start)
+    }
+
+    /// Rotated queries of h [C', C], which holds the tokens from `start` on: [H, C', D].
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn queries<C>(&self, h: &Array, start: usize, pass: &Pass<C>) -> Result<Array> {
+        let (heads, _, dim) = pass.keys.dims3()?;
+        let (cos, sin) = pass.angles(start, h.dim(0))?;
+        let rotation = Rotation { weight: &self.norm_q, eps: NORM_EPS, cos: &cos, sin: &sin };
+        let q = h.place().zeros(&[heads, h.dim(0), dim], h.dtype())?;
+        nn::split_heads(&self.to_q.forward(h)?, Some(rotation), &q, 0)?;
+        Ok(q)
+    }
+}
+
+/// One picture's tokens [1, N, C] as [N, C] in the number type of the streams.
+///
+/// # Errors
+/// When they are of another shape, or the device fails.
+pub(crate) fn tokens(tokens: &Array, channels: usize, dtype: DType) -> Result<Array> {
+    match tokens.dims() {
+        [1, _, found] if *found == channels => tokens.squeeze(0)?.to_dtype(dtype)?.contiguous(),
+        found => Err(nn::mismatch(format!("expected tokens of shape [1, N, {channels}], found {found:?}"))),
+    }
+}
+
+/// Tokens of the text and of the picture, each through its embedder, as one stream of so many channels: [T + N, C].
+///
+/// # Errors
+/// When the device fails.
+pub(crate) fn embed(sides: [(&Linear, &Array); 2], channels: usize, options: ForwardOptions) -> Result<Array> {
+    let [(_, txt), (_, img)] = sides;
+    let (place, text_tokens) = (img.place(), txt.dim(0));
+    let x = place.zeros(&[text_tokens + img.dim(0), channels], img.dtype())?;
+    for ((embedder, tokens), first) in sides.into_iter().zip([0, text_tokens]) {
+        place.pieces(0..tokens.dim(0), options.token_chunk, |start, count| {
+            x.slice_set(&embedder.forward(&tokens.narrow(0, start, count)?)?, 0, first + start) // [C', C]
+        })?;
+    }
+    Ok(x)
+}
+
+/// The picture's rows of x [T + N, C], modulated by [shift, scale] and projected to so many channels: [1, N, channels] f32.
+///
+/// # Errors
+/// When the device fails.
+pub(crate) fn project<C>(
+    x: &Array,
+    pass: &Pass<C>,
+    [shift, scale]: [&Array; 2],
+    proj_out: &Linear,
+    channels: usize,
+) -> Result<Array> {
+    let [_, img] = pass.sides();
+    let velocity = x.place().zeros(&[img.len(), channels], DType::F32)?;
+    pass.chunks(img.clone(), |start, count| {
+        let h = nn::norm_modulate(x, start, count, shift, scale)?; // [C', C]
+        let rows = proj_out.forward(&h)?.to_dtype(DType::F32)?; // [C', channels]
+        velocity.slice_set(&rows, 0, start - img.start)
+    })?;
+    velocity.unsqueeze(0)
+}
+
+/// The mean of a token embedder's weight over its outputs \[channels\]: what it makes of each channel alone, less what it makes
+/// of nothing.
+///
+/// # Errors
+/// When the device fails.
+pub(crate) fn mean_embedding(embedder: &Linear, channels: usize, dtype: DType, device: &Device) -> Result<Vec<f64>> {
+    let mean_of = |tokens: Tensor| -> Result<Tensor> {
+        let embedded = embedder.forward(&Array::from(tokens.to_dtype(dtype)?))?; // [C', inner]
+        Ok(embedded.real()?.to_dtype(DType::F64)?.mean(1)?)
+    };
+    let channels_alone = mean_of(Tensor::eye(channels, DType::F32, device)?)?; // [channels]
+    let nothing = mean_of(Tensor::zeros((1, channels), DType::F32, device)?)?; // [1]
+    Ok(channels_alone.broadcast_sub(&nothing)?.to_vec1()?)
+}
