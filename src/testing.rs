@@ -62,9 +62,9 @@ pub mod methods {
 /// Of `models`.
 pub mod models {
     pub use crate::models::{
-        BUILT_IN, Conditioning, Confidence, Contents, Decode, Examples, Facts, Family, ForwardCost, ForwardOptions,
-        Found, Identity, Model, ModelRequest, NetworkBytes, On, PartKind, PartSpec, Registry, RepositoryFiles,
-        RgbFactors, Seen, TextEncoders, Velocity, VelocityAt, never_inside,
+        BUILT_IN, Conditioning, Confidence, Contents, Decode, Encode, Examples, Facts, Family, ForwardCost,
+        ForwardOptions, Found, Identity, Model, ModelRequest, NetworkBytes, On, PartKind, PartSpec, Registry,
+        RepositoryFiles, RgbFactors, Seen, TextEncoders, Velocity, VelocityAt, never_inside,
     };
 
     /// Of `models::flux1`.
@@ -91,6 +91,14 @@ pub mod models {
         pub mod text {
             pub use crate::models::flux1::text::TextEncoders;
         }
+    }
+
+    /// Of `models::flux2`.
+    pub mod flux2 {
+        pub use crate::models::flux2::{
+            FAMILY, Flux2, Flux2Autoencoder, Flux2Config, Flux2VaeConfig, LATENTS, TextEncoder, Transformer,
+            encoder_tensors, transformer_names, transformer_tensors, vae_tensors,
+        };
     }
 
     /// Of `models::parts`.
@@ -186,7 +194,7 @@ pub mod run {
 /// Of `sampling`.
 pub mod sampling {
     pub use crate::sampling::{
-        MuRule, Progress, ScheduleFor, SchedulerConfig, Shift, TimeShift, noise, sigmas, spectrum,
+        MuRule, Progress, ScheduleFor, SchedulerConfig, Shift, TimeShift, noise, pack, sigmas, spectrum, unpack,
     };
 
     /// Of `sampling::preview`.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{
     SchedulerConfig,
     flux1::FluxConfig,
+    flux2::{Flux2Config, Flux2VaeConfig},
     parts::{
         ClipConfig, Qwen3Config, Qwen25VlConfig, T5Config,
         config::{Config, Key, from_value, json, resolve},
@@ -99,7 +100,9 @@ fn every_key_of_the_reference_is_computed_with_or_refused_by_name() {
     walk::<Qwen25VlConfig>("Qwen2_5_VLTextConfig", &[]);
     let own = [("base_resolution", "1024"), ("dype_scale", "1.5"), ("dype_exponent", "2.5")];
     walk::<FluxConfig>("FluxTransformer2DModel", &own);
+    walk::<Flux2Config>("Flux2Transformer2DModel", &[("guidance_embeds", "false")]);
     walk::<VaeConfig>("AutoencoderKL", &[]);
+    walk::<Flux2VaeConfig>("AutoencoderKLFlux2", &[]);
     walk::<SchedulerConfig>("FlowMatchEulerDiscreteScheduler", &[]);
 }
 

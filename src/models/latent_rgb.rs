@@ -9,13 +9,21 @@ use crate::error::{Error, Result};
 /// A linear map from latent channels to RGB in [-1, 1]: `rgb = latents · factors + bias`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RgbFactors {
-    /// One row of (red, green, blue) for each latent channel [C, 3].
+    /// One row of (red, green, blue) for each latent channel [C, 3]; none where nobody knows them.
     pub factors: Cow<'static, [[f32; 3]]>,
     /// Colour of latents that are 0: red, green, blue.
     pub bias: [f32; 3],
 }
 
 impl RgbFactors {
+    /// Of latents whose colours nobody knows: there are no previews.
+    pub const UNKNOWN: Self = Self { factors: Cow::Borrowed(&[]), bias: [0.0; 3] };
+
+    /// Whether they are known.
+    pub fn is_known(&self) -> bool {
+        !self.factors.is_empty()
+    }
+
     /// The factors that an autoencoder's `config.json` carries: `latent_rgb_factors`, a row of 3 for each of its `channels`,
     /// and, 0 where it is missing, `latent_rgb_factors_bias`, 3 numbers. `None` where it carries none.
     ///

@@ -11,6 +11,7 @@ pub mod demo;
 mod family;
 mod find;
 pub mod flux1;
+pub mod flux2;
 mod known;
 mod latent_rgb;
 mod part;
@@ -45,7 +46,7 @@ pub use repository::RepositoryFiles;
 pub use scheduler::{MuRule, SchedulerConfig, TimeShift};
 
 /// The families this program knows, the usual one first.
-pub const BUILT_IN: [&'static dyn Family; 1] = [&flux1::FAMILY];
+pub const BUILT_IN: [&'static dyn Family; 2] = [&flux1::FAMILY, &flux2::FAMILY];
 
 /// Where a model is, and which of its parts come from elsewhere.
 #[derive(Debug, Clone, Default)]

@@ -48,12 +48,12 @@ const DERIVED: Marks = &[
     ("lycoris_", "a LyCORIS adapter, which changes a model but is none"),
     ("controlnet_blocks", "a ControlNet"),
     ("controlnet_x_embedder", "a ControlNet"),
-    ("double_stream_modulation_img", "a FLUX.2 transformer"),
     ("distilled_guidance_layer", "a Chroma transformer"),
 ];
 
 /// Other kinds, the telling ones first.
 const STRANGERS: Marks = &[
+    ("double_stream_modulation_img", "a FLUX.2 transformer"),
     ("joint_blocks.0.", "Stable Diffusion 3"),
     ("pos_embed.pos_embed", "Stable Diffusion 3"),
     ("conditioner.embedders.", "Stable Diffusion XL"),

@@ -34,7 +34,7 @@ pub use compute::{Compute, Products};
 pub use embedding::embedding_rows;
 pub use ledger::{Held, Ledger};
 pub use linear::{Activation, Form, Linear, LowRank, product};
-pub use norm::{LayerNorm, NORM_EPS, RmsNorm, Rotation, add_gated, heads_of, norm_modulate, split_heads};
+pub use norm::{LayerNorm, NORM_EPS, RmsNorm, Rotation, add_gated, heads_of, norm_modulate, silu_gated, split_heads};
 pub use parameters::Parameters;
 pub use place::Place;
 pub use rope::{PositionAxis, PositionIds, RopeTables, TokenRun};

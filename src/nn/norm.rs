@@ -5,6 +5,7 @@ use candle_core::DType;
 use super::{
     Array, Parameters,
     kernels::{cpu::rows, tensors},
+    mismatch,
     view::view,
 };
 use crate::error::Result;
@@ -54,6 +55,26 @@ pub fn add_gated(x: &Array, start: usize, gate: &Array, y: &Array) -> Result<()>
     let (gate, y) = (view(gate), view(y));
     let (gate, y) = (gate.f32()?, y.f32()?);
     rows.change(|x| rows::add_gated(x, gate, y))
+}
+
+/// `silu(gate)·x` for gate and x [C', F], in place of the gate where the CPU's own kernel takes it (Shazeer 2020, arXiv
+/// 2002.05202).
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub fn silu_gated(gate: Array, x: &Array) -> Result<Array> {
+    if gate.dims() != x.dims() {
+        return Err(mismatch(format!("a gate {:?} for {:?}", gate.dims(), x.dims())));
+    }
+    if !(gate.is_fast() && gate.is_contiguous() && x.is_contiguous()) {
+        return gate.silu()?.mul(x);
+    }
+    if let Array::Real(x) = x {
+        let (x, channels) = (view(x), gate.channels());
+        let x = x.f32()?;
+        gate.change(|gate| rows::silu_gated(gate, x, channels))?;
+    }
+    Ok(gate)
 }
 
 /// Rows of x [C, H·D] become rows `start..` of `out` [H, N, D], in place; with a rotation each head is RMS-normed and
@@ -140,5 +161,37 @@ impl LayerNorm {
     /// When shapes do not fit or the device fails.
     pub fn forward(&self, x: &Array) -> Result<Array> {
         x.contiguous()?.layer_norm(&self.weight, &self.bias, self.eps as f32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn a_gate_is_silu_times_what_it_lets_through() {
+        let row = |at: usize, step: f32| (0..at).map(|i| (i as f32 - 40.0) * step).collect::<Vec<_>>();
+        let (gate, x) = (row(2 * 67, 0.1), row(2 * 67, -0.03));
+        let tensor = |values: &[f32], dtype| {
+            let tensor = Tensor::from_vec(values.to_vec(), (2, 67), &Device::Cpu).and_then(|x| x.to_dtype(dtype));
+            Array::from(tensor.expect("a tensor"))
+        };
+        for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F16, 5e-3)] {
+            let found = silu_gated(tensor(&gate, dtype), &tensor(&x, dtype)).expect("computes");
+            let found = found.to_dtype(DType::F32).expect("widens");
+            let found: Vec<f32> = found.real().expect("real").flatten_all().and_then(|x| x.to_vec1()).expect("numbers");
+            for ((found, gate), x) in found.iter().zip(&gate).zip(&x) {
+                let expected = gate / (1.0 + (-gate).exp()) * x;
+                assert!(
+                    (found - expected).abs() <= tolerance * expected.abs().max(1.0),
+                    "{dtype:?}: {found} {expected}"
+                );
+            }
+        }
+        assert!(
+            silu_gated(tensor(&gate, DType::F32), &tensor(&x, DType::F32).reshape(&[67, 2]).expect("a view")).is_err()
+        );
     }
 }

@@ -212,7 +212,9 @@ impl Runner<'_> {
 
     /// Writes a preview where one is due.
     fn show(&self, item: &Item, provenance: &Provenance, step: &StepInfo, [before, after]: [&Tensor; 2]) {
-        let Some(preview) = self.options.preview.as_ref().filter(|preview| preview.is_due(step)) else { return };
+        let is_known = self.pipeline.facts().latent_rgb.is_known();
+        let due = self.options.preview.as_ref().filter(|preview| is_known && preview.is_due(step));
+        let Some(preview) = due else { return };
         if let Err(error) = preview.write(item, self.pipeline.facts(), provenance, step, [before, after])
             && !self.told_of_lost_preview.replace(true)
         {

@@ -110,6 +110,9 @@ impl<'a> Runner<'a> {
     /// [`Error::Model`] when the model's files turn out to be damaged: no other picture could be made either.
     pub fn run(&mut self, items: &[Item], listener: &mut dyn Listener) -> Result<()> {
         folders(items).into_iter().flat_map(begun::told_of_left).for_each(|text| self.note(text));
+        if self.options.preview.is_some() && !self.pipeline.facts().latent_rgb.is_known() {
+            self.warn("--preview writes nothing: which colours the latents of this model have is not known".to_owned());
+        }
         self.clean(items);
         let rest = self.without_existing(items, listener);
         for (index, (item, replaced)) in rest.iter().enumerate() {

@@ -124,10 +124,10 @@ fn a_model_that_is_not_flux_says_what_it_is() {
     );
     let place = Place::new();
     let vae = fixture("tiny-bfl/ae.safetensors").display().to_string();
-    place.small(&["--model", &vae]).fails(1, &["not a FLUX.1 transformer", "an autoencoder (VAE)"]);
+    place.small(&["--model", &vae]).fails(1, &["not a FLUX.1 ", "an autoencoder (VAE)"]);
     let names = r#"{"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
     fs::write(place.path("style.safetensors"), safetensors(names, 4)).expect("written");
-    place.small(&["--model", "style.safetensors"]).fails(1, &["not a FLUX.1 transformer", "a LoRA"]);
+    place.small(&["--model", "style.safetensors"]).fails(1, &["not a FLUX.1 ", "a LoRA"]);
     fs::write(place.path("flux.gguf"), b"GGUF\x03\0\0\0and more").expect("written");
     place.small(&["--model", "flux.gguf"]).fails(1, &["GGUF", "give the model as .safetensors"]);
 }

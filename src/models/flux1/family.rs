@@ -22,7 +22,7 @@ use crate::{
         },
         strangers::derived_from_a_model,
     },
-    weights::{Files, TensorSource, Weights},
+    weights::{Files, Renamed, TensorSource, Weights},
 };
 
 /// FLUX.1: dev, Krea-dev, schnell, and whatever else has their layout.
@@ -127,8 +127,13 @@ impl Family for Flux1Family {
 
     fn recognise(&self, seen: &Seen) -> Option<Confidence> {
         if let Some(tensors) = &seen.tensors {
-            let is_flux = bfl::transformer(Arc::clone(tensors)).is_some() || has_diffusers_names(&**tensors);
-            return (is_flux && derived_from_a_model(&**tensors).is_none()).then_some(Confidence::Certain);
+            let named = bfl::transformer(Arc::clone(tensors));
+            // Successors have the same blocks, but no modulation in each.
+            let modulates = |named: &Renamed| named.shape("transformer_blocks.0.norm1.linear.weight").is_some();
+            let is_certain = has_diffusers_names(&**tensors) || named.as_ref().is_some_and(modulates);
+            let sure = if is_certain { Confidence::Certain } else { Confidence::Possible };
+            let is_flux = is_certain || named.is_some();
+            return (is_flux && derived_from_a_model(&**tensors).is_none()).then_some(sure);
         }
         match (seen.pipeline.as_deref(), seen.class()) {
             (Some(pipeline), _) => PIPELINES.contains(&pipeline).then_some(Confidence::Certain),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{
     ModelPart,
-    config::Said,
+    config::{Config, Said},
     infer,
     kl::{self, Banding, Decoder, Encoder, RowSink, RowSource, Side, VaeConfig, Ways},
     open::{self, ConfigFile},
@@ -47,26 +47,52 @@ pub(crate) struct AutoencoderKind {
     pub(crate) geometry: LatentGeometry,
 }
 
+/// A config that holds a KL autoencoder's.
+pub(crate) trait KlConfig: Config + Clone + From<VaeConfig> + AsRef<VaeConfig> {
+    /// The class that a config says it is of.
+    const CLASS: &'static str;
+}
+
+impl KlConfig for VaeConfig {
+    const CLASS: &'static str = "AutoencoderKL";
+}
+
+impl AsRef<VaeConfig> for VaeConfig {
+    fn as_ref(&self) -> &VaeConfig {
+        self
+    }
+}
+
 impl AutoencoderKind {
     /// Opens and checks the autoencoder at a place.
     ///
     /// # Errors
     /// [`Error::Model`] when it is another kind of file, incomplete or damaged; [`Error::Disk`] when it cannot be read.
     pub(crate) fn open(&self, place: &Place, files: &Files) -> Result<Autoencoder> {
+        Ok(self.open_as::<VaeConfig>(place, files)?.0)
+    }
+
+    /// The same of another class, and what its config says beside.
+    ///
+    /// # Errors
+    /// As [`AutoencoderKind::open`].
+    pub(crate) fn open_as<C: KlConfig>(&self, place: &Place, files: &Files) -> Result<(Autoencoder, C)> {
         let advice = format!("give {}'s autoencoder with --vae", self.family);
-        let config = open::config_at(place, files, ["_class_name", "AutoencoderKL", &advice])?;
-        let own = config.as_ref().map_or(Ok(None), ConfigFile::own)?;
+        let config = open::config_at(place, files, ["_class_name", C::CLASS, &advice])?;
+        let own = config.as_ref().map_or(Ok(None), ConfigFile::own::<C>)?;
         let beside = config.as_ref().and_then(ConfigFile::beside);
         let source = open::source_at(place, files)?;
         let source = if matches!(place, Place::Folder(_)) { source } else { self.named(source)? };
-        let infer = |source: &dyn TensorSource| infer::vae(source, &(self.like)());
-        let tensors = |config: &VaeConfig| kl::tensors(config, Side::Decoder);
+        let infer = |source: &dyn TensorSource| infer::vae(source, &(self.like)()).map(C::from);
+        let tensors = |config: &C| kl::tensors(config.as_ref(), Side::Decoder);
         let said = own.map_or_else(|| Said::by_beside(beside, &*source, infer, tensors), Ok)?;
         self.check(&said, &*source)?;
         let value = config.filter(|config| said.file == config.path().display().to_string());
         let value = value.map_or(Value::Null, ConfigFile::into_value);
-        let latent_rgb = RgbFactors::from_config(&value, said.config.latent_channels)?;
-        Ok(Autoencoder { part: ModelPart { config: said.config, source }, latent_rgb, geometry: self.geometry })
+        let kl = said.config.as_ref().clone();
+        let latent_rgb = RgbFactors::from_config(&value, kl.latent_channels)?;
+        let part = ModelPart { config: kl, source };
+        Ok((Autoencoder { part, latent_rgb, geometry: self.geometry }, said.config))
     }
 
     /// The tensors of a file under diffusers' names.
@@ -81,8 +107,8 @@ impl AutoencoderKind {
         Err(Error::model(what, format!("give {}'s {} with --vae", self.family, self.example)))
     }
 
-    fn check(&self, said: &Said<VaeConfig>, source: &dyn TensorSource) -> Result<()> {
-        let config = &said.config;
+    fn check<C: KlConfig>(&self, said: &Said<C>, source: &dyn TensorSource) -> Result<()> {
+        let config = said.config.as_ref();
         if config.scale() != self.geometry.px_per_latent {
             let (found, expected) = (config.block_out_channels.len(), self.geometry.px_per_latent.ilog2() + 1);
             let file = &said.file;

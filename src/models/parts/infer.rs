@@ -46,8 +46,17 @@ pub(crate) fn vae(source: &dyn TensorSource, like: &VaeConfig) -> Result<VaeConf
     let stages = shapes.count(|i| format!("decoder.up_blocks.{i}.resnets.0.conv1.weight"));
     let stage = |i| shapes.dim(&format!("decoder.up_blocks.{i}.resnets.0.conv1.weight"), 0);
     let resnets = shapes.count(|j| format!("decoder.up_blocks.0.resnets.{j}.conv1.weight"));
+    let decoder: Vec<usize> = (0..stages).rev().map(stage).collect::<Result<_>>()?;
+    // An encoder may be there, and as wide or not.
+    let encoder = |i| shapes.dim(&format!("encoder.down_blocks.{i}.resnets.0.conv1.weight"), 0).ok();
+    let encoder: Option<Vec<usize>> = (0..stages).map(encoder).collect();
+    let (block_out_channels, decoder_block_out_channels) = match encoder.filter(|encoder| *encoder != decoder) {
+        Some(encoder) => (encoder, Some(decoder)),
+        None => (decoder, None),
+    };
     Ok(VaeConfig {
-        block_out_channels: (0..stages).rev().map(stage).collect::<Result<_>>()?,
+        block_out_channels,
+        decoder_block_out_channels,
         layers_per_block: resnets.saturating_sub(1),
         latent_channels: shapes.dim("decoder.conv_in.weight", 1)?,
         mid_block_add_attention: shapes.has("decoder.mid_block.attentions.0.to_q.weight"),

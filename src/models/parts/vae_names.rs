@@ -22,6 +22,14 @@ pub fn vae(source: Arc<dyn TensorSource>) -> Option<Renamed> {
 
 /// diffusers' name for one tensor of an autoencoder with `stages` resolutions.
 fn vae_name(name: &str, stages: usize) -> Option<(String, Cut)> {
+    // FLUX.2's statistics, and its convolutions at the seam, which belong to the sides there.
+    if name.starts_with("bn.") {
+        return Some((name.to_owned(), Cut::Whole));
+    }
+    let seam = |side: &str| name.strip_prefix(side).filter(|rest| rest.contains("quant_conv."));
+    if let Some(rest) = seam("encoder.").or(seam("decoder.")) {
+        return Some((rest.to_owned(), Cut::Whole));
+    }
     let (side, rest) = name.split_once('.').filter(|(side, _)| matches!(*side, "encoder" | "decoder"))?;
     let (stem, kind) = rest.rsplit_once('.')?;
     let words: Vec<&str> = stem.split('.').collect();

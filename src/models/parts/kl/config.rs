@@ -14,6 +14,9 @@ use crate::{
 pub struct VaeConfig {
     /// Channels of the stages, finest first; 128, 256, 512, 512.
     pub block_out_channels: Vec<usize>,
+    /// Channels of the decoder's stages, finest first, where they are others than the encoder's.
+    #[serde(default)]
+    pub decoder_block_out_channels: Option<Vec<usize>>,
     /// Residual blocks of an encoder stage; a decoder stage has one more.
     pub layers_per_block: usize,
     /// Channels of the latents; 16.
@@ -77,6 +80,7 @@ impl Default for VaeConfig {
     fn default() -> Self {
         Self {
             block_out_channels: vec![128, 256, 512, 512],
+            decoder_block_out_channels: None,
             layers_per_block: 2,
             latent_channels: 16,
             norm_num_groups: 32,
@@ -97,6 +101,11 @@ impl VaeConfig {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
 
+    /// Channels of the decoder's stages, finest first.
+    pub fn decoder_channels(&self) -> &[usize] {
+        self.decoder_block_out_channels.as_ref().unwrap_or(&self.block_out_channels)
+    }
+
     /// Reads a `config.json`.
     ///
     /// # Errors
@@ -109,14 +118,19 @@ impl VaeConfig {
     /// What is wrong first.
     fn wrong(&self) -> Option<String> {
         let (stages, groups) = (&self.block_out_channels, self.norm_num_groups);
-        let mut sizes = stages.iter().chain([&self.latent_channels, &groups]);
+        let decoder = self.decoder_channels();
+        let mut sizes = stages.iter().chain(decoder).chain([&self.latent_channels, &groups]);
         if !(1..=MAX_STAGES).contains(&stages.len())
             || !sizes.all(|n| (1..=MAX_CHANNELS).contains(n))
             || self.layers_per_block > MAX_LAYERS
         {
             return Some("its dimensions are out of any range".into());
         }
-        if let Some(odd) = stages.iter().find(|channels| **channels % groups != 0) {
+        if decoder.len() != stages.len() {
+            let (found, wanted) = (decoder.len(), stages.len());
+            return Some(format!("decoder_block_out_channels has {found} stages, block_out_channels {wanted}"));
+        }
+        if let Some(odd) = stages.iter().chain(decoder).find(|channels| **channels % groups != 0) {
             return Some(format!("{odd} channels are not divisible into {groups} groups"));
         }
         let shift = self.shift_factor.unwrap_or(0.0);

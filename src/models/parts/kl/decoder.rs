@@ -36,16 +36,17 @@ pub(super) fn walk<K: Kernels>(
     } else {
         latents
     };
-    let coarsest = config.block_out_channels.last().copied().unwrap_or(0);
+    let channels = config.decoder_channels();
+    let coarsest = channels.last().copied().unwrap_or(0);
     let conv_in = Layer { name: "decoder.conv_in", inputs, outputs: coarsest };
     let mut walk = Walk::begin(kernels, config, options, Map::of(latents), conv_in, Keep::Maps)?;
     walk.mid_block("decoder.mid_block")?;
-    for (stage, &outputs) in config.block_out_channels.iter().rev().enumerate() {
+    for (stage, &outputs) in channels.iter().rev().enumerate() {
         let block = format!("decoder.up_blocks.{stage}");
         for resnet in 0..=config.layers_per_block {
             walk.residual(&format!("{block}.resnets.{resnet}"), outputs, options.keep_at(stage))?;
         }
-        if stage + 1 < config.block_out_channels.len() {
+        if stage + 1 < channels.len() {
             walk.double(&format!("{block}.upsamplers.0.conv"), options.keep_at(stage + 1))?;
         }
     }

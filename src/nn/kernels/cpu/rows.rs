@@ -2,7 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::{SharedMut, simd::multiversion};
+use super::{
+    SharedMut,
+    simd::{multiversion, silu},
+};
 
 /// Rows one task takes at least: below that, starting a task costs more than its work.
 const MIN_ROWS: usize = 8;
@@ -27,6 +30,16 @@ pub fn add_gated(x: &mut [f32], gate: &[f32], y: &[f32]) {
         .zip(y.par_chunks(channels))
         .with_min_len(MIN_ROWS)
         .for_each(|(x, y)| add_gated_row(x, gate, y));
+}
+
+/// `gate = silu(gate)·x` of each row of gate and x [rows, C].
+pub fn silu_gated(gate: &mut [f32], x: &[f32], channels: usize) {
+    let channels = channels.max(1);
+    assert_eq!((gate.len() % channels, gate.len()), (0, x.len()));
+    gate.par_chunks_mut(channels)
+        .zip(x.par_chunks(channels))
+        .with_min_len(MIN_ROWS)
+        .for_each(|(gate, x)| silu_gated_row(gate, x));
 }
 
 /// Where the rows of heads go: rows `start..` of a tensor [H, `tokens`, D].
@@ -111,6 +124,15 @@ multiversion! {
     pub fn add_gated_row<FMA>(x: &mut [f32], gate: &[f32], y: &[f32]) {
         for ((x, gate), y) in x.iter_mut().zip(gate).zip(y) {
             *x += gate * y;
+        }
+    }
+}
+
+multiversion! {
+    /// [`silu_gated`] of one row.
+    pub fn silu_gated_row<FMA>(gate: &mut [f32], x: &[f32]) {
+        for (gate, x) in gate.iter_mut().zip(x) {
+            *gate = silu::<FMA>(*gate) * x;
         }
     }
 }

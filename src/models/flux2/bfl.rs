@@ -1,0 +1,139 @@
+//! The transformer's tensors under the names it is loaded by, from both layouts: diffusers' folders, and single files as Black
+//! Forest Labs publishes them.
+//!
+//! Layers that are stored fused get a name for each of their parts, so that a block computes each where it needs it: of a feed-forward's
+//! `linear_in` the `gate` and the `value`, of a single block's `to_qkv_mlp_proj` the `q`, `k`, `v`, `gate` and `value`.
+//! Everything else has diffusers' names. In single files query, key and value are one tensor in double blocks too, and the
+//! final modulation holds shift then scale where diffusers holds scale then shift. Sources: huggingface/diffusers,
+//! `transformer_flux2.py` and `scripts/convert_flux2_to_diffusers.py`.
+
+use std::{ops::Range, sync::Arc};
+
+use crate::weights::{Cut, Renamed, TensorSource};
+
+/// Prefixes a single file's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
+const PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
+
+/// The transformer's tensors, whichever layout they have; `None` if there is none.
+pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
+    let has = |name: &str| source.shape(name).is_some();
+    // What no other model of these blocks has: modulations that all blocks share.
+    if has("double_stream_modulation_img.linear.weight") {
+        let hidden = *source.shape("x_embedder.weight")?.first()?;
+        let rows = |name: &str| source.shape(name)?.first().copied();
+        return Some(Renamed::by(&source, "", |name| diffusers_names(name, hidden, rows(name))));
+    }
+    let prefix =
+        PREFIXES.into_iter().find(|prefix| has(&format!("{prefix}double_stream_modulation_img.lin.weight")))?;
+    let hidden = *source.shape(&format!("{prefix}img_in.weight"))?.first()?;
+    let rows = |name: &str| source.shape(&format!("{prefix}{name}"))?.first().copied();
+    Some(Renamed::by(&source, prefix, |name| single_file_names(name, hidden, rows(name))))
+}
+
+/// The names for one tensor of diffusers' layout; `rows` is its first dimension, `hidden` the streams' width.
+fn diffusers_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<Vec<(String, Cut)>> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    let rows = rows.unwrap_or(0);
+    if stem.ends_with(".linear_in") {
+        return Some(halves(stem, kind, rows));
+    }
+    if stem.ends_with(".to_qkv_mlp_proj") {
+        return Some(fused(stem, kind, hidden, rows));
+    }
+    Some(vec![(name.to_owned(), Cut::Whole)])
+}
+
+/// The names for one tensor of a single file.
+fn single_file_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<Vec<(String, Cut)>> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    let rows = rows.unwrap_or(0);
+    let whole = |stem: String| Some(vec![(format!("{stem}.{kind}"), Cut::Whole)]);
+    let norm = |block: String, norm: &str| Some(vec![(format!("{block}.attn.{norm}.weight"), Cut::Whole)]);
+    let mut words = stem.splitn(3, '.');
+    match (words.next()?, words.next(), words.next()) {
+        ("double_blocks", Some(i), Some(rest)) => {
+            let block = format!("transformer_blocks.{i}");
+            match rest {
+                "img_attn.qkv" => Some(thirds(&block, IMG_QKV, kind, hidden, rows)),
+                "txt_attn.qkv" => Some(thirds(&block, TXT_QKV, kind, hidden, rows)),
+                "img_mlp.0" => Some(halves(&format!("{block}.ff.linear_in"), kind, rows)),
+                "txt_mlp.0" => Some(halves(&format!("{block}.ff_context.linear_in"), kind, rows)),
+                _ if kind == "scale" => norm(block, lookup(DOUBLE_NORMS, rest)?),
+                _ => whole(format!("{block}.{}", lookup(DOUBLE, rest)?)),
+            }
+        }
+        ("single_blocks", Some(i), Some(rest)) => {
+            let block = format!("single_transformer_blocks.{i}");
+            match rest {
+                "linear1" => Some(fused(&format!("{block}.attn.to_qkv_mlp_proj"), kind, hidden, rows)),
+                "linear2" => whole(format!("{block}.attn.to_out")),
+                _ if kind == "scale" => norm(block, lookup(SINGLE_NORMS, rest)?),
+                _ => None,
+            }
+        }
+        ("final_layer", Some("adaLN_modulation"), Some("1")) => {
+            Some(vec![(format!("norm_out.linear.{kind}"), Cut::SwappedHalves)])
+        }
+        _ => whole(lookup(TOP, stem)?.to_owned()),
+    }
+}
+
+/// One name for some rows of a tensor.
+fn part(stem: &str, name: &str, kind: &str, rows: Range<usize>) -> (String, Cut) {
+    (format!("{stem}.{name}.{kind}"), Cut::Rows(rows))
+}
+
+fn halves(stem: &str, kind: &str, rows: usize) -> Vec<(String, Cut)> {
+    vec![part(stem, "gate", kind, 0..rows / 2), part(stem, "value", kind, rows / 2..rows)]
+}
+
+/// Query, key and value, of as many rows as the streams are wide, then the two halves of the feed-forward's.
+fn fused(stem: &str, kind: &str, hidden: usize, rows: usize) -> Vec<(String, Cut)> {
+    let start = rows.min(hidden.saturating_mul(3));
+    let middle = start + (rows - start) / 2;
+    let mut parts = thirds(stem, ["q", "k", "v"], kind, hidden, rows);
+    parts.extend([part(stem, "gate", kind, start..middle), part(stem, "value", kind, middle..rows)]);
+    parts
+}
+
+/// Parts of as many rows as the streams are wide, where there are so many.
+fn thirds(stem: &str, names: [&str; 3], kind: &str, hidden: usize, rows: usize) -> Vec<(String, Cut)> {
+    let row = |i: usize| rows.min(i.saturating_mul(hidden));
+    names.into_iter().enumerate().map(|(i, name)| part(stem, name, kind, row(i)..row(i + 1))).collect()
+}
+
+fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
+    table.iter().find(|(stored, _)| *stored == name).map(|&(_, new)| new)
+}
+
+const IMG_QKV: [&str; 3] = ["attn.to_q", "attn.to_k", "attn.to_v"];
+const TXT_QKV: [&str; 3] = ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"];
+
+const TOP: &[(&str, &str)] = &[
+    ("img_in", "x_embedder"),
+    ("txt_in", "context_embedder"),
+    ("time_in.in_layer", "time_guidance_embed.timestep_embedder.linear_1"),
+    ("time_in.out_layer", "time_guidance_embed.timestep_embedder.linear_2"),
+    ("guidance_in.in_layer", "time_guidance_embed.guidance_embedder.linear_1"),
+    ("guidance_in.out_layer", "time_guidance_embed.guidance_embedder.linear_2"),
+    ("double_stream_modulation_img.lin", "double_stream_modulation_img.linear"),
+    ("double_stream_modulation_txt.lin", "double_stream_modulation_txt.linear"),
+    ("single_stream_modulation.lin", "single_stream_modulation.linear"),
+    ("final_layer.linear", "proj_out"),
+];
+
+const DOUBLE: &[(&str, &str)] = &[
+    ("img_attn.proj", "attn.to_out.0"),
+    ("txt_attn.proj", "attn.to_add_out"),
+    ("img_mlp.2", "ff.linear_out"),
+    ("txt_mlp.2", "ff_context.linear_out"),
+];
+
+const DOUBLE_NORMS: &[(&str, &str)] = &[
+    ("img_attn.norm.query_norm", "norm_q"),
+    ("img_attn.norm.key_norm", "norm_k"),
+    ("txt_attn.norm.query_norm", "norm_added_q"),
+    ("txt_attn.norm.key_norm", "norm_added_k"),
+];
+
+const SINGLE_NORMS: &[(&str, &str)] = &[("norm.query_norm", "norm_q"), ("norm.key_norm", "norm_k")];

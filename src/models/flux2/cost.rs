@@ -1,0 +1,76 @@
+//! What a forward pass costs: a dry pass of it, for any sizes of its pieces.
+
+use candle_core::DType;
+
+use super::{
+    Flux2Config,
+    transformer::{Inputs, Transformer},
+};
+use crate::{
+    base::device::DeviceKind,
+    error::Result,
+    models::{ForwardCost, ForwardOptions},
+    nn::{Compute, Ledger, Parameters, WeightsMode},
+    weights::{Expected, Weights},
+};
+
+/// A forward pass that is asked about, whatever its pieces.
+pub(super) struct Forward<'a> {
+    /// The transformer's dimensions.
+    pub(super) config: &'a Flux2Config,
+    /// The kind of device.
+    pub(super) kind: DeviceKind,
+    /// What the streams compute in.
+    pub(super) compute: Compute,
+    /// The weights, or none in the number type they would be held in.
+    pub(super) weights: Weights,
+    /// Where the weights of the blocks live.
+    pub(super) mode: WeightsMode,
+    /// Tokens of the picture and of the text.
+    pub(super) tokens: [usize; 2],
+}
+
+impl Forward<'_> {
+    /// What it takes in these pieces, by a dry pass.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] when the configuration makes no sense.
+    pub(super) fn cost(&self, options: ForwardOptions) -> Result<ForwardCost> {
+        let ledger = Ledger::new(self.kind);
+        let parameters = Parameters::dry(&self.weights, &ledger).held_as_stored();
+        let model = Transformer::load_from(self.config, &parameters, self.mode, self.compute)?.with_options(options);
+        let loaded = ledger.now_bytes();
+        let (place, config, [image_tokens, text_tokens]) = (parameters.place(), self.config, self.tokens);
+        let zeros = |shape: &[usize]| place.zeros(shape, DType::F32);
+        let img = zeros(&[1, image_tokens, config.in_channels])?;
+        let prompt_embeds = zeros(&[1, text_tokens, config.joint_attention_dim])?;
+        let input_bytes = ledger.now_bytes() - loaded;
+        let angles = [text_tokens + image_tokens, config.attention_head_dim / 2];
+        let inputs = Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, text_bias: None };
+        model.velocity(&inputs, 1.0)?;
+        drop(inputs);
+        Ok(ForwardCost::of(&ledger, input_bytes))
+    }
+
+    /// The largest pieces whose forward pass stays within `budget_bytes`, weights and inputs included, and whose elements
+    /// the device can count; and what it takes in them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] with the least that would do, when even the smallest pieces do not fit.
+    pub(super) fn within(&self, budget_bytes: u64) -> Result<(ForwardOptions, ForwardCost)> {
+        let own_kernels = self.kind.is_cpu() && self.compute.dtype == DType::F32;
+        let first = if own_kernels { ForwardOptions::default() } else { ForwardOptions::LARGEST };
+        first.within(budget_bytes, |options| self.cost(options))
+    }
+}
+
+/// Names and shapes of all tensors the transformer's loader asks for, in its order; fused layers are asked for in parts
+/// ([`transformer_names`](super::transformer_names)).
+///
+/// # Errors
+/// [`crate::Error::Model`] when the configuration makes no sense.
+pub fn transformer_tensors(config: &Flux2Config) -> Result<Vec<Expected>> {
+    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
+    Transformer::load_from(config, &parameters, WeightsMode::Resident, Compute::EXACT_F32)?;
+    Ok(parameters.asked())
+}

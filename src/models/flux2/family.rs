@@ -1,0 +1,294 @@
+//! FLUX.2 [klein] as a family: how its models are recognised, which parts they have, and what opening one means.
+
+use std::{path::PathBuf, sync::Arc};
+
+use candle_core::{DType, Device};
+use serde_json::Value;
+
+use super::{Flux2Autoencoder, Flux2Config, LATENTS, bfl, cost::Forward, infer, text, transformer_tensors};
+use crate::{
+    base::{device::DeviceKind, geometry::TokenGrid},
+    error::{Error, Result},
+    models::{
+        Confidence, Decode, Examples, Facts, Family, Found, Identity, Model, MuRule, PartKind, PartSpec, Place,
+        Reading, RgbFactors, SchedulerConfig, Seen, never_inside,
+        parts::{
+            ChatTokenizer, ModelPart, Qwen3Config, TextEncoderKind, config::Said, open, qwen3, text_names, vae_names,
+        },
+        repository::PIPELINE_INDEX,
+        strangers::derived_from_a_model,
+    },
+    nn::{Compute, WeightsMode},
+    weights::{TensorSource, Weights},
+};
+
+/// FLUX.2 [klein]: 4B, 9B, and their base variants.
+pub const FAMILY: Flux2Family = Flux2Family;
+
+/// The family.
+pub struct Flux2Family;
+
+/// What it is called.
+pub(super) const NAME: &str = "FLUX.2 [klein]";
+/// Pipelines of diffusers whose parts are klein's.
+const PIPELINES: [&str; 2] = ["Flux2KleinPipeline", "Flux2KleinInpaintPipeline"];
+/// What the transformer's config is called in it, and what to do about another.
+const CLASS: [&str; 3] = [
+    "_class_name",
+    "Flux2Transformer2DModel",
+    "give a FLUX.2 [klein] model, such as black-forest-labs/FLUX.2-klein-4B",
+];
+/// Rows of the embedding of every Qwen3. Source: its config.json.
+const VOCABULARY: usize = 151_936;
+
+const CONFIG: &[&[&str]] = &[&["config.json"]];
+
+/// The text encoder, of which nothing behind the last state that is read is asked for.
+const QWEN: TextEncoderKind<Qwen3Config> = qwen3(text::encoder_tensors);
+
+pub(super) static PARTS: [PartSpec; 5] = [
+    PartSpec {
+        name: "transformer",
+        kind: PartKind::Denoiser,
+        flag: None,
+        help: "Transformer",
+        files: CONFIG,
+        beside: &[],
+        is_inside: never_inside,
+    },
+    PartSpec {
+        name: "vae",
+        kind: PartKind::Network,
+        flag: Some("vae"),
+        help: "Autoencoder: a file or a folder",
+        files: CONFIG,
+        beside: &["flux2-vae.safetensors", "flux2-vae.sft"],
+        is_inside: |source| vae_names::vae(Arc::clone(source)).is_some(),
+    },
+    PartSpec {
+        name: "text_encoder",
+        kind: PartKind::Network,
+        flag: Some("text-encoder"),
+        help: "Qwen3 text encoder: a file or a folder",
+        files: CONFIG,
+        beside: &["qwen_3_4b.safetensors", "qwen_3_8b.safetensors", "qwen_3_*.safetensors"],
+        is_inside: |source| text_names::qwen3(Arc::clone(source)).is_some(),
+    },
+    PartSpec {
+        name: "tokenizer",
+        kind: PartKind::Tokenizer,
+        flag: Some("tokenizer"),
+        help: "Qwen3 tokenizer: a folder, or a tokenizer.json",
+        files: &[&["vocab.json", "merges.txt"], &["tokenizer.json"]],
+        beside: &[],
+        is_inside: never_inside,
+    },
+    PartSpec {
+        name: "scheduler",
+        kind: PartKind::Scheduler,
+        flag: None,
+        help: "Scheduler's config",
+        files: &[&["scheduler_config.json"]],
+        beside: &[],
+        is_inside: never_inside,
+    },
+];
+
+impl Family for Flux2Family {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn examples(&self) -> Examples {
+        Examples { file: "flux-2-klein-4b.safetensors", hub: "black-forest-labs/FLUX.2-klein-4B" }
+    }
+
+    fn recognise(&self, seen: &Seen) -> Option<Confidence> {
+        if let Some(tensors) = &seen.tensors {
+            let is_flux2 = bfl::transformer(Arc::clone(tensors)).is_some();
+            return (is_flux2 && derived_from_a_model(&**tensors).is_none()).then_some(Confidence::Certain);
+        }
+        let is_ours = match seen.pipeline.as_deref() {
+            Some(pipeline) => PIPELINES.contains(&pipeline),
+            None => seen.class() == Some(CLASS[1]),
+        };
+        is_ours.then_some(Confidence::Certain)
+    }
+
+    fn parts(&self) -> &'static [PartSpec] {
+        &PARTS
+    }
+
+    fn facts(&self, found: &Found) -> Result<Facts> {
+        Ok(of_config(&config(found)?.0.config, schedule(found)?, is_distilled(found)? != Some(false)))
+    }
+
+    fn usual(&self) -> Facts {
+        of_config(&Flux2Config::klein_4b(), own_schedule(), true)
+    }
+
+    fn open(&self, found: Found) -> Result<Box<dyn Model>> {
+        Ok(Box::new(Flux2::open(found)?))
+    }
+
+    fn tokens(&self, found: &Found, prompt: &str, asked: Option<usize>, usual: usize) -> Result<Vec<Reading>> {
+        let length = asked.unwrap_or(usual);
+        text::check_tokens(length)?;
+        let tokenizer = ChatTokenizer::qwen(&found.path("tokenizer")?, text::TEMPLATE, VOCABULARY)?;
+        let read = tokenizer.encode(prompt, length)?;
+        let (tokens, padding) = (tokenizer.pieces(&read.ids), length - read.ids.len());
+        Ok(vec![Reading { encoder: "Qwen3", length, tokens, padding, cut: read.lost }])
+    }
+
+    fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {
+        Ok(Box::new(Flux2Autoencoder::open(NAME, found.place("vae")?, &found.files)?))
+    }
+}
+
+/// Tensors by name.
+type Source = Arc<dyn TensorSource>;
+
+/// The transformer's dimensions, checked, and its tensors under the names it is loaded by, where they had to be opened for them.
+fn config(found: &Found) -> Result<(Said<Flux2Config>, Option<Source>)> {
+    let place = found.place("transformer")?;
+    if let Place::Folder(folder) = place {
+        let path = folder.join("config.json");
+        let value = open::read_config(&found.files, &path, CLASS)?;
+        return Ok((Said::by_file(&value, &path)?, None));
+    }
+    let named = tensors(found)?;
+    let beside = match place {
+        Place::File(path) => Some(path.with_file_name("config.json")),
+        Place::Folder(_) | Place::Inside(_) => None,
+    };
+    let beside = beside.and_then(|path| Some((open::beside(&found.files, &path, CLASS)?, path)));
+    let beside = beside.as_ref().map(|(value, path)| (value, path.as_path()));
+    Ok((Said::by_beside(beside, &*named, infer::transformer, transformer_tensors)?, Some(named)))
+}
+
+/// The transformer's tensors under the names it is loaded by.
+fn tensors(found: &Found) -> Result<Source> {
+    let source = open::source_at(found.place("transformer")?, &found.files)?;
+    match bfl::transformer(Arc::clone(&source)) {
+        Some(named) => Ok(Arc::new(named)),
+        // What lacks the first of its tensors is told of by the check of all.
+        None => Ok(source),
+    }
+}
+
+/// Whether a model is distilled to few steps, where its folder says so: `is_distilled` of model_index.json, which base variants
+/// do not have. The tensors of both are alike.
+fn is_distilled(found: &Found) -> Result<Option<bool>> {
+    let Place::Folder(folder) = found.place("transformer")? else { return Ok(None) };
+    let index = folder.parent().map(|root| root.join(PIPELINE_INDEX)).filter(|index| found.files.is_file(index));
+    let Some(index) = index.filter(|_| !found.is_given("transformer")) else { return Ok(None) };
+    let said = found.files.read_json::<Value>(&index)?;
+    Ok(Some(said.get("is_distilled").and_then(Value::as_bool).unwrap_or(false)))
+}
+
+/// The schedule of every FLUX.2 [klein]. Source: its scheduler_config.json, which is FLUX.1-dev's; base_shift, max_shift and
+/// shift are not used (diffusers, `Flux2KleinPipeline.__call__`).
+fn own_schedule() -> SchedulerConfig {
+    SchedulerConfig { mu_rule: MuRule::Empirical, ..SchedulerConfig::flux1_dev() }
+}
+
+/// The schedule that the model's own folder has, or one that was given; else that of every model.
+fn schedule(found: &Found) -> Result<SchedulerConfig> {
+    let has_own_folder = matches!(found.place("transformer")?, Place::Folder(_)) && !found.is_given("transformer");
+    let file = match found.optional("scheduler") {
+        Some(Place::Folder(folder)) => Some(folder.join("scheduler_config.json")),
+        Some(Place::File(path)) => Some(path.clone()),
+        Some(Place::Inside(_)) | None => None,
+    };
+    let Some(file) = file.filter(|_| has_own_folder || found.is_given("scheduler")) else { return Ok(own_schedule()) };
+    Ok(SchedulerConfig { mu_rule: MuRule::Empirical, ..SchedulerConfig::read_among(&file, &found.files)? })
+}
+
+fn of_config(config: &Flux2Config, scheduler: SchedulerConfig, is_distilled: bool) -> Facts {
+    let axes = config.position_ids(TokenGrid { height_patches: 1, width_patches: 1 }, 0).axes;
+    let recipe = Flux2Config::recipe_facts(is_distilled);
+    // None are published for latents of 128 channels, and none could be fitted without the real weights.
+    Facts { latents: LATENTS, axes, recipe, scheduler, latent_rgb: RgbFactors::UNKNOWN }
+}
+
+/// A FLUX.2 [klein], open but not loaded.
+#[derive(Clone)]
+pub struct Flux2 {
+    /// Which model it is.
+    pub identity: Identity,
+    /// What it says about itself.
+    pub facts: Facts,
+    /// The transformer, under the names it is loaded by.
+    pub transformer: ModelPart<Flux2Config>,
+    /// The autoencoder.
+    pub vae: Flux2Autoencoder,
+    /// Qwen3.
+    pub text_encoder: ModelPart<Qwen3Config>,
+    /// Its tokenizer.
+    pub tokenizer: PathBuf,
+    /// What to tell of how it was opened.
+    pub remark: Option<String>,
+    /// Where all of it is.
+    pub found: Found,
+}
+
+impl Flux2 {
+    /// Opens and checks the parts that were found. Reads configs and headers only.
+    ///
+    /// # Errors
+    /// As [`Family::open`].
+    pub fn open(found: Found) -> Result<Self> {
+        let files = &found.files;
+        let (said, source) = config(&found)?;
+        let source = source.map_or_else(|| tensors(&found), Ok)?;
+        said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
+        let config = said.config;
+        let vae = Flux2Autoencoder::open(NAME, found.place("vae")?, files)?;
+        let text_encoder = QWEN.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
+        let is_distilled = is_distilled(&found)?;
+        let facts = of_config(&config, schedule(&found)?, is_distilled != Some(false));
+        let remark = is_distilled.is_none().then(|| {
+            "whether this FLUX.2 [klein] is distilled or a base variant does not show in its tensors: taken as distilled; for a base \
+             variant give --steps 50 --cfg 4"
+                .to_owned()
+        });
+        let model = Self {
+            identity: found.identity.clone(),
+            facts,
+            transformer: ModelPart { config, source },
+            vae,
+            text_encoder,
+            tokenizer: found.path("tokenizer")?,
+            remark,
+            found,
+        };
+        model.check_widths()?;
+        Ok(model)
+    }
+
+    /// The transformer's tensors as `dtype` on `device`.
+    pub fn transformer_weights(&self, dtype: DType, device: &Device) -> Weights {
+        self.transformer.weights(dtype, device)
+    }
+
+    /// A step that is asked about.
+    pub(super) fn forward(&self, on: (DeviceKind, DType), mode: WeightsMode, tokens: [usize; 2]) -> Forward<'_> {
+        let (kind, dtype) = on;
+        // Headers are read, wherever the numbers will go.
+        let weights = self.transformer_weights(dtype, &Device::Cpu);
+        let compute = Compute::on(kind, dtype);
+        Forward { config: &self.transformer.config, kind, compute, weights, mode, tokens }
+    }
+
+    /// What the text encoder gives is as wide as what the transformer takes.
+    fn check_widths(&self) -> Result<()> {
+        let (gives, takes) = (text::width(&self.text_encoder.config), self.transformer.config.joint_attention_dim);
+        if gives == takes {
+            return Ok(());
+        }
+        let file = self.text_encoder.source.describe();
+        let what = format!("{file} gives embeddings of width {gives}, the transformer takes {takes}");
+        let advice = "this text encoder is of another model: Qwen3-4B serves klein 4B, Qwen3-8B klein 9B; give it with --text-encoder";
+        Err(Error::model(what, advice))
+    }
+}
