@@ -1,6 +1,6 @@
 //! Frequency tables of every scaler against the reference: 496 cases of method, revision, t, size and rotary width.
 
-use dype::testing::methods::{DypeSettings, Looks, Method, Moment, PositionScaler, RotaryAxis, Thresholds};
+use dype::testing::methods::{DypeSettings, Looks, Method, Moment, PositionScaler, RotaryAxis, Spectrum, Thresholds};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -83,7 +83,45 @@ fn what_varies_with_t_says_so() {
     assert_eq!(Method::NTK.scaler(dype).looks(), Looks::Time);
     assert_eq!(Method::YARN.scaler(dype).looks(), Looks::Time);
     assert_eq!(Method::BASE.scaler(dype).looks(), Looks::Nothing);
-    for method in Method::ALL {
+    for method in [Method::BASE, Method::NTK, Method::YARN] {
         assert_eq!(method.scaler(None).looks(), Looks::Nothing);
+    }
+    assert_eq!(Method::SEGA.scaler(dype).looks(), Looks::Spectrum);
+}
+
+/// A case of SEGA's: the picture, and the rotary embedding of its two axes.
+#[derive(Debug, Deserialize)]
+struct SegaCase {
+    case: String,
+    rows: usize,
+    columns: usize,
+    dims: [usize; 2],
+    theta: f64,
+    base_px: usize,
+}
+
+#[test]
+fn every_amplitude_of_sega_is_the_references() {
+    let cases: Vec<SegaCase> = serde_json::from_slice(&fixture("sega.json")).expect("valid JSON");
+    let file = fixture("sega.safetensors");
+    let tensors = SafeTensors::deserialize(&file).expect("valid safetensors");
+    let sega = Method::SEGA.scaler(None);
+    assert_eq!((cases.len(), sega.looks()), (24, Looks::Spectrum));
+    for case in &cases {
+        let of = |field: &str| f64s(&tensors, &format!("{}/{field}", case.case));
+        let has_spectrum = tensors.tensor(&format!("{}/radial", case.case)).is_ok();
+        let spectrum =
+            has_spectrum.then(|| Spectrum { height: of("profile_h"), width: of("profile_w"), rings: of("radial") });
+        let at = Moment { spectrum: spectrum.as_ref(), ..Moment::at(0.5) };
+        let axes = RotaryAxis::of_picture(case.dims, case.theta, case.base_px / 16, [case.rows, case.columns]);
+        for (axis, letter) in axes.iter().zip(["h", "w"]) {
+            let found = sega.frequencies(axis, &at);
+            for (name, found) in [("inv_freq", found.inv_freq), ("amplitude", found.amplitude)] {
+                let expected = of(&format!("{name}_{letter}"));
+                assert_eq!(found.len(), expected.len(), "{case:?}");
+                let worst = found.iter().zip(&expected).map(|(a, b)| relative(*a, *b)).fold(0.0, f64::max);
+                assert!(worst <= 1e-8, "{name}_{letter} off by {worst:e}: {case:?}");
+            }
+        }
     }
 }

@@ -5,12 +5,16 @@ mod support;
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     base::geometry::{ImageSize, TokenGrid},
-    methods::Spectrum,
-    models::{Model, ModelRequest, On},
+    base::progress::Silent,
+    methods::{Method, Moment, Spectrum},
+    models::{Model, ModelRequest, On, VelocityAt},
+    nn::RopeTables,
+    output::load_latents,
     plan::{Machine, Plan, Task},
+    run::pipeline::Pipeline,
     sampling::spectrum,
 };
-use support::fixture;
+use support::{fixture, program::Place, relative_error, values};
 
 /// What f64 may lose on the way: the expected values come from another transform.
 const TOLERANCE: f64 = 1e-8;
@@ -106,4 +110,63 @@ fn a_model_says_how_its_tokens_are_read() {
     for (channel, (found, expected)) in found.iter().zip(&expected).enumerate() {
         assert!((found - expected).abs() < 1e-6, "channel {channel}: {found} for {expected}");
     }
+}
+
+/// What README.md of the fixtures asks of float32 on a CPU.
+const LATENTS_TOLERANCE: f64 = 1e-4;
+const PROMPT: &str = "A serene mountain landscape at sunset";
+
+fn sega_run() -> std::collections::HashMap<String, Tensor> {
+    candle_core::safetensors::load(fixture("expected/sega-run.safetensors"), &Device::Cpu).expect("the fixture")
+}
+
+#[test]
+fn a_run_of_sega_is_the_references() {
+    let place = Place::new();
+    let model = fixture("tiny-flux").display().to_string();
+    let flags = "--method sega --base-resolution 256 --height 384 --width 256 --steps 4 --seed 42 --guidance 4.5 --device cpu \
+                 --dtype f32 -o x.png --save-latents x.safetensors";
+    let args: Vec<&str> =
+        flags.split(' ').filter(|word| !word.is_empty()).chain(["--model", &model, "--prompt", PROMPT]).collect();
+    place.dype(&args).succeeds();
+    let latents = load_latents(&place.path("x.safetensors"), 64).expect("latents");
+    let error = relative_error(&values(&latents), &values(&sega_run()["sega/latents_final"]));
+    assert!(error < LATENTS_TOLERANCE, "latents: {error:e}");
+}
+
+/// Noise is nearly even at every frequency; latents with structure are not.
+#[test]
+fn a_velocity_by_sega_from_structured_latents_is_the_references() {
+    let golden = sega_run();
+    let model = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let pipeline = Pipeline::open(&model, Device::Cpu, DType::F32, &Silent).expect("opens");
+    let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
+    let size = ImageSize::new(384, 256).expect("a size");
+    let task = Task { size, steps: 1, text_tokens: 512, prompts: 1 };
+    let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
+    let text = pipeline.encode(&[PROMPT], 512).expect("encodes").remove(0);
+    let transformer = pipeline.load_transformer(&choices).expect("loads");
+    let grid = model.facts().latents.tokens(size);
+    let latents = &golden["sega_step/latents"];
+    let reading = transformer.token_reading(&Device::Cpu).expect("a row");
+    let spectrum = spectrum(latents, grid, &reading).expect("a spectrum");
+    let (scaler, base_patches) = (Method::SEGA.scaler(None), model.facts().patches(256));
+    let at = Moment { spectrum: Some(&spectrum), ..Moment::at(0.5) };
+    let positions = model.positions(grid, &text);
+    let axes = positions.picture_axes(base_patches).expect("two axes");
+    for (axis, name) in axes.iter().zip(["amplitude_h", "amplitude_w"]) {
+        let found = scaler.frequencies(axis, &at).amplitude;
+        // The reading is of f32 weights.
+        let worst = found
+            .iter()
+            .zip(f64s(&golden[&format!("sega_step/{name}")]))
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f64::max);
+        assert!(worst < 1e-6, "{name} off by {worst:e}");
+    }
+    let rope = RopeTables::new(&positions, base_patches, &*scaler, &at, &Device::Cpu).expect("tables");
+    let at = VelocityAt { t: 0.5, guidance: Some(4.5), text: &text, rope: &rope, text_bias: None };
+    let velocity = transformer.velocity(latents, &at).expect("a velocity");
+    let error = relative_error(&values(&velocity), &values(&golden["sega_step/velocity"]));
+    assert!(error < LATENTS_TOLERANCE, "velocity: {error:e}");
 }

@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use super::{Base, DypeSchedule, DypeSettings, MethodSpec, Ntk, PositionScaler, Tuning, Yarn};
+use super::{Base, DypeSchedule, DypeSettings, MethodSpec, Ntk, PositionScaler, Sega, Tuning, Yarn};
 
 /// A method of the registry, or one that a caller of the library brings along; two with one name are the same.
 #[derive(Clone, Copy)]
@@ -30,9 +30,11 @@ impl Method {
     pub const NTK: Self = Self(&Ntk::SPEC);
     /// [`Yarn`]: interpolation, NTK and native frequencies by parts.
     pub const YARN: Self = Self(&Yarn::SPEC);
+    /// [`Sega`]: amplitudes from the spectrum of the latents.
+    pub const SEGA: Self = Self(&Sega::SPEC);
 
     /// Every method, the plainest first.
-    pub const ALL: &[Self] = &[Self::BASE, Self::NTK, Self::YARN];
+    pub const ALL: &[Self] = &[Self::BASE, Self::NTK, Self::YARN, Self::SEGA];
     /// The name of each of [`Method::ALL`].
     pub const NAMES: [&str; Self::ALL.len()] = {
         let mut names = [""; Self::ALL.len()];
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn names_go_both_ways_and_name_one_method() {
-        assert_eq!(Method::NAMES, ["base", "ntk", "yarn"]);
+        assert_eq!(Method::NAMES, ["base", "ntk", "yarn", "sega"]);
         for &method in Method::ALL {
             assert_eq!(method.to_string().parse(), Ok(method));
         }
@@ -148,7 +150,7 @@ mod tests {
     #[test]
     fn an_unknown_name_says_what_there_is() {
         let error = "yam".parse::<Method>().expect_err("no such method");
-        assert_eq!(error.to_string(), "unknown method \"yam\": expected one of base, ntk, yarn");
+        assert_eq!(error.to_string(), "unknown method \"yam\": expected one of base, ntk, yarn, sega");
     }
 
     #[test]

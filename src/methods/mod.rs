@@ -5,6 +5,7 @@
 //! | [`Base`] | theta^(-2i/D): native, whatever the size |
 //! | [`Ntk`] | the same with theta' = theta · s^(D/(D-2) · kappa(t)) |
 //! | [`Yarn`] | native/s for the slowest pairs, NTK's between, native for the fastest |
+//! | [`Sega`] | NTK's with a stronger factor from the longer side; amplitudes from the spectrum of the latents |
 //!
 //! kappa(t) = lambda_s · t^lambda_t is DyPE's schedule ([`DypeSchedule`]); a scaler without one is static. An axis with
 //! s <= 1 is native under every scaler. All of it is f64 on plain numbers: no tensors, and nothing else of this crate.
@@ -23,6 +24,7 @@ mod method;
 mod ntk;
 #[cfg(test)]
 mod properties;
+mod sega;
 mod spec;
 mod spectrum;
 mod yarn;
@@ -33,6 +35,7 @@ pub use dype::{DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSet
 pub use label::{Label, label};
 pub use method::{Method, UnknownName};
 pub use ntk::Ntk;
+pub use sega::Sega;
 pub use spec::{Knob, MethodSpec, Takes, Tuning};
 pub use spectrum::Spectrum;
 pub use yarn::Yarn;

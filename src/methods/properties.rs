@@ -43,7 +43,8 @@ fn at(scaler: &dyn PositionScaler, axis: &RotaryAxis, t: f64) -> AxisFrequencies
 proptest! {
     #[test]
     fn within_the_training_length_everything_is_native(scaler in scalers(), axis in axes(), t in 0.0..=1.0f64) {
-        let axis = RotaryAxis { patches: axis.patches.min(axis.base_patches), ..axis };
+        let patches = axis.patches.min(axis.base_patches);
+        let axis = RotaryAxis { patches, longest_patches: patches, ..axis };
         let found = at(&*scaler, &axis, t);
         prop_assert_eq!(found.inv_freq, axis.native());
         prop_assert_eq!(found.amplitude, vec![1.0; axis.pairs()]);

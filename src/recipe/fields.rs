@@ -278,8 +278,8 @@ settings! {
             ..Face::new(
                 Group::Choice,
                 "METHOD",
-                "How positions beyond the training resolution are made: yarn and ntk rescale the rotary frequencies, base keeps \
-                 them",
+                "How positions beyond the training resolution are made: yarn and ntk rescale the rotary frequencies, sega also \
+                 follows the latents' spectrum, base keeps them",
             )
         },
     };

@@ -64,6 +64,18 @@ fn a_resumed_picture_equals_the_uninterrupted_one() {
     assert_eq!(names(&place.path("outputs")), ["seed_42_method_dy_yarn_res_64x64.png"], "no checkpoint stays");
 }
 
+/// What a method reads of the latents at a step, it reads again after the interruption.
+#[test]
+fn a_resumed_picture_by_sega_equals_the_uninterrupted_one() {
+    let args = [&ONE[..], &["--method", "sega", "--base-resolution", "32", "-o", "x.png"]].concat();
+    let (whole, place) = (Place::new(), Place::new());
+    dype(&whole, &args).succeeds();
+    begun_with(&place, &args, 3);
+    let run = dype(&place, &[&args[..], &["--resume"]].concat());
+    run.succeeds().tells(&["going on after step"]);
+    assert!(rgb8(&place.path("x.png")) == rgb8(&whole.path("x.png")));
+}
+
 #[test]
 fn without_resume_it_starts_anew_and_says_what_could_be() {
     let place = Place::new();

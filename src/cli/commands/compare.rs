@@ -29,7 +29,7 @@ use crate::{
 /// What is compared.
 #[derive(Debug, Clone, Args)]
 pub struct CompareArgs {
-    /// Methods, in the order of their columns: base, ntk, yarn; dy_ntk and dy_yarn are those with DyPE
+    /// Methods, in the order of their columns: base, ntk, yarn, sega; dy_ntk and dy_yarn are those with DyPE
     #[arg(long, value_name = "LIST", default_value = "base,ntk,dy_ntk,yarn,dy_yarn", value_delimiter = ',')]
     methods: Vec<Label>,
     /// Flags of what the pictures have in common.
