@@ -9,7 +9,7 @@ use dype::testing::{
     methods::{Method, Moment, Spectrum},
     models::{Model, ModelRequest, On, VelocityAt},
     nn::RopeTables,
-    output::load_latents,
+    output::{load_latents, save_latents},
     plan::{Machine, Plan, Task},
     run::pipeline::Pipeline,
     sampling::spectrum,
@@ -134,6 +134,37 @@ fn a_run_of_sega_is_the_references() {
     assert!(error < LATENTS_TOLERANCE, "latents: {error:e}");
 }
 
+/// What a method makes of latents that were saved, without a run.
+#[test]
+fn latents_are_inspected() {
+    let place = Place::new();
+    let model = fixture("tiny-flux").display().to_string();
+    let golden = sega_run();
+    save_latents(&place.path("x.safetensors"), &golden["sega_step/latents"], false).expect("saved");
+    let inspect =
+        |more: &[&str]| place.dype(&[&["inspect", "--model", &model, "--latents", "x.safetensors"], more].concat());
+    let sega = ["--method", "sega", "--base-resolution", "256", "--height", "384", "--width", "256"];
+    let run = inspect(&[&sega[..], &["--json", "--plot", "p.png"]].concat());
+    let json: serde_json::Value =
+        serde_json::from_str(run.succeeds().stdout.lines().last().expect("JSON")).expect("JSON");
+    let [height, width] = [0, 1].map(|axis| &json["steps"][0]["axes"][axis]);
+    let numbers = |value: &serde_json::Value| -> Vec<f64> { serde_json::from_value(value.clone()).expect("numbers") };
+    for (axis, name) in [(height, "h"), (width, "w")] {
+        let expected = f64s(&golden[&format!("sega_step/amplitude_{name}")]);
+        let worst = numbers(&axis["amplitude"]).iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-6, "amplitude_{name} off by {worst:e}");
+        assert!((axis["spread"].as_f64().expect("a number") - 0.3915597747617665).abs() < 1e-6, "{axis}");
+        assert_eq!(numbers(&axis["correction"]).len(), 7);
+    }
+    assert_eq!([&height["profile"], &width["profile"]].map(|bins| numbers(bins).len()), [12, 8]);
+    assert!(image::open(place.path("p.png")).is_ok());
+    let table = inspect(&sega).succeeds().stdout.clone();
+    assert!(table.contains("by the spectrum of these latents") && table.contains("spread 0.3916"), "{table}");
+    inspect(&["--method", "yarn"]).fails(2, &["--latents", "does not look at latents", "--method sega"]);
+    inspect(&sega[..4]).fails(2, &["does not say its size", "--height and --width"]);
+    inspect(&[&sega[..4], &["--height", "64", "--width", "64"]].concat()).fails(2, &["holds 384 tokens"]);
+}
+
 /// Noise is nearly even at every frequency; latents with structure are not.
 #[test]
 fn a_velocity_by_sega_from_structured_latents_is_the_references() {
@@ -142,7 +173,7 @@ fn a_velocity_by_sega_from_structured_latents_is_the_references() {
     let pipeline = Pipeline::open(&model, Device::Cpu, DType::F32, &Silent).expect("opens");
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let size = ImageSize::new(384, 256).expect("a size");
-    let task = Task { size, steps: 1, text_tokens: 512, prompts: 1 };
+    let task = Task { size, steps: 1, text_tokens: 512, prompts: 1, cfg: false };
     let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
     let text = pipeline.encode(&[PROMPT], 512).expect("encodes").remove(0);
     let transformer = pipeline.load_transformer(&choices).expect("loads");

@@ -71,6 +71,7 @@ fn inspected(height: usize, width: usize) -> InspectSettings {
         theta: 10_000.0,
         mu: None,
         t: vec![1.0, 0.5, 0.0],
+        spectrum: None,
     }
 }
 

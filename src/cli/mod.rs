@@ -8,6 +8,7 @@ mod environment;
 mod execute;
 mod interrupts;
 mod items;
+mod latents_file;
 mod listen;
 mod model_source;
 mod notes;

@@ -9,7 +9,11 @@ use crate::{
     base::progress::Observer,
     error::{Error, Result},
     hub::{DownloadPlan, Hub, HubModel, HubSettings},
-    models::{Decode, Facts, Model, ModelRequest, On, PartKind, PartSpec, Reading, Registry, RepositoryFiles, demo},
+    models::{
+        Decode, Facts, ForwardOptions, Model, ModelRequest, On, PartKind, PartSpec, Reading, Registry, RepositoryFiles,
+        demo,
+    },
+    nn::WeightsMode,
     weights::Files,
 };
 
@@ -165,6 +169,33 @@ pub fn tokens(name: &str, prompt: &str, asked: Option<usize>, observer: &dyn Obs
     let files = RepositoryFiles::only(registry.families(), |part| part.kind == PartKind::Tokenizer);
     let folder = folder_with(name, &files, observer)?;
     registry.tokens(&ModelRequest::new(folder), prompt, asked, usual)
+}
+
+/// How the model `name` reads a token as one number ([`crate::models::Velocity::token_reading`]). Its weights must be on this disk: nothing large
+/// is fetched to look at latents.
+///
+/// # Errors
+/// [`Error::Model`] when its weights are not here; what finding and opening may fail with.
+pub fn token_reading(name: &str, observer: &dyn Observer) -> Result<Vec<f64>> {
+    let registry = Registry::default();
+    let folder = match on_disk(name)? {
+        Some(path) => path,
+        None => {
+            let hub = Hub::new(HubSettings::from_env()?);
+            let plan = hub.plan(&name.parse()?, &RepositoryFiles::without(registry.families(), |_| false), observer)?;
+            if plan.bytes_to_fetch > 0 {
+                let what = format!("{name}: its weights are not on this disk, and latents are read through them");
+                return Err(Error::model(
+                    what,
+                    "make a picture with it first, or give a model that is here with --model",
+                ));
+            }
+            hub.fetch(&plan, observer)?
+        }
+    };
+    let on = On { device: Device::Cpu, dtype: DType::F32 };
+    let model = registry.open(&ModelRequest::new(folder))?;
+    model.velocity(&on, WeightsMode::Stream, ForwardOptions::default())?.token_reading(&on.device)
 }
 
 /// The autoencoder of the model `name`, or the one at `vae`; of the Hub's models only that part is fetched.

@@ -1,12 +1,14 @@
 //! `dype inspect`: the frequencies a run would use, as a table, as exact JSON, or as a picture ([`super::plot`]).
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use serde::Serialize;
 
 use crate::base::geometry::{ImageSize, LatentGeometry};
 use crate::error::{Error, Result};
-use crate::methods::{DypeSchedule, DypeSettings, Looks, Method, Moment, PositionScaler, RampSpan, RotaryAxis};
+use crate::methods::{
+    Detail, DypeSchedule, DypeSettings, Looks, Method, Moment, PositionScaler, RampSpan, RotaryAxis, Spectrum,
+};
 
 /// What is inspected.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +31,8 @@ pub struct InspectSettings {
     pub mu: Option<f64>,
     /// The t of each step, in [0, 1].
     pub t: Vec<f64>,
+    /// The spectrum of the latents that enter each step, where latents are at hand.
+    pub spectrum: Option<Spectrum>,
 }
 
 /// Every frequency of a run. Its JSON, through serde, holds each f64 in the shortest form that reads back the same.
@@ -52,6 +56,9 @@ pub struct Inspection {
     /// What the frequencies depend on.
     #[serde(skip)]
     pub looks: Looks,
+    /// Whether latents are at hand.
+    #[serde(skip)]
+    pub has_spectrum: bool,
 }
 
 /// One step.
@@ -83,6 +90,9 @@ pub struct AxisInspection {
     pub inv_freq: Vec<f64>,
     /// Factor on cos and sin [D/2].
     pub amplitude: Vec<f64>,
+    /// What else the method computes, by name.
+    #[serde(flatten)]
+    pub details: BTreeMap<&'static str, Detail>,
     /// The frequencies of training [D/2].
     #[serde(skip)]
     pub native: Vec<f64>,
@@ -101,7 +111,8 @@ pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
     let scaler = settings.method.scaler(settings.dype);
     let axes = settings.axes();
     let step = |(index, &t): (usize, &f64)| {
-        let at = Moment { step: index, steps: settings.t.len(), ..Moment::at(t) };
+        let spectrum = settings.spectrum.as_ref().filter(|_| scaler.looks() == Looks::Spectrum);
+        let at = Moment { step: index, steps: settings.t.len(), spectrum, ..Moment::at(t) };
         StepInspection {
             step: index + 1,
             t,
@@ -119,6 +130,7 @@ pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
         steps: settings.t.iter().enumerate().map(step).collect(),
         schedule,
         looks: scaler.looks(),
+        has_spectrum: settings.spectrum.is_some(),
     })
 }
 
@@ -157,6 +169,7 @@ impl Inspection {
             (Some(DypeSchedule { scale, exponent }), _) => format!("DyPE kappa = {scale} t^{exponent}"),
             (None, Looks::Nothing) => "static".to_owned(),
             (None, Looks::Time) => "moving with t".to_owned(),
+            (None, Looks::Spectrum) if self.has_spectrum => "by the spectrum of these latents".to_owned(),
             (None, Looks::Spectrum) => "before the latents' spectrum is known".to_owned(),
         };
         let mu = self.mu.map_or(String::new(), |mu| format!(", mu {mu}"));
@@ -223,6 +236,7 @@ impl AxisInspection {
             scale: axis.scale(),
             inv_freq: found.inv_freq,
             amplitude: found.amplitude,
+            details: scaler.details(axis, at).into_iter().collect(),
             native: axis.native(),
             ramps: scaler.ramps(axis, at),
         }
@@ -254,9 +268,25 @@ impl AxisInspection {
         self.amplitude.iter().copied().fold(1.0, f64::max)
     }
 
+    /// Smallest amplitude of the axis.
+    pub fn min_amplitude(&self) -> f64 {
+        self.amplitude.iter().copied().fold(self.max_amplitude(), f64::min)
+    }
+
+    /// The amplitude of all pairs, or the range it lies in, to four decimals.
+    pub fn amplitude_text(&self) -> String {
+        let [least, most] = [self.min_amplitude(), self.max_amplitude()].map(|amplitude| format!("{amplitude:.4}"));
+        if least == most { most } else { format!("{least} to {most}") }
+    }
+
     fn summary(&self) -> String {
-        let Self { axis, patches, scale, .. } = self;
-        format!("  {axis:<6} {patches:>5} patches, scale {scale:.4}, amplitude {:.4}\n", self.max_amplitude())
+        let Self { axis, patches, scale, details, .. } = self;
+        let numbers = details.iter().filter_map(|(name, detail)| match detail {
+            Detail::One(number) => Some(format!(", {name} {number:.4}")),
+            Detail::Many(_) => None,
+        });
+        let numbers: String = numbers.collect();
+        format!("  {axis:<6} {patches:>5} patches, scale {scale:.4}, amplitude {}{numbers}\n", self.amplitude_text())
     }
 
     /// How many pairs there are of each kind, and the ramps of a method that has some: 28 columns.

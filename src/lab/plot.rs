@@ -1,5 +1,6 @@
 //! The frequencies of an inspection as a picture: each pair's frequency as a part of its native one, over the pairs,
-//! one curve for each of a few moments t. One panel per axis, or one for both where they are alike.
+//! one curve for each of a few moments t. One panel per axis, or one for both where they are alike; beside them panels of the
+//! amplitudes, where pairs have their own.
 
 use std::path::Path;
 
@@ -41,10 +42,9 @@ pub fn draw(inspection: &Inspection) -> RgbImage {
     let title = inspection.title();
     let fitting = font::CAPITAL_HEIGHT * (width - MARGIN_LEFT - 30.0) / font::text_width(&title);
     canvas.text(&title, [MARGIN_LEFT, 44.0], style(fitting.min(TITLE), Align::Start));
-    let octaves = octaves(&curves);
-    for (index, (name, axis)) in panels.iter().enumerate() {
+    for (index, (name, axis, quantity)) in panels.iter().enumerate() {
         let left = MARGIN_LEFT + index as f32 * (PANEL[0] + BETWEEN);
-        draw_panel(&mut canvas, &Panel { left, octaves, name, axis: *axis }, &curves);
+        draw_panel(&mut canvas, &Panel { left, quantity: *quantity, name, axis: *axis }, &curves);
     }
     let left = MARGIN_LEFT + panels.len() as f32 * (PANEL[0] + BETWEEN) - BETWEEN + 36.0;
     draw_legend(&mut canvas, left, inspection, &curves);
@@ -80,13 +80,75 @@ fn curves(inspection: &Inspection) -> Vec<&StepInspection> {
     chosen
 }
 
-/// A name for each panel and the axis it shows.
-fn panels(curves: &[&StepInspection]) -> Vec<(&'static str, usize)> {
+/// A name for each panel, the axis it shows, and what of it.
+fn panels(curves: &[&StepInspection]) -> Vec<(&'static str, usize, Quantity)> {
     let alike = |step: &&StepInspection| {
         let [height, width] = &step.axes;
-        height.patches == width.patches && height.inv_freq == width.inv_freq
+        height.patches == width.patches && height.inv_freq == width.inv_freq && height.amplitude == width.amplitude
     };
-    if curves.iter().all(alike) { vec![("height and width", 0)] } else { vec![("height", 0), ("width", 1)] }
+    let names =
+        if curves.iter().all(alike) { vec![("height and width", 0)] } else { vec![("height", 0), ("width", 1)] };
+    let axes = || curves.iter().flat_map(|step| &step.axes);
+    let mut quantities = vec![Quantity::Frequency { octaves: octaves(curves) }];
+    if axes().any(|axis| axis.min_amplitude() < axis.max_amplitude()) {
+        let most = axes().map(AxisInspection::max_amplitude).fold(1.0, f64::max);
+        quantities.push(Quantity::Amplitude { most });
+    }
+    let panels =
+        quantities.into_iter().flat_map(|quantity| names.iter().map(move |(name, axis)| (*name, *axis, quantity)));
+    panels.collect()
+}
+
+/// What a panel shows of each pair, over which range.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Quantity {
+    /// The frequency as a part of its native one, from 1 down by so many octaves.
+    Frequency { octaves: f64 },
+    /// The factor on cos and sin, from 1 up to the most.
+    Amplitude { most: f64 },
+}
+
+impl Quantity {
+    /// What is said beside the panel.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Frequency { .. } => "frequency / native",
+            Self::Amplitude { .. } => "amplitude",
+        }
+    }
+
+    /// The value of each pair.
+    fn values(self, axis: &AxisInspection) -> Vec<f64> {
+        match self {
+            Self::Frequency { .. } => ratios(axis).collect(),
+            Self::Amplitude { .. } => axis.amplitude.clone(),
+        }
+    }
+
+    /// How far down its panel a value lies, 0 to 1.
+    fn place(self, value: f64) -> f64 {
+        match self {
+            Self::Frequency { octaves } => -value.log2() / octaves,
+            Self::Amplitude { most } => (most - value) / (most - 1.0),
+        }
+    }
+
+    /// Where gridlines lie, and what they are called.
+    fn ticks(self) -> Vec<(f64, String)> {
+        match self {
+            Self::Frequency { octaves } => {
+                let every = (octaves as i32 / TICKS) + 1;
+                let ticks = (0..=octaves as i32).step_by(every as usize);
+                ticks.map(|octave| (f64::from(-octave).exp2(), octave_name(octave))).collect()
+            }
+            Self::Amplitude { most } => {
+                let steps = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
+                let step = steps.into_iter().find(|step| (most - 1.0) / step < f64::from(TICKS)).unwrap_or(1.0);
+                let ticks = (0..=TICKS).map(|tick| 1.0 + f64::from(tick) * step).filter(|value| *value <= most);
+                ticks.map(|value| (value, short(value))).collect()
+            }
+        }
+    }
 }
 
 /// How many octaves below native the lowest point of any curve lies, at least one.
@@ -104,17 +166,17 @@ fn ratios(axis: &AxisInspection) -> impl Iterator<Item = f64> {
 /// One panel: its place on the sheet and its scale.
 struct Panel<'a> {
     left: f32,
-    octaves: f64,
+    quantity: Quantity,
     name: &'a str,
     axis: usize,
 }
 
 impl Panel<'_> {
-    /// The point of a pair (of `pairs`) and a ratio to native. A little room is left at each side and on top.
-    fn place(&self, pair: usize, pairs: usize, ratio: f64) -> Point {
+    /// The point of a pair (of `pairs`) and its value. A little room is left at each side and on top.
+    fn place(&self, pair: usize, pairs: usize, value: f64) -> Point {
         let last = pairs.saturating_sub(1).max(1) as f32;
         let x = 0.03 + 0.94 * pair as f32 / last;
-        let y = 0.04 + 0.94 * (-ratio.log2() / self.octaves) as f32;
+        let y = 0.04 + 0.94 * self.quantity.place(value) as f32;
         [self.left + x * PANEL[0], MARGIN_TOP + y * PANEL[1]]
     }
 }
@@ -124,9 +186,8 @@ fn draw_panel(canvas: &mut Canvas, panel: &Panel, curves: &[&StepInspection]) {
     draw_frame(canvas, panel, axis);
     // The first t lies under the others: it is the farthest from native, and the rest must not hide behind it.
     for step in curves {
-        let axis = &step.axes[panel.axis];
-        let pairs = axis.native.len();
-        let points = ratios(axis).enumerate().map(|(pair, ratio)| panel.place(pair, pairs, ratio));
+        let values = panel.quantity.values(&step.axes[panel.axis]);
+        let points = values.iter().enumerate().map(|(pair, value)| panel.place(pair, values.len(), *value));
         let points: Vec<Point> = points.collect();
         canvas.polyline(&points, 2.4, color(step));
         for point in points {
@@ -140,11 +201,10 @@ fn draw_frame(canvas: &mut Canvas, panel: &Panel, axis: &AxisInspection) {
     let pairs = axis.native.len();
     let (left, right) = (panel.left, panel.left + PANEL[0]);
     let (top, bottom) = (MARGIN_TOP, MARGIN_TOP + PANEL[1]);
-    let every = (panel.octaves as i32 / TICKS) + 1;
-    for octave in (0..=panel.octaves as i32).step_by(every as usize) {
-        let y = panel.place(0, pairs, f64::from(-octave).exp2())[1];
+    for (value, name) in panel.quantity.ticks() {
+        let y = panel.place(0, pairs, value)[1];
         canvas.line([left, y], [right, y], 1.0, GRID);
-        canvas.text(&octave_name(octave), [left - 12.0, y + 6.0], style(12.0, Align::End));
+        canvas.text(&name, [left - 12.0, y + 6.0], style(12.0, Align::End));
     }
     let step = [1, 2, 4, 8, 16, 32, 64, 128].into_iter().find(|step| pairs / step <= 8).unwrap_or(256);
     for pair in (0..pairs).step_by(step) {
@@ -152,20 +212,20 @@ fn draw_frame(canvas: &mut Canvas, panel: &Panel, axis: &AxisInspection) {
         canvas.line([x, top], [x, bottom], 1.0, GRID);
         canvas.text(&pair.to_string(), [x, bottom + 24.0], style(12.0, Align::Middle));
     }
-    if axis.scale > 1.0 {
+    if axis.scale > 1.0 && matches!(panel.quantity, Quantity::Frequency { .. }) {
         let y = panel.place(0, pairs, 1.0 / axis.scale)[1];
         canvas.dashed([left, y], [right, y], 1.6, GUIDE, 7.0);
         let label = format!("1/s = 1/{}", short(axis.scale));
         canvas.text(&label, [left + 12.0, y - 8.0], TextStyle { color: GUIDE, ..style(12.0, Align::Start) });
     }
     canvas.polyline(&[[left, top], [right, top], [right, bottom], [left, bottom], [left, top]], 1.5, INK);
-    let (patches, scale, amplitude) = (axis.patches, short(axis.scale), axis.max_amplitude());
-    let heading = format!("{}: {patches} patches, s = {scale}, amplitude {amplitude:.4}", panel.name);
+    let (patches, scale, amplitude) = (axis.patches, short(axis.scale), axis.amplitude_text());
+    let heading = format!("{}: {patches} patches, s = {scale}, amplitude {amplitude}", panel.name);
     canvas.text(&heading, [left, top - 18.0], style(14.0, Align::Start));
     let middle = [left + PANEL[0] / 2.0, bottom + 60.0];
     canvas.text("pair (from fast to slow)", middle, style(14.0, Align::Middle));
     let side = [left - 84.0, top + PANEL[1] / 2.0];
-    canvas.text("frequency / native", side, TextStyle { upwards: true, ..style(14.0, Align::Middle) });
+    canvas.text(panel.quantity.label(), side, TextStyle { upwards: true, ..style(14.0, Align::Middle) });
 }
 
 fn draw_legend(canvas: &mut Canvas, left: f32, inspection: &Inspection, curves: &[&StepInspection]) {

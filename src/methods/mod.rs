@@ -29,6 +29,8 @@ mod spec;
 mod spectrum;
 mod yarn;
 
+use serde::Serialize;
+
 pub use axis::{AxisFrequencies, RotaryAxis, Side};
 pub use base::Base;
 pub use dype::{DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSettings, Thresholds};
@@ -86,6 +88,16 @@ pub struct RampSpan {
     pub to_pair: f64,
 }
 
+/// Something that a method computes on the way to its answer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Detail {
+    /// A number.
+    One(f64),
+    /// Numbers in a row.
+    Many(Vec<f64>),
+}
+
 /// A rule that gives each axis its frequencies at each step.
 pub trait PositionScaler: Send + Sync {
     /// The method this is a scaler of.
@@ -101,6 +113,11 @@ pub trait PositionScaler: Send + Sync {
     /// Where a method of ramps leads from one kind of frequency to the next, in pairs from the fastest on; for whoever wants to
     /// see them. None by default, and on an axis that needs no extrapolation.
     fn ramps(&self, _axis: &RotaryAxis, _at: &Moment) -> Vec<RampSpan> {
+        Vec::new()
+    }
+
+    /// What else the method computes for an axis, by name; for whoever wants to see it. None by default.
+    fn details(&self, _axis: &RotaryAxis, _at: &Moment) -> Vec<(&'static str, Detail)> {
         Vec::new()
     }
 

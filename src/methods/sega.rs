@@ -1,7 +1,7 @@
 //! SEGA, spectral-energy guided attention: a strong static NTK, and an amplitude for each pair from the spectrum of the latents.
 
 use super::base::{geometric, native};
-use super::{AxisFrequencies, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis, Spectrum};
+use super::{AxisFrequencies, Detail, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis, Spectrum};
 
 /// The divisor of theta's factor grows by this times ln(S).
 const DIVISOR_SLOPE: f64 = 0.1;
@@ -61,6 +61,17 @@ impl PositionScaler for Sega {
             None => vec![scale.powf(AMPLITUDE_POWER); axis.pairs()],
         };
         AxisFrequencies { inv_freq: geometric(axis.dim, theta), amplitude }
+    }
+
+    /// The energies along the axis, the spread, and each pair's correction c_k.
+    fn details(&self, axis: &RotaryAxis, at: &Moment) -> Vec<(&'static str, Detail)> {
+        let Some(spectrum) = at.spectrum.filter(|_| axis.longest() > 1.0) else { return Vec::new() };
+        let profile = spectrum.along(axis.side);
+        vec![
+            ("profile", Detail::Many(profile.to_vec())),
+            ("spread", Detail::One(spread(spectrum))),
+            ("correction", Detail::Many(corrections(profile, axis.pairs()))),
+        ]
     }
 }
 

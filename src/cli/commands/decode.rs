@@ -11,20 +11,17 @@ use serde_json::Value;
 use crate::cli::{
     args::DEFAULT_MODEL,
     device::{self, DeviceChoice, DtypeArg},
-    model_source, pictured,
+    latents_file, model_source, pictured,
     report::Report,
     values,
 };
 use crate::{
     base::device::DeviceKind,
-    base::geometry::{ImageSize, LatentGeometry},
     base::memory::Bytes,
     base::progress::{Event, Observer},
-    error::{Error, Result},
     output::{self, Format, LatentsFile, Provenance},
     plan::{self, Kept, Machine},
     run::pipeline,
-    sampling,
 };
 
 /// Which latents, and how they are decoded.
@@ -65,11 +62,11 @@ pub struct DecodeArgs {
 
 /// Runs `dype decode`.
 pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
-    let LatentsFile { latents, metadata, .. } = LatentsFile::read(&args.file)?;
+    let file = LatentsFile::read(&args.file)?;
     let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
     let geometry = vae.geometry();
-    let latents = if latents.dims().len() == 4 { sampling::pack(&latents, &geometry)? } else { latents }; // [1, N, C·P·P]
-    let size = size(args, &metadata, latents.dim(1)?, &geometry)?;
+    let asked = args.height.zip(args.width);
+    let (latents, size) = latents_file::of_model(&args.file, &file, asked, &geometry)?;
     Format::from_path(&args.output)?.check_size(size)?;
     output::check_place(&args.output, 1, args.overwrite, &mut HashSet::new())?;
     device::start_threads()?;
@@ -79,39 +76,12 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let (on, budget) = ((DeviceKind::of(&device), dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
     let (way, _) = plan::decode_choice(&*vae, on, size, Kept::of(on.0, 0), budget)?;
     let picture = pipeline::decode(&*vae, &latents.to_device(&device)?, size, &way.options, dtype, report)?;
-    let provenance = provenance(&metadata, &args.file, report);
+    let provenance = provenance(&file.metadata, &args.file, report);
     let path = output::save_or_keep(&args.output, 1, &picture, &provenance, args.overwrite)?;
     if !output::is_stdout(&path) {
         report.path(&path);
     }
     Ok(())
-}
-
-/// The size that was asked for, else the file's own, else a square.
-fn size(
-    args: &DecodeArgs,
-    metadata: &BTreeMap<String, String>,
-    tokens: usize,
-    geometry: &LatentGeometry,
-) -> Result<ImageSize> {
-    let said = |name: &str| metadata.get(name).and_then(|text| text.parse::<usize>().ok());
-    let side = tokens.isqrt();
-    let (height, width) = match (args.height.zip(args.width), said("height").zip(said("width"))) {
-        (Some(asked), _) => asked,
-        (None, Some(said)) => said,
-        (None, None) if side * side == tokens => (side * geometry.px_per_token(), side * geometry.px_per_token()),
-        (None, None) => {
-            let what = format!("{} does not say its size, and its {tokens} tokens are no square", args.file.display());
-            return Err(Error::request(what, "give --height and --width"));
-        }
-    };
-    let size = ImageSize::new(height, width)?;
-    let asked = geometry.tokens(size).count();
-    if asked == tokens {
-        return Ok(size);
-    }
-    let what = format!("{} holds {tokens} tokens, and {height} x {width} px are {asked}", args.file.display());
-    Err(Error::request(what, "give the --height and --width the latents were made with"))
 }
 
 /// What the latents say of how they were made, for the picture; what no picture would say is left out, and told. A checkpoint

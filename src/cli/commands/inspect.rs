@@ -1,19 +1,28 @@
 //! `dype inspect` as a command: from flags to a table, JSON or a plot.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
+
+use candle_core::Tensor;
 
 use crate::{
-    base::progress::{Event, Observer},
+    base::{
+        geometry::{ImageSize, TokenGrid},
+        progress::{Event, Observer},
+    },
     cli::{
         args::DEFAULT_MODEL,
-        model_source, notes,
+        latents_file, model_source, notes,
         report::Report,
         setting_flags::{Extent, Position, SettingFlags},
     },
-    error::Result,
+    error::{Error, Result},
     lab::{self, InspectSettings},
-    methods::Side,
+    methods::{Looks, Side, Spectrum},
     models::{Facts, Reading, Registry, parts::Piece},
+    output::LatentsFile,
     recipe::{Merged, Recipe, Source},
     sampling::{self, ScheduleFor, Shift},
 };
@@ -24,6 +33,11 @@ pub struct InspectArgs {
     /// Size and steps.
     #[command(flatten)]
     pub extent: SettingFlags<Extent>,
+
+    /// Look at latents that --save-latents wrote, or a checkpoint in .dype/, as a method does that follows their spectrum
+    /// (sega); the size is theirs, and the one moment is --t, else 0
+    #[arg(long, value_name = "FILE")]
+    pub latents: Option<PathBuf>,
 
     /// One moment t, from 1 (noise) to 0 (picture), instead of a schedule
     #[arg(long, value_name = "T", value_parser = moment, allow_negative_numbers = true)]
@@ -42,7 +56,7 @@ pub struct InspectArgs {
     pub plot: Option<PathBuf>,
 
     /// Show the pieces and ids that each text encoder reads of a prompt, instead of frequencies
-    #[arg(long, requires = "prompt", conflicts_with_all = ["t", "plot"])]
+    #[arg(long, requires = "prompt", conflicts_with_all = ["t", "plot", "latents"])]
     pub tokens: bool,
 
     /// The prompt whose tokens are shown
@@ -68,7 +82,8 @@ impl InspectArgs {
         Recipe::new(&asked.wanted, &facts.recipe)
     }
 
-    /// What is inspected of a `recipe`: the shift and t of each step of the `schedule`; `--t` replaces the schedule.
+    /// What is inspected of a `recipe`: the shift and t of each step of the `schedule`; `--t` replaces the schedule, and so do
+    /// latents.
     pub fn settings(&self, recipe: &Recipe, facts: &Facts, mu: Option<f64>, schedule: &[f64]) -> InspectSettings {
         let along = |side| facts.axes.iter().find(|axis| axis.side == side);
         let dim = |side| along(side).map_or(0, |axis| axis.dim);
@@ -81,7 +96,11 @@ impl InspectArgs {
             axes_dim: [dim(None), dim(Some(Side::Height)), dim(Some(Side::Width))],
             theta: along(Some(Side::Height)).map_or(0.0, |axis| axis.theta),
             mu,
-            t: self.t.map_or_else(|| schedule.to_vec(), |t| vec![t]),
+            t: match self.t.or(self.latents.as_ref().map(|_| 0.0)) {
+                Some(t) => vec![t],
+                None => schedule.to_vec(),
+            },
+            spectrum: None,
         }
     }
 }
@@ -109,12 +128,18 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
         None => Registry::default().usual(),
     };
     let scheduler = &facts.scheduler;
+    let latents = args.latents.as_deref().map(|file| Seen::read(args, file, &facts)).transpose()?;
     let recipe = args.recipe(&facts)?;
     let wanted = ScheduleFor::recipe(&recipe, &facts);
     let mut sigmas = sampling::sigmas(scheduler, &wanted)?;
     sigmas.pop();
     let mu = Shift::of(scheduler, &wanted).mu();
-    let inspection = lab::inspect(&args.settings(&recipe, &facts, mu, &sigmas))?;
+    let mut settings = args.settings(&recipe, &facts, mu, &sigmas);
+    if let Some(Seen { size, latents }) = &latents {
+        settings.size = *size;
+        settings.spectrum = Some(spectrum(args, latents, facts.latents.tokens(*size), report)?);
+    }
+    let inspection = lab::inspect(&settings)?;
     for note in notes::without_effect(&args.position.wanted) {
         report.on(Event::Note(note.into()));
     }
@@ -128,6 +153,31 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
         report.result(inspection.table().trim_end());
     }
     Ok(())
+}
+
+/// Latents, and the size of their picture.
+struct Seen {
+    size: ImageSize,
+    latents: Tensor,
+}
+
+impl Seen {
+    fn read(args: &InspectArgs, file: &Path, facts: &Facts) -> Result<Self> {
+        let looks = args.recipe(facts)?.scaler().looks();
+        if looks != Looks::Spectrum {
+            let what = "--latents: this method does not look at latents";
+            return Err(Error::request(what, "add --method sega, or leave --latents out"));
+        }
+        let asked = args.extent.wanted.height.zip(args.extent.wanted.width);
+        let (latents, size) = latents_file::of_model(file, &LatentsFile::read(file)?, asked, &facts.latents)?;
+        Ok(Self { size, latents })
+    }
+}
+
+/// The spectrum of latents as the model reads them.
+fn spectrum(args: &InspectArgs, latents: &Tensor, grid: TokenGrid, report: &Report) -> Result<Spectrum> {
+    let model = args.model.as_deref().unwrap_or(DEFAULT_MODEL);
+    sampling::spectrum(latents, grid, &model_source::token_reading(model, report)?)
 }
 
 fn show_tokens(args: &InspectArgs, prompt: &str, report: &Report) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ fn small() -> InspectSettings {
         theta: 10_000.0,
         mu: Some(1.15),
         t: vec![1.0, 0.1],
+        spectrum: None,
     }
 }
 

@@ -1,11 +1,11 @@
 use super::*;
 use crate::base::geometry::{ImageSize, LatentGeometry};
 use crate::lab::{InspectSettings, inspect};
-use crate::methods::{DypeSettings, Method};
+use crate::methods::{DypeSettings, Method, Spectrum};
 
 /// FLUX.1's axes at a size; t falls evenly in 28 steps.
-fn flux(method: Method, dype: bool, height: usize, width: usize) -> Inspection {
-    let settings = InspectSettings {
+fn settings(method: Method, dype: bool, height: usize, width: usize) -> InspectSettings {
+    InspectSettings {
         method,
         dype: dype.then_some(DypeSettings::default()),
         size: ImageSize::new(height, width).expect("valid"),
@@ -15,8 +15,12 @@ fn flux(method: Method, dype: bool, height: usize, width: usize) -> Inspection {
         theta: 10_000.0,
         mu: Some(1.15),
         t: (0..28).map(|step| 1.0 - f64::from(step) / 28.0).collect(),
-    };
-    inspect(&settings).expect("valid")
+        spectrum: None,
+    }
+}
+
+fn flux(method: Method, dype: bool, height: usize, width: usize) -> Inspection {
+    inspect(&settings(method, dype, height, width)).expect("valid")
 }
 
 /// How many pixels are exactly of this colour.
@@ -43,6 +47,24 @@ fn unlike_axes_get_a_panel_each() {
 }
 
 #[test]
+fn amplitudes_that_differ_between_pairs_get_a_panel() {
+    let falling: Vec<f64> = (0..128).map(|bin| f64::from(bin + 1).powi(-3)).collect();
+    let spectrum = Spectrum { height: falling.clone(), width: falling.clone(), rings: falling };
+    let settings =
+        InspectSettings { spectrum: Some(spectrum), t: vec![0.5], ..settings(Method::SEGA, false, 4096, 4096) };
+    let inspection = inspect(&settings).expect("valid");
+    let panels = panels(&curves(&inspection));
+    assert_eq!(panels.len(), 2, "{panels:?}");
+    let (.., quantity) = panels[1];
+    let axis = &inspection.steps[0].axes[0];
+    let places: Vec<f64> = quantity.values(axis).into_iter().map(|value| quantity.place(value)).collect();
+    assert!(places.iter().all(|place| (0.0..=1.0).contains(place)) && places.contains(&0.0), "{places:?}");
+    let ticks = quantity.ticks();
+    assert!(ticks.len() > 3 && ticks[0] == (1.0, "1".into()), "{ticks:?}");
+    assert!(draw(&inspection).width() > draw(&flux(Method::SEGA, false, 4096, 4096)).width() + 600);
+}
+
+#[test]
 fn every_curve_is_seen() {
     let inspection = flux(Method::NTK, true, 4096, 4096);
     let image = draw(&inspection);
@@ -56,7 +78,8 @@ fn every_curve_is_seen() {
 fn points_stay_inside_their_panel() {
     let inspection = flux(Method::NTK, true, 65_536, 16);
     let curves = curves(&inspection);
-    let panel = Panel { left: 0.0, octaves: octaves(&curves), name: "height", axis: 0 };
+    let panel =
+        Panel { left: 0.0, quantity: Quantity::Frequency { octaves: octaves(&curves) }, name: "height", axis: 0 };
     for step in &curves {
         for (pair, ratio) in ratios(&step.axes[0]).enumerate() {
             let [x, y] = panel.place(pair, 28, ratio);
