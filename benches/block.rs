@@ -4,16 +4,22 @@
 #[path = "random_weights.rs"]
 mod random_weights;
 
-use std::hint::black_box;
+use std::{collections::HashMap, hint::black_box, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use dype::testing::{
     base::geometry::{ImageSize, TokenGrid},
     methods::{Method, Moment},
-    models::flux1::{Compute, ForwardOptions, LATENTS, WeightsMode, block_stream, blocks::Pass},
+    models::flux1::{
+        Block, Compute, ForwardOptions, LATENTS, WeightsMode, block_stream, blocks::Pass, transformer_layers,
+    },
     nn::bands::ConvBand,
-    nn::{self, Array, Attention, AttentionTiles, NORM_EPS, Parameters, RopeTables, Rotation},
+    nn::{self, Array, Attention, AttentionTiles, Blocks, NORM_EPS, Parameters, RopeTables, Rotation},
+    weights::{
+        Files, Weights,
+        lora::{Adapted, LoraFile, Network},
+    },
 };
 
 #[global_allocator]
@@ -82,10 +88,48 @@ fn attention(criterion: &mut Criterion) {
     }
 }
 
+/// The block's weights with a LoRA of this rank on every layer of it.
+fn with_lora(rank: usize, dtype: DType) -> Weights {
+    let config = random_weights::config(1, 0);
+    let layers = transformer_layers(&config).expect("layers");
+    let mut tensors = HashMap::new();
+    for layer in layers.iter().filter(|layer| layer.name.starts_with("transformer_blocks.")) {
+        let pair = [("A", [rank, layer.inputs]), ("B", [layer.outputs, rank])];
+        tensors.extend(pair.map(|(end, shape)| (format!("{}.lora_{end}.weight", layer.name), random(&shape))));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("lora.safetensors");
+    candle_core::safetensors::save(&tensors, &path).expect("saved");
+    let source = random_weights::source("transformer");
+    let (prefixes, flat_prefixes): (&[&str], &[&str]) = (&[""], &[]);
+    let network =
+        Network { part: "transformer", source: source.clone(), layers, aliases: Vec::new(), prefixes, flat_prefixes };
+    let fitted = LoraFile::open(&path, &Files::default()).and_then(|file| file.fit(&[network], 1.0));
+    let adapters = fitted.expect("fits").adapters.remove(0);
+    Weights::new(Arc::new(Adapted::new(source, adapters)), dtype, Device::Cpu)
+}
+
+/// A whole double block; the same with a LoRA, which is to take under 3% more.
 fn double_block(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("double block");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    for (label, weights) in [
+        ("512px", random_weights::weights("transformer", DType::F32)),
+        ("512px, LoRA of rank 16", with_lora(16, DType::F32)),
+        ("512px, LoRA of rank 128", with_lora(128, DType::F32)),
+    ] {
+        let (blocks, x, pass) = block_of(&weights);
+        group.bench_function(label, |bencher| {
+            bencher.iter(|| blocks.for_each(|_, block| block.forward(&x, &pass)).expect("forward"));
+        });
+    }
+}
+
+/// A double block at 512 px, its tokens, and what it is told.
+fn block_of(weights: &Weights) -> (Blocks<Block>, Array, Pass) {
     let config = random_weights::config(1, 0);
     let rope = tables_of(512);
-    let parameters = Parameters::real(&random_weights::weights("transformer", DType::F32));
+    let parameters = Parameters::real(weights);
     let blocks = block_stream(&config, &parameters, WeightsMode::Resident, Compute::EXACT_F32);
     let blocks = blocks.expect("one double block");
     let x = random_array(&[rope.tokens(), config.hidden_size()]);
@@ -99,11 +143,7 @@ fn double_block(criterion: &mut Criterion) {
         text_bias: None,
         options: ForwardOptions::default(),
     };
-    let mut group = criterion.benchmark_group("double block");
-    group.sample_size(10).sampling_mode(SamplingMode::Flat);
-    group.bench_function("512px", |bencher| {
-        bencher.iter(|| blocks.for_each(|_, block| block.forward(&x, &pass)).expect("forward"));
-    });
+    (blocks, x, pass)
 }
 
 /// 32 rows of a convolution of the second stage at 1024 px, 512 channels to 512: by tiles, by plain products, and by the

@@ -43,10 +43,15 @@ impl TensorSource for RandomWeights {
 
 /// The weights of a part of FLUX.1-dev ("transformer" or "vae"), random, on the CPU.
 pub fn weights(part: &str, dtype: DType) -> Weights {
+    Weights::new(source(part), dtype, Device::Cpu)
+}
+
+/// Its tensors.
+pub fn source(part: &str) -> Arc<dyn TensorSource> {
     let names = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/flux1_dev_tensors.json");
     let mut models: HashMap<String, HashMap<String, Vec<usize>>> = read_json(&names).expect("names and shapes");
     let shapes = models.remove(part).expect("a part");
-    Weights::new(Arc::new(RandomWeights(shapes)), dtype, Device::Cpu)
+    Arc::new(RandomWeights(shapes))
 }
 
 /// FLUX.1-dev with fewer blocks.

@@ -64,14 +64,14 @@ pub mod models {
     pub use crate::models::{
         BUILT_IN, Conditioning, Confidence, Contents, Decode, Encode, Examples, Facts, Family, ForwardCost,
         ForwardOptions, Found, Identity, Model, ModelRequest, NetworkBytes, On, PartKind, PartSpec, Registry,
-        RepositoryFiles, RgbFactors, Seen, TextEncoders, Velocity, VelocityAt, never_inside,
+        RepositoryFiles, RgbFactors, Seen, TextEncoders, Velocity, VelocityAt, adapt, never_inside,
     };
 
     /// Of `models::flux1`.
     pub mod flux1 {
         pub use crate::models::flux1::{
             Block, Compute, Flux1, FluxConfig, Forward, ForwardCost, ForwardOptions, LATENTS, Transformer, WeightsMode,
-            block_stream, text_cost, transformer_tensors,
+            block_stream, text_cost, transformer_layers, transformer_tensors,
         };
 
         /// Its autoencoder, which others took over.
@@ -131,10 +131,10 @@ pub mod models {
 /// Of `nn`.
 pub mod nn {
     pub use crate::nn::{
-        Activation, Array, Attention, AttentionTiles, Bias, Blocks, Compute, Form, KeyBias, Ledger, Linear, LowRank,
-        NORM_EPS, Parameters, Place, PositionAxis, PositionIds, Products, RopeTables, Rotation, Scale, TokenRun,
-        WeightsMode, add_gated, attention, attention_error, embedding_rows, launches, norm_modulate, product,
-        split_heads,
+        Activation, Adapter, Array, Attention, AttentionTiles, Bias, Blocks, Compute, Dense, Form, KeyBias, Kronecker,
+        Ledger, Linear, LowRank, NORM_EPS, Parameters, Place, PositionAxis, PositionIds, Products, RopeTables,
+        Rotation, Scale, TokenRun, WeightsMode, add_gated, attention, attention_error, embedding_rows, launches,
+        norm_modulate, product, split_heads,
     };
 
     /// Of `nn::bands`.
@@ -206,6 +206,11 @@ pub mod sampling {
 /// Of `weights`.
 pub mod weights {
     pub use crate::weights::{
-        Cut, Renamed, SafetensorsStore, ShardIndex, TensorSource, Weights, check_all, open_folder,
+        Cut, Files, Renamed, SafetensorsStore, ShardIndex, TensorSource, Weights, check_all, open_folder,
     };
+
+    /// Of `weights::lora`.
+    pub mod lora {
+        pub use crate::weights::lora::{Adapted, LoraFile, Network};
+    }
 }

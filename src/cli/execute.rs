@@ -13,6 +13,7 @@ use super::{
     device::{self, DtypeArg},
     items::{self, Planned, Wish},
     listen::{Finished, Teller},
+    lora_source::LoraSource,
     model_source::ModelSource,
     notes,
     report::Report,
@@ -20,13 +21,13 @@ use super::{
 use crate::{
     base::device::DeviceKind,
     base::memory,
-    base::progress::{Event, Observer},
+    base::progress::{Event, Observer, Silent},
     error::{Error, Result},
     models::Model,
     output::{self, Format},
     plan::{Machine, Plan},
-    recipe::{Recipe, Shard},
-    run::{Item, PROMPTS_AT_ONCE, Runner},
+    recipe::{Loras, Recipe, Shard},
+    run::{Adapted, Item, PROMPTS_AT_ONCE, Runner, with_loras},
 };
 
 /// What is to be made, and how.
@@ -86,7 +87,8 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
         // Told to whoever looks at the picture: another machine could not know which card was in use.
         *rng = rng.on(&device)?;
     }
-    let (planned, repeated) = items::arrange(order.wishes, order.shard)?;
+    let mut loras = LoraSource::find(&mut order.wishes, report)?;
+    let (mut planned, repeated) = items::arrange(order.wishes, order.shard)?;
     if repeated > 0 {
         let what = if repeated == 1 { "1 picture is".into() } else { format!("{repeated} pictures are") };
         report.on(Event::Note(format!("{what} asked for more than once with the same settings, and made once")));
@@ -108,22 +110,25 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
         dtype,
     };
     if order.machine.dry_run {
-        return dry_run::run(&planned, &source, &machine, order.output.json, report);
+        return dry_run::run(&planned, (&source, &loras), &machine, order.output.json, report);
     }
-    if source.missing().is_some() {
+    if source.missing().is_some() || !loras.is_here() {
         // A wrong repository, too little memory or a broken tokenizer is refused before gigabytes are fetched.
         let looked = source.look(report)?;
-        plan_items(&planned, &*looked, &machine, None)?;
+        let adapted = loras.models(&planned, &*looked, &Silent)?;
+        plan_items(&planned, (&*looked, &adapted), &machine, None)?;
         source.check_text(&*looked, report)?;
     }
+    loras.fetch(&mut planned, report)?;
     let model = source.open(report)?;
+    let adapted = loras.models(&planned, &*model, report)?;
     if let Some(note) = notes::variants(&*model, order.model.variant.as_deref())? {
         report.on(Event::Note(note));
     }
     notes::of_model(&*model, report);
     let options = order.progress.options(order.output.overwrite);
-    let mut runner = Runner::new(&*model, &machine, &options, report)?;
-    let made = plan_items(&planned, &*model, &machine, order.output.save_latents.as_deref())?;
+    let mut runner = Runner::new(&*model, &machine, &options, report)?.with_adapted(&adapted);
+    let made = plan_items(&planned, (&*model, &adapted), &machine, order.output.save_latents.as_deref())?;
     for (item, planned) in made.iter().zip(&planned) {
         runner.check(item).map_err(|error| planned.wish.named(error))?;
     }
@@ -144,7 +149,7 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
 /// What every picture needs, and whether it fits.
 pub fn plan_items(
     planned: &[Planned],
-    model: &dyn Model,
+    (model, adapted): (&dyn Model, &[Adapted]),
     machine: &Machine,
     latents: Option<&Path>,
 ) -> anyhow::Result<Vec<Item>> {
@@ -155,16 +160,17 @@ pub fn plan_items(
     let recipes = planned.iter().map(recipe).collect::<Result<Vec<_>>>()?;
     let texts = recipes.iter().flat_map(|recipe| [Some(&recipe.prompt), recipe.negative_prompt.as_ref()]).flatten();
     let prompts = texts.collect::<HashSet<_>>().len().min(PROMPTS_AT_ONCE);
-    let mut plans: Vec<Rc<Plan>> = Vec::new();
+    let mut plans: Vec<(Loras, Rc<Plan>)> = Vec::new();
     let mut made = Vec::with_capacity(planned.len());
     for (one, recipe) in planned.iter().zip(recipes) {
         let task = Item::task(&recipe, prompts);
-        let plan = match plans.iter().find(|plan| plan.task == task) {
-            Some(plan) => Rc::clone(plan),
+        let plan = match plans.iter().find(|(loras, plan)| *loras == recipe.lora && plan.task == task) {
+            Some((_, plan)) => Rc::clone(plan),
             None => {
+                let model = with_loras(&recipe.lora, model, adapted);
                 let plan = Plan::new(model, &task, &machine).map_err(|error| one.wish.named(advised(error)))?;
                 let plan = Rc::new(plan);
-                plans.push(Rc::clone(&plan));
+                plans.push((recipe.lora.clone(), Rc::clone(&plan)));
                 plan
             }
         };

@@ -10,6 +10,7 @@ mod interrupts;
 mod items;
 mod latents_file;
 mod listen;
+mod lora_source;
 mod model_source;
 mod notes;
 mod part_args;

@@ -58,8 +58,8 @@ pub fn of_batch(items: &[Item], report: &Report) {
     same_noise(items).into_iter().for_each(|note| report.on(Event::Note(note)));
     if let Some(what) = items.iter().find_map(|item| prompt_syntax(&item.recipe.prompt)) {
         report.on(Event::Note(format!(
-            "prompts are read literally, {what} too: weights, LoRAs and BREAK of other programs have no effect; say in words what \
-             matters, and what matters most first"
+            "prompts are read literally, {what} too: weights, LoRAs and BREAK of other programs have no effect; give a LoRA with \
+             --lora FILE:STRENGTH, say in words what matters, and what matters most first"
         )));
     }
 }

@@ -116,6 +116,10 @@ fn text_of(field: &dyn Field, matches: &ArgMatches) -> Option<String> {
             let is_given = matches.get_flag(field.flag());
             is_given.then(|| field.face().off.is_none().to_string())
         }
+        Style::Many => {
+            let texts: Vec<String> = matches.get_many::<String>(field.flag())?.cloned().collect();
+            Some(texts.join("\n"))
+        }
         _ => matches.get_one::<String>(field.flag()).cloned(),
     }
 }
@@ -128,10 +132,11 @@ fn arg(field: &'static dyn Field, heading: Option<&'static str>) -> Arg {
         Style::Switch => return switch(arg, field),
         Style::Prose => arg.allow_hyphen_values(true).value_parser(checked(field)),
         Style::Number => arg.allow_negative_numbers(true).value_parser(checked(field)),
-        Style::Name => arg.value_parser(checked(field)),
+        Style::Name | Style::Many => arg.value_parser(checked(field)),
         Style::OneOf(words) => arg.value_parser(PossibleValuesParser::new(words)).hide_possible_values(true),
     };
-    let arg = arg.value_name(face.value_name).action(ArgAction::Set);
+    let action = if field.style() == Style::Many { ArgAction::Append } else { ArgAction::Set };
+    let arg = arg.value_name(face.value_name).action(action);
     let arg = field.shown_default().into_iter().fold(arg, |arg, text| arg.default_value(text));
     face.short.into_iter().fold(arg, |arg, letter| arg.short(letter))
 }

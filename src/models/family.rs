@@ -23,7 +23,7 @@ use crate::{
     methods::TextBias,
     nn::{PositionAxis, PositionIds, RopeTables, WeightsMode},
     recipe::ModelFacts,
-    weights::TensorSource,
+    weights::{TensorSource, lora::Network},
 };
 
 /// What one text encoder reads of a prompt.
@@ -172,6 +172,23 @@ pub trait Model: Send + Sync {
     /// What to tell of how it was opened.
     fn remarks(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// The networks whose layers LoRA files may change, with every name these may call them by; none where the family takes no
+    /// LoRA.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a configuration makes no sense.
+    fn networks(&self) -> Result<Vec<Network>> {
+        Ok(Vec::new())
+    }
+
+    /// The same model, whose networks' tensors come from these sources, in the order of [`Model::networks`].
+    ///
+    /// # Errors
+    /// [`Error::Model`] when they are not as many.
+    fn with_sources(&self, _sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {
+        Err(Error::model("LoRA files cannot change this kind of model", "leave --lora away"))
     }
 
     /// Its text encoders and tokenizers, opened and checked; no weight is loaded yet.

@@ -14,6 +14,7 @@ pub mod flux1;
 pub mod flux2;
 mod known;
 mod latent_rgb;
+mod lora;
 mod part;
 pub mod parts;
 mod repository;
@@ -40,6 +41,7 @@ pub use family::{
 pub use find::{Found, Place};
 pub use known::KnownModel;
 pub use latent_rgb::RgbFactors;
+pub use lora::adapt;
 pub use part::{PartKind, PartSpec, never_inside};
 pub use parts::kl::{Banding, Way};
 pub use repository::RepositoryFiles;

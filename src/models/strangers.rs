@@ -76,6 +76,29 @@ const STRANGERS: Marks = &[
     ("single_transformer_blocks.", "a part of a FLUX transformer"),
 ];
 
+/// What gives a LoRA's model away, the telling ones first, in names with dots or with underscores.
+const LORAS: Marks = &[
+    ("distilled_guidance_layer", "Chroma"),
+    ("double_stream_modulation", "FLUX.2"),
+    ("to_qkv_mlp_proj", "FLUX.2"),
+    ("img_mlp.net", "Qwen-Image"),
+    ("img_mlp_net", "Qwen-Image"),
+    ("txt_mlp.net", "Qwen-Image"),
+    ("txt_mlp_net", "Qwen-Image"),
+    ("noise_refiner", "Z-Image or Lumina"),
+    ("context_refiner", "Z-Image or Lumina"),
+    ("layers.0.attention.", "Z-Image or Lumina"),
+    ("layers_0_attention_", "Z-Image or Lumina"),
+    ("joint_blocks", "Stable Diffusion 3"),
+    ("joint_transformer_blocks", "Stable Diffusion 3"),
+    ("cross_attn.", "Wan"),
+    ("down_blocks", "a Stable Diffusion U-Net"),
+    ("input_blocks", "a Stable Diffusion U-Net"),
+    ("mid_block", "a Stable Diffusion U-Net"),
+    ("double_blocks", "FLUX.1"),
+    ("single_transformer_blocks", "FLUX.1"),
+];
+
 /// Beginnings of a FLUX transformer's names, in its two layouts, behind whatever prefix.
 const FLUX_NAMES: [&str; 2] = ["double_blocks.0.img_attn.qkv.weight", "transformer_blocks.0.attn.add_q_proj.weight"];
 
@@ -135,6 +158,11 @@ fn quantized_by(source: &dyn TensorSource, names: &[String]) -> Option<&'static 
     first_mark(QUANTIZED, names)
         .or_else(|| names.iter().filter(scale_of).find(many).map(by_scale))
         .or_else(|| names.iter().find_map(by_type))
+}
+
+/// The family of models that a LoRA with tensors of these names was made for, as far as they give it away.
+pub(super) fn lora_of(names: &[String]) -> Option<&'static str> {
+    first_mark(LORAS, names)
 }
 
 fn first_mark(marks: Marks, names: &[String]) -> Option<&'static str> {

@@ -9,6 +9,7 @@ use candle_core::{
 
 use super::{
     Array, Compute, Products,
+    adapter::{self, Adapter},
     kernels::{
         cpu::linear::{self as cpu, gelu_in_place},
         tensors,
@@ -23,12 +24,14 @@ pub use super::kernels::cpu::linear::Activation;
 /// Outputs of one panel of a weight that is widened or dequantised on the way: 512 of 15,360 inputs are 31 MB of f32.
 const PANEL: usize = 512;
 
-/// `W x (· scale) + b + Σ strength·B (A x)`.
+/// `gain ∘ (W x (· scale)) + b + Σ adapters(x)`.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Form,
     bias: Option<Array>,
-    low_rank: Vec<LowRank>,
+    adapters: Vec<Adapter>,
+    /// What each output of the weight itself is multiplied by, \[out\] f32.
+    gain: Option<Array>,
     products: Products,
 }
 
@@ -53,17 +56,6 @@ pub enum Form {
     },
 }
 
-/// An adapter of low rank: what it adds is `strength·B (A x)`, computed in f32.
-#[derive(Debug, Clone)]
-pub struct LowRank {
-    /// A [rank, in], f32.
-    pub down: Array,
-    /// B [out, rank], f32.
-    pub up: Array,
-    /// What it is multiplied by.
-    pub strength: f64,
-}
-
 impl Linear {
     /// A layer of these parts; `bias` \[out\] in the number type of the stream.
     ///
@@ -74,21 +66,26 @@ impl Linear {
         if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [outputs]) {
             return Err(mismatch(format!("linear: a bias {:?} for {outputs} outputs", bias.dims())));
         }
-        Ok(Self { weight, bias, low_rank: Vec::new(), products: compute.products })
+        Ok(Self { weight, bias, adapters: Vec::new(), gain: None, products: compute.products })
     }
 
     /// The same layer with one more adapter.
     ///
     /// # Errors
     /// When its shapes do not fit.
-    pub fn with_adapter(mut self, adapter: LowRank) -> Result<Self> {
-        let ((rank, inputs), (outputs, up_rank)) = (adapter.down.dims2()?, adapter.up.dims2()?);
-        if (inputs, outputs, rank) != (self.weight.inputs(), self.weight.outputs(), up_rank) {
-            let (down, up) = (adapter.down.dims(), adapter.up.dims());
-            return Err(mismatch(format!("an adapter of {down:?} and {up:?} for {:?}", self.weight.shape())));
+    pub fn with_adapter(mut self, adapter: impl Into<Adapter>) -> Result<Self> {
+        let (adapter, shape) = (adapter.into(), self.weight.shape());
+        if !adapter.fits(shape) {
+            return Err(adapter::unfit(&adapter, shape));
         }
-        self.low_rank.push(adapter);
+        self.adapters.push(adapter);
         Ok(self)
+    }
+
+    /// The same layer, each output of whose weight is multiplied by a number of its own before bias and adapters: \[out\] f32.
+    #[must_use]
+    pub fn with_gain(self, gain: Array) -> Self {
+        Self { gain: Some(gain), ..self }
     }
 
     /// For x [C, in]: [C, out].
@@ -108,19 +105,31 @@ impl Linear {
     }
 
     fn apply(&self, x: &Array, activation: Activation) -> Result<Array> {
-        let bias = self.bias.as_ref();
-        if self.low_rank.is_empty() {
-            return self.weight.product(self.products, x, bias, activation);
+        if self.adapters.is_empty() && self.gain.is_none() {
+            return self.weight.product(self.products, x, self.bias.as_ref(), activation);
         }
-        let mut out = self.weight.product(self.products, x, bias, Activation::None)?;
-        for adapter in &self.low_rank {
-            out = adapter.add_to(&out, x)?;
+        let mut out = self.base(x)?;
+        for adapter in &self.adapters {
+            out = adapter.add_to(out, x)?;
         }
         match activation {
             Activation::None => Ok(out),
             Activation::Gelu if out.is_fast() => out.change(gelu_in_place).map(|()| out),
             Activation::Gelu => out.gelu(),
         }
+    }
+
+    /// What the weight and the bias give.
+    fn base(&self, x: &Array) -> Result<Array> {
+        let plain = |bias| self.weight.product(self.products, x, bias, Activation::None);
+        let Some(gain) = &self.gain else { return plain(self.bias.as_ref()) };
+        let out = plain(None)?;
+        let dtype = out.dtype();
+        let mut out = out.to_dtype(DType::F32)?.mul(gain)?;
+        if let Some(bias) = &self.bias {
+            out = out.add(&bias.to_dtype(DType::F32)?)?;
+        }
+        out.to_dtype(dtype)
     }
 
     /// Two layers whose sum this is, for an input of `inputs` channels and the rest; the weight is shared, not copied.
@@ -131,22 +140,10 @@ impl Linear {
         let rest = self.weight.inputs().checked_sub(inputs);
         let rest = rest.ok_or_else(|| mismatch(format!("{inputs} of {} inputs", self.weight.inputs())))?;
         let part = |start, count, bias: Option<Array>| -> Result<Self> {
-            let cut = |adapter: &LowRank| -> Result<LowRank> {
-                Ok(LowRank { down: adapter.down.narrow(1, start, count)?.contiguous()?, ..adapter.clone() })
-            };
-            let low_rank = self.low_rank.iter().map(cut).collect::<Result<_>>()?;
-            Ok(Self { weight: self.weight.narrow(start, count)?, bias, low_rank, products: self.products })
+            let adapters = self.adapters.iter().map(|adapter| adapter.narrow(start, count)).collect::<Result<_>>()?;
+            Ok(Self { weight: self.weight.narrow(start, count)?, bias, adapters, ..self.clone() })
         };
         Ok((part(0, inputs, self.bias.clone())?, part(inputs, rest, None)?))
-    }
-}
-
-impl LowRank {
-    fn add_to(&self, out: &Array, x: &Array) -> Result<Array> {
-        let x = x.to_dtype(DType::F32)?;
-        let down = product(Products::Exact, &x, &self.down, None, Activation::None)?; // [C, rank]
-        let up = product(Products::Exact, &down, &self.up, None, Activation::None)?; // [C, out]
-        out.to_dtype(DType::F32)?.add(&up.affine(self.strength, 0.0)?)?.to_dtype(out.dtype())
     }
 }
 
@@ -268,12 +265,38 @@ fn on_cpu(
         let scale = scale.map(|scale| Ok::<_, Error>(scale.real()?.to_vec1::<f32>()?.first().copied())).transpose()?;
         let (weight, bias) =
             (weight.weight(scale.flatten().unwrap_or(1.0))?, bias.as_ref().map(View::f32).transpose()?);
-        cpu::Linear { weight, size, bias, activation, rounds }.apply(x.f32()?, out);
+        cpu::Linear { weight, size, bias, activation, rounds, adds: false }.apply(x.f32()?, out);
         Ok(())
     })?;
     x.note(|ledger| {
         let pairs = rounds && matches!(weight.dtype(), DType::BF16 | DType::F8E4M3);
         ledger.pass(size.working_bytes(pairs));
+        ledger.work(2 * (rows * inputs) as u64 * outputs as u64);
+    });
+    Ok(out) // [C, out]
+}
+
+/// `out + x·weightᵀ` for x [C, in] f32 and weight [out, in], summed in f32; where the CPU's own kernel takes it, in place.
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub(super) fn accumulate(out: Array, x: &Array, weight: &Array) -> Result<Array> {
+    if !(out.is_fast() && is_fast(x, weight)) {
+        return adapter::sum(out, &product(Products::Exact, x, weight, None, Activation::None)?);
+    }
+    let ((rows, inputs), (outputs, _)) = (x.dims2()?, weight.dims2()?);
+    if (out.dims(), weight.dim(1)) != (&[rows, outputs], inputs) {
+        return Err(mismatch(format!("{:?} and {inputs} inputs of {:?}", out.dims(), weight.dims())));
+    }
+    let size = cpu::Size { rows, inputs, outputs, stride: weight.layout().stride()[0] };
+    if let (Array::Real(x), Array::Real(weight)) = (x, weight) {
+        let (x, weight) = (view(x), view(weight));
+        let (x, weight) = (x.f32()?, weight.weight(1.0)?);
+        let layer = cpu::Linear { weight, size, bias: None, activation: Activation::None, rounds: false, adds: true };
+        out.change(|out| layer.apply(x, out))?;
+    }
+    x.note(|ledger| {
+        ledger.pass(size.working_bytes(false));
         ledger.work(2 * (rows * inputs) as u64 * outputs as u64);
     });
     Ok(out) // [C, out]

@@ -8,6 +8,7 @@
 //!
 //! Token streams are [N, C], one picture at a time; heads are [H, N, D].
 
+mod adapter;
 mod array;
 mod attention;
 mod attention_check;
@@ -27,13 +28,14 @@ mod view;
 
 use candle_core::DType;
 
+pub use adapter::{Adapter, Dense, Kronecker, LowRank};
 pub use array::{Array, launches};
 pub use attention::{Attention, AttentionTiles, Bias, KeyBias, Scale, attention, attention_error};
 pub use attention_check::settle_attention;
 pub use compute::{Compute, Products};
 pub use embedding::embedding_rows;
 pub use ledger::{Held, Ledger};
-pub use linear::{Activation, Form, Linear, LowRank, product};
+pub use linear::{Activation, Form, Linear, product};
 pub use norm::{LayerNorm, NORM_EPS, RmsNorm, Rotation, add_gated, heads_of, norm_modulate, silu_gated, split_heads};
 pub use parameters::Parameters;
 pub use place::Place;

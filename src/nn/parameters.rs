@@ -5,12 +5,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use candle_core::DType;
+use candle_core::{DType, Device, Tensor};
 
-use super::{Array, Compute, Form, Ledger, Linear, Place, array};
+use super::{Adapter, Array, Compute, Dense, Form, Kronecker, Ledger, Linear, LowRank, Place, array};
 use crate::{
     error::Result,
-    weights::{Expected, Ring, Weights},
+    weights::{
+        Expected, Ring, Weights,
+        lora::{Change, Layer, Piece},
+    },
 };
 
 /// A view of the weights below a name prefix.
@@ -38,6 +41,7 @@ enum Holds {
 struct Dry {
     ledger: Ledger,
     asked: Arc<Mutex<Vec<Expected>>>,
+    layers: Arc<Mutex<Vec<Layer>>>,
 }
 
 impl Parameters {
@@ -48,7 +52,7 @@ impl Parameters {
 
     /// What these weights would take.
     pub fn dry(weights: &Weights, ledger: &Ledger) -> Self {
-        let dry = Dry { ledger: ledger.clone(), asked: Arc::default() };
+        let dry = Dry { ledger: ledger.clone(), asked: Arc::default(), layers: Arc::default() };
         Self { weights: weights.clone(), dry: Some(dry), holds: Holds::AsAsked }
     }
 
@@ -127,16 +131,12 @@ impl Parameters {
         Ok(array::dry(&dry.ledger, shape, self.dtype()))
     }
 
-    /// The linear layer `{name}.weight` [outputs, inputs] with `{name}.bias` \[outputs\].
+    /// The linear layer `{name}.weight` [outputs, inputs] with `{name}.bias` \[outputs\], and what LoRA files add to it.
     ///
     /// # Errors
     /// As [`Parameters::get`].
     pub fn linear(&self, name: &str, inputs: usize, outputs: usize, compute: Compute) -> Result<Linear> {
-        let weights = self.pp(name);
-        let weight = weights.form(inputs, outputs)?;
-        // Converted as it is read: a kernel launched here would stand in the way of one that computes.
-        let bias = weights.with_dtype(compute.dtype).get("bias", &[outputs])?;
-        Linear::new(weight, Some(bias), compute)
+        self.pp(name).layer([outputs, inputs], true, compute)
     }
 
     /// The linear layer `{name}.weight` [outputs, inputs] without bias.
@@ -144,7 +144,17 @@ impl Parameters {
     /// # Errors
     /// As [`Parameters::get`].
     pub fn linear_no_bias(&self, name: &str, inputs: usize, outputs: usize, compute: Compute) -> Result<Linear> {
-        Linear::new(self.pp(name).form(inputs, outputs)?, None, compute)
+        self.pp(name).layer([outputs, inputs], false, compute)
+    }
+
+    /// The layer this view stands at.
+    fn layer(&self, [outputs, inputs]: [usize; 2], has_bias: bool, compute: Compute) -> Result<Linear> {
+        if let Some(dry) = &self.dry {
+            dry.note_layer(Layer { name: self.weights.prefix().to_owned(), outputs, inputs, has_bias });
+        }
+        let weight = self.form(inputs, outputs)?;
+        let bias = self.bias(outputs, has_bias, compute)?;
+        self.adapted(Linear::new(weight, bias, compute)?)
     }
 
     fn form(&self, inputs: usize, outputs: usize) -> Result<Form> {
@@ -155,6 +165,69 @@ impl Parameters {
         }
         let scale = if self.dry.is_some() { None } else { self.weights.scale("weight")? }.unwrap_or(1.0);
         Ok(Form::Scaled { codes: weight, scale: self.place().floats(&[1], || vec![scale])? })
+    }
+
+    fn bias(&self, outputs: usize, is_there: bool, compute: Compute) -> Result<Option<Array>> {
+        // Converted as it is read: a kernel launched here would stand in the way of one that computes.
+        let added: Vec<_> = self.weights.adapters().iter().filter_map(|adapter| adapter.bias.as_ref()).collect();
+        if added.is_empty() || self.dry.is_some() {
+            let bias = || self.with_dtype(compute.dtype).get("bias", &[outputs]);
+            let more = || self.place().zeros(&[outputs], compute.dtype);
+            return if is_there { bias().map(Some) } else { (!added.is_empty()).then(more).transpose() };
+        }
+        let mut sum = match is_there {
+            true => self.weights.on_cpu("bias", &[outputs], DType::F32)?,
+            false => Tensor::zeros(outputs, DType::F32, &Device::Cpu)?,
+        };
+        for added in added {
+            sum = (sum + added.make()?)?;
+        }
+        Ok(Some(self.weights.send(&sum.to_dtype(compute.dtype)?)?.into()))
+    }
+
+    /// The layer with what LoRA files add to it.
+    fn adapted(&self, mut layer: Linear) -> Result<Linear> {
+        let adapters = self.weights.adapters();
+        for change in adapters.iter().filter_map(|adapter| adapter.change.as_ref()) {
+            let adapter: Adapter = match change {
+                Change::LowRank { down, up } => {
+                    LowRank { down: self.piece(down)?, up: self.piece(up)?, strength: 1.0 }.into()
+                }
+                Change::Kronecker { first, second, rows } => {
+                    let (first, second) = (self.piece(first)?, self.piece(second)?);
+                    let inputs = 0..first.dim(1) * second.dim(1);
+                    Adapter::Kronecker(Kronecker { first, second, rows: rows.clone(), inputs })
+                }
+                Change::Dense { weight, strength } => {
+                    Adapter::Dense(Dense { weight: self.piece(weight)?, strength: *strength })
+                }
+            };
+            layer = layer.with_adapter(adapter)?;
+        }
+        let gains: Vec<_> = adapters.iter().filter_map(|adapter| adapter.gain.as_ref()).collect();
+        let Some(first) = gains.first() else { return Ok(layer) };
+        // Each of several counts from the weight as it is: their sum, less the weights that are counted twice.
+        if self.dry.is_some() {
+            return Ok(layer.with_gain(self.piece(first)?));
+        }
+        let mut total = first.make()?;
+        for gain in &gains[1..] {
+            total = ((total + gain.make()?)? - 1.0)?;
+        }
+        Ok(layer.with_gain(self.weights.send(&total)?.into()))
+    }
+
+    /// An array that is made beside the weights, where they arrive.
+    fn piece(&self, piece: &Piece) -> Result<Array> {
+        match &self.dry {
+            Some(dry) => Ok(array::dry(&dry.ledger, &piece.shape, piece.dtype)),
+            None => Ok(self.weights.send(&piece.make()?)?.into()),
+        }
+    }
+
+    /// Whether LoRA files change layers, so that blocks of one kind may hold different amounts.
+    pub(super) fn is_adapted(&self) -> bool {
+        self.weights.is_adapted()
     }
 
     /// The number type that the weight of a product is held in.
@@ -195,6 +268,15 @@ impl Parameters {
         }
     }
 
+    /// The linear layers that were asked for in a dry pass, in order, each once.
+    pub fn layers(&self) -> Vec<Layer> {
+        let Some(dry) = &self.dry else { return Vec::new() };
+        let mut layers = dry.layers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut seen = std::collections::HashSet::new();
+        layers.retain(|layer| seen.insert(layer.name.clone()));
+        layers
+    }
+
     /// Full names and shapes of all that was asked for in a dry pass, in order, each once.
     pub fn asked(&self) -> Vec<Expected> {
         let Some(dry) = &self.dry else { return Vec::new() };
@@ -206,6 +288,10 @@ impl Parameters {
 }
 
 impl Dry {
+    fn note_layer(&self, layer: Layer) {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner).push(layer);
+    }
+
     fn note(&self, weights: &Weights, name: &str, shape: &[usize]) {
         let asked = (weights.full_name(name), shape.to_vec());
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);

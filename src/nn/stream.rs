@@ -57,7 +57,7 @@ impl<B: Send> Blocks<B> {
         parameters: &Parameters,
         load: impl Fn(usize, &Parameters) -> Result<B> + Send + Sync + 'static,
     ) -> Result<Self> {
-        let dry = parameters.ledger().cloned();
+        let (dry, kinds) = (parameters.ledger().cloned(), told_apart(kinds, parameters));
         let parameters = match mode {
             WeightsMode::Resident => parameters.clone(),
             WeightsMode::Stream => parameters.beside_computation()?,
@@ -69,7 +69,7 @@ impl<B: Send> Blocks<B> {
             WeightsMode::Stream if dry.as_ref().is_some_and(Ledger::has_rings) => Keeps::DryRing(Mutex::default()),
             WeightsMode::Stream => Keeps::Ring(ring),
         };
-        Ok(Self { load, kinds: kinds.to_vec(), keeps, ahead: true, dry })
+        Ok(Self { load, kinds, keeps, ahead: true, dry })
     }
 
     /// A text encoder's blocks, each used once and gone. On the CPU the next is read ahead; an accelerator takes longer to
@@ -80,9 +80,10 @@ impl<B: Send> Blocks<B> {
         load: impl Fn(usize, &Parameters) -> Result<B> + Send + Sync + 'static,
     ) -> Self {
         let (ahead, dry) = (parameters.place().is_cpu(), parameters.ledger().cloned());
+        let kinds = told_apart(kinds, parameters);
         let parameters = parameters.clone();
         let load: Load<B> = Box::new(move |index| load(index, &parameters));
-        Self { load, kinds: kinds.to_vec(), keeps: Keeps::Ring(None), ahead, dry }
+        Self { load, kinds, keeps: Keeps::Ring(None), ahead, dry }
     }
 
     /// Number of blocks.
@@ -192,6 +193,11 @@ impl<B: Send> Blocks<B> {
         }
         Ok(())
     }
+}
+
+/// How many blocks there are of each kind; with LoRA files each may hold another amount, and is its own kind.
+fn told_apart(kinds: &[usize], parameters: &Parameters) -> Vec<usize> {
+    if parameters.is_adapted() { vec![1; kinds.iter().sum()] } else { kinds.to_vec() }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 
 use super::{
     CfgRescale, Mu, Rng,
-    kinds::{Noise, OneOf, Plain, Prose, Shift, Switch},
+    kinds::{Kind, Noise, OneOf, Plain, Prose, Shift, Switch},
+    loras::{LoraList, Loras},
     numbers::{CFG, GUIDANCE, Number, SIDE_PX, Seed, Whole},
     setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Saved, Setting, shown},
 };
@@ -221,6 +222,31 @@ settings! {
                 Group::Picture,
                 "",
                 "With --cfg, scale a velocity down where it is longer than the prompt alone makes it; of Z-Image",
+            )
+        },
+    };
+
+    /// LoRA files, each with its strength.
+    lora: Loras => Loras = Setting {
+        kind: &LoraList,
+        fill: Fill::Usual { value: Loras::default, is_shown: false, keep: |loras, _| loras },
+        face: Face {
+            also: Some("loras"),
+            info: line(55, "LoRA", |recipe| recipe.lora.in_words()),
+            parameters: Some(Entry {
+                line: Line {
+                    rank: 65,
+                    name: "LoRA",
+                    says: |recipe| Some(recipe.lora.to_string()).filter(|text| !text.is_empty()),
+                },
+                reads: |text, wanted| LoraList.parse(text).ok().map(|loras| wanted.lora = Some(loras)),
+            }),
+            saved: Saved::UnlessUsual,
+            ..Face::new(
+                Group::Picture,
+                "FILE[:STRENGTH]",
+                "LoRA that changes the model: a file, or a Hub id (owner/name[:file]), with its strength [default: 1]; may be given \
+                 several times",
             )
         },
     };

@@ -21,6 +21,8 @@ pub enum Style {
     OneOf(&'static [&'static str]),
     /// On or off, without a value.
     Switch,
+    /// A value that may be given several times; together they are one text, a line each.
+    Many,
 }
 
 /// A kind of values.
@@ -55,6 +57,11 @@ pub trait Kind<W>: Sync {
 
     /// Whether the value is in range.
     fn admits(&self, value: &W) -> bool;
+
+    /// What makes the value, as a picture says it, the same as another.
+    fn known_by(&self, saved: &Value) -> Value {
+        saved.clone()
+    }
 }
 
 /// Any text.

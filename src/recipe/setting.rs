@@ -72,6 +72,8 @@ pub struct Face {
     pub default: Option<&'static str>,
     /// The flag's letter.
     pub short: Option<char>,
+    /// Another key of it in files of prompts.
+    pub also: Option<&'static str>,
     /// The flag in place of its own, for a switch that is usually on.
     pub off: Option<Off>,
     /// Its line of `dype info`.
@@ -85,8 +87,8 @@ pub struct Face {
 impl Face {
     /// A flag with a value and this help, which nothing else tells of.
     pub const fn new(group: Group, value_name: &'static str, help: &'static str) -> Self {
-        let (default, short, off, info, parameters) = (None, None, None, None, None);
-        Self { group, value_name, help, default, short, off, info, parameters, saved: Saved::Always }
+        let (default, short, also, off, info, parameters) = (None, None, None, None, None, None);
+        Self { group, value_name, help, default, short, also, off, info, parameters, saved: Saved::Always }
     }
 }
 
@@ -244,6 +246,8 @@ pub trait Field: Sync {
     fn check_held(&self, recipe: &Recipe) -> Result<(), Problem>;
     /// What a picture says of it: null for a value that the picture goes without, nothing for what need not be said.
     fn saved(&self, recipe: &Recipe) -> Option<Value>;
+    /// What makes it the same as another, of what a picture says.
+    fn known_by(&self, saved: &Value) -> Value;
 
     /// The name of its flag, in snake case.
     fn flag(&self) -> &'static str {
@@ -324,6 +328,10 @@ impl<W: Clone + PartialEq, R: Held<W>> Field for Declared<W, R> {
 
     fn check_held(&self, recipe: &Recipe) -> Result<(), Problem> {
         self.check((self.held)(recipe).value())
+    }
+
+    fn known_by(&self, saved: &Value) -> Value {
+        self.setting.kind.known_by(saved)
     }
 
     fn saved(&self, recipe: &Recipe) -> Option<Value> {

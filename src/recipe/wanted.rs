@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Wanted, fields::FIELDS, setting::Problem};
+use super::{
+    Wanted,
+    fields::FIELDS,
+    setting::{Face, Problem, Saved},
+};
 use crate::error::{Error, Result};
 
 /// Characters that are shown of a value that makes no sense.
@@ -28,6 +32,17 @@ pub struct Merged {
     pub wanted: Wanted,
     /// Who said it, by the setting's key.
     by: BTreeMap<&'static str, Source>,
+}
+
+/// What makes settings, as a picture says them, the same as others.
+pub fn known_by(settings: &Value) -> Value {
+    let mut known = settings.clone();
+    for field in FIELDS {
+        if let Some(value) = known.get_mut(field.key()) {
+            *value = field.known_by(value);
+        }
+    }
+    known
 }
 
 impl Wanted {
@@ -76,7 +91,11 @@ impl Wanted {
                 // Of classifier-free guidance a text says all there is, and nothing where it is off.
                 || Self::of_cfg().contains(&key)
         };
-        FIELDS.iter().filter(|field| !field.is_set(self) && !is_idle(field.key())).map(|field| field.key()).collect()
+        // Where the text has an entry for what is not usual, saying nothing says that it is.
+        let is_usual = |face: &Face| face.saved == Saved::UnlessUsual && face.parameters.is_some();
+        let unsaid =
+            FIELDS.iter().filter(|field| !field.is_set(self) && !is_idle(field.key()) && !is_usual(field.face()));
+        unsaid.map(|field| field.key()).collect()
     }
 
     /// With the usual value of each setting that nobody asks for, where the model has no say in it. How DyPE acts is nobody's

@@ -7,7 +7,7 @@ use crate::{
     base::{hex::hex, json::sorted},
     models::{Identity, KnownModel},
     plan::Machine,
-    recipe::Recipe,
+    recipe::{Recipe, known_by},
 };
 
 /// A picture that is asked for, as those on the disk are compared with it.
@@ -46,13 +46,13 @@ impl<'a> Sought<'a> {
 
 /// What settings are known by, as JSON that provenance holds.
 pub fn settings_key(settings: &Value) -> String {
-    digest(settings)
+    digest(&known_by(settings))
 }
 
 /// What a checkpoint is known by: all that its picture is, and all that could change the bits of its latents.
 pub fn checkpoint_key(recipe: &Recipe, model: &KnownModel, machine: &Machine) -> String {
     let mut all = about(machine);
-    all["settings"] = json!(recipe);
+    all["settings"] = known_by(&json!(recipe));
     all["contents"] = json!(model.contents);
     all["schedule"] = json!(model.schedule);
     digest(&all)

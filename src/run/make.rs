@@ -127,6 +127,7 @@ impl Runner<'_> {
         coming: &[Waiting<'_>],
         times: &mut Times,
     ) -> Result<Tensor> {
+        self.take_model(making.item)?;
         let embeddings = self.embeddings(coming, times)?;
         let transformer = self.take_transformer(making.item, times)?;
         let started = Instant::now();

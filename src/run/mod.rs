@@ -29,7 +29,7 @@ pub use preview::Preview;
 pub use provenance::{
     MODEL as MODEL_ENTRY, PROGRAM as PROGRAM_ENTRY, VERSION as PROVENANCE_VERSION, is_ours, of_parameters, prompts,
 };
-pub use runner::Runner;
+pub use runner::{Adapted, Runner, with_loras};
 
 /// The most prompts that are encoded together. T5's weights pass through memory once for all of them, and each keeps
 /// 8 MB (512 tokens of 4,096 f32) until its pictures are made.

@@ -26,16 +26,29 @@ use crate::{
     nn::WeightsMode,
     output,
     plan::{Machine, SpeedBook, what_fits},
-    recipe::Recipe,
+    recipe::{Loras, Recipe},
     run::pipeline::{Pipeline, Texts},
 };
+
+/// The model as it is with these LoRA files.
+pub type Adapted = (Loras, Box<dyn Model>);
+
+/// The model a picture is made with, of `model` and it with LoRA files.
+pub fn with_loras<'m>(loras: &Loras, model: &'m dyn Model, adapted: &'m [Adapted]) -> &'m dyn Model {
+    adapted.iter().find(|(known, _)| known == loras).map_or(model, |(_, model)| &**model)
+}
 
 /// A picture that must be made, with the damaged file it takes the place of.
 pub(super) type Waiting<'i> = (&'i Item, Option<PathBuf>);
 
 /// Makes pictures with one model on one machine.
 pub struct Runner<'a> {
-    pub(super) model: &'a dyn Model,
+    /// The model as it is.
+    model: &'a dyn Model,
+    /// It with LoRA files.
+    adapted: &'a [Adapted],
+    /// The files that the pipeline's has.
+    loras: Loras,
     pub(super) machine: &'a Machine,
     pub(super) options: &'a Options,
     pub(super) observer: &'a dyn Observer,
@@ -71,6 +84,8 @@ impl<'a> Runner<'a> {
         Ok(Self {
             known,
             model,
+            adapted: &[],
+            loras: Loras::default(),
             machine,
             options,
             observer,
@@ -82,6 +97,24 @@ impl<'a> Runner<'a> {
             transformer: None,
             embeddings: Vec::new(),
         })
+    }
+
+    /// The same, with the model as it is with the LoRA files of each picture that has some.
+    #[must_use]
+    pub fn with_adapted(self, adapted: &'a [Adapted]) -> Self {
+        Self { adapted, ..self }
+    }
+
+    /// Makes the model of a picture the one that computes; what another has made is let go.
+    pub(super) fn take_model(&mut self, item: &Item) -> Result<()> {
+        if self.loras == item.recipe.lora {
+            return Ok(());
+        }
+        (self.transformer, self.embeddings) = (None, Vec::new());
+        let model = with_loras(&item.recipe.lora, self.model, self.adapted);
+        self.pipeline = Pipeline::open(model, self.machine.device.clone(), self.machine.dtype, self.observer)?;
+        self.loras = item.recipe.lora.clone();
+        Ok(())
     }
 
     /// The model, as pictures say it.
@@ -139,7 +172,12 @@ impl<'a> Runner<'a> {
         let planned = Bytes(item.plan.peak_bytes.most());
         Error::Memory {
             what: format!("the device has no room for this picture, planned for {planned} ({error})"),
-            hint: what_fits(self.model, &item.plan, self.machine, DeviceKind::of(&self.machine.device)),
+            hint: what_fits(
+                with_loras(&item.recipe.lora, self.model, self.adapted),
+                &item.plan,
+                self.machine,
+                DeviceKind::of(&self.machine.device),
+            ),
         }
     }
 
@@ -225,7 +263,8 @@ impl<'a> Runner<'a> {
             self.transformer = None;
         }
         let tokens = item.recipe.max_sequence_length;
-        let group = encoded_together(coming.iter().map(|(item, _)| &item.recipe), tokens);
+        let alike = coming.iter().map(|(other, _)| &other.recipe).filter(|other| other.lora == item.recipe.lora);
+        let group = encoded_together(alike, tokens);
         let embeddings = self.pipeline.encode(&group, tokens)?;
         self.embeddings = group.into_iter().map(|prompt| (prompt.to_owned(), tokens)).zip(embeddings).collect();
         times.text = started.elapsed();

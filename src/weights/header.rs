@@ -3,13 +3,19 @@
 //! Layout (huggingface/safetensors, README "Format"): 8 bytes little-endian N, N bytes of JSON, then the tensors' bytes,
 //! each at `data_offsets` counted from the end of the header.
 
-use std::{collections::HashSet, fmt, ops::Range, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    ops::Range,
+    path::Path,
+};
 
 use safetensors::Dtype;
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, IgnoredAny, MapAccess, Visitor, value::StrDeserializer},
+    de::{Error as _, MapAccess, Visitor, value::StrDeserializer},
 };
+use serde_json::Value;
 
 use super::{human_bytes, magic::kind_of_bytes};
 use crate::error::{Error, Result};
@@ -32,22 +38,32 @@ pub(super) struct Entry {
     pub(super) bytes: Range<usize>,
 }
 
-/// Reads the header of a file of `file_len` bytes (called `path` in messages) that begins with `file`, tensors in the order
-/// of their bytes. Bytes behind the header need not be there.
+/// What a header says.
+#[derive(Debug)]
+pub(super) struct Header {
+    /// The tensors in the order of their bytes.
+    pub(super) entries: Vec<Entry>,
+    /// The texts of `__metadata__`, which say what they like.
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+/// Reads the header of a file of `file_len` bytes (called `path` in messages) that begins with `file`. Bytes behind the header
+/// need not be there.
 ///
 /// # Errors
 /// [`Error::Model`] for anything but a whole, gapless safetensors file.
-pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<Vec<Entry>> {
+pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<Header> {
     let json = header_json(path, file)?;
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let raw = RawHeader::deserialize(&mut deserializer)
         .and_then(|raw| deserializer.end().map(|()| raw))
         .map_err(|e| broken(path, format!("its header is not a list of tensors: {e}")))?;
     let data = LENGTH_BYTES + json.len();
-    let mut entries = raw.0.into_iter().map(|(name, raw)| raw.check(path, name, data)).collect::<Result<Vec<_>>>()?;
+    let mut entries =
+        raw.entries.into_iter().map(|(name, raw)| raw.check(path, name, data)).collect::<Result<Vec<_>>>()?;
     entries.sort_by_key(|entry| (entry.bytes.start, entry.bytes.end));
     check_cover(path, &entries, data, file_len)?;
-    Ok(entries)
+    Ok(Header { entries, metadata: raw.metadata })
 }
 
 /// Bytes from the start of a safetensors file to the end of its header, where the file's first bytes announce one.
@@ -163,7 +179,10 @@ fn parse_dtype(name: &str) -> Option<Dtype> {
 }
 
 /// The JSON object of a header; unlike a map of serde's it refuses a name that comes twice.
-struct RawHeader(Vec<(String, RawEntry)>);
+struct RawHeader {
+    entries: Vec<(String, RawEntry)>,
+    metadata: BTreeMap<String, String>,
+}
 
 impl<'de> Deserialize<'de> for RawHeader {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -182,17 +201,24 @@ impl<'de> Visitor<'de> for HeaderVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<RawHeader, A::Error> {
         let mut seen = HashSet::new();
-        let mut entries = Vec::new();
+        let (mut entries, mut metadata) = (Vec::new(), BTreeMap::new());
         while let Some(name) = map.next_key::<String>()? {
             if !seen.insert(name.clone()) {
                 return Err(A::Error::custom(format!("{name} comes twice")));
             }
             if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?;
+                metadata = texts(map.next_value()?);
             } else {
                 entries.push((name, map.next_value()?));
             }
         }
-        Ok(RawHeader(entries))
+        Ok(RawHeader { entries, metadata })
     }
+}
+
+/// The texts of an object.
+fn texts(value: Value) -> BTreeMap<String, String> {
+    let Value::Object(map) = value else { return BTreeMap::new() };
+    let text = |(key, value)| if let Value::String(text) = value { Some((key, text)) } else { None };
+    map.into_iter().filter_map(text).collect()
 }

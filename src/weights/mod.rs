@@ -4,6 +4,7 @@ pub(crate) mod convert;
 mod files;
 mod header;
 mod index;
+pub(crate) mod lora;
 mod magic;
 mod renamed;
 mod store;
@@ -76,6 +77,16 @@ pub trait TensorSource: Send + Sync {
     /// [`Error::Model`] when they are not here yet.
     fn sample(&self, _name: &str, _whole: bool, _to: &mut dyn FnMut(&[u8])) -> Result<()> {
         Ok(())
+    }
+
+    /// What LoRA files add to the layer whose weight is `{layer}.weight`.
+    fn adapters(&self, _layer: &str) -> &[lora::Adapter] {
+        &[]
+    }
+
+    /// Whether anything is added to any layer.
+    fn is_adapted(&self) -> bool {
+        false
     }
 
     /// Every tensor's name, sorted. Empty for a source that cannot list them.
@@ -179,12 +190,47 @@ impl Weights {
         }
     }
 
+    /// What LoRA files add to the layer at this prefix.
+    pub fn adapters(&self) -> &[lora::Adapter] {
+        self.source.adapters(&self.prefix)
+    }
+
+    /// Whether LoRA files add to any layer, also beyond this prefix.
+    pub fn is_adapted(&self) -> bool {
+        self.source.is_adapted()
+    }
+
+    /// A tensor in the processor's memory as it arrives where these do.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn send(&self, tensor: &Tensor) -> Result<Tensor> {
+        match &self.ring {
+            Some(ring) => ring.send(tensor),
+            None => Ok(tensor.to_device(&self.device)?),
+        }
+    }
+
     /// Checks, without reading it, that the tensor `name` is there and of exactly this shape.
     ///
     /// # Errors
     /// [`Error::Model`] when it is missing or has another shape.
     pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
         check_shape(&*self.source, &self.full_name(name), shape)
+    }
+
+    /// [`Weights::get`] in the processor's memory, whatever device and number type these are for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn on_cpu(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        self.check(name, shape)?;
+        self.source.load(&self.full_name(name), dtype, &Device::Cpu)
+    }
+
+    /// The prefix: the name of what these are the weights of.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Rows `rows` of the tensor `name` below this prefix, which as a whole has exactly this shape.

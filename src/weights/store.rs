@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     ops::Range,
     path::{Path, PathBuf},
@@ -14,7 +14,7 @@ use safetensors::Dtype;
 
 use super::{
     Ahead, Files, TensorSource, convert,
-    header::{Entry, read_header},
+    header::{Entry, Header, read_header},
     no_tensor,
 };
 use crate::error::{Error, Result};
@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 pub struct SafetensorsStore {
     shards: Vec<Shard>,
     index: HashMap<String, Place>,
+    /// What the headers say beside their tensors, the last file's where several say it.
+    metadata: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for SafetensorsStore {
@@ -77,7 +79,7 @@ impl SafetensorsStore {
 
     /// [`SafetensorsStore::open`] where some files may be known before they are here.
     pub(super) fn open_among(paths: &[PathBuf], files: &Files) -> Result<Self> {
-        let mut store = Self { shards: Vec::new(), index: HashMap::new() };
+        let mut store = Self { shards: Vec::new(), index: HashMap::new(), metadata: BTreeMap::new() };
         for path in paths {
             if let Some(ahead) = files.ahead(path) {
                 let (bytes, file_len): (&[u8], usize) = match ahead {
@@ -102,8 +104,8 @@ impl SafetensorsStore {
                 // SAFETY: the map is read-only; a file that another process truncates meanwhile ends this one with SIGBUS.
                 Bytes::Mapped(unsafe { Mmap::map(&file) }.map_err(|e| Error::disk("cannot map", path, e))?)
             };
-            let entries = entries_of(path, &bytes)?;
-            store.add(path.clone(), bytes, entries)?;
+            let header = header_of(path, &bytes)?;
+            store.add(path.clone(), bytes, header)?;
         }
         Ok(store)
     }
@@ -113,16 +115,17 @@ impl SafetensorsStore {
     /// # Errors
     /// [`Error::Model`] when it is not a whole safetensors file.
     pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
-        let mut store = Self { shards: Vec::new(), index: HashMap::new() };
+        let mut store = Self { shards: Vec::new(), index: HashMap::new(), metadata: BTreeMap::new() };
         let (path, bytes) = (PathBuf::from(name), Bytes::Held(bytes.into()));
-        let entries = entries_of(&path, &bytes)?;
-        store.add(path, bytes, entries)?;
+        let header = header_of(&path, &bytes)?;
+        store.add(path, bytes, header)?;
         Ok(store)
     }
 
-    fn add(&mut self, path: PathBuf, bytes: Bytes, entries: Vec<Entry>) -> Result<()> {
+    fn add(&mut self, path: PathBuf, bytes: Bytes, header: Header) -> Result<()> {
         let shard = self.shards.len();
-        for Entry { name, dtype, shape, bytes } in entries {
+        self.metadata.extend(header.metadata);
+        for Entry { name, dtype, shape, bytes } in header.entries {
             let place = Place { shard, dtype, shape, bytes };
             if let Some(first) = self.index.insert(name.clone(), place) {
                 let other = self.shards[first.shard].path.display();
@@ -132,6 +135,11 @@ impl SafetensorsStore {
         }
         self.shards.push(Shard { path, bytes });
         Ok(())
+    }
+
+    /// What the header says under this key of its `__metadata__`.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
     }
 
     /// The file that holds the tensor `name`.
@@ -186,7 +194,7 @@ impl SafetensorsStore {
     }
 }
 
-fn entries_of(path: &Path, bytes: &Bytes) -> Result<Vec<Entry>> {
+fn header_of(path: &Path, bytes: &Bytes) -> Result<Header> {
     let bytes = bytes.here().unwrap_or_default();
     read_header(path, bytes, bytes.len())
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     base::memory::Bytes,
-    cli::{execute, items::Planned, model_source::ModelSource, notes, paths, report},
+    cli::{execute, items::Planned, lora_source::LoraSource, model_source::ModelSource, notes, paths, report},
     hub::DownloadPlan,
     models::Model,
     output,
@@ -20,12 +20,12 @@ use crate::{
 /// the most demanding one.
 pub fn run(
     planned: &[Planned],
-    source: &ModelSource,
+    (source, loras): (&ModelSource, &LoraSource),
     machine: &Machine,
     as_json: bool,
     report: &report::Report,
 ) -> anyhow::Result<()> {
-    if let Some(missing) = source.missing() {
+    for missing in source.missing().into_iter().chain(loras.missing()) {
         report.result(&if as_json {
             json!({ "download": download_json(missing) }).to_string()
         } else {
@@ -34,7 +34,8 @@ pub fn run(
     }
     let model = source.look(report)?;
     notes::of_model(&*model, report);
-    let items = execute::plan_items(planned, &*model, machine, None)?;
+    let adapted = loras.models(planned, &*model, report)?;
+    let items = execute::plan_items(planned, (&*model, &adapted), machine, None)?;
     let (speeds, name) = (SpeedBook::open(), machine.name());
     let time = |item: &Item| speeds.estimate(&name, &item.plan.amounts(item.recipe.steps));
     if as_json {
@@ -91,6 +92,9 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
     let passes = if plan.passes > 1 { " (two forward passes: cfg)" } else { "" };
     line("work", format!("{} a step{passes}, {} in all", tera(plan.step_flops), tera(plan.total_flops)));
     line("weights", weights);
+    if let Some(loras) = recipe.lora.in_words() {
+        line("LoRA", loras);
+    }
     line(
         "memory",
         format!("text {}, denoise {}, decode {}", Bytes(peaks.text), Bytes(peaks.denoise), Bytes(peaks.decode)),

@@ -6,7 +6,8 @@
 
 use std::{ops::Range, sync::Arc};
 
-use crate::weights::{Cut, Renamed, TensorSource};
+use super::{FluxConfig, blocks::FEED_FORWARD_RATIO};
+use crate::weights::{Cut, Renamed, TensorSource, lora::Alias};
 
 /// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
 const TRANSFORMER_PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
@@ -18,6 +19,45 @@ pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     let rows = |name: &str| source.shape(&format!("{prefix}{name}"))?.first().copied();
     Some(Renamed::by(&source, prefix, |name| transformer_names(name, hidden, rows(name))))
 }
+
+/// The names that LoRA files have for the transformer's layers beside diffusers': Black Forest Labs' and XLabs'.
+pub fn aliases(config: &FluxConfig) -> Vec<Alias> {
+    let hidden = config.hidden_size();
+    let alias = |name: String, like: &str, rows: usize| {
+        let parts = transformer_names(&format!("{like}.weight"), hidden, Some(rows)).unwrap_or_default();
+        let layer = |(name, cut): (String, Cut)| Some((name.strip_suffix(".weight")?.to_owned(), cut));
+        Alias { name, parts: parts.into_iter().filter_map(layer).collect() }
+    };
+    let own = |name: String, rows: usize| alias(name.clone(), &name, rows);
+    let mut all: Vec<Alias> = TOP.iter().map(|(name, _)| own((*name).to_owned(), hidden)).collect();
+    all.push(own("final_layer.adaLN_modulation.1".to_owned(), 2 * hidden));
+    for block in (0..config.num_layers).map(|i| format!("double_blocks.{i}")) {
+        all.extend(DOUBLE.iter().map(|(name, _)| own(format!("{block}.{name}"), hidden)));
+        all.extend(["img", "txt"].map(|stream| own(format!("{block}.{stream}_attn.qkv"), 3 * hidden)));
+        let adapter = |(name, like): (&str, &str)| {
+            alias(format!("{block}.processor.{name}"), &format!("{block}.{like}"), 3 * hidden)
+        };
+        all.extend(XLABS_DOUBLE.map(adapter));
+    }
+    for block in (0..config.num_single_layers).map(|i| format!("single_blocks.{i}")) {
+        let linear1 = own(format!("{block}.linear1"), (3 + FEED_FORWARD_RATIO) * hidden);
+        // Of the fused layer XLabs changes the attention's part alone.
+        let qkv = linear1.parts[..linear1.parts.len().min(3)].to_vec();
+        all.push(Alias { name: format!("{block}.processor.qkv_lora"), parts: qkv });
+        all.push(linear1);
+        all.extend(["linear2", "modulation.lin"].map(|name| own(format!("{block}.{name}"), hidden)));
+        all.push(alias(format!("{block}.processor.proj_lora"), &format!("{block}.linear2"), hidden));
+    }
+    all
+}
+
+/// What XLabs calls the layers of a double block that it changes. Source: XLabs-AI/x-flux, `layers.py`.
+const XLABS_DOUBLE: [(&str, &str); 4] = [
+    ("qkv_lora1", "img_attn.qkv"),
+    ("proj_lora1", "img_attn.proj"),
+    ("qkv_lora2", "txt_attn.qkv"),
+    ("proj_lora2", "txt_attn.proj"),
+];
 
 /// diffusers' names for one tensor of the transformer; `rows` is its first dimension, `hidden` the streams' width.
 fn transformer_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<Vec<(String, Cut)>> {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Channels of the feed-forward layers, as a multiple of the streams'. Source: diffusers, mlp_ratio.
-const FEED_FORWARD_RATIO: usize = 4;
+pub(super) const FEED_FORWARD_RATIO: usize = 4;
 
 /// What one forward pass gives each of its blocks; what modulates them is silu of the conditioning [1, C].
 pub type Pass = streams::Pass<Array>;

@@ -14,7 +14,7 @@ use crate::{
         parts::{CLIP_TOKENS, ClipEncoder, T5Encoder},
     },
     nn::{Compute, Ledger, Parameters, WeightsMode},
-    weights::{Expected, Weights},
+    weights::{Expected, Weights, lora::Layer},
 };
 
 /// A forward pass that is asked about, whatever its pieces.
@@ -100,7 +100,19 @@ pub fn text_cost(
 /// # Errors
 /// [`crate::Error::Model`] when the configuration makes no sense.
 pub fn transformer_tensors(config: &FluxConfig) -> Result<Vec<Expected>> {
+    Ok(loaded_dry(config)?.asked())
+}
+
+/// The linear layers of the transformer, in the order its loader asks for them.
+///
+/// # Errors
+/// [`crate::Error::Model`] when the configuration makes no sense.
+pub fn transformer_layers(config: &FluxConfig) -> Result<Vec<Layer>> {
+    Ok(loaded_dry(config)?.layers())
+}
+
+fn loaded_dry(config: &FluxConfig) -> Result<Parameters> {
     let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
     Transformer::load_from(config, &parameters, WeightsMode::Resident, Compute::EXACT_F32)?;
-    Ok(parameters.asked())
+    Ok(parameters)
 }

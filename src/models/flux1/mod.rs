@@ -18,7 +18,7 @@ use crate::nn::RopeTables;
 pub use crate::models::{ForwardCost, ForwardOptions};
 pub use crate::nn::{Compute, WeightsMode};
 pub use config::{FluxConfig, LATENTS};
-pub use cost::{Forward, text_cost, transformer_tensors};
+pub use cost::{Forward, text_cost, transformer_layers, transformer_tensors};
 pub use family::{FAMILY, Flux1};
 pub use stream::{Block, blocks as block_stream};
 pub use transformer::Transformer;

@@ -1,18 +1,20 @@
 //! What everybody else asks of an open FLUX.1: its parts as [`Model`], [`TextEncoders`] and [`Velocity`].
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    Flux1, Transformer, WeightsMode,
+    Flux1, Transformer, WeightsMode, bfl,
     family::PARTS,
     text::{self, PromptEmbeddings},
     text_cost,
     transformer::Inputs,
-    transformer_tensors,
+    transformer_layers, transformer_tensors,
 };
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
-    error::Result,
+    error::{Error, Result},
     methods::TextBias,
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
@@ -20,12 +22,33 @@ use crate::{
         parts::{
             ClipEncoder, T5Encoder, Tokenizers, clip_tensors,
             kl::{self, Side},
-            t5_tensors,
+            t5_tensors, text_names,
         },
     },
     nn::{self, PositionIds},
-    weights::{Expected, TensorSource},
+    weights::{
+        Expected, TensorSource,
+        lora::{Network, TRANSFORMER_FLAT_PREFIXES, TRANSFORMER_PREFIXES},
+    },
 };
+
+impl Flux1 {
+    /// [`Model::with_sources`] as what it is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn over(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Self> {
+        let found = sources.len();
+        let [transformer, clip, t5] = sources
+            .try_into()
+            .map_err(|_| Error::model(format!("{found} sources for three networks"), "please report this"))?;
+        let mut model = self.clone();
+        model.transformer.source = transformer;
+        model.text_encoder.source = clip;
+        model.text_encoder_2.source = t5;
+        Ok(model)
+    }
+}
 
 impl Model for Flux1 {
     fn identity(&self) -> &Identity {
@@ -42,6 +65,23 @@ impl Model for Flux1 {
 
     fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    fn networks(&self) -> Result<Vec<Network>> {
+        let transformer = Network {
+            part: "transformer",
+            source: Arc::clone(&self.transformer.source),
+            layers: transformer_layers(&self.transformer.config)?,
+            aliases: bfl::aliases(&self.transformer.config),
+            prefixes: TRANSFORMER_PREFIXES,
+            flat_prefixes: TRANSFORMER_FLAT_PREFIXES,
+        };
+        let clip = text_names::clip_network("text_encoder", &self.text_encoder)?;
+        Ok(vec![transformer, clip, text_names::t5_network("text_encoder_2", &self.text_encoder_2)?])
+    }
+
+    fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {
+        Ok(Box::new(self.over(sources)?))
     }
 
     fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {

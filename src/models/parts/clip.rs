@@ -20,7 +20,7 @@ use crate::{
         self, Array, Attention, Bias, Blocks, Compute, LayerNorm, Ledger, Linear, Parameters, Place, Scale,
         embedding_rows,
     },
-    weights::{Expected, Weights},
+    weights::{Expected, Weights, lora::Layer},
 };
 
 /// Dimensions of a CLIP text encoder, as `text_encoder/config.json` gives them.
@@ -181,12 +181,24 @@ impl ClipEncoder {
 /// # Errors
 /// [`Error::Model`] when the configuration makes no sense.
 pub fn clip_tensors(config: &ClipConfig) -> Result<Vec<Expected>> {
+    Ok(loaded_dry(config)?.asked())
+}
+
+/// The linear layers of a CLIP text encoder, in the order its loader asks for them.
+///
+/// # Errors
+/// [`Error::Model`] when the configuration makes no sense.
+pub(crate) fn clip_layers(config: &ClipConfig) -> Result<Vec<Layer>> {
+    Ok(loaded_dry(config)?.layers())
+}
+
+fn loaded_dry(config: &ClipConfig) -> Result<Parameters> {
     let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
     let below = parameters.pp("text_model");
     embed(config, &below, &[vec![0]])?;
     (0..config.num_hidden_layers).try_for_each(|index| ClipLayer::load(config, &below, index).map(drop))?;
     load_final_norm(config, &below)?;
-    Ok(parameters.asked())
+    Ok(parameters)
 }
 
 /// The pooled embeddings [1, C] of lists of ids; `parameters` stands at `text_model`.

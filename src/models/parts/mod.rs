@@ -25,11 +25,13 @@ pub mod vae_names;
 pub use autoencoder::Autoencoder;
 pub(crate) use autoencoder::{AutoencoderKind, KlConfig};
 pub use chat::{ChatTemplate, ChatTokenizer, ChatTokens};
+pub(crate) use clip::clip_layers;
 pub use clip::{ClipConfig, ClipEncoder, clip_tensors};
 pub use kl16::{KL16_RGB, kl16};
 pub use open::ModelPart;
 pub use qwen::{HiddenStates, Qwen3Config, Qwen25VlConfig, QwenConfig, QwenEncoder, Sequence, qwen_tensors};
 pub(crate) use sinusoid::{SINUSOID_CHANNELS, sinusoid};
+pub(crate) use t5::t5_layers;
 pub use t5::{T5Config, T5Encoder, t5_tensors};
 pub(crate) use text_part::{CLIP, T5};
 #[allow(unused_imports, reason = "for the families that are being written")]

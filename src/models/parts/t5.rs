@@ -19,7 +19,7 @@ use crate::{
     base::device::DeviceKind,
     error::{Error, Result},
     nn::{self, Array, Attention, Bias, Blocks, Compute, Ledger, Linear, Parameters, RmsNorm, Scale, embedding_rows},
-    weights::{Expected, Weights},
+    weights::{Expected, Weights, lora::Layer},
 };
 
 /// Dimensions of a T5 encoder, as `text_encoder_2/config.json` gives them.
@@ -191,12 +191,24 @@ impl T5Encoder {
 /// # Errors
 /// [`Error::Model`] when the configuration makes no sense.
 pub fn t5_tensors(config: &T5Config) -> Result<Vec<Expected>> {
+    Ok(loaded_dry(config)?.asked())
+}
+
+/// The linear layers of a T5 encoder, in the order its loader asks for them.
+///
+/// # Errors
+/// [`Error::Model`] when the configuration makes no sense.
+pub(crate) fn t5_layers(config: &T5Config) -> Result<Vec<Layer>> {
+    Ok(loaded_dry(config)?.layers())
+}
+
+fn loaded_dry(config: &T5Config) -> Result<Parameters> {
     let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
     embedding_rows(&parameters.pp("shared"), token_table(config), &[vec![0]])?;
     (0..config.num_layers).try_for_each(|index| T5Block::load(config, &parameters, index).map(drop))?;
     load_bias_table(config, &parameters)?;
     load_final_norm(config, &parameters)?;
-    Ok(parameters.asked())
+    Ok(parameters)
 }
 
 /// The token embeddings [1, T, C] of lists of ids.

@@ -2,7 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::weights::{Cut, Renamed, TensorSource};
+use super::{ClipConfig, ModelPart, T5Config, clip_layers, t5_layers};
+use crate::{
+    error::Result,
+    weights::{
+        Cut, Renamed, TensorSource,
+        lora::{Alias, Network},
+    },
+};
 
 /// Prefixes a CLIP text encoder's names may carry, before or instead of `text_model.`. Sources: transformers 4 and 5,
 /// ComfyUI's all-in-one checkpoints, OpenAI-CLIP inside Stable Diffusion checkpoints.
@@ -72,4 +79,39 @@ fn qwen(source: Arc<dyn TensorSource>, known_by: &str) -> Option<Renamed> {
     let prefix = prefixes.find(|prefix| source.shape(&format!("{prefix}{known_by}")).is_some())?;
     let known = |name: &str| ["embed_tokens.", "layers.", "norm."].iter().any(|start| name.starts_with(start));
     Some(Renamed::by(&source, prefix, |name| known(name).then(|| vec![(format!("model.{name}"), Cut::Whole)])))
+}
+
+/// A CLIP text encoder as LoRA files change it: `part` is its name in a model. Prefixes: diffusers, ComfyUI; kohya's sd-scripts.
+///
+/// # Errors
+/// [`crate::Error::Model`] when the configuration makes no sense.
+pub(crate) fn clip_network(part: &'static str, clip: &ModelPart<ClipConfig>) -> Result<Network> {
+    let layers = clip_layers(&clip.config)?;
+    // As transformers 5 calls them.
+    let short = layers.iter().filter_map(|layer| Some((layer.name.strip_prefix("text_model.")?, &layer.name)));
+    let aliases = short.map(|(short, name)| Alias { name: short.to_owned(), parts: vec![(name.clone(), Cut::Whole)] });
+    Ok(Network {
+        part,
+        source: Arc::clone(&clip.source),
+        aliases: aliases.collect(),
+        layers,
+        prefixes: &["text_encoder.", "text_encoders.clip_l.transformer."],
+        flat_prefixes: &["lora_te1_", "lora_te_"],
+    })
+}
+
+/// A T5 encoder as LoRA files change it: `part` is its name in a model. Prefixes: diffusers, ComfyUI; kohya's sd-scripts, and
+/// OneTrainer, which counts FLUX.1's encoders.
+///
+/// # Errors
+/// [`crate::Error::Model`] when the configuration makes no sense.
+pub(crate) fn t5_network(part: &'static str, t5: &ModelPart<T5Config>) -> Result<Network> {
+    Ok(Network {
+        part,
+        source: Arc::clone(&t5.source),
+        layers: t5_layers(&t5.config)?,
+        aliases: Vec::new(),
+        prefixes: &["text_encoder_2.", "text_encoders.t5xxl.transformer."],
+        flat_prefixes: &["lora_te3_", "lora_te2_"],
+    })
 }

@@ -22,7 +22,8 @@ const OUTPUT: &str = "output";
 
 /// Every key, in snake case: the settings, those that turn one off, and the picture's place.
 pub(super) fn all() -> Vec<&'static str> {
-    let of_field = |field: &&'static dyn Field| [Some(field.key()), field.face().off.map(|off| off.name)];
+    let of_field =
+        |field: &&'static dyn Field| [Some(field.key()), field.face().also, field.face().off.map(|off| off.name)];
     FIELDS.iter().flat_map(of_field).flatten().chain([OUTPUT]).collect()
 }
 
@@ -69,7 +70,9 @@ pub(super) fn line(Pairs(pairs): Pairs, number: usize) -> Result<Line, Problem> 
     let mut seen: Vec<&str> = Vec::new();
     for (written, value) in &pairs {
         let key = written.replace('-', "_");
-        let field = FIELDS.iter().find(|field| field.key() == key || field.flag() == key);
+        let is_called =
+            |field: &&&dyn Field| field.key() == key || field.flag() == key || field.face().also == Some(&key);
+        let field = FIELDS.iter().find(is_called);
         // A setting and the key that turns it off decide the same.
         let name = match field {
             Some(field) => field.key(),

@@ -62,7 +62,7 @@ pub struct Size {
     pub stride: usize,
 }
 
-/// One linear layer: `activation(x·wᵀ + bias)`.
+/// One linear layer: `activation(x·wᵀ + bias)`, or with what is there before.
 #[derive(Debug, Clone, Copy)]
 pub struct Linear<'a> {
     /// [out, in]
@@ -75,6 +75,8 @@ pub struct Linear<'a> {
     pub activation: Activation,
     /// Whether x may be rounded to bf16 where the weight is bf16 and the processor multiplies such pairs at twice the rate.
     pub rounds: bool,
+    /// Whether the product is added to what is there; then nothing is rounded.
+    pub adds: bool,
 }
 
 /// How a layer is cut into tasks.
@@ -139,7 +141,7 @@ impl Linear<'_> {
 
     /// Whether the product is one of bf16 pairs.
     fn takes_pairs(&self) -> bool {
-        self.rounds && matches!(self.weight, Weight::Bf16(_) | Weight::F8 { .. }) && self.size.pairs()
+        self.rounds && !self.adds && matches!(self.weight, Weight::Bf16(_) | Weight::F8 { .. }) && self.size.pairs()
     }
 
     /// Some output channels of some rows.
@@ -161,7 +163,7 @@ impl Linear<'_> {
             let weight = Strided { start: lanes.as_ptr().cast::<f32>(), rows: REGISTER_ROWS, columns: 1 };
             let out = Strided { start: corner, rows: self.size.outputs, columns: 1 };
             // SAFETY: x and weight are as long as this asks; each (row, panel) of out belongs to one task.
-            unsafe { product((count, width, depth), out, false, x, weight) }; // [count, width]
+            unsafe { product((count, width, depth), out, self.adds, x, weight) }; // [count, width]
         });
     }
 

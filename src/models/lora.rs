@@ -1,0 +1,94 @@
+//! A model with LoRA files: which of them fits it, and the same model with what they add to its layers.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{Model, strangers};
+use crate::{
+    error::{Error, Result},
+    weights::{
+        TensorSource,
+        lora::{Adapted, Adapter, Fitted, LoraFile, Network},
+    },
+};
+
+/// Names of tensors that a message shows.
+const SHOWN: usize = 3;
+
+/// A model's networks with what LoRA files add to them.
+pub struct Adaptation {
+    /// Their tensors, in the order of [`Model::networks`].
+    pub sources: Vec<Arc<dyn TensorSource>>,
+    /// What there is to tell.
+    pub remarks: Vec<String>,
+}
+
+/// What these files, each at its strength, add to a model. Nothing but headers is read.
+///
+/// # Errors
+/// [`Error::Model`] for a file of another model, one that changes nothing of this one, or with a piece that does not fit.
+pub fn adapt(model: &dyn Model, loras: &[(LoraFile, f64)]) -> Result<Adaptation> {
+    let networks = model.networks()?;
+    if let (true, Some((file, _))) = (networks.is_empty(), loras.first()) {
+        let what = format!("the LoRA {}: LoRA files cannot change models of this family yet", file.name());
+        return Err(Error::model(what, "leave --lora away, or take a FLUX.1 model"));
+    }
+    let mut adapters: Vec<HashMap<String, Vec<Adapter>>> = networks.iter().map(|_| HashMap::new()).collect();
+    let mut remarks = Vec::new();
+    for (file, strength) in loras {
+        let fitted = file.fit(&networks, *strength)?;
+        check_family(file, &fitted)?;
+        remarks.extend(unused(file, &fitted));
+        remarks.extend(decomposed(file, &fitted, *strength));
+        for (all, one) in adapters.iter_mut().zip(fitted.adapters) {
+            one.into_iter().for_each(|(layer, added)| all.entry(layer).or_default().extend(added));
+        }
+    }
+    let sources = networks.into_iter().zip(adapters).map(|(network, adapters)| adapted(network, adapters)).collect();
+    Ok(Adaptation { sources, remarks })
+}
+
+fn adapted(network: Network, adapters: HashMap<String, Vec<Adapter>>) -> Arc<dyn TensorSource> {
+    if adapters.is_empty() { network.source } else { Arc::new(Adapted::new(network.source, adapters)) }
+}
+
+/// Refuses a file most of whose layers this model has not: what names two families share must not pass for a fit.
+fn check_family(file: &LoraFile, fitted: &Fitted) -> Result<()> {
+    let (known, all) = (fitted.known, fitted.known + fitted.unknown);
+    if known > fitted.unknown {
+        return Ok(());
+    }
+    let looks = strangers::lora_of(&fitted.unused)
+        .map_or_else(String::new, |family| format!("; it looks like one of {family}"));
+    let shown = fitted.unused.first().map_or_else(String::new, |name| format!(", not {name}"));
+    let has = if known == 0 { "none".to_owned() } else { format!("only {known}") };
+    let what = format!(
+        "the LoRA {} was made for another model: of the {all} layers it changes, this model has {has}{shown}{looks}",
+        file.name()
+    );
+    Err(Error::model(what, "take a LoRA that was made for this model, or the model that it was made for"))
+}
+
+/// Tells of tensors that change nothing.
+fn unused(file: &LoraFile, fitted: &Fitted) -> Option<String> {
+    let (count, all) = (fitted.unused.len(), file.tensors());
+    let shown: Vec<&str> = fitted.unused.iter().take(SHOWN).map(String::as_str).collect();
+    let more = if count > SHOWN { format!(" and {} more", count - SHOWN) } else { String::new() };
+    (count > 0).then(|| {
+        format!(
+            "the LoRA {}: {count} of its {all} tensors change nothing of this model: {}{more}",
+            file.name(),
+            shown.join(", ")
+        )
+    })
+}
+
+/// Tells what a strength means where it is no plain factor.
+fn decomposed(file: &LoraFile, fitted: &Fitted, strength: f64) -> Option<String> {
+    (fitted.is_decomposed && strength != 1.0).then(|| {
+        format!(
+            "the LoRA {} is a DoRA: its strength {strength} acts on the directions of weights and not on their lengths, as in peft; \
+             other programs read strengths of DoRA in other ways",
+            file.name()
+        )
+    })
+}

@@ -1,0 +1,162 @@
+//! Which layer of a network a file's name means. Names whose dots are underscores cannot be parsed (`to_out_0`, `img_in`), so
+//! the network's own names are spelt in each way and looked up.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::super::{Cut, TensorSource};
+
+/// A linear layer that can be changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Its name, as the network asks for it.
+    pub name: String,
+    /// out
+    pub outputs: usize,
+    /// in
+    pub inputs: usize,
+    /// Whether it has a bias.
+    pub has_bias: bool,
+}
+
+/// Another name that layers have in files of another layout: theirs together where they are one tensor there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alias {
+    /// That name, without a prefix.
+    pub name: String,
+    /// The layers, and what of the whole each is.
+    pub parts: Vec<(String, Cut)>,
+}
+
+/// A network of a model, as names in LoRA files are looked up among its layers.
+#[derive(Clone)]
+pub struct Network {
+    /// The model's part that it is, such as "transformer".
+    pub part: &'static str,
+    /// Its tensors, by the names it asks for.
+    pub source: Arc<dyn TensorSource>,
+    /// Its layers, by the names it asks for.
+    pub layers: Vec<Layer>,
+    /// The names of other layouts.
+    pub aliases: Vec<Alias>,
+    /// What stands before a name with dots.
+    pub prefixes: &'static [&'static str],
+    /// What stands before a name whose dots are underscores.
+    pub flat_prefixes: &'static [&'static str],
+}
+
+/// Before the names of a transformer's layers: none (peft, BFL), diffusers, ComfyUI, peft's own and fal's files.
+pub const TRANSFORMER_PREFIXES: &[&str] = &[
+    "transformer.",
+    "diffusion_model.",
+    "model.diffusion_model.",
+    "base_model.model.transformer.",
+    "base_model.model.",
+    "",
+];
+/// The same where dots are underscores: kohya's sd-scripts, OneTrainer, SimpleTuner's LyCORIS.
+pub const TRANSFORMER_FLAT_PREFIXES: &[&str] = &["lora_unet_", "lora_transformer_", "lycoris_"];
+
+/// One layer of what a name means.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Part {
+    pub layer: Layer,
+    pub cut: Cut,
+}
+
+/// What a name in a file means.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Meaning {
+    /// Which of the networks.
+    pub network: usize,
+    /// What stood before the name.
+    pub prefix: &'static str,
+    /// The layers it means.
+    pub parts: Vec<Part>,
+}
+
+/// The names of some networks in every spelling.
+pub(super) struct Names<'n> {
+    networks: &'n [Network],
+    /// For each network the parts by name, with dots and with underscores.
+    spelt: Vec<[HashMap<String, Vec<Part>>; 2]>,
+}
+
+impl<'n> Names<'n> {
+    pub fn of(networks: &'n [Network]) -> Self {
+        Self { networks, spelt: networks.iter().map(spelt).collect() }
+    }
+
+    /// What a layer's name in a file means.
+    pub fn meaning(&self, name: &str) -> Option<Meaning> {
+        self.networks.iter().zip(&self.spelt).enumerate().find_map(|(network, (named, [dotted, flat]))| {
+            let look = |prefixes: &'static [&'static str], names: &HashMap<String, Vec<Part>>| {
+                prefixes.iter().find_map(|prefix| {
+                    let parts = names.get(name.strip_prefix(prefix)?)?.clone();
+                    Some(Meaning { network, prefix, parts })
+                })
+            };
+            look(named.prefixes, dotted).or_else(|| look(named.flat_prefixes, flat))
+        })
+    }
+}
+
+fn spelt(network: &Network) -> [HashMap<String, Vec<Part>>; 2] {
+    let by_name: HashMap<&str, &Layer> = network.layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
+    let mut dotted = HashMap::new();
+    for Alias { name, parts } in &network.aliases {
+        let part = |(layer, cut): &(String, Cut)| {
+            let layer = (*by_name.get(layer.as_str())?).clone();
+            Some(Part { layer, cut: cut.clone() })
+        };
+        if let Some(parts) = parts.iter().map(part).collect() {
+            dotted.insert(name.clone(), parts);
+        }
+    }
+    for layer in &network.layers {
+        dotted.insert(layer.name.clone(), vec![Part { layer: layer.clone(), cut: Cut::Whole }]);
+    }
+    let flat = dotted.iter().map(|(name, parts)| (name.replace('.', "_"), parts.clone())).collect();
+    [dotted, flat]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> Network {
+        let layer = |name: &str| Layer { name: name.to_owned(), outputs: 4, inputs: 4, has_bias: true };
+        let rows = |part: usize| Cut::Rows(4 * part..4 * part + 4);
+        Network {
+            part: "transformer",
+            source: Arc::new(super::super::super::Nothing),
+            layers: ["blocks.0.to_q", "blocks.0.to_k", "blocks.0.to_out.0"].map(layer).to_vec(),
+            aliases: vec![Alias {
+                name: "double.0.qk".into(),
+                parts: vec![("blocks.0.to_q".into(), rows(0)), ("blocks.0.to_k".into(), rows(1))],
+            }],
+            prefixes: TRANSFORMER_PREFIXES,
+            flat_prefixes: TRANSFORMER_FLAT_PREFIXES,
+        }
+    }
+
+    #[test]
+    fn a_name_is_looked_up_in_every_spelling() {
+        let networks = [network()];
+        let names = Names::of(&networks);
+        for (name, layers) in [
+            ("blocks.0.to_out.0", &["blocks.0.to_out.0"][..]),
+            ("transformer.blocks.0.to_out.0", &["blocks.0.to_out.0"]),
+            ("lora_transformer_blocks_0_to_out_0", &["blocks.0.to_out.0"]),
+            ("lora_unet_double_0_qk", &["blocks.0.to_q", "blocks.0.to_k"]),
+            ("diffusion_model.double.0.qk", &["blocks.0.to_q", "blocks.0.to_k"]),
+            ("base_model.model.double.0.qk", &["blocks.0.to_q", "blocks.0.to_k"]),
+        ] {
+            let meaning = names.meaning(name).unwrap_or_else(|| panic!("{name} means a layer"));
+            let found: Vec<_> = meaning.parts.iter().map(|part| part.layer.name.as_str()).collect();
+            assert_eq!(found, layers, "{name}");
+        }
+        for name in ["blocks.1.to_q", "blocks_0_to_q", "lora_te1_blocks_0_to_q", "lora_unet_", ""] {
+            assert_eq!(names.meaning(name), None, "{name}");
+        }
+    }
+}

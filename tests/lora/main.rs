@@ -1,0 +1,25 @@
+//! LoRA files against what diffusers, ComfyUI and LyCORIS make of them: `tests/fixtures/lora`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod deltas;
+mod layers;
+mod program;
+mod runs;
+
+use dype::testing::{
+    Result,
+    models::{ModelRequest, flux1::Flux1},
+    weights::{Files, lora::LoraFile},
+};
+use support::fixture;
+
+/// A file of the fixtures.
+fn lora(name: &str) -> Result<LoraFile> {
+    LoraFile::open(&fixture(&format!("lora/files/{name}.safetensors")), &Files::default())
+}
+
+fn tiny_flux() -> Flux1 {
+    support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux")
+}
