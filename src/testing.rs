@@ -101,6 +101,21 @@ pub mod models {
         };
     }
 
+    /// Of `models::z_image`.
+    pub mod z_image {
+        pub use crate::models::z_image::{FAMILY, Forward, Transformer, ZImage, ZImageConfig, transformer_tensors};
+
+        /// Of `models::z_image::comfy`.
+        pub mod comfy {
+            pub use crate::models::z_image::comfy::transformer;
+        }
+
+        /// Of `models::z_image::text`.
+        pub mod text {
+            pub use crate::models::z_image::text::{Prompt, text_tensors};
+        }
+    }
+
     /// Of `models::parts`.
     pub mod parts {
         pub use crate::models::parts::{

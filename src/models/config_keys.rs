@@ -14,6 +14,7 @@ use super::{
         config::{Config, Key, from_value, json, resolve},
         kl::VaeConfig,
     },
+    z_image::ZImageConfig,
 };
 
 /// Keys that a class of the reference takes beside those it declares.
@@ -101,6 +102,7 @@ fn every_key_of_the_reference_is_computed_with_or_refused_by_name() {
     let own = [("base_resolution", "1024"), ("dype_scale", "1.5"), ("dype_exponent", "2.5")];
     walk::<FluxConfig>("FluxTransformer2DModel", &own);
     walk::<Flux2Config>("Flux2Transformer2DModel", &[("guidance_embeds", "false")]);
+    walk::<ZImageConfig>("ZImageTransformer2DModel", &[]);
     walk::<VaeConfig>("AutoencoderKL", &[]);
     walk::<Flux2VaeConfig>("AutoencoderKLFlux2", &[]);
     walk::<SchedulerConfig>("FlowMatchEulerDiscreteScheduler", &[]);

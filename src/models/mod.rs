@@ -20,6 +20,7 @@ pub mod parts;
 mod repository;
 mod scheduler;
 mod strangers;
+pub mod z_image;
 
 use std::{
     collections::BTreeMap,
@@ -48,7 +49,7 @@ pub use repository::RepositoryFiles;
 pub use scheduler::{MuRule, SchedulerConfig, TimeShift};
 
 /// The families this program knows, the usual one first.
-pub const BUILT_IN: [&'static dyn Family; 2] = [&flux1::FAMILY, &flux2::FAMILY];
+pub const BUILT_IN: [&'static dyn Family; 3] = [&flux1::FAMILY, &flux2::FAMILY, &z_image::FAMILY];
 
 /// Where a model is, and which of its parts come from elsewhere.
 #[derive(Debug, Clone, Default)]

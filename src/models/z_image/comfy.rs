@@ -1,0 +1,56 @@
+//! Single-file names, as ComfyUI's files hold Z-Image, under the names of diffusers: query, key and value are one tensor, and a
+//! few layers are called otherwise. Source: huggingface/diffusers, `convert_z_image_transformer_checkpoint_to_diffusers`.
+
+use std::sync::Arc;
+
+use crate::weights::{Cut, Renamed, TensorSource};
+
+/// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
+const PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
+/// What one fused tensor holds, a third of its rows each.
+const QKV: [&str; 3] = ["to_q", "to_k", "to_v"];
+/// What tells Z-Image from Lumina 2, whose layers have the same names.
+const KNOWN_BY: &str = "x_pad_token";
+
+/// The transformer of a single file under diffusers' names, whichever prefix it carries; `None` if it holds none.
+pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
+    let has = |name: &str| source.shape(name).is_some();
+    let is_ours =
+        |prefix: &&str| has(&format!("{prefix}{KNOWN_BY}")) && has(&format!("{prefix}layers.0.attention.qkv.weight"));
+    let prefix = PREFIXES.into_iter().find(is_ours)?;
+    let rows = |name: &str| source.shape(&format!("{prefix}{name}"))?.first().copied();
+    Some(Renamed::by(&source, prefix, |name| names(name, rows(name))))
+}
+
+/// Whether the file holds the transformer under diffusers' own names.
+pub fn has_diffusers_names(source: &dyn TensorSource) -> bool {
+    let has = |name| source.shape(name).is_some();
+    has(KNOWN_BY) && has("layers.0.attention.to_q.weight")
+}
+
+/// diffusers' names for one tensor; `rows` is its first dimension.
+fn names(name: &str, rows: Option<usize>) -> Option<Vec<(String, Cut)>> {
+    // It lies in published files and belongs to no layer.
+    if name == "norm_final.weight" {
+        return None;
+    }
+    let whole = |name: String| Some(vec![(name, Cut::Whole)]);
+    if let Some(rest) = name.strip_prefix("final_layer.") {
+        return whole(format!("all_final_layer.2-1.{rest}"));
+    }
+    if let Some(rest) = name.strip_prefix("x_embedder.") {
+        return whole(format!("all_x_embedder.2-1.{rest}"));
+    }
+    let Some((layer, rest)) = name.split_once(".attention.") else { return whole(name.to_owned()) };
+    match rest {
+        "qkv.weight" => {
+            let third = rows? / QKV.len();
+            let part = |(i, part)| (format!("{layer}.attention.{part}.weight"), Cut::Rows(i * third..(i + 1) * third));
+            Some(QKV.into_iter().enumerate().map(part).collect())
+        }
+        "out.weight" => whole(format!("{layer}.attention.to_out.0.weight")),
+        "q_norm.weight" => whole(format!("{layer}.attention.norm_q.weight")),
+        "k_norm.weight" => whole(format!("{layer}.attention.norm_k.weight")),
+        _ => whole(name.to_owned()),
+    }
+}

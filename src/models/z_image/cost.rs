@@ -1,0 +1,99 @@
+//! What a forward pass costs: a dry pass of it, for any sizes of its pieces.
+
+use candle_core::DType;
+
+use super::{
+    LATENTS, ZImageConfig,
+    config::padded,
+    transformer::{Inputs, Transformer},
+};
+use crate::{
+    base::device::DeviceKind,
+    error::Result,
+    models::{
+        ForwardCost, ForwardOptions,
+        parts::{QwenEncoder, Sequence},
+    },
+    nn::{Compute, Ledger, Parameters, WeightsMode},
+    weights::{Expected, Weights},
+};
+
+/// A forward pass that is asked about, whatever its pieces.
+#[derive(Clone)]
+pub struct Forward<'a> {
+    /// The transformer's dimensions.
+    pub config: &'a ZImageConfig,
+    /// The kind of device.
+    pub kind: DeviceKind,
+    /// What the streams compute in.
+    pub compute: Compute,
+    /// The weights, or none in the number type they would be held in.
+    pub weights: Weights,
+    /// Where the weights of the layers live.
+    pub mode: WeightsMode,
+    /// N: image tokens.
+    pub image_tokens: usize,
+    /// T: text tokens.
+    pub text_tokens: usize,
+}
+
+impl Forward<'_> {
+    /// What it takes in these pieces, by a dry pass: a run's first step, which refines the text too.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] when the configuration makes no sense.
+    pub fn cost(&self, options: ForwardOptions) -> Result<ForwardCost> {
+        let ledger = Ledger::new(self.kind);
+        let parameters = Parameters::dry(&self.weights, &ledger).held_as_stored();
+        let model = Transformer::load_from(self.config, &parameters, self.mode, self.compute)?.with_options(options);
+        let loaded = ledger.now_bytes();
+        let place = parameters.place();
+        let zeros = |shape: &[usize]| place.zeros(shape, DType::F32);
+        let img = zeros(&[1, self.image_tokens, LATENTS.token_channels()])?;
+        let hidden_states = zeros(&[self.text_tokens, self.config.cap_feat_dim])?;
+        let input_bytes = ledger.now_bytes() - loaded;
+        let (picture, text) = (padded(self.image_tokens), padded(self.text_tokens));
+        let angles = [picture + text, self.config.head_dim() / 2];
+        let (cos, sin) = (zeros(&angles)?, zeros(&angles)?);
+        let tables = [cos.narrow(0, picture, text)?, sin.narrow(0, picture, text)?];
+        let refined = model.refine(&hidden_states, tables)?;
+        let inputs = Inputs { img, text: refined, text_tokens: self.text_tokens, cos, sin, text_bias: None };
+        model.velocity(&inputs, 1.0)?;
+        drop((inputs, hidden_states));
+        Ok(ForwardCost::of(&ledger, input_bytes))
+    }
+
+    /// The largest pieces whose forward pass stays within `budget_bytes`, weights and inputs included, and whose elements
+    /// the device can count; and what it takes in them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] with the least that would do, when even the smallest pieces do not fit.
+    pub fn within(&self, budget_bytes: u64) -> Result<(ForwardOptions, ForwardCost)> {
+        let own_kernels = self.kind.is_cpu() && self.compute.dtype == DType::F32;
+        let first = if own_kernels { ForwardOptions::default() } else { ForwardOptions::LARGEST };
+        first.within(budget_bytes, |options| self.cost(options))
+    }
+}
+
+/// A dry pass of the text encoder over so many prompts of so many tokens, on a device of this kind.
+///
+/// # Errors
+/// [`crate::Error::Model`] when a configuration makes no sense.
+pub(super) fn text_cost(encoder: &QwenEncoder, kind: DeviceKind, prompts: usize, tokens: usize) -> Result<Ledger> {
+    let ledger = Ledger::new(kind);
+    // No two alike: every row of the table that could be read is.
+    let id = |i: usize| u32::try_from(i % encoder.config().vocab_size.max(1)).unwrap_or(0);
+    let sequence = |prompt: usize| Sequence::whole((0..tokens).map(|token| id(prompt * tokens + token)).collect());
+    encoder.dry(&(0..prompts).map(sequence).collect::<Vec<_>>(), &ledger)?;
+    Ok(ledger)
+}
+
+/// Names and shapes of all tensors the transformer's loader asks for, in its order.
+///
+/// # Errors
+/// [`crate::Error::Model`] when the configuration makes no sense.
+pub fn transformer_tensors(config: &ZImageConfig) -> Result<Vec<Expected>> {
+    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
+    Transformer::load_from(config, &parameters, WeightsMode::Resident, Compute::EXACT_F32)?;
+    Ok(parameters.asked())
+}

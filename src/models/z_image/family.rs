@@ -1,0 +1,278 @@
+//! Z-Image as a family: how its models are recognised, which parts they have, and what opening one means.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+
+use super::{
+    Forward, LATENTS, ZImageConfig, comfy,
+    config::{BASE_RESOLUTION_PX, TEXT_TOKENS},
+    infer,
+    schedule::{Schedule, is_base, schedule, turbo},
+    text, transformer_tensors,
+};
+use crate::{
+    base::device::DeviceKind,
+    error::{Error, Result},
+    models::{
+        Confidence, Decode, Examples, Facts, Family, Found, Identity, Model, PartKind, PartSpec, Place, Reading,
+        SchedulerConfig, Seen, never_inside,
+        parts::{
+            Autoencoder, AutoencoderKind, ChatTokenizer, KL16_RGB, ModelPart, Qwen3Config, TextEncoderKind,
+            config::Said, kl16, open, qwen3, text_names, vae_names,
+        },
+        strangers::derived_from_a_model,
+    },
+    nn::{Compute, WeightsMode},
+    recipe::{CfgRescale, CfgRule, CfgStart, ModelFacts},
+    weights::{TensorSource, Weights},
+};
+
+/// Z-Image, Z-Image-Turbo, and whatever else has their layout.
+pub const FAMILY: ZImageFamily = ZImageFamily;
+
+/// The family.
+pub struct ZImageFamily;
+
+/// What it is called.
+const NAME: &str = "Z-Image";
+/// Pipelines of diffusers whose parts are Z-Image's.
+pub(super) const PIPELINES: [&str; 3] = ["ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"];
+const NOT_OURS: &str =
+    "give a Z-Image transformer, for example z_image_turbo_bf16.safetensors, or a Z-Image model folder";
+
+/// What the transformer's config is called in it, and what to do about another.
+const CLASS: [&str; 3] = ["_class_name", "ZImageTransformer2DModel", NOT_OURS];
+
+const CONFIG: &[&[&str]] = &[&["config.json"]];
+
+pub(super) static PARTS: [PartSpec; 5] = [
+    PartSpec {
+        name: "transformer",
+        kind: PartKind::Denoiser,
+        flag: None,
+        help: "Transformer",
+        files: CONFIG,
+        beside: &[],
+        is_inside: never_inside,
+    },
+    PartSpec {
+        name: "vae",
+        kind: PartKind::Network,
+        flag: Some("vae"),
+        help: "Autoencoder: a file or a folder",
+        files: CONFIG,
+        beside: &["ae.safetensors", "ae.sft"],
+        is_inside: |source| vae_names::vae(Arc::clone(source)).is_some(),
+    },
+    PartSpec {
+        name: "text_encoder",
+        kind: PartKind::Network,
+        flag: Some("text-encoder"),
+        help: "Qwen3 text encoder: a file or a folder",
+        files: CONFIG,
+        beside: &["qwen_3_4b.safetensors", "qwen_3_4b*.safetensors", "qwen3_4b*.safetensors"],
+        is_inside: |source| text_names::qwen3(Arc::clone(source)).is_some(),
+    },
+    PartSpec {
+        name: "tokenizer",
+        kind: PartKind::Tokenizer,
+        flag: Some("tokenizer"),
+        help: "Qwen3 tokenizer: a folder, or a tokenizer.json",
+        files: &[&["vocab.json", "merges.txt"], &["tokenizer.json"]],
+        beside: &[],
+        is_inside: never_inside,
+    },
+    PartSpec {
+        name: "scheduler",
+        kind: PartKind::Scheduler,
+        flag: None,
+        help: "Scheduler's config",
+        files: &[&["scheduler_config.json"]],
+        beside: &[],
+        is_inside: never_inside,
+    },
+];
+
+const AUTOENCODER: AutoencoderKind =
+    AutoencoderKind { family: NAME, example: "ae.safetensors", like: kl16, geometry: LATENTS };
+const TEXT_ENCODER: TextEncoderKind<Qwen3Config> = qwen3(text::text_tensors);
+
+impl Family for ZImageFamily {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn examples(&self) -> Examples {
+        Examples { file: "z_image_turbo_bf16.safetensors", hub: "Tongyi-MAI/Z-Image-Turbo" }
+    }
+
+    fn recognise(&self, seen: &Seen) -> Option<Confidence> {
+        let is_ours = match &seen.tensors {
+            Some(tensors) => {
+                let is_named = comfy::transformer(Arc::clone(tensors)).is_some();
+                (is_named || comfy::has_diffusers_names(&**tensors)) && derived_from_a_model(&**tensors).is_none()
+            }
+            None => match seen.pipeline.as_deref() {
+                Some(pipeline) => PIPELINES.contains(&pipeline),
+                None => seen.class() == Some(CLASS[1]),
+            },
+        };
+        is_ours.then_some(Confidence::Certain)
+    }
+
+    fn parts(&self) -> &'static [PartSpec] {
+        &PARTS
+    }
+
+    fn facts(&self, found: &Found) -> Result<Facts> {
+        Ok(of_config(&config(found)?.0.config, schedule(found)?.config))
+    }
+
+    fn usual(&self) -> Facts {
+        of_config(&ZImageConfig::z_image(), turbo())
+    }
+
+    fn open(&self, found: Found) -> Result<Box<dyn Model>> {
+        Ok(Box::new(ZImage::open(found)?))
+    }
+
+    fn tokens(&self, found: &Found, prompt: &str, asked: Option<usize>, usual: usize) -> Result<Vec<Reading>> {
+        let length = asked.unwrap_or(usual.min(TEXT_TOKENS));
+        text::check_sequence_length(length)?;
+        let tokenizer = ChatTokenizer::qwen(&found.path("tokenizer")?, text::TEMPLATE, usize::MAX)?;
+        let read = tokenizer.encode(prompt, length)?;
+        let tokens = tokenizer.pieces(&read.ids);
+        Ok(vec![Reading { encoder: "Qwen3", length, tokens, padding: 0, cut: read.lost }])
+    }
+
+    fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {
+        Ok(Box::new(AUTOENCODER.open(found.place("vae")?, &found.files)?))
+    }
+}
+
+/// Tensors by name.
+type Source = Arc<dyn TensorSource>;
+
+/// The transformer's dimensions, checked; a single file is opened for them, and comes with them.
+fn config(found: &Found) -> Result<(Said<ZImageConfig>, Option<Source>)> {
+    let place = found.place("transformer")?;
+    if let Place::Folder(folder) = place {
+        let path = folder.join("config.json");
+        let value = open::read_config(&found.files, &path, CLASS)?;
+        return Ok((Said::by_file(&value, &path)?, None));
+    }
+    let source = open::source_at(place, &found.files)?;
+    let named: Source = match comfy::transformer(Arc::clone(&source)) {
+        Some(renamed) => Arc::new(renamed),
+        None => source,
+    };
+    let beside = match place {
+        Place::File(path) => Some(path.with_file_name("config.json")),
+        Place::Folder(_) | Place::Inside(_) => None,
+    };
+    let beside = beside.and_then(|path| Some((open::beside(&found.files, &path, CLASS)?, path)));
+    let beside = beside.as_ref().map(|(value, path)| (value, path.as_path()));
+    Ok((Said::by_beside(beside, &*named, infer::transformer, transformer_tensors)?, Some(named)))
+}
+
+fn of_config(config: &ZImageConfig, scheduler: SchedulerConfig) -> Facts {
+    let recipe = recipe_facts(config, is_base(&scheduler));
+    Facts { latents: LATENTS, axes: config.axes(), recipe, scheduler, latent_rgb: KL16_RGB }
+}
+
+/// What fills the gaps of a recipe. Sources: the cards of Tongyi-MAI/Z-Image-Turbo (8 forward passes, guidance 0) and
+/// Tongyi-MAI/Z-Image (50 steps, guidance 4), whose scales diffusers' `ZImagePipeline` adds to the velocity with the prompt.
+fn recipe_facts(config: &ZImageConfig, is_base: bool) -> ModelFacts {
+    let (steps, cfg) = if is_base { (50, Some(4.0)) } else { (8, None) };
+    ModelFacts {
+        text_tokens: TEXT_TOKENS,
+        steps,
+        cfg,
+        cfg_rule: CfgRule { start: CfgStart::Positive, rescale: CfgRescale::OnRequest },
+        most_side_px: config.most_side_px(),
+        ..ModelFacts::of(BASE_RESOLUTION_PX)
+    }
+}
+
+/// A Z-Image, open but not loaded.
+#[derive(Clone)]
+pub struct ZImage {
+    /// Which model it is.
+    pub identity: Identity,
+    /// What it says about itself.
+    pub facts: Facts,
+    /// The transformer.
+    pub transformer: ModelPart<ZImageConfig>,
+    /// The autoencoder.
+    pub vae: Autoencoder,
+    /// Qwen3.
+    pub text_encoder: ModelPart<Qwen3Config>,
+    /// Its tokenizer: a `tokenizer.json`, or a folder that holds one or `vocab.json` and `merges.txt`.
+    pub tokenizer: std::path::PathBuf,
+    /// What is to be told of how it was opened.
+    pub remark: Option<String>,
+    /// Where all of it is.
+    pub found: Found,
+}
+
+impl ZImage {
+    /// Opens and checks the parts that were found. Reads configs and headers only.
+    ///
+    /// # Errors
+    /// As [`Family::open`].
+    pub fn open(found: Found) -> Result<Self> {
+        let files = &found.files;
+        let (said, source) = config(&found)?;
+        let source = source.map_or_else(|| open::source_at(found.place("transformer")?, files), Ok)?;
+        said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
+        let config = said.config;
+        let vae = AUTOENCODER.open(found.place("vae")?, files)?;
+        let text_encoder = TEXT_ENCODER.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
+        let tokenizer = found.path("tokenizer")?;
+        let Schedule { config: numbers, remark } = schedule(&found)?;
+        let mut facts = of_config(&config, numbers);
+        facts.latent_rgb = vae.latent_rgb.clone().unwrap_or(KL16_RGB);
+        let transformer = ModelPart { config, source };
+        let identity = found.identity.clone();
+        let model = Self { identity, facts, transformer, vae, text_encoder, tokenizer, remark, found };
+        model.check_widths()?;
+        Ok(model)
+    }
+
+    /// The transformer's tensors as `dtype` on `device`.
+    pub fn transformer_weights(&self, dtype: DType, device: &Device) -> Weights {
+        self.transformer.weights(dtype, device)
+    }
+
+    /// A step that is asked about.
+    pub(super) fn forward(
+        &self,
+        (kind, dtype): (DeviceKind, DType),
+        mode: WeightsMode,
+        [image_tokens, text_tokens]: [usize; 2],
+    ) -> Forward<'_> {
+        // Headers are read, wherever the numbers will go.
+        let weights = self.transformer_weights(dtype, &Device::Cpu);
+        let compute = Compute::on(kind, dtype);
+        Forward { config: &self.transformer.config, kind, compute, weights, mode, image_tokens, text_tokens }
+    }
+
+    /// What one part gives is as wide as what the next takes.
+    fn check_widths(&self) -> Result<()> {
+        let latent = self.vae.part.config.latent_channels;
+        if latent != LATENTS.channels {
+            let file = self.vae.part.source.describe();
+            let what = format!("{file} works on {latent} latent channels, the transformer on {}", LATENTS.channels);
+            return Err(Error::model(what, "this autoencoder is of another model; give Z-Image's with --vae"));
+        }
+        let (gives, takes) = (self.text_encoder.config.0.hidden_size, self.transformer.config.cap_feat_dim);
+        if gives != takes {
+            let file = self.text_encoder.source.describe();
+            let what = format!("{file} gives hidden states of width {gives}, the transformer takes {takes}");
+            let advice = "this text encoder is of another model; give Z-Image's, Qwen3-4B, with --text-encoder";
+            return Err(Error::model(what, advice));
+        }
+        Ok(())
+    }
+}

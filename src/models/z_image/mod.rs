@@ -1,0 +1,18 @@
+//! Z-Image: a single-stream transformer of text and picture (arXiv 2511.22699), with FLUX.1's autoencoder and Qwen3 as text
+//! encoder.
+
+mod blocks;
+pub mod comfy;
+mod config;
+mod cost;
+mod family;
+mod infer;
+mod model;
+mod schedule;
+pub mod text;
+mod transformer;
+
+pub use config::{LATENTS, ZImageConfig};
+pub use cost::{Forward, transformer_tensors};
+pub use family::{FAMILY, ZImage};
+pub use transformer::Transformer;

@@ -1,0 +1,163 @@
+//! What everybody else asks of an open Z-Image: its parts as [`Model`] and [`Velocity`].
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{
+    Transformer, ZImage,
+    config::padded,
+    cost::text_cost,
+    family::PARTS,
+    text::{self, Prompt, TextEncoder},
+    transformer::Inputs,
+    transformer_tensors,
+};
+use crate::{
+    base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
+    error::Result,
+    methods::TextBias,
+    models::{
+        Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
+        TextEncoders, Velocity, VelocityAt,
+        parts::{
+            ChatTokenizer, QwenEncoder,
+            kl::{self, Side},
+        },
+    },
+    nn::{self, Array, PositionIds, WeightsMode},
+    weights::{Expected, TensorSource},
+};
+
+impl ZImage {
+    fn encoder_on(&self, dtype: DType, device: &Device) -> QwenEncoder {
+        let config = &self.text_encoder.config;
+        QwenEncoder::open(config.0.clone(), text::reads(config), self.text_encoder.weights(dtype, device))
+    }
+}
+
+impl Model for ZImage {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn contents(&self) -> Result<Contents> {
+        self.found.contents(&PARTS)
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.remark.iter().cloned().collect()
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {
+        let rows = self.text_encoder.config.0.vocab_size;
+        let tokenizer = ChatTokenizer::qwen(&self.tokenizer, text::TEMPLATE, rows)?;
+        Ok(Box::new(TextEncoder { tokenizer, encoder: self.encoder_on(on.dtype, &on.device) }))
+    }
+
+    fn positions(&self, grid: TokenGrid, text: &Conditioning) -> PositionIds {
+        self.transformer.config.position_ids(grid, text.text_tokens())
+    }
+
+    fn settle(&self, on: &On, observer: &dyn Observer) -> Result<()> {
+        let config = &self.transformer.config;
+        let transformer = (config.n_heads, config.head_dim());
+        // The decoder's attention is one head as wide as its coarsest stage.
+        let decoder = self.vae.part.config.block_out_channels.last().map(|channels| (1, *channels));
+        for (heads, dim) in std::iter::once(transformer).chain(decoder) {
+            nn::settle_attention(heads, dim, on.dtype, &on.device, observer)?;
+        }
+        Ok(())
+    }
+
+    fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {
+        let here = self.transformer_weights(on.dtype, &on.device);
+        let transformer = Transformer::load(&self.transformer.config, &here, weights, on.dtype)?;
+        Ok(Box::new(transformer.with_options(pieces)))
+    }
+
+    fn saves_unpacked(&self) -> bool {
+        true
+    }
+
+    fn decoder(&self) -> &dyn Decode {
+        &self.vae
+    }
+
+    fn encoder(&self) -> Option<&dyn Encode> {
+        self.vae.has_encoder().then_some(&self.vae)
+    }
+
+    fn weights_bytes(&self) -> Result<Vec<NetworkBytes>> {
+        let network = |part, word, source: &dyn TensorSource, tensors: Vec<Expected>| {
+            let bytes = tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum();
+            NetworkBytes { part, word, bytes }
+        };
+        let (transformer, text, vae) = (&self.transformer, &self.text_encoder, &self.vae.part);
+        Ok(vec![
+            network("transformer", "transformer", &*transformer.source, transformer_tensors(&transformer.config)?),
+            network("text_encoder", "Qwen3", &*text.source, text::text_tensors(&text.config)?),
+            network("vae", "VAE", &*vae.source, kl::tensors(&vae.config, Side::Decoder)?),
+        ])
+    }
+
+    fn text_bytes(&self, (kind, dtype): (DeviceKind, DType), prompts: usize, text_tokens: usize) -> Result<u64> {
+        // Headers are read, wherever the numbers will go.
+        let encoder = self.encoder_on(dtype, &Device::Cpu);
+        Ok(text_cost(&encoder, kind, prompts, text_tokens)?.peak_bytes())
+    }
+
+    /// Hidden states, and what the transformer's first layers make of them and keep.
+    fn conditioning_bytes(&self, text_tokens: usize) -> u64 {
+        let config = &self.transformer.config;
+        (4 * (text_tokens * config.cap_feat_dim + padded(text_tokens) * config.dim)) as u64
+    }
+
+    fn step_cost(
+        &self,
+        on: (DeviceKind, DType),
+        weights: WeightsMode,
+        tokens: [usize; 2],
+        pieces: ForwardOptions,
+    ) -> Result<ForwardCost> {
+        self.forward(on, weights, tokens).cost(pieces)
+    }
+
+    fn step_within(
+        &self,
+        on: (DeviceKind, DType),
+        weights: WeightsMode,
+        tokens: [usize; 2],
+        budget_bytes: u64,
+    ) -> Result<(ForwardOptions, ForwardCost)> {
+        self.forward(on, weights, tokens).within(budget_bytes)
+    }
+}
+
+impl Velocity for Transformer {
+    fn set_pieces(&mut self, pieces: ForwardOptions) {
+        self.set_options(pieces);
+    }
+
+    fn token_reading(&self, device: &Device) -> Result<Vec<f64>> {
+        self.mean_embedding(device)
+    }
+
+    fn velocity(&self, latents: &Tensor, at: &VelocityAt<'_>) -> Result<Tensor> {
+        let prompt: &Prompt = at.text.get()?;
+        let picture = padded(latents.dim(1)?);
+        let text_rows = at.rope.rows(picture, at.rope.tokens().saturating_sub(picture))?;
+        let real = |tensor: &Tensor| Array::from(tensor.clone());
+        let inputs = Inputs {
+            img: real(latents),
+            text: prompt.refined(self, &text_rows)?,
+            text_tokens: prompt.hidden_states.dim(1)?,
+            cos: real(&at.rope.cos),
+            sin: real(&at.rope.sin),
+            text_bias: at.text_bias.map(|TextBias(bias)| bias as f32),
+        };
+        Ok(self.velocity(&inputs, at.t)?.real()?.clone())
+    }
+}

@@ -1,0 +1,64 @@
+//! Which schedule a Z-Image follows, and with it whether it is Turbo or base, which have the same tensors.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::family::PIPELINES;
+use crate::{
+    error::Result,
+    models::{Found, Place, SchedulerConfig, repository::PIPELINE_INDEX},
+    weights::Files,
+};
+
+/// The static shift of Z-Image-Turbo. Source: its scheduler_config.json.
+const TURBO_SHIFT: f64 = 3.0;
+/// From this static shift on it is the base model, whose own is 6. Source: Tongyi-MAI/Z-Image, scheduler_config.json.
+const BASE_SHIFT: f64 = 6.0;
+
+/// The schedule of a model.
+pub(super) struct Schedule {
+    /// Its numbers.
+    pub(super) config: SchedulerConfig,
+    /// What is to be told of where they come from.
+    pub(super) remark: Option<String>,
+}
+
+/// Turbo's.
+pub(super) fn turbo() -> SchedulerConfig {
+    SchedulerConfig { shift: TURBO_SHIFT, ..SchedulerConfig::default() }
+}
+
+/// Whether this is the schedule of the base model, which was not distilled to few steps.
+pub(super) fn is_base(scheduler: &SchedulerConfig) -> bool {
+    !scheduler.use_dynamic_shifting && scheduler.shift >= BASE_SHIFT
+}
+
+/// A file that was given counts, and so does the one that came with the transformer's folder. One that only lies beside the
+/// transformer counts where its folder is a Z-Image's.
+pub(super) fn schedule(found: &Found) -> Result<Schedule> {
+    let file = match found.optional("scheduler") {
+        Some(Place::Folder(folder)) => folder.join("scheduler_config.json"),
+        Some(Place::File(path)) => path.clone(),
+        Some(Place::Inside(_)) | None => return Ok(Schedule { config: turbo(), remark: Some(unknown()) }),
+    };
+    let has_own_folder = matches!(found.place("transformer")?, Place::Folder(_)) && !found.is_given("transformer");
+    if !has_own_folder && !found.is_given("scheduler") && !is_of_ours(&file, &found.files) {
+        return Ok(Schedule { config: turbo(), remark: Some(unknown()) });
+    }
+    Ok(Schedule { config: SchedulerConfig::read_among(&file, &found.files)?, remark: None })
+}
+
+/// Whether the folder around a scheduler's says that it is a Z-Image's.
+fn is_of_ours(file: &Path, files: &Files) -> bool {
+    let root = file.parent().and_then(Path::parent).unwrap_or(Path::new(""));
+    let index: Option<Value> = files.read_json(&root.join(PIPELINE_INDEX)).ok();
+    let class = index.as_ref().and_then(|index| index.get("_class_name")?.as_str());
+    class.is_some_and(|class| PIPELINES.contains(&class))
+}
+
+fn unknown() -> String {
+    "no scheduler_config.json came with the transformer: it is taken for Z-Image-Turbo (shift 3, 8 steps, no cfg). For the base \
+     model give --part scheduler=PATH with its file (shift 6), which brings 50 steps and --cfg 4"
+        .to_owned()
+}
