@@ -249,4 +249,5 @@ fn a_picture_is_replayed_and_previews_are_told_to_be_missing() {
     assert!(tokens.succeeds().stdout.starts_with("Qwen3: 14 of 512 tokens, 498 of padding"), "{}", tokens.stdout);
     let table = place.dype(&["inspect", "--model", &model, "--dype-thresholds", "settled"]);
     assert!(table.succeeds().stdout.contains("4096 x 4096 px"), "{}", table.stdout);
+    assert!(table.stdout.contains("still extrapolates (kappa 0.59)"), "{}", table.stdout);
 }

@@ -29,6 +29,16 @@ fn the_json_has_the_promised_layout() {
 }
 
 #[test]
+fn a_last_step_that_still_extrapolates_is_told() {
+    let table = |t: &[f64]| inspect(&InspectSettings { t: t.to_vec(), ..small() }).expect("valid").table();
+    assert!(table(&[1.0, 0.77]).contains("still extrapolates (kappa 0.59)"));
+    assert!(table(&[1.0, 0.77]).lines().all(|line| line.len() <= 80));
+    for quiet in [&[1.0, 0.1][..], &[1.0, 0.3], &[0.77]] {
+        assert!(!table(quiet).contains("still extrapolates"), "{quiet:?}");
+    }
+}
+
+#[test]
 fn the_json_reads_back_to_the_same_bits() {
     let inspection = inspect(&small()).expect("valid");
     let json = serde_json::to_string(&inspection).expect("plain data");
