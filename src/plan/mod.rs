@@ -47,7 +47,7 @@ pub struct Task {
     pub size: ImageSize,
     /// Denoising steps.
     pub steps: usize,
-    /// T5 tokens.
+    /// Tokens of text.
     pub text_tokens: usize,
     /// Prompts that are encoded together.
     pub prompts: usize,
@@ -116,7 +116,7 @@ pub struct Plan {
     pub task: Task,
     /// Image tokens, N.
     pub image_tokens: usize,
-    /// T5 tokens.
+    /// Tokens of text.
     pub text_tokens: usize,
     /// Forward passes of one step, where they are several: with classifier-free guidance.
     #[serde(skip_serializing_if = "is_one")]

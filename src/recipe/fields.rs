@@ -251,22 +251,22 @@ settings! {
         },
     };
 
-    /// T5 tokens.
+    /// Tokens of text.
     max_sequence_length: usize => usize = Setting {
         kind: &Whole {
             least: 2,
             most: 512,
-            says: |least, most| format!("FLUX.1 takes {least} to {most} T5 tokens"),
+            says: |least, most| format!("a prompt takes {least} to {most} tokens of text"),
         },
         fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.text_tokens)),
         face: Face {
-            info: line(80, "text", |recipe| Some(format!("{} T5 tokens", recipe.max_sequence_length))),
+            info: line(80, "text", |recipe| Some(format!("{} tokens", recipe.max_sequence_length))),
             default: Some("512; schnell: 256; fewer where the model reads fewer"),
             parameters: Some(Entry {
                 line: Line { rank: 76, name: "Text tokens", says: |recipe| Some(recipe.max_sequence_length.to_string()) },
                 reads: |text, wanted| text.parse().ok().map(|count| wanted.max_sequence_length = Some(count)),
             }),
-            ..Face::new(Group::Picture, "N", "T5 tokens the prompt may take")
+            ..Face::new(Group::Picture, "N", "Tokens of text the prompt may take")
         },
     };
 

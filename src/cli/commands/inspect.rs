@@ -63,7 +63,7 @@ pub struct InspectArgs {
     #[arg(long, value_name = "TEXT", requires = "tokens", allow_hyphen_values = true)]
     pub prompt: Option<String>,
 
-    /// T5 tokens, of which longer prompts are cut; by default what the model's tokenizer reads, at most 512
+    /// Tokens of text, of which longer prompts are cut; by default what the model's tokenizer reads, at most 512
     #[arg(long, value_name = "N", requires = "tokens")]
     pub max_sequence_length: Option<usize>,
 
