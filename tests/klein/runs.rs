@@ -245,6 +245,11 @@ fn a_picture_is_replayed_and_previews_are_told_to_be_missing() {
     assert!(info.succeeds().stdout.contains("4"), "{}", info.stdout);
     place.dype(&["replay", "x.png", "-o", "y.png", "--device", "cpu"]).succeeds();
     assert!(rgb8(&place.path("y.png")) == rgb8(&place.path("x.png")));
+    let saved =
+        place.dype(&[&flags[..8], &["-o", "z.png", "--device", "cpu", "--save-latents", "z.safetensors"]].concat());
+    saved.succeeds();
+    place.dype(&["decode", "z.safetensors", "-o", "w.png", "--model", &model, "--device", "cpu"]).succeeds();
+    assert!(rgb8(&place.path("w.png")) == rgb8(&place.path("x.png")));
     let tokens = place.dype(&["inspect", "--model", &model, "--tokens", "--prompt", "a cat"]);
     assert!(tokens.succeeds().stdout.starts_with("Qwen3: 14 of 512 tokens, 498 of padding"), "{}", tokens.stdout);
     let table = place.dype(&["inspect", "--model", &model, "--dype-thresholds", "settled"]);
