@@ -6,6 +6,7 @@ mod support;
 
 mod autoencoder;
 mod files;
+mod lora;
 mod plan;
 mod positions;
 mod runs;

@@ -9,7 +9,8 @@
 
 use std::{ops::Range, sync::Arc};
 
-use crate::weights::{Cut, Renamed, TensorSource};
+use super::Flux2Config;
+use crate::weights::{Cut, Renamed, TensorSource, lora::Alias};
 
 /// Prefixes a single file's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
 const PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
@@ -28,6 +29,41 @@ pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     let hidden = *source.shape(&format!("{prefix}img_in.weight"))?.first()?;
     let rows = |name: &str| source.shape(&format!("{prefix}{name}"))?.first().copied();
     Some(Renamed::by(&source, prefix, |name| single_file_names(name, hidden, rows(name))))
+}
+
+/// The names that LoRA files have for the transformer's layers, where they are not those they are loaded by: of both layouts'
+/// tensors.
+pub(super) fn aliases(config: &Flux2Config) -> Vec<Alias> {
+    let (hidden, wide) = (config.hidden_size(), config.feed_forward_size());
+    let of = |name: String, names: Option<Vec<(String, Cut)>>| {
+        let layer = |(name, cut): (String, Cut)| Some((name.strip_suffix(".weight")?.to_owned(), cut));
+        Alias { name, parts: names.unwrap_or_default().into_iter().filter_map(layer).collect() }
+    };
+    let diffusers = |name: String, rows| {
+        let names = diffusers_names(&format!("{name}.weight"), hidden, Some(rows));
+        of(name, names)
+    };
+    let single = |name: String, rows| {
+        let names = single_file_names(&format!("{name}.weight"), hidden, Some(rows));
+        of(name, names)
+    };
+    let mut all: Vec<Alias> = TOP.iter().map(|(name, _)| single((*name).to_owned(), hidden)).collect();
+    all.push(single("final_layer.adaLN_modulation.1".to_owned(), 2 * hidden));
+    for i in 0..config.num_layers {
+        let own = |name: &str, rows| single(format!("double_blocks.{i}.{name}"), rows);
+        all.extend(DOUBLE.iter().map(|(name, _)| own(name, hidden)));
+        all.extend(["img_attn.qkv", "txt_attn.qkv"].map(|name| own(name, 3 * hidden)));
+        all.extend(["img_mlp.0", "txt_mlp.0"].map(|name| own(name, 2 * wide)));
+        let linear_in = |ff: &str| diffusers(format!("transformer_blocks.{i}.{ff}.linear_in"), 2 * wide);
+        all.extend(["ff", "ff_context"].map(linear_in));
+    }
+    let fused = 3 * hidden + 2 * wide;
+    for i in 0..config.num_single_layers {
+        all.push(single(format!("single_blocks.{i}.linear1"), fused));
+        all.push(single(format!("single_blocks.{i}.linear2"), hidden));
+        all.push(diffusers(format!("single_transformer_blocks.{i}.attn.to_qkv_mlp_proj"), fused));
+    }
+    all
 }
 
 /// The names for one tensor of diffusers' layout; `rows` is its first dimension, `hidden` the streams' width.

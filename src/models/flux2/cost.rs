@@ -11,7 +11,7 @@ use crate::{
     error::Result,
     models::{ForwardCost, ForwardOptions},
     nn::{Compute, Ledger, Parameters, WeightsMode},
-    weights::{Expected, Weights},
+    weights::{Expected, Weights, lora::Layer},
 };
 
 /// A forward pass that is asked about, whatever its pieces.
@@ -70,7 +70,19 @@ impl Forward<'_> {
 /// # Errors
 /// [`crate::Error::Model`] when the configuration makes no sense.
 pub fn transformer_tensors(config: &Flux2Config) -> Result<Vec<Expected>> {
+    Ok(loaded_dry(config)?.asked())
+}
+
+/// The linear layers of the transformer, in the order its loader asks for them.
+///
+/// # Errors
+/// [`crate::Error::Model`] when the configuration makes no sense.
+pub(super) fn transformer_layers(config: &Flux2Config) -> Result<Vec<Layer>> {
+    Ok(loaded_dry(config)?.layers())
+}
+
+fn loaded_dry(config: &Flux2Config) -> Result<Parameters> {
     let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
     Transformer::load_from(config, &parameters, WeightsMode::Resident, Compute::EXACT_F32)?;
-    Ok(parameters.asked())
+    Ok(parameters)
 }

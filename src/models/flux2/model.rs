@@ -1,9 +1,13 @@
 //! What everybody else asks of an open FLUX.2 [klein]: its parts as [`Model`], [`TextEncoders`] and [`Velocity`].
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    Flux2, Flux2VaeConfig, TextEncoder, Transformer, encoder_tensors,
+    Flux2, Flux2VaeConfig, TextEncoder, Transformer, bfl,
+    cost::transformer_layers,
+    encoder_tensors,
     family::PARTS,
     text::{self, PromptEmbeds},
     transformer::Inputs,
@@ -11,7 +15,7 @@ use super::{
 };
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
-    error::Result,
+    error::{Error, Result},
     methods::TextBias,
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
@@ -19,7 +23,10 @@ use crate::{
         parts::{ChatTokenizer, QwenEncoder, kl::Side},
     },
     nn::{self, PositionIds, WeightsMode},
-    weights::{Expected, TensorSource},
+    weights::{
+        Expected, TensorSource,
+        lora::{Network, TRANSFORMER_FLAT_PREFIXES, TRANSFORMER_PREFIXES},
+    },
 };
 
 impl Flux2 {
@@ -55,6 +62,27 @@ impl Model for Flux2 {
 
     fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    fn networks(&self) -> Result<Vec<Network>> {
+        let config = &self.transformer.config;
+        Ok(vec![Network {
+            part: "transformer",
+            source: Arc::clone(&self.transformer.source),
+            layers: transformer_layers(config)?,
+            aliases: bfl::aliases(config),
+            prefixes: TRANSFORMER_PREFIXES,
+            flat_prefixes: TRANSFORMER_FLAT_PREFIXES,
+        }])
+    }
+
+    fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {
+        let found = sources.len();
+        let one = |_| Error::model(format!("{found} sources for one network"), "please report this");
+        let [transformer] = sources.try_into().map_err(one)?;
+        let mut model = self.clone();
+        model.transformer.source = transformer;
+        Ok(Box::new(model))
     }
 
     fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {
