@@ -63,8 +63,8 @@ pub mod methods {
 pub mod models {
     pub use crate::models::{
         BUILT_IN, Conditioning, Confidence, Contents, Decode, Encode, Examples, Facts, Family, ForwardCost,
-        ForwardOptions, Found, Identity, Model, ModelRequest, NetworkBytes, On, PartKind, PartSpec, Registry,
-        RepositoryFiles, RgbFactors, Seen, TextEncoders, Velocity, VelocityAt, adapt, never_inside,
+        ForwardOptions, Found, Identity, Lender, Lent, Model, ModelRequest, NetworkBytes, On, PartKind, PartSpec,
+        Registry, RepositoryFiles, RgbFactors, Seen, TextEncoders, Velocity, VelocityAt, adapt, never_inside,
     };
 
     /// Of `models::flux1`.

@@ -17,6 +17,7 @@ use super::{
     device::{DeviceChoice, DtypeArg},
     part_args::PartArgs,
     report::Verbosity,
+    search_args::SearchArgs,
     setting_flags::{All, SettingFlags},
     values,
 };
@@ -66,7 +67,7 @@ pub enum Command {
     Compare(CompareArgs),
     /// Make a picture again from what it says of itself
     Replay(Box<ReplayArgs>),
-    /// Print how a picture was made
+    /// Print how a picture was made, or what a model's file holds and what it would take to run
     Info(InfoArgs),
     /// Decode saved latents to a picture
     Decode(DecodeArgs),
@@ -121,8 +122,8 @@ impl Cli {
 #[command(next_help_heading = "Model")]
 #[allow(rustdoc::broken_intra_doc_links, reason = "help texts, printed as they stand")]
 pub struct ModelArgs {
-    /// Hub id (owner/name[@revision]), folder in diffusers layout, single-file transformer, or demo: a small model of
-    /// landscapes inside this program
+    /// Hub id (owner/name[@revision][:file]), folder in diffusers layout, single file, or demo: a small model of landscapes
+    /// inside this program
     #[arg(long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
     pub model: String,
     /// Weights in this variant where the model has it: fp16 takes model.fp16.safetensors [default: the plain ones, else the
@@ -132,6 +133,9 @@ pub struct ModelArgs {
     /// Parts from elsewhere.
     #[command(flatten)]
     pub parts: PartArgs,
+    /// Where else to look.
+    #[command(flatten)]
+    pub search: SearchArgs,
 }
 
 /// Where and how it is computed.

@@ -14,7 +14,7 @@ use super::{
     items::{self, Planned, Wish},
     listen::{Finished, Teller},
     lora_source::LoraSource,
-    model_source::ModelSource,
+    model_source::{ModelSource, Opened},
     notes,
     report::Report,
 };
@@ -112,15 +112,16 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     if order.machine.dry_run {
         return dry_run::run(&planned, (&source, &loras), &machine, order.output.json, report);
     }
-    if source.missing().is_some() || !loras.is_here() {
+    if !source.missing().is_empty() || !loras.is_here() {
         // A wrong repository, too little memory or a broken tokenizer is refused before gigabytes are fetched.
-        let looked = source.look(report)?;
+        let looked = source.look(report)?.model;
         let adapted = loras.models(&planned, &*looked, &Silent)?;
         plan_items(&planned, (&*looked, &adapted), &machine, None)?;
         source.check_text(&*looked, report)?;
     }
     loras.fetch(&mut planned, report)?;
-    let model = source.open(report)?;
+    let Opened { model, remarks } = source.open(report)?;
+    notes::of_search(remarks, report);
     let adapted = loras.models(&planned, &*model, report)?;
     if let Some(note) = notes::variants(&*model, order.model.variant.as_deref())? {
         report.on(Event::Note(note));

@@ -10,6 +10,7 @@ mod interrupts;
 mod items;
 mod latents_file;
 mod listen;
+mod loans;
 mod lora_source;
 mod model_source;
 mod notes;
@@ -17,6 +18,7 @@ mod part_args;
 mod paths;
 pub mod pictured;
 mod report;
+mod search_args;
 mod setting_flags;
 mod target;
 #[cfg(test)]

@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 
-use super::args::{DEFAULT_MODEL, ModelArgs};
+use super::{
+    args::{DEFAULT_MODEL, ModelArgs},
+    loans::Loan,
+    search_args::SearchArgs,
+};
 use crate::{
     base::progress::Observer,
     error::{Error, Result},
-    hub::{DownloadPlan, Hub, HubModel, HubSettings},
+    hub::{DownloadPlan, FileSet, Hub, HubFile, OneFile},
     models::{
         Decode, Facts, ForwardOptions, Model, ModelRequest, On, PartKind, PartSpec, Reading, Registry, RepositoryFiles,
         demo,
@@ -17,20 +21,25 @@ use crate::{
     weights::Files,
 };
 
-/// Where the model comes from.
-pub enum ModelSource {
-    /// A folder or file on this disk, which the model inside this program becomes as well.
-    Local(Box<ModelRequest>),
-    /// The Hub, or its cache on this disk.
-    Hub(Box<HubSource>),
+/// Where the model comes from: this disk, the model inside this program among it, or the Hub; and parts that come from elsewhere.
+pub struct ModelSource {
+    /// What to open once all is here.
+    request: ModelRequest,
+    /// The way to the Hub, for a model of it.
+    hub: Option<(Hub, DownloadPlan)>,
+    /// Parts from other repositories.
+    loans: Vec<Loan>,
+    search: SearchArgs,
+    /// The model as it was named.
+    name: String,
 }
 
-/// A model of the Hub, with what is still missing on this disk.
-pub struct HubSource {
-    hub: Hub,
-    request: ModelRequest,
-    /// Files, sizes, and what must be fetched.
-    pub plan: DownloadPlan,
+/// A model, and what there is to tell of where its parts were found.
+pub struct Opened {
+    /// The model.
+    pub model: Box<dyn Model>,
+    /// What there is to tell.
+    pub remarks: Vec<String>,
 }
 
 impl ModelSource {
@@ -39,32 +48,111 @@ impl ModelSource {
     /// # Errors
     /// [`crate::Error::Request`] for what names neither a path nor a Hub id, [`crate::Error::Network`] when the Hub does not answer.
     pub fn find(args: &ModelArgs, observer: &dyn Observer) -> Result<Self> {
-        let named = demo_folder(&args.model)?;
-        let (model, name) = match named {
-            Some(folder) => (folder, Some((demo::NAME.to_owned(), demo::revision().to_owned()))),
-            None => (args.model.clone().into(), None),
-        };
-        let files = Files::default().in_variant(args.variant.clone());
-        let request = ModelRequest { model, name, parts: args.parts.parts.clone(), files };
-        if request.model.exists() {
-            return Ok(Self::Local(Box::new(request)));
-        }
-        let model: HubModel = args.model.parse()?;
-        let hub = Hub::new(HubSettings::from_env()?);
         // Parts that come from elsewhere need not be fetched.
-        let elsewhere = |part: &PartSpec| request.parts.contains_key(part.name);
+        let elsewhere = |part: &PartSpec| args.parts.parts.contains_key(part.name);
         let files = RepositoryFiles::without(Registry::default().families(), elsewhere);
-        let files = files.in_variant(args.variant.clone());
-        let plan = hub.plan(&model, &files, observer).map_err(|error| or_the_demo(&args.model, error))?;
-        Ok(Self::Hub(Box::new(HubSource { hub, request, plan })))
+        let mut source = Self::named(&args.model, &files, args.variant.as_deref(), &args.search, observer)?;
+        for (part, path) in &args.parts.parts {
+            match Loan::given(part, path, &args.search, observer)? {
+                Some(loan) => source.borrow(loan),
+                None => drop(source.request.parts.insert(part.clone(), path.clone())),
+            }
+        }
+        source.borrow_lacking(|_| true, observer)?;
+        Ok(source)
     }
 
-    /// What must be fetched of a model of the Hub; `None` where all of it is here.
-    pub fn missing(&self) -> Option<&DownloadPlan> {
-        match self {
-            Self::Local(_) => None,
-            Self::Hub(source) => Some(&source.plan).filter(|plan| plan.bytes_to_fetch > 0),
+    /// The model of a name, without parts from elsewhere.
+    fn named(
+        name: &str,
+        files: &RepositoryFiles,
+        variant: Option<&str>,
+        search: &SearchArgs,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let dirs = search.dirs();
+        let request = |model| ModelRequest {
+            dirs: dirs.clone(),
+            files: Files::default().in_variant(variant.map(str::to_owned)),
+            ..ModelRequest::new(model)
+        };
+        let source =
+            |request, hub| Self { request, hub, loans: Vec::new(), search: search.clone(), name: name.to_owned() };
+        if let Some(folder) = demo_folder(name)? {
+            let named = Some((demo::NAME.to_owned(), demo::revision().to_owned()));
+            return Ok(source(ModelRequest { name: named, ..request(folder) }, None));
         }
+        if Path::new(name).exists() {
+            return Ok(source(request(name.into()), None));
+        }
+        let HubFile { model, path } = name.parse()?;
+        let hub = search.hub()?;
+        let one = path.clone().map(OneFile);
+        let whole = files.clone().in_variant(variant.map(str::to_owned));
+        let files: &(dyn FileSet + Sync) = one.as_ref().map_or(&whole, |one| one);
+        let plan = hub.plan(&model, files, observer).map_err(|error| or_the_demo(name, error))?;
+        let folder = plan.snapshot.clone();
+        let (model, called) = match path {
+            Some(path) => (folder.join(&path), format!("{}:{path}", plan.model.repo())),
+            None => (folder, plan.model.repo()),
+        };
+        let named = Some((called, plan.commit.clone()));
+        Ok(source(ModelRequest { name: named, ..request(model) }, Some((hub, plan))))
+    }
+
+    fn borrow(&mut self, loan: Loan) {
+        self.request.lent.insert(loan.part.clone(), loan.lent.clone());
+        self.loans.push(loan);
+    }
+
+    /// Finds who lends the parts that a single file lacks, of those that `wanted` takes.
+    fn borrow_lacking(&mut self, wanted: impl Fn(&PartSpec) -> bool, observer: &dyn Observer) -> Result<()> {
+        let is_folder = match &self.hub {
+            Some((_, plan)) => self.request.model == plan.snapshot,
+            None => self.request.model.is_dir(),
+        };
+        if is_folder {
+            return Ok(());
+        }
+        let request = ModelRequest { files: self.peek(observer)?, ..self.request.clone() };
+        let registry = Registry::default();
+        for part in registry.lacking(&request, &wanted)? {
+            match Loan::of(part, &self.search, observer) {
+                Ok(Some(loan)) => self.borrow(loan),
+                Ok(None) => {}
+                Err(error) => return Err(not_fetched(&error, &request)),
+            }
+        }
+        let request = ModelRequest { lent: self.request.lent.clone(), ..request };
+        let lacking = registry.lacking(&request, &wanted)?;
+        if lacking.iter().any(|part| part.lenders.iter().any(|lender| lender.is_open)) {
+            let offline = Error::model("nothing is fetched, for --offline or HF_HUB_OFFLINE is set", "");
+            return Err(not_fetched(&offline, &request));
+        }
+        Ok(())
+    }
+
+    /// All that is fetched, or is here already.
+    fn plans(&self) -> impl Iterator<Item = &DownloadPlan> {
+        self.hub.iter().map(|(_, plan)| plan).chain(self.loans.iter().map(|loan| &loan.plan))
+    }
+
+    /// What must be fetched; nothing where all of it is here.
+    pub fn missing(&self) -> Vec<&DownloadPlan> {
+        self.plans().filter(|plan| plan.bytes_to_fetch > 0).collect()
+    }
+
+    /// What is known of the files that are not here yet.
+    fn peek(&self, observer: &dyn Observer) -> Result<Files> {
+        let mut files = self.request.files.clone();
+        if let Some((hub, plan)) = &self.hub {
+            let known = hub.peek(plan, observer).map_err(|error| or_the_demo(&self.name, error))?;
+            files = files.and(&known);
+        }
+        for loan in &self.loans {
+            files = files.and(&self.search.hub()?.peek(&loan.plan, observer)?);
+        }
+        Ok(files)
     }
 
     /// The model as its configs and the headers of its weights describe it, whatever of it is here: enough to plan a run, or to
@@ -72,19 +160,8 @@ impl ModelSource {
     ///
     /// # Errors
     /// What asking the Hub and opening may fail with.
-    pub fn look(&self, observer: &dyn Observer) -> Result<Box<dyn Model>> {
-        match self {
-            Self::Local(request) => Registry::default().open(request),
-            Self::Hub(source) => {
-                let HubSource { hub, request, plan } = &**source;
-                let name = request.model.display().to_string();
-                let files = hub.peek(plan, observer).map_err(|error| or_the_demo(&name, error))?;
-                let files = files.in_variant(request.files.variant().map(str::to_owned));
-                let identity = Some((plan.model.repo(), plan.commit.clone()));
-                let model = plan.snapshot.clone();
-                Registry::default().open(&ModelRequest { model, name: identity, files, ..request.clone() })
-            }
-        }
+    pub fn look(&self, observer: &dyn Observer) -> Result<Opened> {
+        open(&ModelRequest { files: self.peek(observer)?, ..self.request.clone() })
     }
 
     /// Fetches all that is small and reads the tokenizers, so that a broken one is told of before gigabytes are fetched; `looked`
@@ -93,39 +170,51 @@ impl ModelSource {
     /// # Errors
     /// What fetching may fail with, and what [`Model::text`] says of the tokenizers.
     pub fn check_text(&self, looked: &dyn Model, observer: &dyn Observer) -> Result<()> {
-        let Self::Hub(source) = self else { return Ok(()) };
-        source.plan.check_disk()?;
-        source.hub.fetch(&source.plan.without_weights(), observer)?;
+        DownloadPlan::check_disk_for(&self.missing())?;
+        for plan in self.plans() {
+            self.search.hub()?.fetch(&plan.without_weights(), observer)?;
+        }
+        if self.plans().next().is_none() {
+            return Ok(());
+        }
         looked.text(&On { device: Device::Cpu, dtype: DType::F32 }).map(drop)
+    }
+
+    /// Fetches what is missing; what is here then is what to open.
+    fn fetch(self, observer: &dyn Observer) -> Result<ModelRequest> {
+        if let Some((hub, plan)) = &self.hub {
+            hub.fetch(plan, observer).map_err(|error| or_the_demo(&self.name, error))?;
+        }
+        self.fetch_loans(observer)?;
+        Ok(self.request)
+    }
+
+    fn fetch_loans(&self, observer: &dyn Observer) -> Result<()> {
+        for loan in &self.loans {
+            self.search.hub()?.fetch(&loan.plan, observer)?;
+        }
+        Ok(())
     }
 
     /// Opens the model, fetching what is missing.
     ///
     /// # Errors
     /// What fetching and opening may fail with.
-    pub fn open(self, observer: &dyn Observer) -> Result<Box<dyn Model>> {
-        match self {
-            Self::Local(request) => Registry::default().open(&request),
-            Self::Hub(source) => {
-                let HubSource { hub, request, plan } = *source;
-                let name = request.model.display().to_string();
-                let folder = hub.fetch(&plan, observer).map_err(|error| or_the_demo(&name, error))?;
-                let identity = Some((plan.model.repo(), plan.commit.clone()));
-                Registry::default().open(&ModelRequest { model: folder, name: identity, ..request })
-            }
-        }
+    pub fn open(self, observer: &dyn Observer) -> Result<Opened> {
+        open(&self.fetch(observer)?)
     }
+}
+
+fn open(request: &ModelRequest) -> Result<Opened> {
+    let (family, found) = Registry::default().find(request)?;
+    let remarks = found.remarks.clone();
+    Ok(Opened { model: family.open(found)?, remarks })
 }
 
 /// The folder of the model inside this program, when `model` names it. The name wins over a folder `demo` of the user's,
 /// which is `./demo`: what the README says works in any folder.
 fn demo_folder(model: &str) -> Result<Option<PathBuf>> {
     demo::is_named_by(model)?.then(demo::folder).transpose()
-}
-
-/// What is on this disk under that name: the model inside this program, or a path.
-fn on_disk(model: &str) -> Result<Option<PathBuf>> {
-    Ok(demo_folder(model)?.or_else(|| Path::new(model).exists().then(|| model.into())))
 }
 
 /// When the default model cannot be had, there is one that needs no network.
@@ -139,23 +228,41 @@ fn or_the_demo(model: &str, error: Error) -> Error {
     }
 }
 
-/// The folder of some files of the model `name`: its own where it is on this disk, else with what the Hub has of them.
-fn folder_with(name: &str, files: &RepositoryFiles, observer: &dyn Observer) -> Result<PathBuf> {
-    if let Some(path) = on_disk(name)? {
-        return Ok(path);
+/// What a single file lacks, and why it cannot be fetched.
+fn not_fetched(why: &Error, request: &ModelRequest) -> Error {
+    match Registry::default().find(request) {
+        Err(Error::Model { what, hint }) => Error::Model { what: format!("{what}; {why}"), hint },
+        Err(error) => error,
+        Ok(_) => Error::Network { what: why.to_string(), hint: why.hint().unwrap_or_default().to_owned() },
     }
-    let hub = Hub::new(HubSettings::from_env()?);
-    hub.fetch(&hub.plan(&name.parse()?, files, observer)?, observer)
+}
+
+/// The files of the model `name` that `files` takes of a repository, and the parts that `wanted` takes of a single file; of a single
+/// file on the Hub itself no more than its header is fetched.
+fn request_with(
+    name: &str,
+    files: &RepositoryFiles,
+    wanted: impl Fn(&PartSpec) -> bool,
+    search: &SearchArgs,
+    observer: &dyn Observer,
+) -> Result<ModelRequest> {
+    let mut source = ModelSource::named(name, files, None, search, observer)?;
+    source.borrow_lacking(wanted, observer)?;
+    if source.hub.as_ref().is_some_and(|(_, plan)| source.request.model != plan.snapshot) {
+        source.fetch_loans(observer)?;
+        return Ok(ModelRequest { files: source.peek(observer)?, ..source.request });
+    }
+    source.fetch(observer)
 }
 
 /// What the model `name` says about itself; of the Hub's models only two configs are fetched.
 ///
 /// # Errors
 /// What finding, fetching and reading may fail with.
-pub fn facts(name: &str, observer: &dyn Observer) -> Result<Facts> {
+pub fn facts(name: &str, search: &SearchArgs, observer: &dyn Observer) -> Result<Facts> {
     let registry = Registry::default();
-    let folder = folder_with(name, &RepositoryFiles::dimensions(registry.families()), observer)?;
-    registry.facts(&ModelRequest::new(folder))
+    let files = RepositoryFiles::dimensions(registry.families());
+    registry.facts(&request_with(name, &files, |_| false, search, observer)?)
 }
 
 /// What each text encoder of the model `name` reads of a prompt; of the Hub's models only tokenizers and two configs are
@@ -163,12 +270,18 @@ pub fn facts(name: &str, observer: &dyn Observer) -> Result<Facts> {
 ///
 /// # Errors
 /// What finding, fetching and reading may fail with.
-pub fn tokens(name: &str, prompt: &str, asked: Option<usize>, observer: &dyn Observer) -> Result<Vec<Reading>> {
-    let usual = facts(name, observer)?.recipe.text_tokens;
+pub fn tokens(
+    name: &str,
+    prompt: &str,
+    asked: Option<usize>,
+    search: &SearchArgs,
+    observer: &dyn Observer,
+) -> Result<Vec<Reading>> {
+    let usual = facts(name, search, observer)?.recipe.text_tokens;
     let registry = Registry::default();
-    let files = RepositoryFiles::only(registry.families(), |part| part.kind == PartKind::Tokenizer);
-    let folder = folder_with(name, &files, observer)?;
-    registry.tokens(&ModelRequest::new(folder), prompt, asked, usual)
+    let is_tokenizer = |part: &PartSpec| part.kind == PartKind::Tokenizer;
+    let files = RepositoryFiles::only(registry.families(), is_tokenizer);
+    registry.tokens(&request_with(name, &files, is_tokenizer, search, observer)?, prompt, asked, usual)
 }
 
 /// How the model `name` reads a token as one number ([`crate::models::Velocity::token_reading`]). Its weights must be on this disk: nothing large
@@ -176,25 +289,19 @@ pub fn tokens(name: &str, prompt: &str, asked: Option<usize>, observer: &dyn Obs
 ///
 /// # Errors
 /// [`Error::Model`] when its weights are not here; what finding and opening may fail with.
-pub fn token_reading(name: &str, observer: &dyn Observer) -> Result<Vec<f64>> {
-    let registry = Registry::default();
-    let folder = match on_disk(name)? {
-        Some(path) => path,
-        None => {
-            let hub = Hub::new(HubSettings::from_env()?);
-            let plan = hub.plan(&name.parse()?, &RepositoryFiles::without(registry.families(), |_| false), observer)?;
-            if plan.bytes_to_fetch > 0 {
-                let what = format!("{name}: its weights are not on this disk, and latents are read through them");
-                return Err(Error::model(
-                    what,
-                    "make a picture with it first, or give a model that is here with --model",
-                ));
-            }
-            hub.fetch(&plan, observer)?
+pub fn token_reading(name: &str, search: &SearchArgs, observer: &dyn Observer) -> Result<Vec<f64>> {
+    let files = RepositoryFiles::without(Registry::default().families(), |_| false);
+    let mut source = ModelSource::named(name, &files, None, search, observer)?;
+    source.borrow_lacking(|_| true, observer)?;
+    if let Some((hub, plan)) = &source.hub {
+        if plan.bytes_to_fetch > 0 {
+            let what = format!("{name}: its weights are not on this disk, and latents are read through them");
+            return Err(Error::model(what, "make a picture with it first, or give a model that is here with --model"));
         }
-    };
+        hub.fetch(plan, observer)?;
+    }
     let on = On { device: Device::Cpu, dtype: DType::F32 };
-    let model = registry.open(&ModelRequest::new(folder))?;
+    let model = source.look(observer)?.model;
     model.velocity(&on, WeightsMode::Stream, ForwardOptions::default())?.token_reading(&on.device)
 }
 
@@ -202,11 +309,30 @@ pub fn token_reading(name: &str, observer: &dyn Observer) -> Result<Vec<f64>> {
 ///
 /// # Errors
 /// What finding, fetching and opening may fail with.
-pub fn autoencoder(name: &str, vae: Option<&Path>, observer: &dyn Observer) -> Result<Box<dyn Decode>> {
+pub fn autoencoder(
+    name: &str,
+    vae: Option<&Path>,
+    search: &SearchArgs,
+    observer: &dyn Observer,
+) -> Result<Box<dyn Decode>> {
     let registry = Registry::default();
-    let files = RepositoryFiles::only(registry.families(), |part| part.name == "vae");
-    match vae {
-        Some(path) => registry.autoencoder(path),
-        None => registry.autoencoder(&folder_with(name, &files, observer)?),
+    if let Some(path) = vae {
+        return match Loan::given("vae", path, search, observer)? {
+            Some(loan) => {
+                search.hub()?.fetch(&loan.plan, observer)?;
+                registry.autoencoder(&ModelRequest::new(loan.lent.path))
+            }
+            None => registry.autoencoder(&ModelRequest::new(path)),
+        };
     }
+    let is_autoencoder = |part: &PartSpec| part.name == "vae";
+    let files = RepositoryFiles::only(registry.families(), is_autoencoder);
+    let mut source = ModelSource::named(name, &files, None, search, observer)?;
+    // What is no transformer may be an autoencoder itself.
+    let is_file = source.request.model.is_file();
+    match source.borrow_lacking(is_autoencoder, observer) {
+        Err(Error::Model { .. }) if is_file => {}
+        other => other?,
+    }
+    registry.autoencoder(&source.fetch(observer)?)
 }

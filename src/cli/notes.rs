@@ -38,6 +38,11 @@ pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, repo
     }
 }
 
+/// What there is to tell of where a model's parts were found.
+pub fn of_search(remarks: Vec<String>, report: &Report) {
+    remarks.into_iter().for_each(|remark| report.on(Event::Note(remark)));
+}
+
 /// What there is to tell of how a model was opened.
 pub fn of_model(model: &dyn Model, report: &Report) {
     model.remarks().into_iter().for_each(|remark| report.on(Event::Note(remark)));

@@ -10,6 +10,7 @@ mod copies;
 mod download;
 mod expand;
 mod failure;
+mod file_id;
 mod listing;
 mod model_id;
 mod part;
@@ -33,8 +34,12 @@ use crate::{
     weights::Files,
 };
 
+pub use file_id::{HubFile, OneFile};
 pub use model_id::HubModel;
 pub use settings::{HubSettings, Token};
+
+/// How names of files end that are too large to be fetched before they are known to serve.
+const WEIGHTS_ENDINGS: [&str; 3] = [".safetensors", ".sft", ".gguf"];
 
 /// The files somebody needs from a repository.
 pub trait FileSet {
@@ -85,7 +90,8 @@ impl DownloadPlan {
     /// The part of it that is small: everything but weights.
     #[must_use]
     pub fn without_weights(&self) -> Self {
-        let files = self.files.iter().filter(|file| !file.path.ends_with(".safetensors")).cloned();
+        let is_weights = |path: &str| WEIGHTS_ENDINGS.iter().any(|ending| path.ends_with(ending));
+        let files = self.files.iter().filter(|file| !is_weights(&file.path)).cloned();
         let files: Vec<PlannedFile> = files.collect();
         let bytes_to_fetch = files.iter().filter(|file| !file.cached).map(|file| file.size_bytes).sum();
         Self { files, bytes_to_fetch, is_answer: false, ..self.clone() }
@@ -96,12 +102,23 @@ impl DownloadPlan {
     /// # Errors
     /// [`Error::Disk`] with both numbers when it has not.
     pub fn check_disk(&self) -> Result<()> {
-        match self.disk_free_bytes {
-            Some(free) if free < self.bytes_to_fetch => {
-                let (needed, free) = (gigabytes(self.bytes_to_fetch), gigabytes(free));
-                let reason = format!("{needed} are to be fetched for {}, {free} are free", self.model);
+        Self::check_disk_for(&[self])
+    }
+
+    /// Whether the disk of the cache has room for what must be fetched of all these.
+    ///
+    /// # Errors
+    /// As [`DownloadPlan::check_disk`].
+    pub fn check_disk_for(plans: &[&Self]) -> Result<()> {
+        let Some(first) = plans.first() else { return Ok(()) };
+        let bytes = plans.iter().map(|plan| plan.bytes_to_fetch).sum();
+        match first.disk_free_bytes {
+            Some(free) if free < bytes => {
+                let models: Vec<_> = plans.iter().map(|plan| plan.model.to_string()).collect();
+                let (needed, free) = (gigabytes(bytes), gigabytes(free));
+                let reason = format!("{needed} are to be fetched for {}, {free} are free", models.join(", "));
                 let source = std::io::Error::new(std::io::ErrorKind::StorageFull, reason);
-                Err(Error::disk("not enough space for", &self.snapshot, source))
+                Err(Error::disk("not enough space for", &first.snapshot, source))
             }
             _ => Ok(()),
         }
@@ -118,6 +135,11 @@ impl Hub {
     /// The Hub these settings describe.
     pub fn new(settings: HubSettings) -> Self {
         Self { settings }
+    }
+
+    /// Whether nothing is fetched.
+    pub fn is_offline(&self) -> bool {
+        self.settings.offline
     }
 
     /// Finds out which files of `model` are needed, which are here, and how much must be fetched.
@@ -304,10 +326,12 @@ impl Hub {
     fn offline(&self, model: &HubModel, copies: &Copies) -> Error {
         let cache = self.settings.cache_dir.display();
         let what = match &copies.lacking {
-            Some(lacks) => format!("HF_HUB_OFFLINE is set, and the copy of {model} in {cache} lacks {lacks}"),
-            None => format!("HF_HUB_OFFLINE is set, and there is no copy of {model} in {cache}"),
+            Some(lacks) => {
+                format!("--offline or HF_HUB_OFFLINE is set, and the copy of {model} in {cache} lacks {lacks}")
+            }
+            None => format!("--offline or HF_HUB_OFFLINE is set, and there is no copy of {model} in {cache}"),
         };
-        let hint = "unset HF_HUB_OFFLINE to fetch it, set HF_HOME to the folder that holds it, or give a local folder";
+        let hint = "leave out --offline or unset HF_HUB_OFFLINE to fetch it, set HF_HOME to the folder that holds it, or give a local folder";
         let hint = match copies.others.first() {
             Some(commit) => format!("{hint}; there is a complete copy of {}@{}", model.repo(), &commit[..7]),
             None => hint.into(),

@@ -33,7 +33,7 @@ fn part_of(file: &PlannedFile) -> Part {
     let name = file.path.rsplit('/').next().unwrap_or(&file.path);
     let is_config = name == "model_index.json" || name.ends_with("config.json") || is_index(name);
     match name {
-        _ if name.ends_with(".safetensors") => Part::Header,
+        _ if name.ends_with(".safetensors") || name.ends_with(".sft") => Part::Header,
         _ if is_config && file.size_bytes <= LONGEST_CONFIG_BYTES => Part::Whole,
         _ => Part::Name,
     }

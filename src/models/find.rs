@@ -1,18 +1,15 @@
 //! Where each part of a model is, and which family's model it is.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-
-use serde_json::Value;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{
-    Contents, Family, Identity, ModelRequest, PartKind, PartSpec, Seen, contents,
-    part::has_weights_ending,
+    Contents, Family, Identity, ModelRequest, Origin, PartKind, PartSpec,
+    choose::{Choice, choose},
+    contents,
+    given::{exists, given},
     repository::PIPELINE_INDEX,
-    strangers::{derived_from_a_model, looks_like, prefix_of_flux},
+    shelves::{Shelves, weights_in},
+    whose::{family_of_file, family_of_folder, first},
 };
 use crate::{
     base::paths,
@@ -28,7 +25,16 @@ pub enum Place {
     /// In a file of its own.
     File(PathBuf),
     /// In the single file that also holds the transformer.
-    Inside(Arc<dyn TensorSource>),
+    Inside(Holder),
+}
+
+/// A single file that holds several parts.
+#[derive(Clone)]
+pub struct Holder {
+    /// The file.
+    pub path: PathBuf,
+    /// Its tensors.
+    pub source: Arc<dyn TensorSource>,
 }
 
 /// Where the parts of a model are that were looked for.
@@ -38,7 +44,11 @@ pub struct Found {
     pub identity: Identity,
     /// The files they are among.
     pub files: Files,
+    /// What there is to tell of the search.
+    pub remarks: Vec<String>,
     places: BTreeMap<&'static str, Place>,
+    /// Parts that a flag gave.
+    given: Vec<String>,
 }
 
 impl Found {
@@ -60,7 +70,7 @@ impl Found {
 
     /// Whether a flag gave this part: it is meant, whatever lies beside it.
     pub fn is_given(&self, part: &str) -> bool {
-        self.identity.parts.contains_key(part)
+        self.given.iter().any(|given| given == part)
     }
 
     /// Where a part is that a model may lack.
@@ -84,8 +94,8 @@ impl Found {
 enum Base {
     /// A folder in diffusers layout.
     Folder,
-    /// A single file.
-    File(Arc<dyn TensorSource>),
+    /// A single file, and where its other parts may lie.
+    File(Holder, Shelves),
 }
 
 /// Finds parts.
@@ -95,6 +105,18 @@ pub(super) struct Finder<'a> {
     base: Base,
     /// The folder in diffusers layout to look in.
     root: PathBuf,
+}
+
+/// What a search came to.
+#[derive(Default)]
+struct Search {
+    places: BTreeMap<&'static str, Place>,
+    /// Parts that come from elsewhere.
+    elsewhere: BTreeMap<&'static str, Origin>,
+    missing: Vec<&'static PartSpec>,
+    remarks: Vec<String>,
+    /// Files that are of another model, each with the reason, by the part they were looked at for.
+    passed_over: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl<'a> Finder<'a> {
@@ -113,7 +135,11 @@ impl<'a> Finder<'a> {
         } else {
             let source: Arc<dyn TensorSource> = Arc::new(request.files.open(std::slice::from_ref(path))?);
             let family = family_of_file(&source, families)?;
-            (family, Base::File(source), paths::parent(path).to_path_buf())
+            let denoiser = family.parts().iter().find(|part| part.kind == PartKind::Denoiser);
+            let folders = denoiser.map_or(&[][..], |part| part.folders);
+            let base =
+                Base::File(Holder { path: path.clone(), source }, Shelves::around(path, folders, &request.dirs)?);
+            (family, base, paths::parent(path).to_path_buf())
         };
         let finder = Self { request, family, base, root };
         finder.check_names()?;
@@ -128,7 +154,8 @@ impl<'a> Finder<'a> {
     /// Every part that was given is one of this family's.
     fn check_names(&self) -> Result<()> {
         let names: Vec<_> = self.family.parts().iter().map(|part| part.name).collect();
-        match self.request.parts.keys().find(|given| !names.contains(&given.as_str())) {
+        let mut given = self.request.parts.keys().chain(self.request.lent.keys());
+        match given.find(|given| !names.contains(&given.as_str())) {
             None => Ok(()),
             Some(odd) => {
                 let what = format!("--part {odd}: a {} model has no such part", self.family.name());
@@ -137,26 +164,49 @@ impl<'a> Finder<'a> {
         }
     }
 
+    /// The parts that `wanted` takes and that are nowhere.
+    ///
+    /// # Errors
+    /// As [`Finder::found`], but for what is missing.
+    pub(super) fn lacking(&self, wanted: impl Fn(&PartSpec) -> bool) -> Result<Vec<&'static PartSpec>> {
+        // A folder in diffusers layout is whole or damaged.
+        if matches!(self.base, Base::Folder) { Ok(Vec::new()) } else { Ok(self.search(wanted)?.missing) }
+    }
+
     /// Where the parts are that `wanted` takes.
     ///
     /// # Errors
     /// [`Error::Model`] that names every missing part, what was looked for and the flag that gives it.
     pub(super) fn found(self, wanted: impl Fn(&PartSpec) -> bool) -> Result<Found> {
-        let (mut places, mut missing) = (BTreeMap::new(), Vec::new());
+        let search = self.search(wanted)?;
+        if !search.missing.is_empty() {
+            return Err(self.lacks(&search));
+        }
+        let Search { places, elsewhere, mut remarks, passed_over, .. } = search;
+        let found = elsewhere.iter().filter(|(part, _)| !self.request.parts.contains_key(**part));
+        let found: Vec<_> = found.map(|(part, origin)| format!("{part} {origin}")).collect();
+        if !found.is_empty() {
+            remarks.insert(0, format!("{ELSEWHERE}: {}", found.join(", ")));
+        }
+        let passed = passed_over.into_iter().filter(|(part, _)| places.contains_key(part));
+        remarks.extend(passed.map(|(part, files)| format!("{part}: passed over {}", files.join(", "))));
+        let identity = Identity { variants: self.variants(&places)?, ..self.identity(elsewhere) };
+        let given = self.request.parts.keys().chain(self.request.lent.keys()).cloned().collect();
+        Ok(Found { identity, files: self.request.files.clone(), remarks, places, given })
+    }
+
+    fn search(&self, wanted: impl Fn(&PartSpec) -> bool) -> Result<Search> {
+        let mut search = Search::default();
         for part in self.family.parts().iter().filter(|part| wanted(part)) {
-            match self.place(part)? {
+            match self.place(part, &mut search)? {
                 Some(place) => {
-                    places.insert(part.name, place);
+                    search.places.insert(part.name, place);
                 }
                 None if part.kind == PartKind::Scheduler => {}
-                None => missing.push(part),
+                None => search.missing.push(part),
             }
         }
-        if !missing.is_empty() {
-            return Err(self.lacks(&missing));
-        }
-        let identity = Identity { variants: self.variants(&places)?, ..self.identity() };
-        Ok(Found { identity, files: self.request.files.clone(), places })
+        Ok(search)
     }
 
     /// The parts whose weights are none of the plain ones.
@@ -178,49 +228,113 @@ impl<'a> Finder<'a> {
         }
     }
 
-    fn lacks(&self, missing: &[&PartSpec]) -> Error {
-        let parts: Vec<_> = missing.iter().map(|part| part.missing_from(&self.root)).collect();
-        let flags: Vec<_> = missing.iter().map(|part| part.flag()).collect();
-        let what = format!("{} lacks {}", self.request.model.display(), parts.join("; "));
-        let advice = match self.base {
-            Base::Folder => "fetch the model again, or give the missing parts with",
-            Base::File(_) => {
-                "a single file holds the transformer; put it into a complete model folder, or give the other parts with"
-            }
+    fn lacks(&self, search: &Search) -> Error {
+        let trees = match &self.base {
+            Base::Folder => &[][..],
+            Base::File(_, shelves) => shelves.trees(),
         };
-        Error::model(what, format!("{advice} {}", flags.join(", ")))
+        let part = |part: &&&PartSpec| {
+            let passed = search.passed_over.get(part.name).map(|files| format!("; passed over: {}", files.join(", ")));
+            part.missing_from(&self.root, trees) + &passed.unwrap_or_default()
+        };
+        let parts: Vec<_> = search.missing.iter().map(|missing| part(&missing)).collect();
+        let flags: Vec<_> = search.missing.iter().map(|part| part.flag()).collect();
+        let what = format!("{} lacks {}", self.request.model.display(), parts.join("; "));
+        let flags = flags.join(", ");
+        Error::model(
+            what,
+            match self.base {
+                Base::Folder => format!("fetch the model again, or give the missing parts with {flags}"),
+                Base::File(..) => {
+                    let put = search.missing.iter().filter_map(|part| part.put_into(&self.root));
+                    let put: Vec<_> = put.collect();
+                    let put = if put.is_empty() { String::new() } else { format!("put {}; or ", put.join(", ")) };
+                    format!("{put}name the folder of your models with --model-dir, or give the parts with {flags}")
+                }
+            },
+        )
     }
 
     /// Where a part is; `None` if nowhere.
-    fn place(&self, part: &'static PartSpec) -> Result<Option<Place>> {
+    fn place(&self, part: &'static PartSpec, search: &mut Search) -> Result<Option<Place>> {
         if let Some(path) = self.request.parts.get(part.name) {
+            search.elsewhere.insert(part.name, Origin::Disk(path.display().to_string()));
             return given(part, path).map(Some);
         }
-        if let Base::File(source) = &self.base {
+        if let Some(lent) = self.request.lent.get(part.name) {
+            search.elsewhere.insert(part.name, Origin::Hub(lent.from.clone()));
+            let is_folder = self.request.files.is_dir(&lent.path);
+            return Ok(Some(if is_folder { Place::Folder(lent.path.clone()) } else { Place::File(lent.path.clone()) }));
+        }
+        if let Base::File(holder, _) = &self.base {
             if part.kind == PartKind::Denoiser {
                 return Ok(Some(Place::File(self.request.model.clone())));
             }
-            if (part.is_inside)(source) {
-                return Ok(Some(Place::Inside(Arc::clone(source))));
+            if (part.is_inside)(&holder.source) {
+                return Ok(Some(Place::Inside(holder.clone())));
             }
         }
         let (folder, files) = (self.root.join(part.name), &self.request.files);
         if part.is_in(&folder, files) {
             return Ok(Some(Place::Folder(folder)));
         }
-        Ok(part.file_in(&self.root, files)?.map(Place::File))
+        match &self.base {
+            Base::Folder => Ok(part.file_in(&self.root, files)?.map(Place::File)),
+            Base::File(holder, shelves) if part.kind != PartKind::Scheduler => {
+                Ok(self.around(part, holder, shelves, search))
+            }
+            Base::File(..) => Ok(None),
+        }
+    }
+
+    /// Where a part of a single file is in the folders around it.
+    fn around(
+        &self,
+        part: &'static PartSpec,
+        holder: &Holder,
+        shelves: &Shelves,
+        search: &mut Search,
+    ) -> Option<Place> {
+        let files = &self.request.files;
+        let beside = weights_in(&self.root, files).filter(|path| *path != holder.path);
+        if part.kind == PartKind::Tokenizer {
+            let mut trees = std::iter::once(self.root.as_path()).chain(shelves.trees().iter().map(PathBuf::as_path));
+            let folder = trees.find_map(|tree| Shelves::places(tree, part, files).into_iter().next())?;
+            if !folder.starts_with(&self.root) {
+                search.elsewhere.insert(part.name, Origin::Disk(folder.display().to_string()));
+            }
+            return Some(Place::Folder(folder));
+        }
+        let mut unreadable = None;
+        let mut take = |paths: Vec<PathBuf>, is_beside: bool, search: &mut Search| {
+            let choice: Choice = choose(part, paths, &holder.source, files);
+            search.passed_over.entry(part.name).or_default().extend(choice.passed_over);
+            search.remarks.extend(choice.remark);
+            unreadable = unreadable.take().or(choice.unreadable.filter(|_| is_beside));
+            let (place, path) = choice.place?;
+            if !is_beside {
+                search.elsewhere.insert(part.name, Origin::Disk(path.display().to_string()));
+            }
+            Some(place)
+        };
+        let found = take(beside.collect(), true, search).or_else(|| {
+            let mut trees = shelves.trees().iter();
+            trees.find_map(|tree| take(Shelves::places(tree, part, files).into_iter().collect(), false, search))
+        });
+        // What is called as the part is says itself what is wrong with it, when it is opened.
+        let found = found.or_else(|| unreadable.map(Place::File));
+        search.passed_over.retain(|_, files| !files.is_empty());
+        found
     }
 
     /// Which model it is.
-    fn identity(&self) -> Identity {
+    fn identity(&self, parts: BTreeMap<&'static str, Origin>) -> Identity {
         let request = self.request;
-        let given = |part: &PartSpec| Some((part.name, request.parts.get(part.name)?.display().to_string()));
         let (model, revision) = match &request.name {
             Some((id, revision)) => (id.clone(), Some(revision.clone())),
             None => (request.model.display().to_string(), None),
         };
         let layout = if matches!(self.base, Base::Folder) { "diffusers" } else { "single-file" };
-        let parts = self.family.parts().iter().filter_map(given).collect();
         Identity { model, revision, layout, parts, variants: BTreeMap::new() }
     }
 }
@@ -230,8 +344,15 @@ impl<'a> Finder<'a> {
 ///
 /// # Errors
 /// [`Error::Model`] when there is none.
-pub(super) fn autoencoder(path: &Path, families: &[&'static dyn Family]) -> Result<(&'static dyn Family, Found)> {
-    let files = Files::default();
+pub(super) fn autoencoder(
+    request: &ModelRequest,
+    families: &[&'static dyn Family],
+) -> Result<(&'static dyn Family, Found)> {
+    let (path, files) = (&request.model, Files::default());
+    // A transformer's file leads to its autoencoder.
+    if let Some(finder) = path.is_file().then(|| Finder::new(request, families).ok()).flatten() {
+        return Ok((finder.family(), finder.found(|part| part.name == AUTOENCODER)?));
+    }
     let is_model = path.join(PIPELINE_INDEX).is_file();
     let family = if is_model { family_of_folder(path, &files, families)? } else { first(families)? };
     let Some(part) = family.parts().iter().find(|part| part.name == AUTOENCODER) else {
@@ -241,164 +362,11 @@ pub(super) fn autoencoder(path: &Path, families: &[&'static dyn Family]) -> Resu
     let model = path.display().to_string();
     let (parts, variants) = (BTreeMap::new(), BTreeMap::new());
     let identity = Identity { model, revision: None, layout: "diffusers", parts, variants };
-    Ok((family, Found { identity, files, places }))
+    Ok((family, Found { identity, files, remarks: Vec::new(), places, given: Vec::new() }))
 }
+
+/// How the remark begins that names all parts from elsewhere.
+pub const ELSEWHERE: &str = "parts from elsewhere";
 
 /// What every family calls its autoencoder, as diffusers does.
 pub(super) const AUTOENCODER: &str = "vae";
-
-fn first(families: &[&'static dyn Family]) -> Result<&'static dyn Family> {
-    families.first().copied().ok_or_else(|| Error::model("no kind of model is known", ""))
-}
-
-fn exists(path: &Path) -> Result<()> {
-    match path.try_exists() {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            let hint = "check the path; a model of the Hub is written owner/name";
-            Err(Error::model(format!("there is no file or folder {}", path.display()), hint))
-        }
-        Err(e) => Err(Error::disk("cannot look at", path, e)),
-    }
-}
-
-/// What a flag gave is there. Parts do not come from the Hub, so no advice about it.
-fn given_exists(part: &PartSpec, path: &Path) -> Result<()> {
-    if matches!(path.try_exists(), Ok(false)) {
-        let what = format!("{}: there is no file or folder {}", part.flag(), path.display());
-        return Err(Error::model(what, "check the path"));
-    }
-    exists(path)
-}
-
-/// Where a part is that a flag gave: a file, a part's folder, or a whole model's folder.
-fn given(part: &PartSpec, path: &Path) -> Result<Place> {
-    given_exists(part, path)?;
-    if part.kind == PartKind::Tokenizer {
-        return given_tokenizer(part, path);
-    }
-    if path.is_file() {
-        return Ok(Place::File(path.to_path_buf()));
-    }
-    let files = Files::default();
-    let folder = part_folder(part, path);
-    // A config may lie among files with names of their own.
-    if let Some(folder) = folder.as_ref().filter(|folder| !matches!(files.stored(folder), Ok(None))) {
-        return Ok(Place::Folder(folder.clone()));
-    }
-    let file = part.file_in(path, &files)?;
-    if let Some(file) = file.map_or_else(|| part.file_by_contents(path, &files), |file| Ok(Some(file)))? {
-        return Ok(Place::File(file));
-    }
-    if let Some(folder) = folder {
-        return Ok(Place::Folder(folder));
-    }
-    let lacking = part.files.first().and_then(|set| set.first()).copied().unwrap_or("config.json");
-    let what = format!("{} {} is a folder without {lacking}", part.flag(), path.display());
-    Err(Error::model(what, "give the .safetensors file itself, or a folder in diffusers layout"))
-}
-
-/// Where the tokenizer is that a flag gave.
-fn given_tokenizer(part: &PartSpec, path: &Path) -> Result<Place> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let sets = || part.files.iter().copied();
-    if path.is_file() {
-        let known = sets().flatten().any(|file| *file == name);
-        // Of a tokenizer in two files either may be given; the folder stands for both.
-        if !known || sets().any(|set| set == [name]) {
-            return Ok(Place::File(path.to_path_buf()));
-        }
-    }
-    let folder = if path.is_file() { paths::parent(path) } else { path };
-    part_folder(part, folder).map(Place::Folder).ok_or_else(|| {
-        let sets: Vec<_> = sets().map(|set| set.join(" and ")).collect();
-        let what = format!("{} {} holds no tokenizer (looked for {})", part.flag(), path.display(), sets.join(" or "));
-        Error::model(what, "give a tokenizer.json or the folder of a tokenizer in the format of transformers")
-    })
-}
-
-/// The part's folder: this one, or the one of its name in it.
-fn part_folder(part: &PartSpec, folder: &Path) -> Option<PathBuf> {
-    let files = Files::default();
-    [folder.to_path_buf(), folder.join(part.name)].into_iter().find(|folder| part.is_in(folder, &files))
-}
-
-/// The family that is surest of a model; the first of them where several are equally sure.
-fn surest(seen: &Seen, families: &[&'static dyn Family]) -> Option<&'static dyn Family> {
-    let sure = families.iter().filter_map(|family| Some((family.recognise(seen)?, *family)));
-    sure.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, family)| family)
-}
-
-/// "FLUX.1", or all their names.
-fn names_of(families: &[&'static dyn Family]) -> String {
-    families.iter().map(|family| family.name()).collect::<Vec<_>>().join(" or ")
-}
-
-/// Whose single file it is.
-fn family_of_file(source: &Arc<dyn TensorSource>, families: &[&'static dyn Family]) -> Result<&'static dyn Family> {
-    let seen = Seen { tensors: Some(Arc::clone(source)), ..Seen::default() };
-    surest(&seen, families).map_or_else(|| Err(no_transformer(&**source, families)), Ok)
-}
-
-fn no_transformer(source: &dyn TensorSource, families: &[&'static dyn Family]) -> Error {
-    let names = names_of(families);
-    if let Some(prefix) = prefix_of_flux(source).filter(|_| derived_from_a_model(source).is_none()) {
-        let what = format!("{}: the names of its tensors begin with {prefix}, which is not known", source.describe());
-        return Error::model(what, "save it with plain names, or with the prefix \"model.diffusion_model.\" once");
-    }
-    let what = format!("{} is not a {names} transformer: {}", source.describe(), looks_like(source));
-    let example = first(families).map_or("", |family| family.examples().file);
-    Error::model(what, format!("give a {names} transformer, for example {example}, or a {names} model folder"))
-}
-
-/// Whose model in diffusers layout the folder holds.
-fn family_of_folder(folder: &Path, files: &Files, families: &[&'static dyn Family]) -> Result<&'static dyn Family> {
-    let index = folder.join(PIPELINE_INDEX);
-    let denoisers = || families.iter().flat_map(|family| family.parts()).filter(|p| p.kind == PartKind::Denoiser);
-    if !files.is_file(&index) && !denoisers().any(|part| files.is_dir(&folder.join(part.name))) {
-        return Err(no_model_in(folder, families));
-    }
-    let pipeline = if files.is_file(&index) {
-        files.read_json::<Value>(&index)?.get("_class_name").and_then(Value::as_str).map(str::to_owned)
-    } else {
-        None
-    };
-    let config = denoisers().map(|part| folder.join(part.name).join("config.json")).find(|path| files.is_file(path));
-    // A config that cannot be read is told of by who needs it.
-    let config = config.and_then(|path| files.read_json(&path).ok());
-    let seen = Seen { pipeline, config, tensors: None };
-    surest(&seen, families).ok_or_else(|| {
-        let class = seen.pipeline.as_deref().or(seen.class()).unwrap_or("unknown");
-        let names = names_of(families);
-        let what = format!("{}: this is a {class} model, not {names}", folder.display());
-        let example = first(families).map_or("", |family| family.examples().hub);
-        Error::model(what, format!("give a {names} model, for example {example}"))
-    })
-}
-
-fn no_model_in(folder: &Path, families: &[&'static dyn Family]) -> Error {
-    let parts = || families.iter().flat_map(|family| family.parts());
-    let mut looked = vec![PIPELINE_INDEX.to_owned()];
-    for part in parts().filter(|part| part.kind == PartKind::Denoiser) {
-        let name = format!("{}/", part.name);
-        if !looked.contains(&name) {
-            looked.push(name);
-        }
-    }
-    let what = format!("{} holds no model in diffusers layout (looked for {})", folder.display(), looked.join(" and "));
-    let files = match std::fs::read_dir(folder) {
-        Ok(files) => files,
-        Err(e) => return Error::disk("cannot read", folder, e),
-    };
-    let mut files: Vec<_> = files.flatten().map(|file| file.path()).collect();
-    files.sort();
-    let is_part =
-        |path: &Path| path.file_name().is_some_and(|name| parts().any(|p| p.is_beside(&name.to_string_lossy())));
-    let is_single = |path: &Path| has_weights_ending(&path.to_string_lossy()) && !is_part(path);
-    let single = files.iter().find(|path| is_single(path));
-    let hint = match single {
-        Some(file) => format!("if the model is a single file, give the file: --model {}", file.display()),
-        None => "give the folder that holds model_index.json, or a single .safetensors file".into(),
-    };
-    Error::model(what, hint)
-}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::{Contents, Identity, SchedulerConfig};
+use super::{Contents, Identity, Origin, SchedulerConfig};
 
 /// A model as pictures and checkpoints say it.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,8 +43,8 @@ impl KnownModel {
         let is_same = |a: &str, b: &str| a == b || absolute(a) == absolute(b);
         let no_parts = serde_json::Map::new();
         let theirs = said.get("parts").and_then(Value::as_object).unwrap_or(&no_parts);
-        let has = |(part, path): (&&str, &String)| {
-            theirs.get(*part).and_then(Value::as_str).is_some_and(|theirs| is_same(path, theirs))
+        let has = |(part, origin): (&&str, &Origin)| {
+            theirs.get(*part).and_then(Value::as_str).is_some_and(|theirs| is_same(origin.text(), theirs))
         };
         text("revision") == revision.as_deref()
             && text("layout") == Some(layout)
@@ -62,8 +62,10 @@ impl Serialize for KnownModel {
         if identity.revision.is_none() {
             identity.model = absolute(&identity.model).display().to_string();
         }
-        for path in identity.parts.values_mut() {
-            *path = absolute(path).display().to_string();
+        for origin in identity.parts.values_mut() {
+            if let Origin::Disk(path) = origin {
+                *path = absolute(path).display().to_string();
+            }
         }
         let mut json = json!(identity);
         json["contents"] = json!(self.contents);

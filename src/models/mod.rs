@@ -3,6 +3,7 @@
 //! A family is a folder that implements [`Family`] and a line in [`BUILT_IN`]; nobody outside it knows more of its models than
 //! the traits here say.
 
+mod choose;
 #[cfg(test)]
 mod config_keys;
 mod contents;
@@ -12,14 +13,19 @@ mod family;
 mod find;
 pub mod flux1;
 pub mod flux2;
+mod given;
+mod inventory;
 mod known;
 mod latent_rgb;
+mod lent;
 mod lora;
 mod part;
 pub mod parts;
 mod repository;
 mod scheduler;
+mod shelves;
 mod strangers;
+mod whose;
 pub mod z_image;
 
 use std::{
@@ -39,11 +45,14 @@ pub use family::{
     Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, Model, On, Reading, Seen, TextEncoders,
     Velocity, VelocityAt,
 };
-pub use find::{Found, Place};
+pub use find::{ELSEWHERE, Found, Place};
+pub use inventory::Inventory;
 pub use known::KnownModel;
 pub use latent_rgb::RgbFactors;
+pub use lent::{Lent, LentFiles};
 pub use lora::adapt;
-pub use part::{PartKind, PartSpec, never_inside};
+pub(crate) use part::has_weights_ending;
+pub use part::{Lender, PartKind, PartSpec, never_inside};
 pub use parts::kl::{Banding, Way};
 pub use repository::RepositoryFiles;
 pub use scheduler::{MuRule, SchedulerConfig, TimeShift};
@@ -60,6 +69,10 @@ pub struct ModelRequest {
     pub name: Option<(String, String)>,
     /// Parts that come from elsewhere, by their names ([`PartSpec::name`]): a file or folder each.
     pub parts: BTreeMap<String, PathBuf>,
+    /// Parts that are lent by repositories of the Hub, by their names.
+    pub lent: BTreeMap<String, Lent>,
+    /// Folders of models in which the parts of a single file are looked for, the first first.
+    pub dirs: Vec<PathBuf>,
     /// The files the model is among.
     pub files: Files,
 }
@@ -90,7 +103,7 @@ pub struct Identity {
     pub layout: &'static str,
     /// Parts that came from elsewhere, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub parts: BTreeMap<&'static str, String>,
+    pub parts: BTreeMap<&'static str, Origin>,
     /// Parts whose weights are a variant (`fp16` of `model.fp16.safetensors`), by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub variants: BTreeMap<&'static str, String>,
@@ -103,6 +116,39 @@ impl Identity {
         match (&self.revision, path.file_stem().filter(|_| self.layout != "diffusers").or(path.file_name())) {
             (None, Some(name)) => name.to_string_lossy().into_owned(),
             _ => self.to_string(),
+        }
+    }
+}
+
+/// Where a part came from that did not come with its model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Origin {
+    /// A file or folder of this disk, as it was given or found.
+    Disk(String),
+    /// A repository of the Hub: `owner/name@commit:path`.
+    Hub(String),
+}
+
+impl Origin {
+    /// What to call it.
+    pub fn text(&self) -> &str {
+        let (Self::Disk(text) | Self::Hub(text)) = self;
+        text
+    }
+}
+
+impl fmt::Display for Origin {
+    /// For people: a commit by its first digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const COMMIT: std::ops::Range<usize> = 7..40;
+        match (self, self.text().split_once('@')) {
+            (Self::Hub(_), Some((repo, rest)))
+                if rest.is_char_boundary(COMMIT.start) && rest.is_char_boundary(COMMIT.end) =>
+            {
+                write!(f, "{repo}@{}{}", &rest[..COMMIT.start], &rest[COMMIT.end..])
+            }
+            (_, _) => f.write_str(self.text()),
         }
     }
 }
@@ -157,6 +203,26 @@ impl Registry {
         Ok((finder.family(), finder.found(|_| true)?))
     }
 
+    /// What the file or folder of weights holds that a request names as its model, by headers alone.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] for what holds no tensors; [`crate::Error::Disk`] when a file cannot be read.
+    pub fn inventory(&self, request: &ModelRequest) -> Result<Inventory> {
+        inventory::of(request, &self.families)
+    }
+
+    /// Which parts of a single file are nowhere on this disk, of those that `wanted` takes.
+    ///
+    /// # Errors
+    /// As [`Registry::open`], but for what is missing.
+    pub fn lacking(
+        &self,
+        request: &ModelRequest,
+        wanted: impl Fn(&PartSpec) -> bool,
+    ) -> Result<Vec<&'static PartSpec>> {
+        Finder::new(request, &self.families)?.lacking(wanted)
+    }
+
     /// What the model at a path says about itself, for which only its transformer's config need be there.
     ///
     /// # Errors
@@ -184,12 +250,12 @@ impl Registry {
         family.tokens(&finder.found(|part| part.kind == PartKind::Tokenizer)?, prompt, asked, usual)
     }
 
-    /// The autoencoder at `path`: its file or folder, or that of a model that holds it.
+    /// The autoencoder of a model, or the one whose file or folder is named as if it were the model.
     ///
     /// # Errors
     /// [`crate::Error::Model`] when there is none; [`crate::Error::Disk`] when a file cannot be read.
-    pub fn autoencoder(&self, path: &Path) -> Result<Box<dyn Decode>> {
-        let (family, found) = find::autoencoder(path, &self.families)?;
+    pub fn autoencoder(&self, request: &ModelRequest) -> Result<Box<dyn Decode>> {
+        let (family, found) = find::autoencoder(request, &self.families)?;
         family.autoencoder(&found)
     }
 

@@ -28,6 +28,9 @@ pub enum PartKind {
     Scheduler,
 }
 
+/// Whether a file that holds a part, the first, goes with a transformer, the second; the reason where it does not.
+pub type Fits = fn(&Arc<dyn TensorSource>, &Arc<dyn TensorSource>) -> Result<(), String>;
+
 /// One part of the models of a family.
 #[derive(Debug)]
 pub struct PartSpec {
@@ -43,8 +46,26 @@ pub struct PartSpec {
     pub files: &'static [&'static [&'static str]],
     /// Names of files beside a single-file transformer that are this part, the best first; a `*` stands for any letters.
     pub beside: &'static [&'static str],
-    /// Whether a single file that holds the transformer holds this part too.
+    /// Whether a single file, of the transformer or of this part, holds this part.
     pub is_inside: fn(&Arc<dyn TensorSource>) -> bool,
+    /// Folders of ComfyUI's layout that hold such parts.
+    pub folders: &'static [&'static str],
+    /// Whether a file that holds this part goes with a transformer.
+    pub fits: Fits,
+    /// Repositories of the Hub that hold this part for single files, the best first.
+    pub lenders: &'static [Lender],
+}
+
+/// A repository of the Hub that holds a part which a single file lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lender {
+    /// `owner/name`.
+    pub repo: &'static str,
+    /// The part's files by their paths there; none for the part's own folder in diffusers layout.
+    pub files: &'static [&'static str],
+    /// Whether anybody may fetch them. Of a repository whose licence has to be accepted first only a copy that is on this disk
+    /// serves.
+    pub is_open: bool,
 }
 
 /// For parts that no single file holds.
@@ -90,6 +111,20 @@ struct Index {
 }
 
 impl PartSpec {
+    /// A network about which nothing is said: what a family's own parts say more than.
+    pub const BARE: Self = Self {
+        name: "",
+        kind: PartKind::Network,
+        flag: None,
+        help: "",
+        files: &[&[CONFIG]],
+        beside: &[],
+        is_inside: never_inside,
+        folders: &[],
+        fits: |_, _| Ok(()),
+        lenders: &[],
+    };
+
     /// Whether its files are a network's: a config and weights.
     pub(crate) fn has_weights(&self) -> bool {
         matches!(self.kind, PartKind::Denoiser | PartKind::Network)
@@ -116,7 +151,12 @@ impl PartSpec {
 
     /// Whether a file of this name beside a single-file transformer is this part.
     pub(crate) fn is_beside(&self, name: &str) -> bool {
-        self.beside.iter().any(|pattern| is_like(name, pattern))
+        self.usual_name(name).is_some()
+    }
+
+    /// Which of the usual names a file has, the best first.
+    pub(crate) fn usual_name(&self, name: &str) -> Option<usize> {
+        self.beside.iter().position(|pattern| is_like(name, pattern))
     }
 
     /// The file of this part in a folder of files, by its name.
@@ -164,14 +204,35 @@ impl PartSpec {
         Error::model(what, format!("give the one that is meant with {}", self.flag()))
     }
 
-    /// "vae (looked for vae/config.json or ae.safetensors in DIR)"
-    pub(crate) fn missing_from(&self, root: &Path) -> String {
+    /// "vae (looked for vae/config.json or ae.safetensors in DIR)", and in trees of folders.
+    pub(crate) fn missing_from(&self, root: &Path, trees: &[PathBuf]) -> String {
         let sets = self.files.iter().map(|set| {
             let files: Vec<_> = set.iter().map(|file| format!("{}/{file}", self.name)).collect();
             files.join(" and ")
         });
         let looked: Vec<_> = sets.chain(self.beside.iter().map(|name| (*name).to_owned())).collect();
-        format!("{} (looked for {} in {})", self.name, looked.join(" or "), root.display())
+        let mut folders = vec![root.display().to_string()];
+        for tree in trees {
+            let inside = self.folders.iter().map(|folder| tree.join(folder));
+            let inside: Vec<_> = inside.filter(|folder| folder.is_dir()).collect();
+            folders.extend(inside.iter().map(|folder| folder.display().to_string()));
+            if inside.is_empty() {
+                folders.push(tree.display().to_string());
+            }
+        }
+        format!("{} (looked for {} in {})", self.name, looked.join(" or "), folders.join(", "))
+    }
+
+    /// "clip_l.safetensors of OWNER/NAME into ROOT": what anybody can fetch, and where it is found.
+    pub(crate) fn put_into(&self, root: &Path) -> Option<String> {
+        let lender = self.lenders.iter().find(|lender| lender.is_open)?;
+        if lender.files.is_empty() {
+            return Some(format!("{}/ of {} into {}", self.name, lender.repo, root.display()));
+        }
+        let folder = if self.kind == PartKind::Tokenizer { root.join(self.name) } else { root.to_path_buf() };
+        let needed: Vec<_> = lender.files.iter().filter(|file| !file.ends_with("tokenizer_config.json")).collect();
+        let files: Vec<_> = needed.iter().map(|file| **file).collect();
+        Some(format!("{} of {} into {}", files.join(" and "), lender.repo, folder.display()))
     }
 
     /// Which files of its folder in a repository are of use, among all `names` in the folder, and which variant its weights

@@ -11,6 +11,7 @@ use crate::{hub::FileSet, weights::Files};
 pub(crate) const PIPELINE_INDEX: &str = "model_index.json";
 
 /// Files of a repository that holds a model of one of some families.
+#[derive(Clone)]
 pub struct RepositoryFiles {
     /// For each family the parts that are wanted of it.
     families: Vec<Vec<&'static PartSpec>>,

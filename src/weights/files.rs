@@ -59,6 +59,13 @@ impl Files {
         Self { variant, ..self }
     }
 
+    /// These files and those.
+    #[must_use]
+    pub fn and(self, other: &Self) -> Self {
+        let ahead = self.ahead.iter().chain(other.ahead.iter()).map(|(path, ahead)| (path.clone(), ahead.clone()));
+        Self { ahead: Arc::new(ahead.collect()), ..self }
+    }
+
     /// The variant of weights that was asked for.
     pub fn variant(&self) -> Option<&str> {
         self.variant.as_deref()

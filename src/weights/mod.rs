@@ -23,7 +23,7 @@ pub(crate) use header::header_bytes;
 pub use index::{ShardIndex, open_folder};
 pub use renamed::{Cut, Renamed};
 pub use store::SafetensorsStore;
-pub(crate) use stored::{STEMS, Stored, is_usual_name};
+pub(crate) use stored::{STEMS, Stored, is_shard, is_usual_name};
 pub use upload::{Ring, SLOTS};
 
 /// A place that holds tensors by name.

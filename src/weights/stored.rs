@@ -55,6 +55,11 @@ pub fn is_usual_name(name: &str) -> bool {
     Name::of(name).is_some_and(|name| STEMS.contains(&name.stem))
 }
 
+/// Whether a file is one of several that hold one part's weights together.
+pub fn is_shard(name: &str) -> bool {
+    Name::of(name).is_some_and(|name| name.form == Form::Shard)
+}
+
 /// "model" of "model-00001-of-00002".
 fn without_numbers(text: &str) -> &str {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());

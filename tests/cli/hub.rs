@@ -29,7 +29,7 @@ fn repository() -> HubServerBuilder {
 /// The program with a model of this server and a cache in the place.
 fn command(place: &Place, server: &HubServer, args: &[&str]) -> Command {
     let mut command = place.command(&small(&[&["--model", REPO], args].concat()));
-    command.env("HF_ENDPOINT", &server.endpoint).env("HF_HOME", place.path("hf"));
+    command.env("HF_ENDPOINT", &server.endpoint).env("HF_HOME", place.path("hf")).env_remove("HF_HUB_OFFLINE");
     command
 }
 

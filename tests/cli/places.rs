@@ -216,7 +216,7 @@ fn without_home_the_systems_list_of_users_knows_it() {
     for value in [None, Some("")] {
         let place = Place::new();
         let mut command = place.command(&["--model", "owner/name", "-o", "x.png"]);
-        command.env_remove("HOME").env_remove("XDG_CACHE_HOME").env("HF_HUB_OFFLINE", "1");
+        command.env_remove("HOME").env_remove("XDG_CACHE_HOME").env_remove("HF_HOME");
         command.envs(value.map(|value| ("HOME", value)));
         let run = Run::from(command.output().expect("starts"));
         match &home {

@@ -1,4 +1,4 @@
-//! A local HTTP server that plays the Hugging Face Hub: one model, and faults on demand.
+//! A local HTTP server that plays the Hugging Face Hub: one model, others where they are needed, and faults on demand.
 //!
 //! It answers what the program asks of the real one: `GET /api/models/{repo}/revision/{revision}?blobs=true`, and
 //! `HEAD` and `GET` (with `Range`) of `/{repo}/resolve/{revision}/{path}`. Large files redirect to `/cdn/...` with the
@@ -64,9 +64,11 @@ impl RemoteFile {
     }
 }
 
-#[derive(Default)]
+type RemoteFiles = BTreeMap<String, RemoteFile>;
+
 struct State {
-    files: BTreeMap<String, RemoteFile>,
+    /// The files of each repository.
+    repos: BTreeMap<String, RemoteFiles>,
     faults: Mutex<Vec<Planned>>,
     requests: Mutex<Vec<String>>,
     token: Option<String>,
@@ -79,26 +81,43 @@ pub struct HubServer {
     pub endpoint: String,
 }
 
-/// What the server will hold.
-#[derive(Default)]
-pub struct HubServerBuilder(State);
+/// What the server will hold, and the repository that files are added to.
+pub struct HubServerBuilder(State, String);
+
+impl Default for HubServerBuilder {
+    fn default() -> Self {
+        let repos = BTreeMap::from([(REPO.to_owned(), RemoteFiles::new())]);
+        let (faults, requests) = (Mutex::default(), Mutex::default());
+        Self(State { repos, faults, requests, token: None, is_mirror: false }, REPO.to_owned())
+    }
+}
 
 impl HubServerBuilder {
+    /// What follows is of this repository.
+    pub fn repo(mut self, repo: &str) -> Self {
+        self.1 = repo.to_owned();
+        self
+    }
+
+    fn files(&mut self) -> &mut RemoteFiles {
+        self.0.repos.entry(self.1.clone()).or_default()
+    }
+
     /// A small file, kept in git.
     pub fn small(mut self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
-        self.0.files.insert(path.into(), RemoteFile { bytes: bytes.into(), large: false });
+        self.files().insert(path.into(), RemoteFile { bytes: bytes.into(), large: false });
         self
     }
 
     /// A large file, which redirects.
     pub fn large(mut self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
-        self.0.files.insert(path.into(), RemoteFile { bytes: bytes.into(), large: true });
+        self.files().insert(path.into(), RemoteFile { bytes: bytes.into(), large: true });
         self
     }
 
     /// All but this file.
     pub fn without(mut self, path: &str) -> Self {
-        self.0.files.remove(path).expect("a file");
+        self.files().remove(path).expect("a file");
         self
     }
 
@@ -143,7 +162,7 @@ impl HubServer {
 
     /// The name of a file's contents.
     pub fn etag(&self, path: &str) -> String {
-        self.state.files[path].etag()
+        self.state.repos[REPO][path].etag()
     }
 }
 
@@ -166,26 +185,37 @@ fn serve(state: &State, base: &str, stream: TcpStream) -> std::io::Result<()> {
         return answer(stream, &request, &Head::new(status, ""), words.as_bytes(), None);
     }
     let path = request.path.as_str();
-    if let Some(rest) = path.strip_prefix(&format!("/api/models/{REPO}/revision/")) {
+    let below = |lead: &str| {
+        state.repos.iter().find_map(|(repo, files)| Some((repo, files, path.strip_prefix(&format!("{lead}{repo}/"))?)))
+    };
+    if let Some((repo, files, rest)) = below("/api/models/")
+        && let Some(rest) = rest.strip_prefix("revision/")
+    {
+        let listed = (repo.as_str(), files);
         return match rest {
-            "main?blobs=true" | "refs%2Fpr%2F1?blobs=true" => list(state, stream, &request, fault),
-            _ if rest.starts_with(COMMIT) => list(state, stream, &request, fault),
+            "main?blobs=true" | "refs%2Fpr%2F1?blobs=true" => list(state, listed, stream, &request, fault),
+            _ if rest.starts_with(COMMIT) => list(state, listed, stream, &request, fault),
             _ => answer(stream, &request, &Head::new(404, "X-Error-Code: RevisionNotFound\r\n"), b"", None),
         };
     }
-    if path == format!("/api/models/{REPO}/commits/main") {
+    if below("/api/models/").is_some_and(|(.., rest)| rest == "commits/main") {
         let body = serde_json::json!([{ "id": "f".repeat(40) }, { "id": COMMIT }]).to_string();
         return send(stream, &request, body.as_bytes(), "", fault);
     }
     if let Some(sha256) = path.strip_prefix("/cdn/") {
-        let file = state.files.values().find(|file| file.large && file.sha256() == sha256);
+        let mut all = state.repos.values().flat_map(BTreeMap::values);
+        let file = all.find(|file| file.large && file.sha256() == sha256);
         return match file {
             Some(file) => send(stream, &request, &file.bytes, "ETag: \"cdn\"\r\n", fault),
             None => answer(stream, &request, &Head::new(404, ""), b"", None),
         };
     }
-    match path.strip_prefix(&format!("/{REPO}/resolve/{COMMIT}/")) {
-        Some(path) => resolve(state, base, stream, &request, path, fault),
+    let resolved = below("/").and_then(|(_, files, rest)| {
+        let path = rest.strip_prefix(&format!("resolve/{COMMIT}/"))?;
+        Some(files.get(path))
+    });
+    match resolved {
+        Some(file) => resolve(state, base, stream, &request, file, fault),
         None => {
             let head = Head::new(401, "X-Error-Code: RepoNotFound\r\nX-Error-Message: Repository not found\r\n");
             answer(stream, &request, &head, b"", None)
@@ -225,9 +255,15 @@ fn take_fault(state: &State, request: &Request) -> Option<Fault> {
     Some(planned.fault.clone())
 }
 
-fn list(state: &State, stream: TcpStream, request: &Request, fault: Option<Fault>) -> std::io::Result<()> {
-    let siblings: Vec<_> = state.files.iter().map(|(path, file)| sibling(state, path, file)).collect();
-    let body = serde_json::json!({ "id": REPO, "sha": COMMIT, "siblings": siblings }).to_string();
+fn list(
+    state: &State,
+    (repo, files): (&str, &RemoteFiles),
+    stream: TcpStream,
+    request: &Request,
+    fault: Option<Fault>,
+) -> std::io::Result<()> {
+    let siblings: Vec<_> = files.iter().map(|(path, file)| sibling(state, path, file)).collect();
+    let body = serde_json::json!({ "id": repo, "sha": COMMIT, "siblings": siblings }).to_string();
     if !state.is_mirror {
         return send(stream, request, body.as_bytes(), "Content-Type: application/json\r\n", fault);
     }
@@ -255,11 +291,11 @@ fn resolve(
     base: &str,
     stream: TcpStream,
     request: &Request,
-    path: &str,
+    file: Option<&RemoteFile>,
     fault: Option<Fault>,
 ) -> std::io::Result<()> {
     let allowed = state.token.as_ref().is_none_or(|token| request.authorization == Some(format!("Bearer {token}")));
-    let Some(file) = state.files.get(path) else {
+    let Some(file) = file else {
         return answer(stream, request, &Head::new(404, "X-Error-Code: EntryNotFound\r\n"), b"", None);
     };
     if !allowed {

@@ -36,6 +36,8 @@ impl Place {
         for name in ["NO_COLOR", "TERM", "HF_HOME", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_CACHE"] {
             command.env_remove(name);
         }
+        // Nothing is fetched but by tests that play the Hub, and nobody's cache is looked into.
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-hf-home"));
         // Speeds of these runs are nobody's; a stack trace in any message would be seen.
         command.env("DYPE_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/dype-cache")).env("RUST_BACKTRACE", "1");
         // What a run is planned to take follows the threads: the same on every machine.

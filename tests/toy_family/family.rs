@@ -23,7 +23,7 @@ const SIZES: [usize; 5] = [32, 2, 16, 256, 3];
 const LATENTS: LatentGeometry = LatentGeometry { channels: 3, px_per_latent: 2, patch: 1 };
 
 const fn part(name: &'static str, kind: PartKind, flag: Option<&'static str>) -> PartSpec {
-    PartSpec { name, kind, flag, help: name, files: &[&["config.json"]], beside: &[], is_inside: never_inside }
+    PartSpec { name, kind, flag, help: name, ..PartSpec::BARE }
 }
 static PARTS: [PartSpec; 3] = [
     part("toy_transformer", PartKind::Denoiser, None),

@@ -157,6 +157,122 @@ fn clip_answers_with_and_without_text_model() {
     }
 }
 
+/// CLIP as openai/CLIP stores it: query, key and value one above the other.
+fn openai_clip() -> BTreeMap<String, Tensor> {
+    let clip = open("tiny-flux/text_encoder/model.safetensors");
+    let load = |name: &str| clip.load(name, DType::BF16, &Device::Cpu).expect(name);
+    let mut tensors = BTreeMap::new();
+    for name in clip.names() {
+        let short = name.strip_prefix("text_model.").expect("transformers' name");
+        let Some(rest) = short.strip_prefix("encoder.layers.") else {
+            let new = match short {
+                "embeddings.position_embedding.weight" => "positional_embedding".to_owned(),
+                "embeddings.token_embedding.weight" => "token_embedding.weight".to_owned(),
+                norm => norm.replace("final_layer_norm", "ln_final"),
+            };
+            tensors.insert(new, load(&name));
+            continue;
+        };
+        let (layer, rest) = rest.split_once('.').expect("a layer");
+        let block = format!("transformer.resblocks.{layer}");
+        if let Some(kind) = rest.strip_prefix("self_attn.q_proj.") {
+            let one = |part| load(&format!("text_model.encoder.layers.{layer}.self_attn.{part}_proj.{kind}"));
+            let fused = Tensor::cat(&["q", "k", "v"].map(one), 0).expect("one tensor");
+            tensors.insert(format!("{block}.attn.in_proj_{kind}"), fused);
+        }
+        let names = [
+            ("self_attn.out_proj", "attn.out_proj"),
+            ("layer_norm1", "ln_1"),
+            ("layer_norm2", "ln_2"),
+            ("mlp.fc1", "mlp.c_fc"),
+            ("mlp.fc2", "mlp.c_proj"),
+        ];
+        if let Some((stem, new)) = names.into_iter().find(|(stem, _)| rest.starts_with(stem)) {
+            tensors.insert(rest.replacen(stem, &format!("{block}.{new}"), 1), load(&name));
+        }
+    }
+    tensors.insert("text_projection".into(), Tensor::zeros((32, 32), DType::BF16, &Device::Cpu).expect("zeros"));
+    tensors.insert("visual.proj".into(), Tensor::zeros((32, 32), DType::BF16, &Device::Cpu).expect("zeros"));
+    tensors
+}
+
+#[test]
+fn clip_under_openai_s_names_holds_the_same_numbers() {
+    let diffusers = text_names::clip(open("tiny-flux/text_encoder/model.safetensors")).expect("CLIP");
+    for prefix in ["", "cond_stage_model.model."] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("clip.safetensors");
+        let named = openai_clip().into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor));
+        candle_core::safetensors::save(&named.collect(), &path).expect("saved");
+        let ours = Arc::new(SafetensorsStore::open(&[path]).expect("opens"));
+        let ours = text_names::clip(ours).expect("CLIP");
+        equal_bit_for_bit(&ours, &diffusers);
+        assert_eq!(ours.unused(), ["text_projection", "visual.proj"].map(|name| format!("{prefix}{name}")));
+    }
+    // Of another width than it says.
+    let mut tensors = openai_clip();
+    let odd = Tensor::zeros((64, 32), DType::BF16, &Device::Cpu).expect("zeros");
+    tensors.insert("transformer.resblocks.0.attn.in_proj_weight".into(), odd);
+    let shapes = tensors.into_iter().map(|(name, tensor)| (name, tensor.dims().to_vec()));
+    let clip = text_names::clip(Arc::new(ManifestSource::new(shapes))).expect("CLIP");
+    assert_eq!(clip.shape("encoder.layers.0.self_attn.q_proj.weight"), None);
+}
+
+/// Golden: llama.cpp's names for T5's encoder (gguf-py, `tensor_mapping.py`).
+#[test]
+fn t5_under_llama_cpp_s_names_has_every_tensor_of_the_real_model() {
+    let real = ManifestSource::diffusers("text_encoder_2");
+    let layers = [
+        ("layer.0.SelfAttention.q", "attn_q"),
+        ("layer.0.SelfAttention.k", "attn_k"),
+        ("layer.0.SelfAttention.v", "attn_v"),
+        ("layer.0.SelfAttention.o", "attn_o"),
+        ("layer.0.SelfAttention.relative_attention_bias", "attn_rel_b"),
+        ("layer.0.layer_norm", "attn_norm"),
+        ("layer.1.DenseReluDense.wi_0", "ffn_gate"),
+        ("layer.1.DenseReluDense.wi_1", "ffn_up"),
+        ("layer.1.DenseReluDense.wo", "ffn_down"),
+        ("layer.1.layer_norm", "ffn_norm"),
+        ("encoder.final_layer_norm", "enc.output_norm"),
+        ("shared", "token_embd"),
+    ];
+    let llama = |name: &String| {
+        let new = layers
+            .iter()
+            .fold(name.replace("encoder.block.", "enc.blk."), |name, (theirs, ours)| name.replace(theirs, ours));
+        (new, real.shape(name).expect("its own name"))
+    };
+    let t5 = text_names::t5(Arc::new(ManifestSource::new(real.names().iter().map(llama)))).expect("T5");
+    for name in real.names() {
+        assert_eq!(t5.shape(&name), real.shape(&name), "{name}");
+    }
+    assert_eq!((t5.shape("encoder.embed_tokens.weight"), t5.unused()), (real.shape("shared.weight"), vec![]));
+}
+
+#[test]
+fn an_autoencoder_under_diffusers_names_may_have_a_prefix() {
+    let vae = ManifestSource::diffusers("vae");
+    for prefix in ["", "vae.", "first_stage_model."] {
+        let renamed = vae_names::vae(prefixed(&[(prefix, &vae)])).expect("an autoencoder");
+        assert_eq!(&shapes_of(&renamed), vae.shapes(), "{prefix}");
+    }
+}
+
+#[test]
+fn older_checkpoints_hold_their_encoders_under_other_prefixes() {
+    let (clip, t5) = (ManifestSource::diffusers("text_encoder"), ManifestSource::diffusers("text_encoder_2"));
+    for prefix in
+        ["conditioner.embedders.0.transformer.", "cond_stage_model.transformer.", "clip_l.", "text_encoders.clip_l."]
+    {
+        let found = text_names::clip(prefixed(&[(prefix, &clip)])).expect(prefix);
+        assert!(clip.shapes().iter().all(|(name, shape)| found.shape(name).as_ref() == Some(shape)), "{prefix}");
+    }
+    for prefix in ["conditioner.embedders.1.transformer.", "text_encoders.t5xxl.", "t5xxl.transformer."] {
+        let found = text_names::t5(prefixed(&[(prefix, &t5)])).expect(prefix);
+        assert!(t5.shapes().iter().all(|(name, shape)| found.shape(name).as_ref() == Some(shape)), "{prefix}");
+    }
+}
+
 #[test]
 fn t5_answers_to_both_names_of_its_embedding() {
     for stored in ["shared.weight", "encoder.embed_tokens.weight"] {

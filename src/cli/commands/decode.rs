@@ -13,6 +13,7 @@ use crate::cli::{
     device::{self, DeviceChoice, DtypeArg},
     latents_file, model_source, pictured,
     report::Report,
+    search_args::SearchArgs,
     values,
 };
 use crate::{
@@ -49,6 +50,9 @@ pub struct DecodeArgs {
     /// The autoencoder itself: a file or a folder
     #[arg(long, value_name = "PATH")]
     vae: Option<PathBuf>,
+    /// Where the autoencoder of a single file is looked for.
+    #[command(flatten)]
+    search: SearchArgs,
     /// auto, cpu, cuda[:N] or metal
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
     device: DeviceChoice,
@@ -63,7 +67,7 @@ pub struct DecodeArgs {
 /// Runs `dype decode`.
 pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let file = LatentsFile::read(&args.file)?;
-    let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), report)?;
+    let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), &args.search, report)?;
     let geometry = vae.geometry();
     let asked = args.height.zip(args.width);
     let (latents, size) = latents_file::of_model(&args.file, &file, asked, &geometry)?;

@@ -6,7 +6,13 @@ use serde_json::json;
 
 use crate::{
     base::memory::Bytes,
-    cli::{execute, items::Planned, lora_source::LoraSource, model_source::ModelSource, notes, paths, report},
+    cli::{
+        execute,
+        items::Planned,
+        lora_source::LoraSource,
+        model_source::{ModelSource, Opened},
+        notes, paths, report,
+    },
     hub::DownloadPlan,
     models::Model,
     output,
@@ -32,7 +38,8 @@ pub fn run(
             download_table(missing)
         });
     }
-    let model = source.look(report)?;
+    let Opened { model, remarks } = source.look(report)?;
+    notes::of_search(remarks, report);
     notes::of_model(&*model, report);
     let adapted = loras.models(planned, &*model, report)?;
     let items = execute::plan_items(planned, (&*model, &adapted), machine, None)?;
@@ -49,6 +56,9 @@ pub fn run(
             line["seconds_range"] = json!(range);
             let shift = shift(&*model, &item.recipe);
             line["shift"] = json!({ "mu": shift.mu(), "why": shift.to_string() });
+            if !model.identity().parts.is_empty() {
+                line["parts"] = json!(model.identity().parts);
+            }
             paths::add_bytes(&mut line, &path);
             report.result(&line.to_string());
         }

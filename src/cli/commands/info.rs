@@ -1,13 +1,15 @@
-//! `dype info`: what a picture says of how it was made.
+//! `dype info`: what a picture says of how it was made, or what a file of weights holds.
 
 use std::{fmt::Write, path::PathBuf};
 
 use clap::Args;
 use serde_json::Value;
 
+use super::info_model;
 use crate::cli::{
     pictured::{self, Pictured},
     report::Report,
+    search_args::SearchArgs,
 };
 use crate::{
     base::printable::printable,
@@ -16,19 +18,26 @@ use crate::{
     run::PROGRAM_ENTRY,
 };
 
-/// Which picture.
+/// Which picture, or which weights.
 #[derive(Debug, Clone, Args)]
 pub struct InfoArgs {
-    /// A picture made by dype, or by another program that writes A1111's text: PNG, JPEG or WebP
-    #[arg(value_name = "PICTURE")]
+    /// A picture made by dype, or by another program that writes A1111's text: PNG, JPEG or WebP; or a file of weights, or a
+    /// folder in diffusers layout
+    #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Print all it says, as one line of JSON
     #[arg(long)]
     json: bool,
+    /// Where the parts of a model are looked for.
+    #[command(flatten)]
+    search: SearchArgs,
 }
 
 /// Runs `dype info`.
 pub fn run(args: &InfoArgs, report: &Report) -> anyhow::Result<()> {
+    if info_model::is_meant(&args.file) {
+        return Ok(info_model::run(&args.file, &args.search, args.json, report)?);
+    }
     if args.json {
         report.result(&pictured::json(&args.file)?.to_string());
         return Ok(());

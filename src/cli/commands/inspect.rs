@@ -16,6 +16,7 @@ use crate::{
         args::DEFAULT_MODEL,
         latents_file, model_source, notes,
         report::Report,
+        search_args::SearchArgs,
         setting_flags::{Extent, Position, SettingFlags},
     },
     error::{Error, Result},
@@ -28,7 +29,7 @@ use crate::{
 };
 
 /// Show the position frequencies of each step: kappa, and each axis's scale and frequencies
-#[derive(Debug, Clone, PartialEq, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct InspectArgs {
     /// Size and steps.
     #[command(flatten)]
@@ -46,6 +47,10 @@ pub struct InspectArgs {
     /// Take axes, theta and schedule from this model instead of FLUX.1's
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
+
+    /// Where parts of the model are looked for.
+    #[command(flatten)]
+    pub search: SearchArgs,
 
     /// Write JSON with every number exact
     #[arg(long)]
@@ -124,7 +129,7 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
         return show_tokens(args, prompt, report);
     }
     let facts = match &args.model {
-        Some(model) => model_source::facts(model, report)?,
+        Some(model) => model_source::facts(model, &args.search, report)?,
         None => Registry::default().usual(),
     };
     let scheduler = &facts.scheduler;
@@ -177,12 +182,12 @@ impl Seen {
 /// The spectrum of latents as the model reads them.
 fn spectrum(args: &InspectArgs, latents: &Tensor, grid: TokenGrid, report: &Report) -> Result<Spectrum> {
     let model = args.model.as_deref().unwrap_or(DEFAULT_MODEL);
-    sampling::spectrum(latents, grid, &model_source::token_reading(model, report)?)
+    sampling::spectrum(latents, grid, &model_source::token_reading(model, &args.search, report)?)
 }
 
 fn show_tokens(args: &InspectArgs, prompt: &str, report: &Report) -> anyhow::Result<()> {
     let model = args.model.as_deref().unwrap_or(DEFAULT_MODEL);
-    let readings = model_source::tokens(model, prompt, args.max_sequence_length, report)?;
+    let readings = model_source::tokens(model, prompt, args.max_sequence_length, &args.search, report)?;
     if args.json {
         report.result(&serde_json::json!({ "prompt": prompt, "encoders": readings }).to_string());
     } else {

@@ -7,6 +7,7 @@ pub mod dry_run;
 pub mod export_demo;
 pub mod generate;
 pub mod info;
+pub mod info_model;
 pub mod inspect;
 pub mod man;
 pub mod replay;

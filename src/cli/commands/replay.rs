@@ -135,7 +135,7 @@ fn model(json: &Value, typed: ModelArgs, file: &Path, is_typed: &dyn Fn(&str) ->
         Some(revision) => format!("{model}@{revision}"),
         None => from_here(model, file),
     };
-    ModelArgs { variant: if is_typed("variant") { typed.variant } else { variant }, model, parts }
+    ModelArgs { variant: if is_typed("variant") { typed.variant } else { variant }, model, parts, search: typed.search }
 }
 
 /// A path that a picture says. Older pictures say it as it was typed, seen from a folder that is not told: most often one around

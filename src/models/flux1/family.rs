@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use serde_json::Value;
 
 use super::{
-    Compute, FluxConfig, Forward, LATENTS, WeightsMode, bfl, infer,
+    Compute, FluxConfig, Forward, LATENTS, WeightsMode, bfl, fits, infer,
     schedule::{Schedule, schedule},
     text, transformer_tensors,
 };
@@ -14,8 +14,8 @@ use crate::{
     base::{device::DeviceKind, geometry::TokenGrid},
     error::{Error, Result},
     models::{
-        Confidence, Decode, Examples, Facts, Family, Found, Identity, Model, PartKind, PartSpec, Place, Reading,
-        SchedulerConfig, Seen, never_inside,
+        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec, Place,
+        Reading, SchedulerConfig, Seen,
         parts::{
             Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, KL16_RGB, ModelPart, PromptTokenizer, T5,
             T5Config, Tokenizers, config::Said, kl16, open, text_names, vae_names,
@@ -41,48 +41,68 @@ const NOT_FLUX: &str = "give a FLUX.1 transformer, for example flux1-krea-dev.sa
 /// What the transformer's config is called in it, and what to do about another.
 const CLASS: [&str; 3] = ["_class_name", "FluxTransformer2DModel", NOT_FLUX];
 
-const CONFIG: &[&[&str]] = &[&["config.json"]];
-
 /// T5's files as ComfyUI's folders have them; of several the one that is rounded least.
 const T5_FILES: &[&str] =
     &["t5xxl.safetensors", "t5xxl_fp16.safetensors", "t5xxl_bf16.safetensors", "t5xxl*.safetensors", "t5xxl*.sft"];
+
+/// The authors' repositories, which have all parts and a licence to be accepted.
+const OWN: [Lender; 3] = [
+    of_the_authors("black-forest-labs/FLUX.1-Krea-dev"),
+    of_the_authors("black-forest-labs/FLUX.1-dev"),
+    of_the_authors("black-forest-labs/FLUX.1-schnell"),
+];
+
+const fn of_the_authors(repo: &'static str) -> Lender {
+    Lender { repo, files: &[], is_open: false }
+}
+
+/// The authors' repositories, and one that is open to everybody.
+macro_rules! lenders {
+    ($repo:literal: $($file:literal),+) => {
+        &[OWN[0], OWN[1], OWN[2], Lender { repo: $repo, files: &[$($file),+], is_open: true }]
+    };
+}
 
 pub(super) static PARTS: [PartSpec; 7] = [
     PartSpec {
         name: "transformer",
         kind: PartKind::Denoiser,
-        flag: None,
         help: "Transformer",
-        files: CONFIG,
-        beside: &[],
-        is_inside: never_inside,
+        folders: &["diffusion_models", "unet", "checkpoints"],
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "vae",
-        kind: PartKind::Network,
         flag: Some("vae"),
         help: "Autoencoder: a file or a folder",
-        files: CONFIG,
         beside: &["ae.safetensors", "ae.sft"],
         is_inside: |source| vae_names::vae(Arc::clone(source)).is_some(),
+        folders: &["vae"],
+        fits: fits::vae,
+        lenders: lenders!("Comfy-Org/Lumina_Image_2.0_Repackaged": "split_files/vae/ae.safetensors"),
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "text_encoder",
-        kind: PartKind::Network,
         flag: Some("text-encoder"),
         help: "CLIP text encoder: a file or a folder",
-        files: CONFIG,
         beside: &["clip_l.safetensors", "clip_l.sft", "clip_l*.safetensors"],
         is_inside: |source| text_names::clip(Arc::clone(source)).is_some(),
+        folders: &["text_encoders", "clip"],
+        fits: fits::clip,
+        lenders: lenders!("comfyanonymous/flux_text_encoders": "clip_l.safetensors"),
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "text_encoder_2",
-        kind: PartKind::Network,
         flag: Some("text-encoder-2"),
         help: "T5 text encoder: a file or a folder",
-        files: CONFIG,
         beside: T5_FILES,
         is_inside: |source| text_names::t5(Arc::clone(source)).is_some(),
+        folders: &["text_encoders", "clip"],
+        fits: fits::t5,
+        lenders: lenders!("comfyanonymous/flux_text_encoders": "t5xxl_fp16.safetensors"),
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "tokenizer",
@@ -90,8 +110,8 @@ pub(super) static PARTS: [PartSpec; 7] = [
         flag: Some("tokenizer"),
         help: "CLIP tokenizer: a folder, or a tokenizer.json",
         files: &[&["tokenizer.json"], &["vocab.json", "merges.txt"]],
-        beside: &[],
-        is_inside: never_inside,
+        lenders: lenders!("openai/clip-vit-large-patch14": "vocab.json", "merges.txt", "tokenizer_config.json"),
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "tokenizer_2",
@@ -99,17 +119,16 @@ pub(super) static PARTS: [PartSpec; 7] = [
         flag: Some("tokenizer-2"),
         help: "T5 tokenizer: a folder, a tokenizer.json or a spiece.model",
         files: &[&["spiece.model"], &["tokenizer.json"]],
-        beside: &[],
-        is_inside: never_inside,
+        // The same pieces as in the authors' tokenizer_2.
+        lenders: lenders!("google/t5-v1_1-xxl": "spiece.model", "tokenizer_config.json"),
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "scheduler",
         kind: PartKind::Scheduler,
-        flag: None,
         help: "Scheduler's config",
         files: &[&["scheduler_config.json"]],
-        beside: &[],
-        is_inside: never_inside,
+        ..PartSpec::BARE
     },
 ];
 

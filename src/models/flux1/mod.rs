@@ -5,6 +5,7 @@ pub mod blocks;
 mod config;
 mod cost;
 mod family;
+mod fits;
 mod infer;
 pub mod layers;
 mod model;

@@ -5,13 +5,13 @@ use std::{path::PathBuf, sync::Arc};
 use candle_core::{DType, Device};
 use serde_json::Value;
 
-use super::{Flux2Autoencoder, Flux2Config, LATENTS, bfl, cost::Forward, infer, text, transformer_tensors};
+use super::{Flux2Autoencoder, Flux2Config, LATENTS, bfl, cost::Forward, fits, infer, text, transformer_tensors};
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid},
     error::{Error, Result},
     models::{
-        Confidence, Decode, Examples, Facts, Family, Found, Identity, Model, MuRule, PartKind, PartSpec, Place,
-        Reading, RgbFactors, SchedulerConfig, Seen, never_inside,
+        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind, PartSpec, Place,
+        Reading, RgbFactors, SchedulerConfig, Seen,
         parts::{
             ChatTokenizer, ModelPart, Qwen3Config, TextEncoderKind, config::Said, open, qwen3, text_names, vae_names,
         },
@@ -41,38 +41,40 @@ const CLASS: [&str; 3] = [
 /// Rows of the embedding of every Qwen3. Source: its config.json.
 const VOCABULARY: usize = 151_936;
 
-const CONFIG: &[&[&str]] = &[&["config.json"]];
-
 /// The text encoder, of which nothing behind the last state that is read is asked for.
 const QWEN: TextEncoderKind<Qwen3Config> = qwen3(text::encoder_tensors);
+
+/// The authors' open repository. Autoencoder and tokenizer are the same in all of theirs.
+const OWN: &[Lender] = &[Lender { repo: "black-forest-labs/FLUX.2-klein-4B", files: &[], is_open: true }];
 
 pub(super) static PARTS: [PartSpec; 5] = [
     PartSpec {
         name: "transformer",
         kind: PartKind::Denoiser,
-        flag: None,
         help: "Transformer",
-        files: CONFIG,
-        beside: &[],
-        is_inside: never_inside,
+        folders: &["diffusion_models", "unet", "checkpoints"],
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "vae",
-        kind: PartKind::Network,
         flag: Some("vae"),
         help: "Autoencoder: a file or a folder",
-        files: CONFIG,
         beside: &["flux2-vae.safetensors", "flux2-vae.sft"],
         is_inside: |source| vae_names::vae(Arc::clone(source)).is_some(),
+        folders: &["vae"],
+        fits: fits::vae,
+        lenders: OWN,
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "text_encoder",
-        kind: PartKind::Network,
         flag: Some("text-encoder"),
         help: "Qwen3 text encoder: a file or a folder",
-        files: CONFIG,
         beside: &["qwen_3_4b.safetensors", "qwen_3_8b.safetensors", "qwen_3_*.safetensors"],
         is_inside: |source| text_names::qwen3(Arc::clone(source)).is_some(),
+        folders: &["text_encoders", "clip"],
+        fits: fits::qwen3,
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "tokenizer",
@@ -80,17 +82,15 @@ pub(super) static PARTS: [PartSpec; 5] = [
         flag: Some("tokenizer"),
         help: "Qwen3 tokenizer: a folder, or a tokenizer.json",
         files: &[&["vocab.json", "merges.txt"], &["tokenizer.json"]],
-        beside: &[],
-        is_inside: never_inside,
+        lenders: OWN,
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "scheduler",
         kind: PartKind::Scheduler,
-        flag: None,
         help: "Scheduler's config",
         files: &[&["scheduler_config.json"]],
-        beside: &[],
-        is_inside: never_inside,
+        ..PartSpec::BARE
     },
 ];
 

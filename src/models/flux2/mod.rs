@@ -6,6 +6,7 @@ mod blocks;
 mod config;
 mod cost;
 mod family;
+mod fits;
 mod infer;
 mod model;
 mod text;

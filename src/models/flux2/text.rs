@@ -28,8 +28,11 @@ pub(super) fn reads() -> HiddenStates {
 
 /// Width of the embeddings that an encoder gives.
 pub(super) fn width(config: &Qwen3Config) -> usize {
-    LAYERS.len() * config.0.hidden_size
+    STATES * config.0.hidden_size
 }
+
+/// States of the text encoder that make a row.
+pub(super) const STATES: usize = LAYERS.len();
 
 /// Names and shapes of all tensors the text encoder's loader asks for: nothing behind layer 27.
 ///

@@ -100,9 +100,6 @@ impl AutoencoderKind {
         if let Some(renamed) = vae_names::vae(Arc::clone(&source)) {
             return Ok(Arc::new(renamed));
         }
-        if source.shape("decoder.mid_block.resnets.0.conv1.weight").is_some() {
-            return Ok(source);
-        }
         let what = format!("{} is not an autoencoder: {}", source.describe(), looks_like(&*source));
         Err(Error::model(what, format!("give {}'s {} with --vae", self.family, self.example)))
     }

@@ -5,6 +5,7 @@ mod chat;
 mod chat_files;
 mod clip;
 pub(crate) mod config;
+pub(crate) mod fits;
 pub(crate) mod infer;
 pub mod kl;
 mod kl16;

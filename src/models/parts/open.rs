@@ -57,13 +57,21 @@ pub(crate) fn check_range(sizes: &[(&str, usize)], layers: &[(&str, usize)], adv
 /// # Errors
 /// [`Error::Model`] when there are none, a file is damaged, or they are quantized; [`Error::Disk`] when one cannot be read.
 pub(crate) fn source_at(place: &Place, files: &Files) -> Result<Arc<dyn TensorSource>> {
-    let source: Arc<dyn TensorSource> = match place {
-        Place::Folder(folder) => Arc::new(files.open_folder(folder)?),
-        Place::File(path) => Arc::new(files.open(std::slice::from_ref(path))?),
-        Place::Inside(file) => Arc::clone(file),
-    };
+    let source = tensors_at(place, files)?;
     check_not_quantized(&*source)?;
     Ok(source)
+}
+
+/// The same, quantized or not.
+///
+/// # Errors
+/// As [`source_at`], but for what is quantized.
+pub(crate) fn tensors_at(place: &Place, files: &Files) -> Result<Arc<dyn TensorSource>> {
+    Ok(match place {
+        Place::Folder(folder) => Arc::new(files.open_folder(folder)?),
+        Place::File(path) => Arc::new(files.open(std::slice::from_ref(path))?),
+        Place::Inside(holder) => Arc::clone(&holder.source),
+    })
 }
 
 /// A part's `config.json`, read.
@@ -109,7 +117,7 @@ impl ConfigFile {
 }
 
 /// The `config.json` of the part at a place: that of its folder, also for a file under one of the usual names of a part's folder.
-/// Whatever else lies beside a file may be of something else.
+/// Whatever else lies beside a file, also one that holds several parts, may be of something else.
 ///
 /// # Errors
 /// As [`read_config`], for the part's own.
@@ -120,9 +128,9 @@ pub(crate) fn config_at(place: &Place, files: &Files, class: [&str; 3]) -> Resul
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             (path.with_file_name("config.json"), is_usual_name(name))
         }
-        Place::Inside(_) => return Ok(None),
+        Place::Inside(holder) => (holder.path.with_file_name("config.json"), false),
     };
-    if matches!(place, Place::File(_)) && !files.is_file(&path) {
+    if !matches!(place, Place::Folder(_)) && !files.is_file(&path) {
         return Ok(None);
     }
     if is_its {

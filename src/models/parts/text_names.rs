@@ -1,6 +1,7 @@
-//! The text encoders' tensors under the names of transformers, whichever of their usual names a file has.
+//! The text encoders' tensors under the names of transformers, whichever of their usual names a file has: transformers' own,
+//! behind the prefixes of all-in-one files, OpenAI's for CLIP, llama.cpp's for T5.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{ClipConfig, ModelPart, T5Config, clip_layers, t5_layers};
 use crate::{
@@ -12,53 +13,162 @@ use crate::{
 };
 
 /// Prefixes a CLIP text encoder's names may carry, before or instead of `text_model.`. Sources: transformers 4 and 5,
-/// ComfyUI's all-in-one checkpoints, OpenAI-CLIP inside Stable Diffusion checkpoints.
-const CLIP_PREFIXES: [&str; 5] =
-    ["text_model.", "", "text_encoders.clip_l.transformer.text_model.", "clip_l.transformer.text_model.", "clip_l."];
-/// Prefixes a T5 encoder's names may carry.
-const T5_PREFIXES: [&str; 4] = ["", "text_encoders.t5xxl.transformer.", "t5xxl.transformer.", "t5xxl."];
+/// ComfyUI's all-in-one checkpoints, Stable Diffusion's (`cond_stage_model`, `conditioner.embedders.0`), stable-diffusion.cpp.
+const CLIP_PREFIXES: [&str; 10] = [
+    "text_model.",
+    "",
+    "text_encoders.clip_l.transformer.text_model.",
+    "text_encoders.clip_l.text_model.",
+    "text_encoders.clip_l.",
+    "clip_l.transformer.text_model.",
+    "clip_l.text_model.",
+    "clip_l.",
+    "conditioner.embedders.0.transformer.text_model.",
+    "cond_stage_model.transformer.text_model.",
+];
+/// Prefixes of the same encoder under OpenAI's names. Sources: openai/CLIP and open_clip, whose text encoder has no prefix;
+/// Stable Diffusion's checkpoints (`cond_stage_model`, `conditioner.embedders`).
+const OPENAI_PREFIXES: [&str; 6] = [
+    "",
+    "text_encoders.clip_l.",
+    "clip_l.",
+    "cond_stage_model.model.",
+    "conditioner.embedders.0.model.",
+    "text_model.",
+];
+/// Prefixes a T5 encoder's names may carry. Sources: as CLIP's.
+const T5_PREFIXES: [&str; 7] = [
+    "",
+    "text_encoders.t5xxl.transformer.",
+    "text_encoders.t5xxl.",
+    "t5xxl.transformer.",
+    "t5xxl.",
+    "conditioner.embedders.1.transformer.",
+    "cond_stage_model.transformer.",
+];
 
 /// The two names of T5's one embedding table.
 const T5_EMBEDDINGS: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
 
+/// The tensor that no CLIP text encoder of transformers lacks.
+const CLIP_TABLE: &str = "embeddings.token_embedding.weight";
+/// The same, of OpenAI's names.
+const OPENAI_ATTENTION: &str = "transformer.resblocks.0.attn.in_proj_weight";
+/// A tensor of T5's first block.
+const T5_QUERY: &str = "encoder.block.0.layer.0.SelfAttention.q.weight";
+/// The same, of llama.cpp's names.
+const LLAMA_QUERY: &str = "enc.blk.0.attn_q.weight";
+
 /// A CLIP text encoder that answers to each of its names with and without `text_model.`; `None` if the source holds none.
 pub fn clip(source: Arc<dyn TensorSource>) -> Option<Renamed> {
-    let has = |prefix: &&str| source.shape(&format!("{prefix}embeddings.token_embedding.weight")).is_some();
-    let prefix = CLIP_PREFIXES.into_iter().find(has)?;
-    let mut table = Vec::new();
-    for stored in source.names() {
-        let Some(name) = stored.strip_prefix(prefix).filter(|name| is_clip(name)) else { continue };
-        table.push((format!("text_model.{name}"), stored.clone(), Cut::Whole));
-        table.push((name.to_owned(), stored.clone(), Cut::Whole));
-    }
-    Some(Renamed::new(source, table))
+    let has = |prefix: &&str| source.shape(&format!("{prefix}{CLIP_TABLE}")).is_some();
+    let Some(prefix) = CLIP_PREFIXES.into_iter().find(has) else { return openai_clip(&source) };
+    let names = |name: &str| is_clip(name).then(|| vec![(name.to_owned(), Cut::Whole)]);
+    Some(with_both_names(&source, prefix, names))
 }
 
 fn is_clip(name: &str) -> bool {
     ["embeddings.", "encoder.layers.", "final_layer_norm."].iter().any(|start| name.starts_with(start))
 }
 
+/// Every name with and without `text_model.`
+fn with_both_names(
+    source: &Arc<dyn TensorSource>,
+    prefix: &str,
+    names: impl Fn(&str) -> Option<Vec<(String, Cut)>>,
+) -> Renamed {
+    Renamed::by(source, prefix, |stored| {
+        let names = names(stored)?.into_iter();
+        Some(names.flat_map(|(name, cut)| [(format!("text_model.{name}"), cut.clone()), (name, cut)]).collect())
+    })
+}
+
+/// OpenAI's CLIP: query, key and value are one tensor. What of the file sees pictures has other names.
+fn openai_clip(source: &Arc<dyn TensorSource>) -> Option<Renamed> {
+    let has = |prefix: &&str| source.shape(&format!("{prefix}{OPENAI_ATTENTION}")).is_some();
+    let prefix = OPENAI_PREFIXES.into_iter().find(has)?;
+    let width = *source.shape(&format!("{prefix}token_embedding.weight"))?.get(1)?;
+    let rows = |name: &str| source.shape(&format!("{prefix}{name}"))?.first().copied();
+    Some(with_both_names(source, prefix, |name| openai_names(name, width, rows(name))))
+}
+
+/// The names of transformers for one tensor of OpenAI's CLIP of this width; `rows` is the tensor's first dimension.
+fn openai_names(name: &str, width: usize, rows: Option<usize>) -> Option<Vec<(String, Cut)>> {
+    let whole = |name: String| Some(vec![(name, Cut::Whole)]);
+    match name {
+        "positional_embedding" => return whole("embeddings.position_embedding.weight".into()),
+        "token_embedding.weight" => return whole(CLIP_TABLE.into()),
+        _ => {}
+    }
+    if let Some(kind) = name.strip_prefix("ln_final.") {
+        return whole(format!("final_layer_norm.{kind}"));
+    }
+    let (layer, rest) = name.strip_prefix("transformer.resblocks.")?.split_once('.')?;
+    let block = format!("encoder.layers.{layer}");
+    if let Some(kind) = rest.strip_prefix("attn.in_proj_") {
+        let own = |i: usize| -> Range<usize> { i * width..(i + 1) * width };
+        let part = |(i, part)| (format!("{block}.self_attn.{part}_proj.{kind}"), Cut::Rows(own(i)));
+        let is_fused = rows == width.checked_mul(3);
+        return is_fused.then(|| ["q", "k", "v"].into_iter().enumerate().map(part).collect());
+    }
+    let (stem, kind) = rest.rsplit_once('.')?;
+    whole(format!("{block}.{}.{kind}", lookup(OPENAI_LAYERS, stem)?))
+}
+
+const OPENAI_LAYERS: &[(&str, &str)] = &[
+    ("attn.out_proj", "self_attn.out_proj"),
+    ("ln_1", "layer_norm1"),
+    ("ln_2", "layer_norm2"),
+    ("mlp.c_fc", "mlp.fc1"),
+    ("mlp.c_proj", "mlp.fc2"),
+];
+
 /// A T5 encoder that answers to both names of its embedding table; `None` if the source holds none.
 pub fn t5(source: Arc<dyn TensorSource>) -> Option<Renamed> {
-    let has =
-        |prefix: &&str| source.shape(&format!("{prefix}encoder.block.0.layer.0.SelfAttention.q.weight")).is_some();
-    let prefix = T5_PREFIXES.into_iter().find(has)?;
-    let mut table = Vec::new();
-    for stored in source.names() {
-        let Some(name) = stored.strip_prefix(prefix) else { continue };
-        if name.starts_with("encoder.") || name == T5_EMBEDDINGS[0] {
-            table.push((name.to_owned(), stored.clone(), Cut::Whole));
-        }
+    let has = |prefix: &str, name: &str| source.shape(&format!("{prefix}{name}")).is_some();
+    if let Some(prefix) = T5_PREFIXES.into_iter().find(|prefix| has(prefix, T5_QUERY)) {
+        let embedding = T5_EMBEDDINGS.into_iter().find(|name| has(prefix, name));
+        return Some(Renamed::by(&source, prefix, |name| {
+            let is_embedding = embedding == Some(name);
+            let missing = |other: &&str| is_embedding && *other != name && !has(prefix, other);
+            let both = T5_EMBEDDINGS.into_iter().filter(missing).map(|other| (other.to_owned(), Cut::Whole));
+            let own = (name.starts_with("encoder.") || is_embedding).then(|| (name.to_owned(), Cut::Whole));
+            Some(own.into_iter().chain(both).collect())
+        }));
     }
-    let embedding = T5_EMBEDDINGS.map(|name| format!("{prefix}{name}")).into_iter().find(|n| source.shape(n).is_some());
-    if let Some(stored) = embedding {
-        for name in T5_EMBEDDINGS {
-            if !table.iter().any(|(new, ..)| new == name) {
-                table.push((name.to_owned(), stored.clone(), Cut::Whole));
-            }
-        }
+    let prefix = T5_PREFIXES.into_iter().find(|prefix| has(prefix, LLAMA_QUERY))?;
+    Some(Renamed::by(&source, prefix, llama_names))
+}
+
+/// The names of transformers for one tensor of T5's encoder as llama.cpp calls it. Source: ggml-org/llama.cpp,
+/// gguf-py/gguf/tensor_mapping.py.
+fn llama_names(name: &str) -> Option<Vec<(String, Cut)>> {
+    let whole = |name: String| Some(vec![(name, Cut::Whole)]);
+    match name {
+        "token_embd.weight" => return Some(T5_EMBEDDINGS.map(|name| (name.to_owned(), Cut::Whole)).into()),
+        "enc.output_norm.weight" => return whole("encoder.final_layer_norm.weight".into()),
+        _ => {}
     }
-    Some(Renamed::new(source, table))
+    let (block, rest) = name.strip_prefix("enc.blk.")?.split_once('.')?;
+    let (stem, kind) = rest.rsplit_once('.')?;
+    whole(format!("encoder.block.{block}.layer.{}.{kind}", lookup(LLAMA_LAYERS, stem)?))
+}
+
+const LLAMA_LAYERS: &[(&str, &str)] = &[
+    ("attn_q", "0.SelfAttention.q"),
+    ("attn_k", "0.SelfAttention.k"),
+    ("attn_v", "0.SelfAttention.v"),
+    ("attn_o", "0.SelfAttention.o"),
+    ("attn_rel_b", "0.SelfAttention.relative_attention_bias"),
+    ("attn_norm", "0.layer_norm"),
+    ("ffn_gate", "1.DenseReluDense.wi_0"),
+    ("ffn_up", "1.DenseReluDense.wi_1"),
+    ("ffn_down", "1.DenseReluDense.wo"),
+    ("ffn_norm", "1.layer_norm"),
+];
+
+fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
+    table.iter().find(|(stored, _)| *stored == name).map(|&(_, new)| new)
 }
 
 /// A Qwen3 whose names begin with `model.`, whatever they begin with in the file; `None` if the source holds none.

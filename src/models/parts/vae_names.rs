@@ -1,5 +1,5 @@
 //! The autoencoder's tensors under the names of diffusers, where a file has those it was trained with (CompVis' latent-diffusion,
-//! which black-forest-labs' `ae.safetensors` has too).
+//! which black-forest-labs' `ae.safetensors` has too), or diffusers' own.
 //!
 //! One thing is more than a new name: the attention projections are 1 x 1 convolutions. Source: huggingface/diffusers,
 //! `scripts/convert_diffusers_to_original_stable_diffusion.py`.
@@ -11,10 +11,16 @@ use crate::weights::{Cut, Renamed, TensorSource};
 /// Prefixes an autoencoder's names may carry.
 const VAE_PREFIXES: [&str; 3] = ["", "vae.", "first_stage_model."];
 
+/// A tensor of CompVis' layout, and the same of diffusers'.
+const FIRST_RESNET: [&str; 2] = ["decoder.mid.block_1.conv1.weight", "decoder.mid_block.resnets.0.conv1.weight"];
+
 /// The autoencoder of a single file under diffusers' names, whichever prefix it carries; `None` if it holds none.
 pub fn vae(source: Arc<dyn TensorSource>) -> Option<Renamed> {
-    let has = |prefix: &&str| source.shape(&format!("{prefix}decoder.mid.block_1.conv1.weight")).is_some();
-    let prefix = VAE_PREFIXES.into_iter().find(has)?;
+    let has = |prefix: &str, name: &str| source.shape(&format!("{prefix}{name}")).is_some();
+    let Some(prefix) = VAE_PREFIXES.into_iter().find(|prefix| has(prefix, FIRST_RESNET[0])) else {
+        let prefix = VAE_PREFIXES.into_iter().find(|prefix| has(prefix, FIRST_RESNET[1]))?;
+        return Some(Renamed::by(&source, prefix, |name| Some(vec![(name.to_owned(), Cut::Whole)])));
+    };
     let stages =
         (0..).take_while(|i| source.shape(&format!("{prefix}decoder.up.{i}.block.0.conv1.weight")).is_some()).count();
     Some(Renamed::by(&source, prefix, |name| vae_name(name, stages).map(|pair| vec![pair])))

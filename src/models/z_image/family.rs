@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use super::{
     Forward, LATENTS, ZImageConfig, comfy,
     config::{BASE_RESOLUTION_PX, TEXT_TOKENS},
-    infer,
+    fits, infer,
     schedule::{Schedule, is_base, schedule, turbo},
     text, transformer_tensors,
 };
@@ -15,8 +15,8 @@ use crate::{
     base::device::DeviceKind,
     error::{Error, Result},
     models::{
-        Confidence, Decode, Examples, Facts, Family, Found, Identity, Model, PartKind, PartSpec, Place, Reading,
-        SchedulerConfig, Seen, never_inside,
+        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec, Place,
+        Reading, SchedulerConfig, Seen,
         parts::{
             Autoencoder, AutoencoderKind, ChatTokenizer, KL16_RGB, ModelPart, Qwen3Config, TextEncoderKind,
             config::Said, kl16, open, qwen3, text_names, vae_names,
@@ -44,35 +44,38 @@ const NOT_OURS: &str =
 /// What the transformer's config is called in it, and what to do about another.
 const CLASS: [&str; 3] = ["_class_name", "ZImageTransformer2DModel", NOT_OURS];
 
-const CONFIG: &[&[&str]] = &[&["config.json"]];
+/// The authors' open repository; all parts but the transformer are the same in both of theirs.
+const OWN: &[Lender] = &[Lender { repo: "Tongyi-MAI/Z-Image-Turbo", files: &[], is_open: true }];
 
 pub(super) static PARTS: [PartSpec; 5] = [
     PartSpec {
         name: "transformer",
         kind: PartKind::Denoiser,
-        flag: None,
         help: "Transformer",
-        files: CONFIG,
-        beside: &[],
-        is_inside: never_inside,
+        folders: &["diffusion_models", "unet", "checkpoints"],
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "vae",
-        kind: PartKind::Network,
         flag: Some("vae"),
         help: "Autoencoder: a file or a folder",
-        files: CONFIG,
         beside: &["ae.safetensors", "ae.sft"],
         is_inside: |source| vae_names::vae(Arc::clone(source)).is_some(),
+        folders: &["vae"],
+        fits: fits::vae,
+        lenders: OWN,
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "text_encoder",
-        kind: PartKind::Network,
         flag: Some("text-encoder"),
         help: "Qwen3 text encoder: a file or a folder",
-        files: CONFIG,
         beside: &["qwen_3_4b.safetensors", "qwen_3_4b*.safetensors", "qwen3_4b*.safetensors"],
         is_inside: |source| text_names::qwen3(Arc::clone(source)).is_some(),
+        folders: &["text_encoders", "clip"],
+        fits: fits::qwen3,
+        lenders: OWN,
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "tokenizer",
@@ -80,17 +83,15 @@ pub(super) static PARTS: [PartSpec; 5] = [
         flag: Some("tokenizer"),
         help: "Qwen3 tokenizer: a folder, or a tokenizer.json",
         files: &[&["vocab.json", "merges.txt"], &["tokenizer.json"]],
-        beside: &[],
-        is_inside: never_inside,
+        lenders: OWN,
+        ..PartSpec::BARE
     },
     PartSpec {
         name: "scheduler",
         kind: PartKind::Scheduler,
-        flag: None,
         help: "Scheduler's config",
         files: &[&["scheduler_config.json"]],
-        beside: &[],
-        is_inside: never_inside,
+        ..PartSpec::BARE
     },
 ];
 

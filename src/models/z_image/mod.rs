@@ -6,6 +6,7 @@ pub mod comfy;
 mod config;
 mod cost;
 mod family;
+mod fits;
 mod infer;
 mod model;
 mod schedule;

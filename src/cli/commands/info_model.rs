@@ -1,0 +1,193 @@
+//! `dype info` of files of weights and folders of models: what is inside, what is missing, and what it would take to run.
+
+use std::{fmt::Write, path::Path};
+
+use candle_core::Device;
+use serde_json::{Value, json};
+
+use crate::cli::{
+    args::ModelArgs,
+    model_source::{ModelSource, Opened},
+    part_args::PartArgs,
+    report::Report,
+    search_args::SearchArgs,
+};
+use crate::{
+    base::{device::DeviceKind, memory::Bytes, printable::printable, progress::Silent},
+    error::Result,
+    models::{ELSEWHERE, Inventory, Model, ModelRequest, Registry, has_weights_ending},
+    nn::WeightsMode,
+    plan::{Machine, Plan},
+    recipe::{Recipe, Wanted},
+    run::Item,
+};
+
+/// Sides of the pictures whose needs are told, in pixels.
+const SIDES_PX: [usize; 2] = [1024, 4096];
+/// The ways weights reach the device, and what to call them.
+const MODES: [(WeightsMode, &str); 2] = [(WeightsMode::Resident, "resident"), (WeightsMode::Stream, "stream")];
+
+/// Whether `info` is asked about weights, not about a picture.
+pub fn is_meant(file: &Path) -> bool {
+    file.is_dir() || has_weights_ending(&file.to_string_lossy())
+}
+
+/// Tells what a file or folder of weights holds.
+///
+/// # Errors
+/// [`crate::Error::Model`] for what holds no weights; [`crate::Error::Disk`] when a file cannot be read.
+pub fn run(file: &Path, search: &SearchArgs, as_json: bool, report: &Report) -> Result<()> {
+    let inventory = Registry::default().inventory(&ModelRequest::new(file))?;
+    let running = inventory.is_model().then(|| Running::of(file, search));
+    let text = if as_json {
+        json_of(file, &inventory, running.as_ref()).to_string()
+    } else {
+        lines(&inventory, running.as_ref())
+    };
+    report.result(text.trim_end());
+    Ok(())
+}
+
+/// What it would take to run a model.
+enum Running {
+    /// It can be run.
+    Ready(Ready),
+    /// What keeps it from that, and what to do.
+    Lacking { what: String, hint: String },
+}
+
+/// A model whose parts are all known.
+struct Ready {
+    /// Where each part comes from that did not come with the file.
+    parts: Vec<(&'static str, String)>,
+    remarks: Vec<String>,
+    /// What has to be fetched first.
+    fetch_bytes: u64,
+    needs: Vec<Need>,
+}
+
+/// What one square picture takes.
+struct Need {
+    side_px: usize,
+    step_flops: u128,
+    /// The peak of each of [`MODES`].
+    peak_bytes: [u64; 2],
+}
+
+impl Running {
+    fn of(file: &Path, search: &SearchArgs) -> Self {
+        Ready::of(file, search).map_or_else(
+            |error| Self::Lacking { what: error.to_string(), hint: error.hint().unwrap_or_default().to_owned() },
+            Self::Ready,
+        )
+    }
+}
+
+impl Ready {
+    fn of(file: &Path, search: &SearchArgs) -> Result<Self> {
+        let model = file.to_string_lossy().into_owned();
+        let args = ModelArgs { model, variant: None, parts: PartArgs::default(), search: search.clone() };
+        let source = ModelSource::find(&args, &Silent)?;
+        let fetch_bytes = source.missing().iter().map(|plan| plan.bytes_to_fetch).sum();
+        let Opened { model, mut remarks } = source.look(&Silent)?;
+        remarks.extend(model.remarks());
+        let parts = model.identity().parts.iter().map(|(part, origin)| (*part, origin.text().to_owned())).collect();
+        let needs = SIDES_PX.iter().map(|side| Need::of(&*model, *side)).collect::<Result<_>>()?;
+        Ok(Self { parts, remarks, fetch_bytes, needs })
+    }
+}
+
+impl Need {
+    /// On the CPU in its usual numbers: what a run takes with as much memory as it likes.
+    fn of(model: &dyn Model, side_px: usize) -> Result<Self> {
+        let wanted = Wanted { height: Some(side_px), width: Some(side_px), ..Wanted::default() };
+        let recipe = Recipe::new(&wanted, &model.facts().recipe)?;
+        let (device, dtype) = (Device::Cpu, DeviceKind::of(&Device::Cpu).usual_dtype());
+        let plan = |mode| {
+            let machine = Machine { device: device.clone(), dtype, budget: None, weights: Some(mode) };
+            Plan::new(model, &Item::task(&recipe, 1), &machine)
+        };
+        let [resident, stream] = [plan(MODES[0].0)?, plan(MODES[1].0)?];
+        let peak_bytes = [&resident, &stream].map(|plan| plan.peak_bytes.most());
+        Ok(Self { side_px, step_flops: resident.step_flops, peak_bytes })
+    }
+}
+
+/// What people want to know, a line each.
+fn lines(inventory: &Inventory, running: Option<&Running>) -> String {
+    let mut entries =
+        vec![("model", inventory.family.map_or_else(|| "none of a known family".to_owned(), str::to_owned))];
+    entries.extend(inventory.remark.clone().map(|remark| ("remark", remark)));
+    if !inventory.parts.is_empty() {
+        entries.push(("inside", inventory.parts.join(", ")));
+    }
+    for (kind, count) in &inventory.types {
+        let text = format!("{} tensors, {}, {}", count.tensors, millions(count.parameters), Bytes(count.bytes));
+        entries.push(("numbers", format!("{kind}: {text}")));
+    }
+    let all = &inventory.all;
+    entries.push(("in all", format!("{} tensors, {}, {}", all.tensors, millions(all.parameters), Bytes(all.bytes))));
+    match running {
+        None => {}
+        Some(Running::Lacking { what, hint }) => entries.extend([("missing", what.clone()), ("hint", hint.clone())]),
+        Some(Running::Ready(ready)) => entries.extend(ready.lines()),
+    }
+    let mut text = String::new();
+    for (name, value) in entries {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:<10} {}", printable(&value));
+    }
+    text
+}
+
+impl Ready {
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let mut entries: Vec<_> = self.parts.iter().map(|(part, from)| ("with", format!("{part} {from}"))).collect();
+        entries.extend(
+            self.remarks.iter().filter(|remark| !remark.starts_with(ELSEWHERE)).map(|it| ("remark", it.clone())),
+        );
+        if self.fetch_bytes > 0 {
+            entries.push(("to fetch", Bytes(self.fetch_bytes).to_string()));
+        }
+        for Need { side_px, step_flops, peak_bytes: [resident, stream] } in &self.needs {
+            let work = *step_flops as f64 / 1e12;
+            let memory = format!("{} of memory, {} with streamed weights", Bytes(*resident), Bytes(*stream));
+            entries.push(("to run", format!("{side_px} x {side_px} px on a CPU: {memory}, {work:.1} TFLOP a step")));
+        }
+        entries
+    }
+}
+
+/// 11.9 G parameters
+fn millions(parameters: u64) -> String {
+    match parameters {
+        1_000_000_000.. => format!("{:.2} billion parameters", parameters as f64 / 1e9),
+        1_000_000.. => format!("{:.1} million parameters", parameters as f64 / 1e6),
+        _ => format!("{parameters} parameters"),
+    }
+}
+
+fn json_of(file: &Path, inventory: &Inventory, running: Option<&Running>) -> Value {
+    let mut told = json!(inventory);
+    told["path"] = file.to_string_lossy().into();
+    crate::cli::paths::add_bytes(&mut told, file);
+    match running {
+        None => {}
+        Some(Running::Lacking { what, hint }) => told["missing"] = json!({ "what": what, "hint": hint }),
+        Some(Running::Ready(ready)) => {
+            let peaks = |need: &Need| {
+                MODES
+                    .iter()
+                    .zip(need.peak_bytes)
+                    .map(|((_, name), peak)| ((*name).to_owned(), json!(peak)))
+                    .collect::<serde_json::Map<_, _>>()
+            };
+            let need = |need: &Need| json!({ "side_px": need.side_px, "peak_bytes": peaks(need), "step_flops": need.step_flops as f64 });
+            told["parts_from"] = ready.parts.iter().map(|(part, from)| ((*part).to_owned(), json!(from))).collect();
+            told["remarks"] = json!(ready.remarks);
+            told["bytes_to_fetch"] = json!(ready.fetch_bytes);
+            told["needs"] = ready.needs.iter().map(need).collect();
+        }
+    }
+    told
+}

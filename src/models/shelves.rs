@@ -1,0 +1,136 @@
+//! Folders around a single file in which its other parts may lie: beside it, in the tree that ComfyUI keeps its models in, and
+//! in folders that the user names.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use super::{PartKind, PartSpec, part::has_weights_ending};
+use crate::{
+    error::{Error, Result},
+    weights::{Files, is_shard},
+};
+
+/// How deep below a folder of ComfyUI's files are looked for: people sort them into folders of their own.
+const DEPTH: usize = 3;
+/// The most files and folders of one such folder that are looked at.
+const MOST_ENTRIES: usize = 4096;
+
+/// Where parts are looked for, the nearest first.
+#[derive(Debug, Clone, Default)]
+pub struct Shelves {
+    /// Folders that hold folders of ComfyUI's, parts by their names in diffusers layout, or files.
+    trees: Vec<PathBuf>,
+}
+
+impl Shelves {
+    /// Those around the single file at `model`, whose transformer ComfyUI keeps in one of `folders`; then `dirs`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when one of `dirs` is no folder.
+    pub fn around(model: &Path, folders: &[&str], dirs: &[PathBuf]) -> Result<Self> {
+        if let Some(odd) = dirs.iter().find(|dir| !dir.is_dir()) {
+            let what = format!("--model-dir {}: there is no such folder", odd.display());
+            return Err(Error::model(what, "check the path, or the list in DYPE_MODEL_DIR"));
+        }
+        let mut trees: Vec<PathBuf> = tree_of(model, folders).into_iter().collect();
+        for dir in dirs {
+            // ComfyUI's own folder, or the one of its models.
+            for tree in [dir.clone(), dir.join("models")] {
+                if tree.is_dir() && !trees.contains(&tree) {
+                    trees.push(tree);
+                }
+            }
+        }
+        Ok(Self { trees })
+    }
+
+    /// The trees, the nearest first.
+    pub fn trees(&self) -> &[PathBuf] {
+        &self.trees
+    }
+
+    /// Every place of `tree` that may be `part`: files of weights, and folders in diffusers layout; or of a tokenizer, its folder.
+    pub fn places(tree: &Path, part: &PartSpec, files: &Files) -> BTreeSet<PathBuf> {
+        let mut found = BTreeSet::new();
+        // A folder in diffusers layout, or a copy of the repository that lends the part.
+        let named = part.lenders.iter().flat_map(|lender| [lender.repo, after_slash(lender.repo)]);
+        for folder in std::iter::once(part.name).chain(named).map(|name| tree.join(name)) {
+            if part.is_in(&folder, files) {
+                found.insert(folder);
+            }
+        }
+        if part.kind != PartKind::Network {
+            return found;
+        }
+        found.extend(weights_in(tree, files));
+        for folder in children(tree).filter(|folder| is_called(folder, part.folders) && folder.is_dir()) {
+            let mut left = MOST_ENTRIES;
+            walk(&folder, part, files, DEPTH, &mut left, &mut found);
+        }
+        found
+    }
+}
+
+/// The files of weights in a folder itself; no shards, of which none is a part.
+pub fn weights_in(folder: &Path, files: &Files) -> impl Iterator<Item = PathBuf> {
+    let names = files.names_in(folder).into_iter().filter(|name| has_weights_ending(name) && !is_shard(name));
+    names.map(|name| folder.join(name)).collect::<Vec<_>>().into_iter()
+}
+
+fn walk(folder: &Path, part: &PartSpec, files: &Files, depth: usize, left: &mut usize, found: &mut BTreeSet<PathBuf>) {
+    if part.is_in(folder, files) && matches!(files.stored(folder), Ok(Some(_))) {
+        found.insert(folder.to_path_buf());
+        return;
+    }
+    found.extend(weights_in(folder, files));
+    for child in children(folder) {
+        if depth == 0 || *left == 0 {
+            return;
+        }
+        *left -= 1;
+        if child.is_dir() {
+            walk(&child, part, files, depth - 1, left, found);
+        }
+    }
+}
+
+fn children(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let mut children: Vec<_> =
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    children.sort();
+    children.into_iter()
+}
+
+/// Whether a folder has one of these names; A1111 and Forge write some of ComfyUI's large.
+fn is_called(folder: &Path, names: &[&str]) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| names.iter().any(|known| name.eq_ignore_ascii_case(known)))
+}
+
+fn after_slash(repo: &str) -> &str {
+    repo.split_once('/').map_or(repo, |(_, name)| name)
+}
+
+/// The folder of models around a file that lies in one of ComfyUI's `folders`, or below it.
+fn tree_of(model: &Path, folders: &[&str]) -> Option<PathBuf> {
+    let model = std::path::absolute(model).ok()?;
+    let holder = model.ancestors().skip(1).find(|folder| is_called(folder, folders))?;
+    holder.parent().map(Path::to_path_buf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_is_around_the_folder_of_transformers() {
+        let tree = |path: &str| tree_of(Path::new(path), &["diffusion_models", "unet"]);
+        for file in ["/c/models/unet/a.sft", "/c/models/diffusion_models/flux/dev/a.sft", "/c/models/UNET/a.sft"] {
+            assert_eq!(tree(file).as_deref(), Some(Path::new("/c/models")), "{file}");
+        }
+        assert_eq!(tree("/c/models/a.sft"), None);
+        assert_eq!(tree("/unet"), None, "a file is no folder");
+    }
+}

@@ -1,0 +1,102 @@
+//! `dype info` of files of weights.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
+
+use crate::{
+    CLIP, CLIP_CONFIG, MODEL, T5, VAE, cast, fixture, fs, put, put_tokenizers, save, support::program::Place, tensors,
+};
+
+fn lines(place: &Place, args: &[&str]) -> String {
+    place.dype(&[&["info"], args].concat()).succeeds().stdout.clone()
+}
+
+fn json(place: &Place, args: &[&str]) -> Value {
+    serde_json::from_str(&lines(place, &[args, &["--json"]].concat())).expect("JSON")
+}
+
+#[track_caller]
+fn tells(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+}
+
+#[test]
+fn of_a_transformer_it_tells_types_what_is_missing_and_what_a_run_would_take() {
+    let place = Place::new();
+    put(&place, &[("unet/flux.safetensors", MODEL)]);
+    let lacking = lines(&place, &["unet/flux.safetensors"]);
+    tells(
+        &lacking,
+        &["model      FLUX.1", "inside     transformer", "numbers    bf16: 92 tensors, 2.1 million parameters, 4 MB"],
+    );
+    tells(&lacking, &["missing    unet/flux.safetensors lacks vae", "hint       put "]);
+    let told = json(&place, &["unet/flux.safetensors"]);
+    assert_eq!((&told["family"], &told["parts"]), (&"FLUX.1".into(), &serde_json::json!(["transformer"])));
+    assert!(told["missing"]["hint"].as_str().is_some_and(|hint| hint.contains("--model-dir")), "{told}");
+    put(&place, &[("vae/ae.safetensors", VAE), ("clip/clip_l.safetensors", CLIP), ("clip/config.json", CLIP_CONFIG)]);
+    put(&place, &[("clip/t5xxl.safetensors", T5)]);
+    put_tokenizers(&place, ".");
+    let whole = lines(&place, &["unet/flux.safetensors"]);
+    tells(
+        &whole,
+        &[
+            "with       vae ",
+            "with       tokenizer_2 ",
+            "to run     1024 x 1024 px",
+            "to run     4096 x 4096 px",
+            "TFLOP a step",
+        ],
+    );
+    assert!(!whole.contains("missing"), "{whole}");
+    let told = json(&place, &["unet/flux.safetensors"]);
+    assert_eq!(told["needs"][1]["side_px"], 4096);
+    let peak = |need: usize, mode: &str| told["needs"][need]["peak_bytes"][mode].as_u64().expect("bytes");
+    assert!(peak(1, "resident") > peak(0, "resident") && peak(0, "stream") <= peak(0, "resident"), "{told}");
+    // What a run itself plans.
+    let args =
+        ["--model", "unet/flux.safetensors", "--width", "1024", "--height", "1024", "--max-sequence-length", "512"];
+    let plan =
+        place.small(&[&args[..], &["--dry-run", "--json", "--weights", "resident", "--memory", "900GB"]].concat());
+    let plan: Value = serde_json::from_str(plan.succeeds().stdout.trim_end()).expect("JSON");
+    let peaks = plan["plan"]["peak_bytes"].as_object().expect("stages").values().filter_map(Value::as_u64);
+    assert_eq!(peaks.max(), Some(peak(0, "resident")));
+}
+
+#[test]
+fn of_a_folder_it_tells_all_parts() {
+    let place = Place::new();
+    let folder = fixture("tiny-flux").display().to_string();
+    tells(
+        &lines(&place, &[&folder]),
+        &["inside     transformer, vae, text_encoder, text_encoder_2, tokenizer", "to run"],
+    );
+    let empty = place.path("empty");
+    fs::create_dir(&empty).expect("a folder");
+    place.dype(&["info", "empty"]).fails(1, &["holds no model in diffusers layout"]);
+}
+
+#[test]
+fn of_other_files_it_tells_what_they_are() {
+    let place = Place::new();
+    put(&place, &[("t5.safetensors", T5), ("ae.safetensors", VAE)]);
+    tells(&lines(&place, &["t5.safetensors"]), &["none of a known family", "inside     text_encoder_2"]);
+    tells(&lines(&place, &["ae.safetensors"]), &["inside     vae"]);
+    let mut mixed = tensors(&fixture(MODEL));
+    let names: Vec<String> = mixed.keys().filter(|name| name.contains("mlp")).cloned().collect();
+    let narrow: HashMap<_, _> = names.iter().map(|name| (name.clone(), mixed[name].clone())).collect();
+    mixed.extend(cast(&narrow, DType::F8E4M3));
+    save(&place, "mixed.safetensors", &mixed);
+    tells(&lines(&place, &["mixed.safetensors"]), &["numbers    bf16: ", "numbers    f8e4m3: 16 tensors"]);
+    let lora = Tensor::zeros((4, 4), DType::F32, &Device::Cpu).expect("zeros");
+    save(&place, "lora.safetensors", &HashMap::from([("a.lora_A.weight".to_owned(), lora.clone())]));
+    tells(&lines(&place, &["lora.safetensors"]), &["remark     it looks like a LoRA"]);
+    save(&place, "odd.safetensors", &HashMap::from([("a\u{1b}[31mb".to_owned(), lora)]));
+    let odd = lines(&place, &["odd.safetensors"]);
+    assert!(!odd.contains('\u{1b}'), "{odd:?}");
+    fs::write(place.path("bad.safetensors"), "no weights").expect("written");
+    place.dype(&["info", "bad.safetensors"]).fails(1, &["bad.safetensors"]);
+}
