@@ -15,9 +15,12 @@ use dype::testing::{
         Block, Compute, ForwardOptions, LATENTS, WeightsMode, block_stream, blocks::Pass, transformer_layers,
     },
     nn::bands::ConvBand,
-    nn::{self, Array, Attention, AttentionTiles, Blocks, NORM_EPS, Parameters, RopeTables, Rotation},
+    nn::{
+        self, Array, Attention, AttentionTiles, Blocks, Form, Linear, NORM_EPS, Parameters, Place, Quantised,
+        RopeTables, Rotation,
+    },
     weights::{
-        Files, Weights,
+        BlockType, Files, Float8, Weights,
         lora::{Adapted, LoraFile, Network},
     },
 };
@@ -146,6 +149,41 @@ fn block_of(weights: &Weights) -> (Blocks<Block>, Array, Pass) {
     (blocks, x, pass)
 }
 
+/// The widest product of a block, 3072 to 12,288 channels of 4096 and of 512 tokens, with its weight held in each form.
+fn forms(criterion: &mut Criterion) {
+    let (inputs, outputs) = (3072, 12_288);
+    let wide = random(&[outputs, inputs]);
+    let half = |dtype| Form::Dense(wide.to_dtype(dtype).expect("halves").into());
+    let bytes = |row: usize| {
+        let bytes: Vec<u8> = (0..outputs * row).map(|i| (i * 37 % 251) as u8 & 0x3f).collect();
+        Tensor::from_vec(bytes, (outputs, row), &Device::Cpu).expect("bytes")
+    };
+    let scale = Tensor::full(0.03_f32, 1, &Device::Cpu).expect("a scale");
+    let float8 = |kind| Form::Scaled { codes: bytes(inputs).into(), kind, scale: scale.clone().into() };
+    let mut all = vec![
+        ("bf16", half(DType::BF16)),
+        ("f16", half(DType::F16)),
+        ("F8_E4M3", float8(Float8::E4M3)),
+        ("F8_E5M2", float8(Float8::E5M2)),
+    ];
+    for kind in BlockType::ALL {
+        let bytes = bytes(kind.bytes_of(inputs));
+        let blocks = Quantised::new(kind, &bytes, &Place::Real(Device::Cpu)).expect("blocks");
+        all.push((kind.name(), Form::Quantised { blocks, inputs: (0, inputs) }));
+    }
+    for tokens in [4096, 512] {
+        let x = random_array(&[tokens, inputs]);
+        let mut group = criterion.benchmark_group(format!("linear/{tokens} tokens"));
+        group.sample_size(10).sampling_mode(SamplingMode::Flat);
+        // In floating-point operations.
+        group.throughput(Throughput::Elements((2 * tokens * inputs * outputs) as u64));
+        for (name, form) in &all {
+            let layer = Linear::new(form.clone(), None, Compute::EXACT_F32).expect("a layer");
+            group.bench_function(*name, |bencher| bencher.iter(|| black_box(layer.forward(&x).expect("forward"))));
+        }
+    }
+}
+
 /// 32 rows of a convolution of the second stage at 1024 px, 512 channels to 512: by tiles, by plain products, and by the
 /// tensor library.
 fn conv_band(criterion: &mut Criterion) {
@@ -166,5 +204,5 @@ fn conv_band(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, tables, rotation, attention, double_block, conv_band);
+criterion_group!(benches, tables, rotation, attention, forms, double_block, conv_band);
 criterion_main!(benches);

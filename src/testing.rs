@@ -147,9 +147,9 @@ pub mod models {
 pub mod nn {
     pub use crate::nn::{
         Activation, Adapter, Array, Attention, AttentionTiles, Bias, Blocks, Compute, Dense, Form, KeyBias, Kronecker,
-        Ledger, Linear, LowRank, NORM_EPS, Parameters, Place, PositionAxis, PositionIds, Products, RopeTables,
-        Rotation, Scale, TokenRun, WeightsMode, add_gated, attention, attention_error, embedding_rows, launches,
-        norm_modulate, product, split_heads,
+        Ledger, Linear, LowRank, NORM_EPS, Parameters, Place, PositionAxis, PositionIds, Products, Quantised,
+        RopeTables, Rotation, Scale, TokenRun, WeightsMode, add_gated, attention, attention_error, embedding_rows,
+        launches, norm_modulate, product, split_heads,
     };
 
     /// Of `nn::bands`.
@@ -221,7 +221,8 @@ pub mod sampling {
 /// Of `weights`.
 pub mod weights {
     pub use crate::weights::{
-        Cut, Files, Renamed, SafetensorsStore, ShardIndex, TensorSource, Weights, check_all, open_folder,
+        BlockType, Cut, Files, Float8, Renamed, SafetensorsStore, ShardIndex, TensorSource, Weights, check_all,
+        open_folder,
     };
 
     /// Of `weights::lora`.

@@ -7,9 +7,10 @@ use dype::testing::{
     models::flux1::FluxConfig,
     nn::{
         self, Activation, Array, Attention, AttentionTiles, Bias, Compute, Form, KeyBias, Linear, LowRank, NORM_EPS,
-        Products, RopeTables, Rotation, Scale,
+        Place, Products, Quantised, RopeTables, Rotation, Scale,
         kernels::{cpu, tensors},
     },
+    weights::{BlockType, Float8},
 };
 use proptest::prelude::*;
 
@@ -378,40 +379,102 @@ fn logits_of_half_precision_streams_are_not_rounded() {
     assert!(error < 5e-3, "{error:e}");
 }
 
+/// A matrix in blocks of this kind, and its numbers. Any bytes are blocks, but for exponents of all ones.
+fn quantised(kind: BlockType, rows: usize, columns: usize) -> (Tensor, Tensor) {
+    let mut state = 11_u32;
+    let mut byte = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // Below 64, so that no half is one of them; and some negative.
+        (state >> 24) as u8 & 0xbf
+    };
+    let bytes: Vec<u8> = (0..rows * kind.bytes_of(columns)).map(|_| byte()).collect();
+    let mut numbers = vec![0.0; rows * columns];
+    kind.decode(&bytes, &mut numbers);
+    let tensor = |numbers| Tensor::from_vec(numbers, (rows, columns), &Device::Cpu).expect("numbers");
+    (Tensor::from_vec(bytes, (rows, kind.bytes_of(columns)), &Device::Cpu).expect("bytes"), tensor(numbers))
+}
+
+/// A matrix of floats of 8 bits, up to 2 in magnitude, and its numbers.
+fn codes(kind: Float8, rows: usize, columns: usize) -> (Tensor, Tensor) {
+    let codes: Vec<u8> = (0..rows * columns).map(|i| (i * 37 % 251) as u8 & 0xbf).collect();
+    let numbers: Vec<f32> = codes.iter().map(|code| kind.numbers()[usize::from(*code)]).collect();
+    let tensor = |numbers| Tensor::from_vec(numbers, (rows, columns), &Device::Cpu).expect("numbers");
+    (Tensor::from_vec(codes, (rows, columns), &Device::Cpu).expect("codes"), tensor(numbers))
+}
+
 #[test]
 fn a_linear_layer_holds_its_weight_in_any_form() {
-    let (rows, inputs, outputs) = (5, 64, 600);
+    let (rows, inputs, outputs) = (5, 512, 600);
     let (x, bias) = (random(&[rows, inputs], 1), random(&[outputs], 3));
-    let codes = (random(&[outputs, inputs], 2) * 8.0).and_then(|w| w.to_dtype(DType::F8E4M3)).expect("codes");
     let per_row = (random(&[outputs, 1], 4).abs().expect("abs") + 0.1).expect("scales");
     let per_tensor = Tensor::from_vec(vec![0.03f32], 1, &Device::Cpu).expect("scale");
-    let blocks = random(&[outputs, inputs], 5);
-    let blocks =
-        candle_core::quantized::QTensor::quantize(&blocks, candle_core::quantized::GgmlDType::Q8_0).expect("q8");
-    let widened = |scale: &Tensor| codes.to_dtype(DType::F32).and_then(|c| c.broadcast_mul(scale)).expect("numbers");
     let dense = random(&[outputs, inputs], 6).to_dtype(DType::BF16).expect("bf16");
     let halves = random(&[outputs, inputs], 7).to_dtype(DType::F16).expect("f16");
-    let quantised = blocks.dequantize(&Device::Cpu).expect("numbers");
-    let forms = [
+    let mut forms = vec![
         (Form::Dense(a(&dense)), dense.to_dtype(DType::F32).expect("f32")),
         (Form::Dense(a(&halves)), halves.to_dtype(DType::F32).expect("f32")),
-        (Form::Scaled { codes: a(&codes), scale: a(&per_row) }, widened(&per_row)),
-        (Form::Scaled { codes: a(&codes), scale: a(&per_tensor) }, widened(&per_tensor)),
-        (Form::Quantised { blocks: blocks.into(), inputs: (0, inputs) }, quantised),
     ];
+    for (kind, scale) in
+        [Float8::E4M3, Float8::E5M2].into_iter().flat_map(|kind| [(kind, &per_row), (kind, &per_tensor)])
+    {
+        let (codes, numbers) = codes(kind, outputs, inputs);
+        let numbers = numbers.broadcast_mul(scale).expect("scaled");
+        forms.push((Form::Scaled { codes: a(&codes), kind, scale: a(scale) }, numbers));
+    }
+    for kind in BlockType::ALL {
+        let (bytes, numbers) = quantised(kind, outputs, inputs);
+        let blocks = Quantised::new(kind, &bytes, &Place::Real(Device::Cpu)).expect("whole blocks");
+        forms.push((Form::Quantised { blocks, inputs: (0, inputs) }, numbers));
+    }
     for (form, weight) in forms {
-        let layer = Linear::new(form, Some(a(&bias)), Compute::EXACT_F32).expect("a layer");
+        let layer = Linear::new(form.clone(), Some(a(&bias)), Compute::EXACT_F32).expect("a layer");
         let error =
             relative_error(&real(layer.forward_gelu(&a(&x))), &linear(&x, &weight, Some(&bias), Activation::Gelu));
         assert!(error < 1e-6, "{layer:?}: {error:e}");
-        // Both halves of the inputs, one after the other, are the whole.
-        let (first, second) = layer.split_inputs(40).expect("halves");
-        let part = |start, count| a(&x.narrow(1, start, count).and_then(|x| x.contiguous()).expect("part"));
-        let sum = first.forward(&part(0, 40)).and_then(|y| y.add(&second.forward(&part(40, 24))?));
-        let error = relative_error(&real(sum), &real(layer.forward(&a(&x))));
-        assert!(error < 1e-6, "{layer:?} in halves: {error:e}");
+        // Both parts of the inputs, one after the other, are the whole, wherever blocks begin.
+        for cut in [32, 40, 300] {
+            let (first, second) = layer.split_inputs(cut).expect("parts");
+            let part = |start, count| a(&x.narrow(1, start, count).and_then(|x| x.contiguous()).expect("part"));
+            let sum = first.forward(&part(0, cut)).and_then(|y| y.add(&second.forward(&part(cut, inputs - cut))?));
+            let error = relative_error(&real(sum), &real(layer.forward(&a(&x))));
+            assert!(error < 1e-6, "{layer:?} cut at {cut}: {error:e}");
+        }
+        // In another number type a panel is widened at a time, as on other devices.
+        let short = |x: &Tensor| a(&x.to_dtype(DType::BF16).expect("bf16"));
+        let layer = Linear::new(form, Some(short(&bias)), Compute::EXACT_F32).expect("a layer");
+        let expected = linear(&x, &weight, Some(&bias), Activation::None);
+        let error = relative_error(&real(layer.forward(&short(&x))), &expected);
+        assert!(error < 1e-2, "{layer:?} in bf16: {error:e}");
     }
     assert!(Linear::new(Form::Dense(a(&dense)), Some(a(&x)), Compute::EXACT_F32).is_err(), "a bias of another shape");
+}
+
+/// Where the processor multiplies pairs of bf16, a weight in any narrow form is rounded to them as it is packed.
+#[test]
+fn rounded_products_round_a_weight_once() {
+    let (rows, inputs, outputs) = (70, 512, 130);
+    let x = random(&[rows, inputs], 1);
+    let compute = Compute { products: Products::Rounded, ..Compute::EXACT_F32 };
+    for kind in BlockType::ALL {
+        let (bytes, numbers) = quantised(kind, outputs, inputs);
+        let blocks = Quantised::new(kind, &bytes, &Place::Real(Device::Cpu)).expect("whole blocks");
+        let found = Linear::new(Form::Quantised { blocks, inputs: (0, inputs) }, None, compute).expect("a layer");
+        let rounded = Form::Dense(a(&numbers.to_dtype(DType::BF16).expect("bf16")));
+        let plain = Linear::new(rounded, None, compute).expect("a layer");
+        let error = relative_error(&real(found.forward(&a(&x))), &real(plain.forward(&a(&x))));
+        // Without such an instruction the blocks are not rounded at all.
+        assert!(error < if cpu::pairs::available() { 1e-6 } else { 1e-2 }, "{kind:?}: {error:e}");
+    }
+    let scale = (random(&[outputs, 1], 4).abs().expect("abs") + 0.1).expect("scales");
+    for kind in [Float8::E4M3, Float8::E5M2] {
+        let (codes, numbers) = codes(kind, outputs, inputs);
+        let found = Form::Scaled { codes: a(&codes), kind, scale: a(&scale) };
+        let rounded = numbers.broadcast_mul(&scale).and_then(|numbers| numbers.to_dtype(DType::BF16)).expect("bf16");
+        let layer = |form| Linear::new(form, None, compute).expect("a layer");
+        let (found, plain) = (layer(found).forward(&a(&x)), layer(Form::Dense(a(&rounded))).forward(&a(&x)));
+        let error = relative_error(&real(found), &real(plain));
+        assert!(error < if cpu::pairs::available() { 1e-6 } else { 1e-2 }, "{kind:?}: {error:e}");
+    }
 }
 
 #[test]

@@ -14,11 +14,13 @@ use counting::{alone, live, peak_of};
 use dype::testing::{
     base::{device::DeviceKind, geometry::TokenGrid},
     methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
+    models::flux1::bfl::transformer,
     models::flux1::{Compute, FluxConfig, Forward, ForwardOptions, Transformer, WeightsMode, text_cost},
     models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder},
     nn::RopeTables,
     weights::{SafetensorsStore, TensorSource, Weights},
 };
+use safetensors::{Dtype, tensor::TensorView};
 use support::manifest::ManifestSource;
 
 struct Still;
@@ -154,27 +156,83 @@ fn pieces_are_chosen_by_the_budget() {
     assert!(error.hint().is_some());
 }
 
-/// Rewrites safetensors files as one, with their matrices in another number type; codes of 8 bits get a scale where asked.
-fn rewritten(paths: &[PathBuf], to: DType, scaled: bool) -> (tempfile::TempDir, Arc<SafetensorsStore>) {
+/// What matrices are rewritten in.
+#[derive(Debug, Clone, Copy)]
+enum Narrow {
+    Halves(DType),
+    /// Floats of 8 bits, with no scale, one, or one of each row.
+    Codes(Dtype, Scales),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Scales {
+    None,
+    One,
+    Rows,
+}
+
+/// Bytes of floats of 8 bits near these numbers: those with 5 of exponent are the upper halves of f16.
+fn codes(numbers: &Tensor, dtype: Dtype) -> Vec<u8> {
+    if dtype == Dtype::F8_E5M2 {
+        let halves: Vec<half::f16> =
+            numbers.to_dtype(DType::F16).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1()).expect("halves");
+        return halves.iter().map(|half| half.to_le_bytes()[1]).collect();
+    }
+    let short = numbers.to_dtype(DType::F8E4M3).expect("codes");
+    let bytes = safetensors::serialize([("x", &short)], None).expect("bytes");
+    safetensors::SafeTensors::deserialize(&bytes).and_then(|file| Ok(file.tensor("x")?.data().to_vec())).expect("x")
+}
+
+/// Rewrites safetensors files as one, with their matrices in narrower numbers.
+fn rewritten(paths: &[PathBuf], to: Narrow) -> (tempfile::TempDir, Arc<SafetensorsStore>) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("model.safetensors");
-    let mut tensors = std::collections::HashMap::new();
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut add = |name: String, tensor: &Tensor| {
+        let bytes = safetensors::serialize([("x", tensor)], None).expect("bytes");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a file");
+        let view = file.tensor("x").expect("x");
+        tensors.push((name, view.dtype(), view.shape().to_vec(), view.data().to_vec()));
+    };
+    let mut coded = Vec::new();
     for (name, tensor) in
         paths.iter().flat_map(|path| candle_core::safetensors::load(path, &Device::Cpu).expect("file"))
     {
         let wide = tensor.to_dtype(DType::F32).expect("f32");
-        if wide.rank() != 2 {
-            tensors.insert(name, wide);
-            continue;
+        let (dtype, scales) = match to {
+            Narrow::Codes(dtype, scales) if wide.rank() == 2 => (dtype, scales),
+            Narrow::Halves(dtype) if wide.rank() == 2 => {
+                add(name, &wide.to_dtype(dtype).expect("halves"));
+                continue;
+            }
+            _ => {
+                add(name, &wide);
+                continue;
+            }
+        };
+        let rows = wide.dims()[0];
+        let scale = match scales {
+            Scales::None => None,
+            Scales::One => Some(Tensor::new(0.03_f32, &Device::Cpu).expect("a scale")),
+            Scales::Rows => {
+                let scales: Vec<f32> = (0..rows).map(|row| 0.02 + 0.001 * (row % 17) as f32).collect();
+                Some(Tensor::from_vec(scales, (rows, 1), &Device::Cpu).expect("scales"))
+            }
+        };
+        let numbers = match &scale {
+            Some(scale) => wide.broadcast_div(scale).expect("codes"),
+            None => wide.clone(),
+        };
+        coded.push((name.clone(), dtype, wide.dims().to_vec(), codes(&numbers, dtype)));
+        if let Some(scale) = scale {
+            add(format!("{}.weight_scale", name.strip_suffix(".weight").expect("a weight")), &scale);
         }
-        if scaled {
-            let name = format!("{}.scale_weight", name.strip_suffix(".weight").expect("a weight"));
-            tensors.insert(name, Tensor::new(0.03_f32, &Device::Cpu).expect("a scale"));
-        }
-        let codes = if scaled { (wide / 0.03).expect("codes") } else { wide };
-        tensors.insert(name, codes.to_dtype(to).expect("numbers"));
     }
-    candle_core::safetensors::save(&tensors, &file).expect("written");
+    tensors.extend(coded);
+    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).expect("a view"))
+    });
+    safetensors::serialize_to_file(views, None, &file).expect("written");
     let store = Arc::new(SafetensorsStore::open(&[file]).expect("opens"));
     (folder, store)
 }
@@ -184,19 +242,15 @@ fn shards() -> Vec<PathBuf> {
 }
 
 /// Bytes that stay while a model is loaded.
-fn held_by(store: &Arc<SafetensorsStore>, dtype: DType) -> (u64, Transformer) {
-    let config = FluxConfig::read(&tiny("transformer/config.json")).expect("config");
+fn held_by(config: &FluxConfig, source: &Arc<dyn TensorSource>) -> (u64, Transformer) {
     let before = live();
-    let weights = Weights::new(store.clone(), dtype, Device::Cpu);
-    let model = Transformer::load(&config, &weights, WeightsMode::Resident, dtype).expect("loads");
+    let weights = Weights::new(source.clone(), DType::F32, Device::Cpu);
+    let model = Transformer::load(config, &weights, WeightsMode::Resident, DType::F32).expect("loads");
     (live() - before, model)
 }
 
-/// Files of 8 and 16 bits take on the CPU what they take on the disk, and give what their widened copy gives, bit for bit.
-#[test]
-fn narrow_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
-    let _alone = alone();
-    let config = FluxConfig::read(&tiny("transformer/config.json")).expect("config");
+/// A transformer is held as its file has it, as a dry pass foretells, and gives what its widened copy gives, bit for bit.
+fn is_held_as_it_is(what: &str, config: &FluxConfig, narrow: Arc<dyn TensorSource>) {
     let grid = TokenGrid { height_patches: 4, width_patches: 6 };
     let input = |shape: (usize, usize, usize)| {
         let count = shape.0 * shape.1 * shape.2;
@@ -208,41 +262,77 @@ fn narrow_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
     let rope =
         RopeTables::new(&config.position_ids(grid, 7), config.base_patches(), &Still, &Moment::at(1.0), &Device::Cpu)
             .expect("tables");
+    let guidance = config.guidance_embeds.then_some(1.0);
     let velocity = |model: &Transformer| -> Vec<f32> {
-        let out = model.forward(&img, &txt, &pooled, 1.0, Some(1.0), &rope).expect("forward");
+        let out = model.forward(&img, &txt, &pooled, 1.0, guidance, &rope).expect("forward");
         out.flatten_all().and_then(|out| out.to_vec1()).expect("numbers")
     };
-    for (to, scaled) in [(DType::F8E4M3, true), (DType::F8E4M3, false), (DType::F16, false), (DType::BF16, false)] {
-        let (_folder, narrow) = rewritten(&shards(), to, scaled);
-        let widened: std::collections::HashMap<_, _> = narrow
-            .names()
-            .into_iter()
-            .filter(|name| !name.ends_with(".scale_weight"))
-            .map(|name| {
-                let wide = narrow.load(&name, DType::F32, &Device::Cpu).expect("loads");
-                (name, wide)
-            })
-            .collect();
-        let wide_file = tempfile::NamedTempFile::new().expect("a file");
-        candle_core::safetensors::save(&widened, wide_file.path()).expect("written");
-        let wide = Arc::new(SafetensorsStore::open(&[wide_file.path().to_path_buf()]).expect("opens"));
-        let ((narrow_bytes, narrow_model), (wide_bytes, wide_model)) =
-            (held_by(&narrow, DType::F32), held_by(&wide, DType::F32));
-        let share = narrow_bytes as f64 / wide_bytes as f64;
-        let expected = to.size_in_bytes() as f64 / 4.0;
-        assert!((share - expected).abs() < 0.03, "{to:?}: {narrow_bytes} of {wide_bytes}");
-        assert_eq!(velocity(&narrow_model), velocity(&wide_model), "{to:?} scaled {scaled}");
-        let forward = Forward {
-            config: &config,
-            kind: DeviceKind::Cpu,
-            compute: Compute::EXACT_F32,
-            weights: Weights::new(narrow.clone(), DType::F32, Device::Cpu),
-            mode: WeightsMode::Resident,
-            image_tokens: grid.count(),
-            text_tokens: 7,
-        };
-        let planned = forward.cost(ForwardOptions::default()).expect("a dry pass").weights_bytes;
-        assert_near(narrow_bytes, planned, 0.05, &format!("{to:?} planned"));
+    let names = narrow.names().into_iter().filter(|name| !name.ends_with("_scale"));
+    let load = |name: String| {
+        let wide = narrow.load(&name, DType::F32, &Device::Cpu).expect("loads");
+        (name, wide)
+    };
+    let widened: std::collections::HashMap<_, _> = names.map(load).collect();
+    let wide_file = tempfile::NamedTempFile::new().expect("a file");
+    candle_core::safetensors::save(&widened, wide_file.path()).expect("written");
+    let wide: Arc<dyn TensorSource> =
+        Arc::new(SafetensorsStore::open(&[wide_file.path().to_path_buf()]).expect("opens"));
+    let bytes =
+        |source: &dyn TensorSource| -> u64 { source.names().iter().filter_map(|name| source.bytes(name)).sum() };
+    let ((narrow_bytes, narrow_model), (_, wide_model)) = (held_by(config, &narrow), held_by(config, &wide));
+    assert_near(narrow_bytes, bytes(&*narrow), 0.05, &format!("{what} of its file"));
+    assert_eq!(velocity(&narrow_model), velocity(&wide_model), "{what}");
+    let forward = Forward {
+        config,
+        kind: DeviceKind::Cpu,
+        compute: Compute::EXACT_F32,
+        weights: Weights::new(narrow, DType::F32, Device::Cpu),
+        mode: WeightsMode::Resident,
+        image_tokens: grid.count(),
+        text_tokens: 7,
+    };
+    let planned = forward.cost(ForwardOptions::default()).expect("a dry pass").weights_bytes;
+    assert_near(narrow_bytes, planned, 0.05, &format!("{what} planned"));
+}
+
+#[test]
+fn narrow_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
+    let _alone = alone();
+    let config = FluxConfig::read(&tiny("transformer/config.json")).expect("config");
+    for to in [
+        Narrow::Halves(DType::F16),
+        Narrow::Halves(DType::BF16),
+        Narrow::Codes(Dtype::F8_E4M3, Scales::None),
+        Narrow::Codes(Dtype::F8_E4M3, Scales::One),
+        Narrow::Codes(Dtype::F8_E4M3, Scales::Rows),
+        Narrow::Codes(Dtype::F8_E5M2, Scales::None),
+        Narrow::Codes(Dtype::F8_E5M2, Scales::Rows),
+    ] {
+        let (_folder, narrow) = rewritten(&shards(), to);
+        is_held_as_it_is(&format!("{to:?}"), &config, narrow);
+    }
+}
+
+#[test]
+fn gguf_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
+    let _alone = alone();
+    let narrow = FluxConfig {
+        num_layers: 1,
+        num_single_layers: 1,
+        attention_head_dim: 32,
+        num_attention_heads: 2,
+        joint_attention_dim: 64,
+        pooled_projection_dim: 32,
+        axes_dims_rope: [4, 14, 14],
+        ..FluxConfig::flux1_dev()
+    };
+    let wide =
+        FluxConfig { attention_head_dim: 128, axes_dims_rope: [16, 56, 56], guidance_embeds: false, ..narrow.clone() };
+    for (file, config) in [("narrow-Q8_0", &narrow), ("narrow-Q4_0-sdcpp", &narrow), ("wide-K", &wide)] {
+        let path = support::fixture(&format!("gguf/models/{file}.gguf"));
+        let store: Arc<dyn TensorSource> = Arc::new(SafetensorsStore::open(&[path]).expect("opens"));
+        let named = transformer(Arc::clone(&store)).expect("BFL's names");
+        is_held_as_it_is(file, config, Arc::new(named));
     }
 }
 

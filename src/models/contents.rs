@@ -81,6 +81,9 @@ fn tensors(source: &dyn TensorSource, hash: &mut Sha256) -> Result<()> {
     let is_small = names.iter().map(bytes).sum::<u64>() <= SMALL_BYTES;
     for name in &names {
         hash.update(format!("\n{name} {:?} {:?}\n", source.shape(name), source.file_dtype(name)));
+        if let Some(kind) = source.blocks(name) {
+            hash.update(kind.name());
+        }
         source.sample(name, is_small, &mut |bytes| hash.update(bytes))?;
     }
     Ok(())

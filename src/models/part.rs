@@ -76,10 +76,10 @@ pub fn never_inside(_: &Arc<dyn TensorSource>) -> bool {
 /// A network's config, in its folder.
 const CONFIG: &str = "config.json";
 
-/// Whether a file's name ends as those of safetensors files do.
+/// Whether a file's name ends as those of safetensors and GGUF files do.
 pub(crate) fn has_weights_ending(name: &str) -> bool {
     let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
-    ending.is_some_and(|ending| ["safetensors", "sft"].iter().any(|known| ending.eq_ignore_ascii_case(known)))
+    ending.is_some_and(|ending| ["safetensors", "sft", "gguf"].iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
 /// Whether a name is like a pattern of one `*` at most; in names of files case is of no account.
@@ -93,7 +93,7 @@ fn is_like(name: &str, pattern: &str) -> bool {
 
 /// Whether a file's name ends as those of weights in forms that are not read.
 fn is_pickle(name: &str) -> bool {
-    [".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".gguf", ".onnx"].iter().any(|ending| name.ends_with(ending))
+    [".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx"].iter().any(|ending| name.ends_with(ending))
 }
 
 /// What is of use of a part's folder.

@@ -65,6 +65,8 @@ const STRANGERS: Marks = &[
     ("down_blocks.0.attentions.0.transformer_blocks", "the U-Net of a Stable Diffusion"),
     ("redux_up", "FLUX.1 Redux, an image adapter"),
     ("encoder.block.0.layer.0.SelfAttention", "a T5 text encoder"),
+    ("enc.blk.0.attn_rel_b", "a T5 text encoder"),
+    ("blk.0.attn_q", "a language model"),
     ("text_model.encoder.layers.0", "a CLIP text encoder"),
     ("encoder.layers.0.self_attn", "a CLIP text encoder"),
     ("decoder.mid_block.", "an autoencoder (VAE)"),
@@ -116,14 +118,27 @@ pub(crate) fn check_not_quantized(source: &dyn TensorSource) -> Result<()> {
     match quantized_by(source, &source.names()) {
         Some(kind) => Err(Error::model(
             format!("{}: this is {kind}", source.describe()),
-            "quantized models are not supported; give the model in bf16, f16, f32, or fp8 with one scale a tensor at most",
+            "this kind is not read; give the model in bf16, f16, f32, or fp8 with one scale a tensor or a row, or as GGUF",
         )),
         None => Ok(()),
     }
 }
 
-/// "it looks like X", or what its first tensor is called.
+/// What converters write into GGUF files that does not say what they were made for.
+const SAYS_NOTHING: [&str; 2] = ["pig", "cow"];
+
+/// What the source says it was made for, where that is none of `own`.
+pub(crate) fn made_for_another<'a>(source: &'a dyn TensorSource, own: &[&str]) -> Option<&'a str> {
+    source.made_for().filter(|said| !own.contains(said) && !SAYS_NOTHING.contains(said))
+}
+
+/// "it looks like X", or what its first tensor is called; before it what it says of itself.
 pub(crate) fn looks_like(source: &dyn TensorSource) -> String {
+    let says = made_for_another(source, &[]).map(|said| format!("it says that it was made for {said}, and "));
+    format!("{}{}", says.unwrap_or_default(), looks_by_names(source))
+}
+
+fn looks_by_names(source: &dyn TensorSource) -> String {
     let names = source.names();
     let kind = quantized_by(source, &names).or_else(|| first_mark(DERIVED, &names));
     match (kind.or_else(|| first_mark(STRANGERS, &names)), names.first()) {
@@ -144,8 +159,17 @@ pub(crate) fn prefix_of_flux(source: &dyn TensorSource) -> Option<String> {
 
 /// How the weights are quantized, by names and, for scales of many numbers, by their types.
 fn quantized_by(source: &dyn TensorSource, names: &[String]) -> Option<&'static str> {
-    let scale_of = |name: &&String| name.ends_with(".weight_scale") || name.ends_with(".scale_weight");
-    let many = |name: &&String| source.shape(name).is_some_and(|shape| shape.iter().product::<usize>() > 1);
+    let weight_of = |name: &str| {
+        let stem = name.strip_suffix(".weight_scale").or_else(|| name.strip_suffix(".scale_weight"))?;
+        source.shape(&format!("{stem}.weight"))
+    };
+    let is_scale = |name: &&String| name.ends_with(".weight_scale") || name.ends_with(".scale_weight");
+    // One number, or one of each row, which is what fp8 has at most.
+    let many = |name: &&String| {
+        let count = source.shape(name).map_or(1, |shape| shape.iter().product::<usize>());
+        let is_float = matches!(source.file_dtype(name), Some(DType::F32 | DType::BF16 | DType::F16));
+        count > 1 && !(is_float && weight_of(name).is_some_and(|shape| shape.first() == Some(&count)))
+    };
     let by_scale = |name: &String| match source.file_dtype(name) {
         Some(DType::F8E8M0) => "a model in a microscaling format (MX)",
         Some(DType::F8E4M3) => "a model quantized to NVFP4",
@@ -156,7 +180,7 @@ fn quantized_by(source: &dyn TensorSource, names: &[String]) -> Option<&'static 
         _ => None,
     };
     first_mark(QUANTIZED, names)
-        .or_else(|| names.iter().filter(scale_of).find(many).map(by_scale))
+        .or_else(|| names.iter().filter(is_scale).find(many).map(by_scale))
         .or_else(|| names.iter().find_map(by_type))
 }
 

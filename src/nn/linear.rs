@@ -1,14 +1,9 @@
 //! The linear layer: the one place that knows in which form a weight is held, and what adapters add to it.
 
-use std::sync::Arc;
-
-use candle_core::{
-    DType, Device, Tensor,
-    quantized::{QStorage, QTensor},
-};
+use candle_core::DType;
 
 use super::{
-    Array, Compute, Products,
+    Array, Compute, Products, Quantised,
     adapter::{self, Adapter},
     kernels::{
         cpu::linear::{self as cpu, gelu_in_place},
@@ -17,7 +12,10 @@ use super::{
     mismatch,
     view::{View, view},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::Result,
+    weights::{BlockType, Float8},
+};
 
 pub use super::kernels::cpu::linear::Activation;
 
@@ -42,15 +40,17 @@ pub enum Form {
     Dense(Array),
     /// Codes of few bits, such as fp8, that are numbers when multiplied by a scale.
     Scaled {
-        /// [out, in], in a float type of 8 bits.
+        /// [out, in], bytes.
         codes: Array,
+        /// Which floats of 8 bits they are.
+        kind: Float8,
         /// f32: one number \[1\], or one of each output \[out, 1\].
         scale: Array,
     },
     /// Blocks of quantised numbers, as GGUF files have them.
     Quantised {
         /// [out, inputs of the stored weight]
-        blocks: Arc<QTensor>,
+        blocks: Quantised,
         /// Which of the stored inputs this layer takes: (first, count).
         inputs: (usize, usize),
     },
@@ -161,7 +161,7 @@ impl Form {
     fn shape(&self) -> [usize; 2] {
         match self {
             Self::Dense(weight) | Self::Scaled { codes: weight, .. } => [weight.dim(0), weight.dim(1)],
-            Self::Quantised { blocks, inputs } => [blocks.shape().dims().first().copied().unwrap_or(0), inputs.1],
+            Self::Quantised { blocks, inputs } => [blocks.rows(), inputs.1],
         }
     }
 
@@ -169,11 +169,11 @@ impl Form {
     fn narrow(&self, start: usize, count: usize) -> Result<Self> {
         Ok(match self {
             Self::Dense(weight) => Self::Dense(weight.narrow(1, start, count)?),
-            Self::Scaled { codes, scale } => {
-                Self::Scaled { codes: codes.narrow(1, start, count)?, scale: scale.clone() }
+            Self::Scaled { codes, kind, scale } => {
+                Self::Scaled { codes: codes.narrow(1, start, count)?, kind: *kind, scale: scale.clone() }
             }
             Self::Quantised { blocks, inputs } => {
-                Self::Quantised { blocks: Arc::clone(blocks), inputs: (inputs.0 + start, count) }
+                Self::Quantised { blocks: blocks.clone(), inputs: (inputs.0 + start, count) }
             }
         })
     }
@@ -181,13 +181,19 @@ impl Form {
     fn product(&self, products: Products, x: &Array, bias: Option<&Array>, activation: Activation) -> Result<Array> {
         match self {
             Self::Dense(weight) => return product(products, x, weight, bias, activation),
-            Self::Scaled { codes, scale } if is_fast(x, codes) && scale.dim(0) == 1 => {
-                return on_cpu(products, x, (codes, Some(scale)), bias, activation);
+            Self::Scaled { codes, kind, scale } if x.is_fast() => {
+                return on_cpu(products, x, Operand::Codes { codes, kind: *kind, scale }, bias, activation);
             }
-            _ => {}
+            Self::Quantised { blocks, inputs } => {
+                if let Some(bytes) = blocks.bytes().filter(|_| x.is_fast()) {
+                    let operand = Operand::Blocks { bytes, kind: blocks.kind(), inputs: *inputs };
+                    return on_cpu(products, x, operand, bias, activation);
+                }
+            }
+            Self::Scaled { .. } => {}
         }
         let out = x.place().zeros(&[x.dim(0), self.outputs()], x.dtype())?;
-        x.place().pieces(0..self.outputs(), PANEL, |first, count| {
+        x.place().pieces(0..self.outputs(), self.panel_outputs(), |first, count| {
             let bias = bias.map(|bias| bias.narrow(0, first, count)).transpose()?;
             let panel = product(products, x, &self.panel(first, count, x)?, bias.as_ref(), activation)?;
             out.slice_set(&panel, 1, first) // [C, count]
@@ -195,31 +201,35 @@ impl Form {
         Ok(out)
     }
 
+    /// Outputs of a panel that is widened on the way.
+    fn panel_outputs(&self) -> usize {
+        match self {
+            Self::Quantised { blocks, .. } => blocks.panel_rows(),
+            _ => PANEL,
+        }
+    }
+
     /// Rows `first..first + count` of the weight as plain numbers in the number type of x.
     fn panel(&self, first: usize, count: usize, x: &Array) -> Result<Array> {
         match self {
             Self::Dense(weight) => weight.narrow(0, first, count),
-            Self::Scaled { codes, scale } => {
+            Self::Scaled { codes, kind, scale } => {
                 let scale = if scale.dim(0) == 1 { scale.clone() } else { scale.narrow(0, first, count)? };
                 // In f32: a code times its scale is rounded once, whatever x is.
-                codes.narrow(0, first, count)?.to_dtype(DType::F32)?.mul(&scale)?.to_dtype(x.dtype())
+                widened(&codes.narrow(0, first, count)?, *kind)?.mul(&scale)?.to_dtype(x.dtype())
             }
             Self::Quantised { blocks, inputs } => {
-                let rows = dequantised(blocks, first, count, x.real()?.device())?;
-                Array::from(rows).narrow(1, inputs.0, inputs.1)?.to_dtype(x.dtype())
+                let rows = blocks.widened(x, first, count)?; // [count, inputs of the stored weight]
+                rows.narrow(1, inputs.0, inputs.1)?.to_dtype(x.dtype())
             }
         }
     }
 }
 
-/// Some rows of a quantised matrix, in f32: a row is whole blocks, and rows follow each other.
-fn dequantised(blocks: &QTensor, first: usize, count: usize, device: &Device) -> Result<Tensor> {
-    let (rows, columns) = blocks.shape().dims2()?;
-    let data = blocks.data()?;
-    let row = data.len() / rows.max(1);
-    let bytes = data.get(first * row..(first + count) * row).unwrap_or_default();
-    let storage = QStorage::from_data(bytes.to_vec().into(), device, blocks.dtype())?;
-    Ok(QTensor::new(storage, (count, columns))?.dequantize(device)?)
+/// Floats of 8 bits in f32.
+fn widened(codes: &Array, kind: Float8) -> Result<Array> {
+    let table = codes.place().floats(&[256], || kind.numbers().to_vec())?;
+    table.index_select(&codes.reshape(&[codes.elem_count()])?, 0)?.reshape(codes.dims())
 }
 
 /// `activation(x·weightᵀ + bias)` for x [C, in] and weight [out, in]; a weight of another number type is converted on the way.
@@ -240,38 +250,93 @@ pub fn product(
     if !is_fast(x, weight) {
         return tensors::linear(x, weight, bias, activation);
     }
-    on_cpu(products, x, (weight, None), bias, activation)
+    on_cpu(products, x, Operand::Numbers(weight), bias, activation)
 }
 
 /// Whether the CPU's own kernel takes this product.
 fn is_fast(x: &Array, weight: &Array) -> bool {
-    let is_held = matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16 | DType::F8E4M3);
+    let is_held = matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16);
     x.is_fast() && is_held && weight.layout().stride().get(1) == Some(&1)
 }
 
-/// The same in the CPU's own kernel; codes of 8 bits come with the one number they are multiplied by.
+/// A weight in the processor's memory.
+#[derive(Clone, Copy)]
+enum Operand<'a> {
+    Numbers(&'a Array),
+    Codes {
+        /// [out, in], bytes.
+        codes: &'a Array,
+        kind: Float8,
+        /// What they are multiplied by.
+        scale: &'a Array,
+    },
+    Blocks {
+        /// [out, bytes of a row]
+        bytes: &'a Array,
+        kind: BlockType,
+        /// Which of the stored inputs count: (first, count).
+        inputs: (usize, usize),
+    },
+}
+
+impl Operand<'_> {
+    /// The weight's memory.
+    fn array(&self) -> &Array {
+        match self {
+            Self::Numbers(array) | Self::Codes { codes: array, .. } | Self::Blocks { bytes: array, .. } => array,
+        }
+    }
+
+    fn size(&self, rows: usize) -> Result<cpu::Size> {
+        let (outputs, columns) = self.array().dims2()?;
+        let inputs = if let Self::Blocks { inputs, .. } = self { inputs.1 } else { columns };
+        Ok(cpu::Size { rows, inputs, outputs, stride: self.array().layout().stride()[0] })
+    }
+
+    /// Whether it may be rounded to bf16, or is.
+    fn is_narrow(&self) -> bool {
+        match self {
+            Self::Numbers(array) => array.dtype() == DType::BF16,
+            Self::Codes { .. } | Self::Blocks { .. } => true,
+        }
+    }
+}
+
+/// The same in the CPU's own kernel.
 fn on_cpu(
     products: Products,
     x: &Array,
-    (weight, scale): (&Array, Option<&Array>),
+    operand: Operand<'_>,
     bias: Option<&Array>,
     activation: Activation,
 ) -> Result<Array> {
-    let ((rows, inputs), (outputs, _)) = (x.dims2()?, weight.dims2()?);
-    let size = cpu::Size { rows, inputs, outputs, stride: weight.layout().stride()[0] };
+    let size = operand.size(x.dims2()?.0)?;
+    if x.dim(1) != size.inputs {
+        return Err(mismatch(format!("linear: {} inputs for a weight of {}", x.dim(1), size.inputs)));
+    }
     let rounds = products == Products::Rounded;
-    let out = x.computed(&[rows, outputs], |out| {
-        let (x, weight, bias) = (view(x.real()?), view(weight.real()?), bias.map(Array::real).transpose()?.map(view));
-        let scale = scale.map(|scale| Ok::<_, Error>(scale.real()?.to_vec1::<f32>()?.first().copied())).transpose()?;
-        let (weight, bias) =
-            (weight.weight(scale.flatten().unwrap_or(1.0))?, bias.as_ref().map(View::f32).transpose()?);
+    let out = x.computed(&[size.rows, size.outputs], |out| {
+        let (x, weight, bias) =
+            (view(x.real()?), view(operand.array().real()?), bias.map(Array::real).transpose()?.map(view));
+        let scales = match operand {
+            Operand::Codes { scale, .. } => scale.real()?.flatten_all()?.to_vec1::<f32>()?,
+            _ => Vec::new(),
+        };
+        let weight = match operand {
+            Operand::Numbers(_) => weight.weight()?,
+            Operand::Codes { kind, .. } => cpu::Weight::F8 { codes: weight.bytes()?, kind, scales: &scales },
+            Operand::Blocks { kind, inputs, .. } => {
+                cpu::Weight::Blocks { bytes: weight.bytes()?, kind, first: inputs.0 }
+            }
+        };
+        let bias = bias.as_ref().map(View::f32).transpose()?;
         cpu::Linear { weight, size, bias, activation, rounds, adds: false }.apply(x.f32()?, out);
         Ok(())
     })?;
     x.note(|ledger| {
-        let pairs = rounds && matches!(weight.dtype(), DType::BF16 | DType::F8E4M3);
-        ledger.pass(size.working_bytes(pairs));
-        ledger.work(2 * (rows * inputs) as u64 * outputs as u64);
+        let is_blocks = matches!(operand, Operand::Blocks { .. });
+        ledger.pass(size.working_bytes(rounds && operand.is_narrow(), is_blocks));
+        ledger.work(2 * (size.rows * size.inputs) as u64 * size.outputs as u64);
     });
     Ok(out) // [C, out]
 }
@@ -291,12 +356,12 @@ pub(super) fn accumulate(out: Array, x: &Array, weight: &Array) -> Result<Array>
     let size = cpu::Size { rows, inputs, outputs, stride: weight.layout().stride()[0] };
     if let (Array::Real(x), Array::Real(weight)) = (x, weight) {
         let (x, weight) = (view(x), view(weight));
-        let (x, weight) = (x.f32()?, weight.weight(1.0)?);
+        let (x, weight) = (x.f32()?, weight.weight()?);
         let layer = cpu::Linear { weight, size, bias: None, activation: Activation::None, rounds: false, adds: true };
         out.change(|out| layer.apply(x, out))?;
     }
     x.note(|ledger| {
-        ledger.pass(size.working_bytes(false));
+        ledger.pass(size.working_bytes(false, false));
         ledger.work(2 * (rows * inputs) as u64 * outputs as u64);
     });
     Ok(out) // [C, out]

@@ -22,6 +22,7 @@ mod norm;
 mod ops;
 mod parameters;
 mod place;
+mod quantised;
 mod rope;
 mod stream;
 mod view;
@@ -39,6 +40,7 @@ pub use linear::{Activation, Form, Linear, product};
 pub use norm::{LayerNorm, NORM_EPS, RmsNorm, Rotation, add_gated, heads_of, norm_modulate, silu_gated, split_heads};
 pub use parameters::Parameters;
 pub use place::Place;
+pub use quantised::Quantised;
 pub use rope::{PositionAxis, PositionIds, RopeTables, TokenRun};
 pub use stream::{Blocks, WeightsMode};
 

@@ -7,11 +7,14 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Adapter, Array, Compute, Dense, Form, Kronecker, Ledger, Linear, LowRank, Place, array};
+use super::{
+    Adapter, Array, Compute, Dense, Form, Kronecker, Ledger, Linear, LowRank, Place, Quantised, array,
+    quantised::is_on_devices,
+};
 use crate::{
     error::Result,
     weights::{
-        Expected, Ring, Weights,
+        BlockType, Expected, Ring, Weights,
         lora::{Change, Layer, Piece},
     },
 };
@@ -26,6 +29,8 @@ pub struct Parameters {
     weights: Weights,
     dry: Option<Dry>,
     holds: Holds,
+    /// Whether tensors travel to the device while it computes.
+    travels: bool,
 }
 
 /// In which number type weights of products are held.
@@ -33,7 +38,8 @@ pub struct Parameters {
 enum Holds {
     /// In the view's own.
     AsAsked,
-    /// On the CPU in their file's, where that is narrower: a half or a quarter of the memory, and widened exactly.
+    /// On the CPU in their file's, where that is narrower: a half or a quarter of the memory, and widened exactly. Quantised ones
+    /// and those of 8 bits on every device, unless they travel there block by block.
     AsStored,
 }
 
@@ -47,13 +53,13 @@ struct Dry {
 impl Parameters {
     /// Weights, in the number type and on the device they say.
     pub fn real(weights: &Weights) -> Self {
-        Self { weights: weights.clone(), dry: None, holds: Holds::AsAsked }
+        Self { weights: weights.clone(), dry: None, holds: Holds::AsAsked, travels: false }
     }
 
     /// What these weights would take.
     pub fn dry(weights: &Weights, ledger: &Ledger) -> Self {
         let dry = Dry { ledger: ledger.clone(), asked: Arc::default(), layers: Arc::default() };
-        Self { weights: weights.clone(), dry: Some(dry), holds: Holds::AsAsked }
+        Self { weights: weights.clone(), dry: Some(dry), holds: Holds::AsAsked, travels: false }
     }
 
     /// What weights in this number type would take, whatever file they come from.
@@ -90,10 +96,11 @@ impl Parameters {
     /// # Errors
     /// When the device fails.
     pub fn beside_computation(&self) -> Result<Self> {
-        if self.dry.is_some() {
-            return Ok(self.clone());
+        if let Some(dry) = &self.dry {
+            return Ok(Self { travels: dry.ledger.has_rings(), ..self.clone() });
         }
-        Ok(Self { weights: self.weights.beside_computation()?, ..self.clone() })
+        let weights = self.weights.beside_computation()?;
+        Ok(Self { travels: weights.ring().is_some(), weights, ..self.clone() })
     }
 
     /// The ledger of a dry pass.
@@ -158,13 +165,40 @@ impl Parameters {
     }
 
     fn form(&self, inputs: usize, outputs: usize) -> Result<Form> {
+        if let Some(kind) = self.quantised() {
+            return Ok(Form::Quantised { blocks: self.blocks(kind, [outputs, inputs])?, inputs: (0, inputs) });
+        }
         let held = self.held();
         let weight = self.with_dtype(held).get("weight", &[outputs, inputs])?;
-        if held != DType::F8E4M3 {
+        let Some(kind) = self.weights.float8("weight").filter(|_| held == DType::U8) else {
             return Ok(Form::Dense(weight));
+        };
+        Ok(Form::Scaled { codes: weight, kind, scale: self.scale()? })
+    }
+
+    /// What the codes of the weight are multiplied by: one number \[1\], or one of each row [rows, 1].
+    fn scale(&self) -> Result<Array> {
+        let count = self.weights.scale_count("weight").max(1);
+        let shape: &[usize] = if count == 1 { &[1] } else { &[count, 1] };
+        let scales = if self.dry.is_some() { Vec::new() } else { self.weights.scales("weight")? };
+        self.place().floats(shape, || if scales.is_empty() { vec![1.0] } else { scales })
+    }
+
+    /// The kind of blocks that the weight of a product is held in, where it is.
+    fn quantised(&self) -> Option<BlockType> {
+        let kind = self.weights.blocks("weight").filter(|_| self.holds == Holds::AsStored && !self.travels)?;
+        (self.place().is_cpu() || is_on_devices(kind)).then_some(kind)
+    }
+
+    /// The weight [rows, columns] in its blocks.
+    fn blocks(&self, kind: BlockType, shape: [usize; 2]) -> Result<Quantised> {
+        match &self.dry {
+            None => Quantised::new(kind, &self.weights.get_blocks("weight", shape)?, &self.place()),
+            Some(dry) => {
+                dry.note(&self.weights, "weight", &shape);
+                Quantised::dry(kind, shape[0], shape[1], &self.place())
+            }
         }
-        let scale = if self.dry.is_some() { None } else { self.weights.scale("weight")? }.unwrap_or(1.0);
-        Ok(Form::Scaled { codes: weight, scale: self.place().floats(&[1], || vec![scale])? })
     }
 
     fn bias(&self, outputs: usize, is_there: bool, compute: Compute) -> Result<Option<Array>> {
@@ -232,12 +266,12 @@ impl Parameters {
 
     /// The number type that the weight of a product is held in.
     fn held(&self) -> DType {
-        let stored = match self.holds {
-            Holds::AsStored if self.place().is_cpu() => self.weights.file_dtype("weight"),
-            _ => None,
-        };
+        let is_stored = self.holds == Holds::AsStored;
+        if is_stored && !self.travels && self.weights.float8("weight").is_some() {
+            return DType::U8;
+        }
+        let stored = self.weights.file_dtype("weight").filter(|_| is_stored && self.place().is_cpu());
         match (stored, self.dtype()) {
-            (Some(DType::F8E4M3), _) => DType::F8E4M3,
             (Some(stored @ (DType::BF16 | DType::F16)), DType::F32) => stored,
             (_, asked) => asked,
         }

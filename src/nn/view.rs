@@ -29,20 +29,18 @@ impl<S: Deref<Target = Storage>> View<'_, S> {
     }
 
     /// The numbers of a matrix from its first on; its rows may be apart.
-    ///
-    /// Codes of 8 bits are multiplied by `scale`.
-    pub(super) fn weight(&self, scale: f32) -> Result<Weight<'_>> {
+    pub(super) fn weight(&self) -> Result<Weight<'_>> {
         let start = self.tensor.layout().start_offset();
-        match (self.tensor.dtype(), &*self.storage) {
-            (DType::BF16, _) => Ok(Weight::Bf16(&self.values()?[start..])),
-            (DType::F16, _) => Ok(Weight::F16(&self.values()?[start..])),
-            (DType::F8E4M3, Storage::Cpu(CpuStorage::F8E4M3(codes))) => {
-                // SAFETY: such a code is one byte of any value.
-                let codes = unsafe { std::slice::from_raw_parts(codes.as_ptr().cast::<u8>(), codes.len()) };
-                Ok(Weight::F8 { codes: &codes[start..], scale })
-            }
+        match self.tensor.dtype() {
+            DType::BF16 => Ok(Weight::Bf16(&self.values()?[start..])),
+            DType::F16 => Ok(Weight::F16(&self.values()?[start..])),
             _ => Ok(Weight::F32(&self.values()?[start..])),
         }
+    }
+
+    /// The bytes of a matrix from its first on.
+    pub(super) fn bytes(&self) -> Result<&[u8]> {
+        Ok(&self.values()?[self.tensor.layout().start_offset()..])
     }
 
     fn values<T: WithDType>(&self) -> Result<&[T]> {

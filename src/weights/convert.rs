@@ -9,11 +9,12 @@ use half::{
 use rayon::prelude::*;
 use safetensors::Dtype;
 
+use super::{BlockType, number::NumberType};
 use crate::error::{Error, Result};
 
 /// Numbers one thread converts at a time: small enough for its second-level cache, large enough to be worth a task.
 const TASK: usize = 1 << 16;
-/// Numbers that pass through the f32 buffer on the stack at a time.
+/// Numbers that pass through the f32 buffer on the stack at a time: whole blocks, of any kind.
 const PIECE: usize = 512;
 
 /// The dtype candle knows under another name, if it knows it.
@@ -23,7 +24,7 @@ pub(super) fn candle_dtype(dtype: Dtype) -> Option<DType> {
 
 /// Whether numbers of this type can be weights.
 pub(super) fn is_weight(dtype: Dtype) -> bool {
-    decoder(dtype).is_some()
+    plain_decoder(dtype).is_some()
 }
 
 /// The numbers in `bytes`, times `scale`, as a tensor of `shape` in `to` on `device`.
@@ -32,17 +33,18 @@ pub(super) fn is_weight(dtype: Dtype) -> bool {
 /// [`Error::Model`] when `from` is no float type or `to` no type to compute in, [`Error::Tensor`] from the device.
 pub(super) fn tensor(
     bytes: &[u8],
-    from: Dtype,
+    from: NumberType,
     scale: Option<f32>,
     shape: &[usize],
     to: DType,
     device: &Device,
 ) -> Result<Tensor> {
     let decode = decoder(from).ok_or_else(|| {
-        Error::model(format!("numbers of type {from} cannot be weights"), "give a file in F32, BF16, F16 or F8_E4M3")
+        let hint = "give a file in F32, BF16, F16 or F8_E4M3, or a GGUF file in Q8_0 or Q4_K";
+        Error::model(format!("numbers of type {from} cannot be weights"), hint)
     })?;
-    let same = scale.is_none() && candle_dtype(from) == Some(to);
-    let cx = Conversion { bytes, width: from.bitsize() / 8, decode, scale };
+    let same = scale.is_none() && matches!(from, NumberType::Plain(from) if candle_dtype(from) == Some(to));
+    let cx = Conversion { bytes, decode, scale };
     let tensor = match to {
         DType::F32 if same => Tensor::from_vec(copy(bytes, f32::from_le_bytes), shape, device),
         DType::BF16 if same => {
@@ -52,8 +54,10 @@ pub(super) fn tensor(
             Tensor::from_vec(copy(bytes, u16::from_le_bytes).reinterpret_into::<f16>(), shape, device)
         }
         DType::F64 if same => Tensor::from_vec(copy(bytes, f64::from_le_bytes), shape, device),
-        // Codes, which stand for numbers once they are multiplied by their scale.
-        DType::F8E4M3 if same => Tensor::from_raw_buffer(bytes, to, shape, device),
+        // Codes, which stand for numbers once they are looked up and multiplied by their scale.
+        DType::U8 if matches!(from, NumberType::Plain(Dtype::F8_E4M3 | Dtype::F8_E5M2)) => {
+            Tensor::from_raw_buffer(bytes, to, shape, device)
+        }
         DType::F32 => Tensor::from_vec(cx.widen(), shape, device),
         DType::BF16 => Tensor::from_vec(cx.map(to_bf16_bits).reinterpret_into::<bf16>(), shape, device),
         DType::F16 => Tensor::from_vec(cx.map(to_f16_bits).reinterpret_into::<f16>(), shape, device),
@@ -78,13 +82,37 @@ fn copy<const W: usize, T: Copy + Default + Send + Sync>(bytes: &[u8], read: fn(
 }
 
 /// Widens little-endian numbers to f32.
-type Decode = fn(&[u8], &mut [f32]);
+type Widen = fn(&[u8], &mut [f32]);
+
+/// How numbers are widened to f32.
+#[derive(Clone, Copy)]
+enum Decode {
+    /// One by one, of so many bytes each.
+    Plain(Widen, usize),
+    Blocks(BlockType),
+}
+
+impl Decode {
+    /// Bytes of so many numbers, in whole blocks.
+    fn bytes_of(self, numbers: usize) -> usize {
+        match self {
+            Self::Plain(_, width) => numbers * width,
+            Self::Blocks(kind) => kind.bytes_of(numbers),
+        }
+    }
+
+    /// Numbers in so many bytes.
+    fn numbers_in(self, bytes: usize) -> usize {
+        match self {
+            Self::Plain(_, width) => bytes / width,
+            Self::Blocks(kind) => bytes / kind.bytes() * kind.numbers(),
+        }
+    }
+}
 
 /// A run of numbers on its way from one type to another.
 struct Conversion<'a> {
     bytes: &'a [u8],
-    /// Bytes of one number.
-    width: usize,
     decode: Decode,
     scale: Option<f32>,
 }
@@ -92,19 +120,20 @@ struct Conversion<'a> {
 impl Conversion<'_> {
     /// As f32.
     fn widen(&self) -> Vec<f32> {
-        let mut out = vec![0_f32; self.bytes.len() / self.width];
+        let mut out = vec![0_f32; self.decode.numbers_in(self.bytes.len())];
         out.par_chunks_mut(TASK)
-            .zip(self.bytes.par_chunks(TASK * self.width))
+            .zip(self.bytes.par_chunks(self.decode.bytes_of(TASK)))
             .for_each(|(out, bytes)| self.decode_scaled(bytes, out));
         out
     }
 
     /// As another type, through f32.
     fn map<T: Copy + Default + Send + Sync>(&self, encode: fn(&[f32], &mut [T])) -> Vec<T> {
-        let mut out = vec![T::default(); self.bytes.len() / self.width];
-        out.par_chunks_mut(TASK).zip(self.bytes.par_chunks(TASK * self.width)).for_each(|(out, bytes)| {
+        let mut out = vec![T::default(); self.decode.numbers_in(self.bytes.len())];
+        let bytes_of = |numbers| self.decode.bytes_of(numbers);
+        out.par_chunks_mut(TASK).zip(self.bytes.par_chunks(bytes_of(TASK))).for_each(|(out, bytes)| {
             let mut buffer = [0_f32; PIECE];
-            for (out, bytes) in out.chunks_mut(PIECE).zip(bytes.chunks(PIECE * self.width)) {
+            for (out, bytes) in out.chunks_mut(PIECE).zip(bytes.chunks(bytes_of(PIECE))) {
                 let piece = &mut buffer[..out.len()];
                 self.decode_scaled(bytes, piece);
                 encode(piece, out);
@@ -114,24 +143,35 @@ impl Conversion<'_> {
     }
 
     fn decode_scaled(&self, bytes: &[u8], out: &mut [f32]) {
-        (self.decode)(bytes, out);
+        match self.decode {
+            Decode::Plain(widen, _) => widen(bytes, out),
+            Decode::Blocks(kind) => kind.decode(bytes, out),
+        }
         if let Some(scale) = self.scale {
             out.iter_mut().for_each(|x| *x *= scale);
         }
     }
 }
 
+/// How to widen numbers to f32; `None` for types that cannot be weights.
+fn decoder(numbers: NumberType) -> Option<Decode> {
+    match numbers {
+        NumberType::Plain(dtype) => Some(Decode::Plain(plain_decoder(dtype)?, dtype.bitsize() / 8)),
+        NumberType::Blocks(kind) => Some(Decode::Blocks(kind)),
+        NumberType::Unread(_) => None,
+    }
+}
+
 /// How to widen a float type to f32; `None` for types that cannot be weights.
-fn decoder(dtype: Dtype) -> Option<Decode> {
+fn plain_decoder(dtype: Dtype) -> Option<Widen> {
     Some(match dtype {
         Dtype::F32 => |bytes, out| each(bytes, out, f32::from_le_bytes),
         Dtype::F64 => |bytes, out| each(bytes, out, |b| f64::from_le_bytes(b) as f32),
         // A bf16 is the upper half of an f32.
         Dtype::BF16 => |bytes, out| each(bytes, out, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
         Dtype::F16 => decode_f16,
-        Dtype::F8_E4M3 => |bytes, out| each(bytes, out, |[b]| F8_E4M3[usize::from(b)]),
-        // An e5m2 is the upper half of an f16.
-        Dtype::F8_E5M2 => |bytes, out| each(bytes, out, |[b]| f16::from_bits(u16::from(b) << 8).to_f32()),
+        Dtype::F8_E4M3 => |bytes, out| each(bytes, out, |[b]| Float8::E4M3.numbers()[usize::from(b)]),
+        Dtype::F8_E5M2 => |bytes, out| each(bytes, out, |[b]| Float8::E5M2.numbers()[usize::from(b)]),
         _ => return None,
     })
 }
@@ -168,13 +208,40 @@ fn to_f64(from: &[f32], to: &mut [f64]) {
     }
 }
 
-/// All 256 values of the 8-bit float with 4 exponent and 3 mantissa bits (arXiv 2209.05433, table 1: bias 7, no
-/// infinities, all ones is NaN).
-pub(crate) static F8_E4M3: [f32; 256] = {
+/// A float of 8 bits (arXiv 2209.05433, table 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Float8 {
+    /// 4 bits of exponent and 3 of mantissa: bias 7, no infinities, all ones is NaN.
+    E4M3,
+    /// 5 bits of exponent and 2 of mantissa: the upper half of an f16.
+    E5M2,
+}
+
+impl Float8 {
+    /// The number of each code.
+    pub fn numbers(self) -> &'static [f32; 256] {
+        match self {
+            Self::E4M3 => &F8_E4M3,
+            Self::E5M2 => &F8_E5M2,
+        }
+    }
+}
+
+static F8_E4M3: [f32; 256] = {
     let mut table = [0.0; 256];
     let mut code = 0;
     while code < 256 {
         table[code] = f8_e4m3(code as u8);
+        code += 1;
+    }
+    table
+};
+
+static F8_E5M2: [f32; 256] = {
+    let mut table = [0.0; 256];
+    let mut code = 0;
+    while code < 256 {
+        table[code] = f8_e5m2(code as u8);
         code += 1;
     }
     table
@@ -192,13 +259,35 @@ const fn f8_e4m3(code: u8) -> f32 {
     if code >= 128 { -magnitude } else { magnitude }
 }
 
+const fn f8_e5m2(code: u8) -> f32 {
+    let (exponent, mantissa) = ((code >> 2) & 31, code & 3);
+    let magnitude = match (exponent, mantissa) {
+        (31, 0) => f32::INFINITY,
+        (31, _) => f32::NAN,
+        // Subnormal: mantissa/4 · 2^-14.
+        (0, m) => m as f32 / 65_536.0,
+        // (1 + m/4) · 2^(e-15): the f32 with exponent e - 15 + 127.
+        (e, m) => f32::from_bits(((e as u32 + 112) << 23) | ((m as u32) << 21)),
+    };
+    if code >= 128 { -magnitude } else { magnitude }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn every_e5m2_is_the_upper_half_of_an_f16() {
+        for code in 0..=u8::MAX {
+            let (ours, half) =
+                (Float8::E5M2.numbers()[usize::from(code)], f16::from_bits(u16::from(code) << 8).to_f32());
+            assert!(ours.to_bits() == half.to_bits() || (ours.is_nan() && half.is_nan()), "{code:#x}: {ours} {half}");
+        }
+    }
+
     fn f32s(bytes: &[u8], from: Dtype, scale: Option<f32>) -> Vec<f32> {
         let n = bytes.len() * 8 / from.bitsize();
-        let t = tensor(bytes, from, scale, &[n], DType::F32, &Device::Cpu).expect("converts");
+        let t = tensor(bytes, NumberType::Plain(from), scale, &[n], DType::F32, &Device::Cpu).expect("converts");
         t.to_vec1().expect("f32")
     }
 
@@ -242,7 +331,8 @@ mod tests {
             let file = safetensors::SafeTensors::deserialize(&bytes).expect("file");
             let view = file.tensor("x").expect("x");
             for to in kinds {
-                let ours = tensor(view.data(), view.dtype(), None, &[n], to, &Device::Cpu).expect("ours");
+                let ours =
+                    tensor(view.data(), NumberType::Plain(view.dtype()), None, &[n], to, &Device::Cpu).expect("ours");
                 // half 2.7's f64 -> bf16 drops the lower 32 bits before it rounds (168.50009 becomes 168, not 169), so
                 // candle goes through f32 here. The numbers were f32, so that step is exact.
                 let through = if from == DType::F64 && to != DType::F64 { DType::F32 } else { from };
@@ -260,7 +350,7 @@ mod tests {
     #[test]
     fn halves_are_rounded_to_the_nearest() {
         let bytes: Vec<u8> = [168.500_091_552_734_38_f64, 168.5, 169.5].iter().flat_map(|x| x.to_le_bytes()).collect();
-        let t = tensor(&bytes, Dtype::F64, None, &[3], DType::BF16, &Device::Cpu).expect("converts");
+        let t = tensor(&bytes, NumberType::Plain(Dtype::F64), None, &[3], DType::BF16, &Device::Cpu).expect("converts");
         let rounded: Vec<f32> = t.to_dtype(DType::F32).and_then(|t| t.to_vec1()).expect("f32");
         assert_eq!(rounded, [169.0, 168.0, 170.0]);
     }
@@ -268,7 +358,8 @@ mod tests {
     #[test]
     fn integers_are_no_weights() {
         assert!(!is_weight(Dtype::I64) && !is_weight(Dtype::U8) && is_weight(Dtype::F8_E4M3));
-        assert!(tensor(&[0; 8], Dtype::I64, None, &[1], DType::F32, &Device::Cpu).is_err());
-        assert!(tensor(&[0; 4], Dtype::F32, None, &[1], DType::U8, &Device::Cpu).is_err());
+        let plain = NumberType::Plain;
+        assert!(tensor(&[0; 8], plain(Dtype::I64), None, &[1], DType::F32, &Device::Cpu).is_err());
+        assert!(tensor(&[0; 4], plain(Dtype::F32), None, &[1], DType::U8, &Device::Cpu).is_err());
     }
 }

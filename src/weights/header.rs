@@ -17,7 +17,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::{human_bytes, magic::kind_of_bytes};
+use super::{human_bytes, magic::kind_of_bytes, number::NumberType};
 use crate::error::{Error, Result};
 
 /// Bytes of the number N in front of the header.
@@ -32,7 +32,7 @@ const FETCH_AGAIN: &str = "the file is damaged; delete it and run again, so that
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
     pub(super) name: String,
-    pub(super) dtype: Dtype,
+    pub(super) dtype: NumberType,
     pub(super) shape: Vec<usize>,
     /// Where its bytes lie, counted from the start of the file.
     pub(super) bytes: Range<usize>,
@@ -57,7 +57,7 @@ pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<H
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let raw = RawHeader::deserialize(&mut deserializer)
         .and_then(|raw| deserializer.end().map(|()| raw))
-        .map_err(|e| broken(path, format!("its header is not a list of tensors: {e}")))?;
+        .map_err(|e| damaged(path, format!("its header is not a list of tensors: {e}")))?;
     let data = LENGTH_BYTES + json.len();
     let mut entries =
         raw.entries.into_iter().map(|(name, raw)| raw.check(path, name, data)).collect::<Result<Vec<_>>>()?;
@@ -80,7 +80,7 @@ fn header_json<'a>(path: &Path, file: &'a [u8]) -> Result<&'a [u8]> {
     }
     let Some((length, rest)) = file.split_first_chunk::<LENGTH_BYTES>() else {
         let found = format!("it has only {} bytes, too few for a safetensors file", file.len());
-        return Err(broken(path, found));
+        return Err(damaged(path, found));
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES {
@@ -95,7 +95,7 @@ fn header_json<'a>(path: &Path, file: &'a [u8]) -> Result<&'a [u8]> {
     let length = length as usize;
     rest.get(..length).ok_or_else(|| {
         let found = format!("its header of {length} bytes reaches beyond the end of the file, at {} bytes", file.len());
-        broken(path, found)
+        damaged(path, found)
     })
 }
 
@@ -105,26 +105,20 @@ fn check_cover(path: &Path, entries: &[Entry], data: usize, file_len: usize) -> 
     for (i, entry) in entries.iter().enumerate() {
         let before = i.checked_sub(1).map_or("the header", |i| entries[i].name.as_str());
         if entry.bytes.start < end {
-            return Err(broken(path, format!("tensor {} overlaps {before}", entry.name)));
+            return Err(damaged(path, format!("tensor {} overlaps {before}", entry.name)));
         }
         if entry.bytes.start > end {
             let gap = entry.bytes.start - end;
-            return Err(broken(
+            return Err(damaged(
                 path,
                 format!("{gap} bytes between {before} and tensor {} belong to nothing", entry.name),
             ));
         }
         end = entry.bytes.end;
     }
-    if end > file_len {
-        let (found, whole) = (human_bytes(file_len as u64), human_bytes(end as u64));
-        let exact = found == whole || end < 1000;
-        let ends = if exact { format!("{file_len} of {end} bytes") } else { format!("{found} of {whole}") };
-        let what = format!("{} ends at {ends}", path.display());
-        return Err(Error::model(what, "the download or copy was cut short; delete the file and run again"));
-    }
+    check_cut(path, end, file_len)?;
     if end < file_len {
-        return Err(broken(
+        return Err(damaged(
             path,
             format!("{} after the last tensor belong to no tensor", human_bytes((file_len - end) as u64)),
         ));
@@ -132,7 +126,20 @@ fn check_cover(path: &Path, entries: &[Entry], data: usize, file_len: usize) -> 
     Ok(())
 }
 
-fn broken(path: &Path, found: impl fmt::Display) -> Error {
+/// A file whose last tensor ends at `end` was not cut short.
+pub(super) fn check_cut(path: &Path, end: usize, file_len: usize) -> Result<()> {
+    if end <= file_len {
+        return Ok(());
+    }
+    let (found, whole) = (human_bytes(file_len as u64), human_bytes(end as u64));
+    let exact = found == whole || end < 1000;
+    let ends = if exact { format!("{file_len} of {end} bytes") } else { format!("{found} of {whole}") };
+    let what = format!("{} ends at {ends}", path.display());
+    Err(Error::model(what, "the download or copy was cut short; delete the file and run again"))
+}
+
+/// A file that is not what it says it is.
+pub(super) fn damaged(path: &Path, found: impl fmt::Display) -> Error {
     Error::model(format!("{}: {found}", path.display()), FETCH_AGAIN)
 }
 
@@ -152,18 +159,18 @@ impl RawEntry {
             Error::model(what, "give a file in F32, BF16, F16 or F8_E4M3")
         })?;
         let size = byte_size(&shape, dtype)
-            .ok_or_else(|| broken(path, format!("tensor {name} has an impossible shape {shape:?}")))?;
+            .ok_or_else(|| damaged(path, format!("tensor {name} has an impossible shape {shape:?}")))?;
         let absolute = |offset: usize| data.checked_add(offset);
         let (Some(first), Some(last)) = (absolute(start), absolute(end)) else {
-            return Err(broken(path, format!("tensor {name} lies at impossible offsets {start}..{end}")));
+            return Err(damaged(path, format!("tensor {name} lies at impossible offsets {start}..{end}")));
         };
         if first.checked_add(size) != Some(last) {
             let what = format!(
                 "tensor {name} {shape:?} in {dtype_name} takes {size} bytes, but its offsets are {start}..{end}"
             );
-            return Err(broken(path, what));
+            return Err(damaged(path, what));
         }
-        Ok(Entry { name, dtype, shape, bytes: first..last })
+        Ok(Entry { name, dtype: NumberType::Plain(dtype), shape, bytes: first..last })
     }
 }
 

@@ -93,7 +93,7 @@ fn shard_files(folder: &Path, index_path: &Path, index: &ShardIndex, files: &Fil
 fn no_weights(folder: &Path) -> Error {
     let looked: Vec<_> = STEMS.iter().map(|stem| format!("{stem}.safetensors[.index.json]")).collect();
     let pickles = std::fs::read_dir(folder).into_iter().flatten().flatten().any(|file| {
-        matches!(file.path().extension().and_then(|e| e.to_str()), Some("bin" | "ckpt" | "pt" | "msgpack" | "gguf"))
+        matches!(file.path().extension().and_then(|e| e.to_str()), Some("bin" | "ckpt" | "pt" | "msgpack"))
     });
     let hint = if pickles {
         "only .safetensors files are read; fetch the model in that format"

@@ -6,7 +6,7 @@ use crate::base::excerpt::{excerpt, is_text};
 
 /// A kind of file, in words.
 pub(super) struct Kind {
-    /// "a GGUF file, …"
+    /// "this is a text, …"
     pub(super) what: Cow<'static, str>,
     pub(super) hint: &'static str,
 }
@@ -18,8 +18,6 @@ pub(super) fn kind_of_bytes(file: &[u8]) -> Option<Kind> {
     let starts = |magic: &[u8]| file.starts_with(magic);
     let (what, hint) = if file.is_empty() {
         ("the file is empty", "delete it and run again, so that it is fetched anew")
-    } else if starts(b"GGUF") {
-        ("this is a GGUF file; quantized models are not supported", NEEDS_SAFETENSORS)
     } else if starts(b"PK\x03\x04") || starts(b"\x80\x02") || starts(b"\x80\x04") {
         ("this is a PyTorch pickle (.ckpt, .pt, .bin), not a safetensors file", NEEDS_SAFETENSORS)
     } else if starts(b"version https://git-lfs") {

@@ -1,11 +1,14 @@
-//! Where tensors come from: safetensors files behind a memory map, under the names and shapes a model asks for.
+//! Where tensors come from: safetensors and GGUF files behind a memory map, under the names and shapes a model asks for.
 
+mod blocks;
 pub(crate) mod convert;
 mod files;
+mod gguf;
 mod header;
 mod index;
 pub(crate) mod lora;
 mod magic;
+mod number;
 mod renamed;
 mod store;
 mod stored;
@@ -17,6 +20,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
+pub use blocks::BlockType;
+pub use convert::Float8;
 pub(crate) use files::names_in;
 pub use files::{Ahead, Files};
 pub(crate) use header::header_bytes;
@@ -45,18 +50,53 @@ pub trait TensorSource: Send + Sync {
         Ok(self.load(name, dtype, device)?.narrow(0, rows.start, rows.len())?)
     }
 
-    /// The narrowest number type that holds `name` exactly; `None` when there is no such tensor or candle has no such type. In
-    /// a type of 8 bits a tensor is loaded without its [scale](TensorSource::scale).
+    /// The narrowest number type that holds `name` exactly, scales apart; `None` when there is no such tensor or candle has no such
+    /// type.
     fn file_dtype(&self, _name: &str) -> Option<DType> {
         None
     }
 
-    /// What the stored numbers of `name` are multiplied by, where they are.
+    /// The kind of blocks that `name` is quantised in, where it is a matrix whose rows are whole blocks.
+    fn blocks(&self, _name: &str) -> Option<BlockType> {
+        None
+    }
+
+    /// Rows `rows` of a matrix in [blocks](TensorSource::blocks) as they are stored: bytes [rows, bytes of a row] in the processor's
+    /// memory.
     ///
     /// # Errors
-    /// [`Error::Model`] when it cannot be read.
-    fn scale(&self, _name: &str) -> Result<Option<f32>> {
-        Ok(None)
+    /// As [`TensorSource::load_rows`].
+    fn load_blocks(&self, name: &str, _rows: Range<usize>) -> Result<Tensor> {
+        Err(Error::model(format!("{}: tensor {name} is not quantised", self.describe()), ""))
+    }
+
+    /// What the number type of `name` is called where it is stored.
+    fn type_name(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    /// The kind of model the source says it was made for, as GGUF files do.
+    fn made_for(&self) -> Option<&str> {
+        None
+    }
+
+    /// The kind of floats of 8 bits that `name` is stored in, where it is: loaded as [`DType::U8`] it is their codes, without
+    /// [scales](TensorSource::scales).
+    fn float8(&self, _name: &str) -> Option<Float8> {
+        None
+    }
+
+    /// What the stored numbers of `name` are multiplied by: nothing, one number, or one of each row.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when they cannot be read.
+    fn scales(&self, _name: &str) -> Result<Vec<f32>> {
+        Ok(Vec::new())
+    }
+
+    /// How many [scales](TensorSource::scales) there are.
+    fn scale_count(&self, _name: &str) -> usize {
+        0
     }
 
     /// Whether `name` exists and is stored in a type that can be converted to f32, bf16 and f16.
@@ -247,12 +287,37 @@ impl Weights {
         self.source.file_dtype(&self.full_name(name))
     }
 
-    /// What the stored numbers of `name` are multiplied by, where they are.
+    /// The kind of blocks that the matrix `name` is quantised in, where its rows are whole blocks.
+    pub fn blocks(&self, name: &str) -> Option<BlockType> {
+        self.source.blocks(&self.full_name(name))
+    }
+
+    /// The matrix `name` below this prefix, of exactly this shape, in its blocks: bytes [rows, bytes of a row] in the processor's
+    /// memory.
     ///
     /// # Errors
-    /// [`Error::Model`] when it cannot be read.
-    pub fn scale(&self, name: &str) -> Result<Option<f32>> {
-        self.source.scale(&self.full_name(name))
+    /// As [`Weights::get`].
+    pub fn get_blocks(&self, name: &str, shape: [usize; 2]) -> Result<Tensor> {
+        self.check(name, &shape)?;
+        self.source.load_blocks(&self.full_name(name), 0..shape[0])
+    }
+
+    /// The kind of floats of 8 bits that `name` is stored in, where it is.
+    pub fn float8(&self, name: &str) -> Option<Float8> {
+        self.source.float8(&self.full_name(name))
+    }
+
+    /// What the stored numbers of `name` are multiplied by: nothing, one number, or one of each row.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when they cannot be read.
+    pub fn scales(&self, name: &str) -> Result<Vec<f32>> {
+        self.source.scales(&self.full_name(name))
+    }
+
+    /// How many [scales](Weights::scales) there are.
+    pub fn scale_count(&self, name: &str) -> usize {
+        self.source.scale_count(&self.full_name(name))
     }
 
     /// Bytes of all tensors below this prefix, as they are stored.
@@ -320,8 +385,11 @@ pub fn check_all(source: &dyn TensorSource, expected: &[Expected]) -> Result<()>
             other => other?,
         }
         if !source.is_weight(name) {
-            let what = format!("{}: tensor {name} is stored in a type that is no float", source.describe());
-            return Err(Error::model(what, "quantized models are not supported; give the model in bf16, f16 or f32"));
+            let kind = source
+                .type_name(name)
+                .map_or_else(|| "a type that is no float".into(), |kind| format!("{kind}, which is not read"));
+            let what = format!("{}: tensor {name} is stored in {kind}", source.describe());
+            return Err(Error::model(what, "give the model in bf16, f16, f32 or fp8, or as GGUF in Q8_0 or Q4_K"));
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{TensorSource, no_tensor};
+use super::{BlockType, Float8, TensorSource, no_tensor};
 use crate::error::Result;
 
 /// What of a stored tensor a name stands for.
@@ -109,12 +109,68 @@ impl TensorSource for Renamed {
         }
     }
 
+    fn blocks(&self, name: &str) -> Option<BlockType> {
+        match self.stored(name)? {
+            (_, Cut::Matrix) => None,
+            (stored, _) => self.inner.blocks(stored),
+        }
+    }
+
+    fn load_blocks(&self, name: &str, rows: Range<usize>) -> Result<Tensor> {
+        let (stored, cut) = self.entry(name)?;
+        match cut {
+            Cut::Whole | Cut::Matrix => self.inner.load_blocks(stored, rows),
+            Cut::Rows(own) => {
+                let end = own.end.min(own.start.saturating_add(rows.end));
+                self.inner.load_blocks(stored, own.start.saturating_add(rows.start)..end)
+            }
+            Cut::SwappedHalves => {
+                let all = self.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(0);
+                let half = |rows| self.inner.load_blocks(stored, rows);
+                let swapped = Tensor::cat(&[half(all / 2..all)?, half(0..all / 2)?], 0)?;
+                Ok(swapped.narrow(0, rows.start, rows.len())?)
+            }
+        }
+    }
+
+    fn type_name(&self, name: &str) -> Option<String> {
+        self.inner.type_name(self.stored(name)?.0)
+    }
+
+    fn made_for(&self) -> Option<&str> {
+        self.inner.made_for()
+    }
+
     fn file_dtype(&self, name: &str) -> Option<DType> {
         self.inner.file_dtype(self.stored(name)?.0)
     }
 
-    fn scale(&self, name: &str) -> Result<Option<f32>> {
-        self.stored(name).map_or(Ok(None), |(stored, _)| self.inner.scale(stored))
+    fn float8(&self, name: &str) -> Option<Float8> {
+        self.inner.float8(self.stored(name)?.0)
+    }
+
+    fn scales(&self, name: &str) -> Result<Vec<f32>> {
+        let Some((stored, cut)) = self.stored(name) else { return Ok(Vec::new()) };
+        let mut scales = self.inner.scales(stored)?;
+        if scales.len() > 1 {
+            match cut {
+                Cut::Rows(rows) => scales = scales.get(rows.clone()).unwrap_or_default().to_vec(),
+                Cut::SwappedHalves => {
+                    let half = scales.len() / 2;
+                    scales.rotate_left(half);
+                }
+                Cut::Whole | Cut::Matrix => {}
+            }
+        }
+        Ok(scales)
+    }
+
+    fn scale_count(&self, name: &str) -> usize {
+        match self.stored(name) {
+            Some((stored, Cut::Rows(rows))) => self.inner.scale_count(stored).min(rows.len()),
+            Some((stored, _)) => self.inner.scale_count(stored),
+            None => 0,
+        }
     }
 
     fn is_weight(&self, name: &str) -> bool {

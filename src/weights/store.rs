@@ -1,4 +1,4 @@
-//! Memory-mapped safetensors files, one or many shards, read tensor by tensor.
+//! Memory-mapped safetensors and GGUF files, one or many shards, read tensor by tensor.
 
 use std::{
     borrow::Cow,
@@ -13,13 +13,15 @@ use memmap2::Mmap;
 use safetensors::Dtype;
 
 use super::{
-    Ahead, Files, TensorSource, convert,
-    header::{Entry, Header, read_header},
+    Ahead, BlockType, Files, Float8, TensorSource, convert, gguf,
+    header::{Entry, Header, damaged, read_header},
+    magic::kind_of_bytes,
     no_tensor,
+    number::NumberType,
 };
 use crate::error::{Error, Result};
 
-/// Tensors of one or several safetensors files, by name. Headers are read once, tensors when they are asked for.
+/// Tensors of one or several safetensors or GGUF files, by name. Headers are read once, tensors when they are asked for.
 pub struct SafetensorsStore {
     shards: Vec<Shard>,
     index: HashMap<String, Place>,
@@ -62,7 +64,7 @@ impl Bytes {
 #[derive(Clone)]
 struct Place {
     shard: usize,
-    dtype: Dtype,
+    dtype: NumberType,
     shape: Vec<usize>,
     bytes: Range<usize>,
 }
@@ -88,13 +90,13 @@ impl SafetensorsStore {
                     // What would not fit an address could not be mapped either.
                     Ahead::Header { bytes, file_bytes } => (bytes, usize::try_from(*file_bytes).unwrap_or(usize::MAX)),
                 };
-                store.add(path.clone(), Bytes::Awaited, read_header(path, bytes, file_len)?)?;
+                store.add(path.clone(), Bytes::Awaited, header_of(path, bytes, file_len)?)?;
                 continue;
             }
             let file = File::open(path).map_err(|e| Error::disk("cannot open", path, e))?;
             let metadata = file.metadata().map_err(|e| Error::disk("cannot read", path, e))?;
             if metadata.is_dir() {
-                let hint = "give a .safetensors file";
+                let hint = "give a .safetensors or .gguf file";
                 return Err(Error::model(format!("{} is a folder, not a safetensors file", path.display()), hint));
             }
             let bytes = if metadata.len() == 0 {
@@ -104,7 +106,7 @@ impl SafetensorsStore {
                 // SAFETY: the map is read-only; a file that another process truncates meanwhile ends this one with SIGBUS.
                 Bytes::Mapped(unsafe { Mmap::map(&file) }.map_err(|e| Error::disk("cannot map", path, e))?)
             };
-            let header = header_of(path, &bytes)?;
+            let header = header_of_all(path, &bytes)?;
             store.add(path.clone(), bytes, header)?;
         }
         Ok(store)
@@ -117,7 +119,7 @@ impl SafetensorsStore {
     pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
         let mut store = Self { shards: Vec::new(), index: HashMap::new(), metadata: BTreeMap::new() };
         let (path, bytes) = (PathBuf::from(name), Bytes::Held(bytes.into()));
-        let header = header_of(&path, &bytes)?;
+        let header = header_of_all(&path, &bytes)?;
         store.add(path, bytes, header)?;
         Ok(store)
     }
@@ -137,7 +139,7 @@ impl SafetensorsStore {
         Ok(())
     }
 
-    /// What the header says under this key of its `__metadata__`.
+    /// What the header says under this key of its `__metadata__`; of a GGUF file, of its keys that matter here.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
     }
@@ -160,8 +162,8 @@ impl SafetensorsStore {
     }
 
     /// What to multiply the numbers of `name` by when they are loaded as `dtype`.
-    fn scale_for(&self, name: &str, dtype: DType) -> Result<Option<f32>> {
-        if dtype == DType::F8E4M3 { Ok(None) } else { self.scale(name) }
+    fn scales_for(&self, name: &str, dtype: DType) -> Result<Vec<f32>> {
+        if dtype == DType::U8 { Ok(Vec::new()) } else { self.scales(name) }
     }
 
     /// Bytes of a tensor as they are in its file.
@@ -176,27 +178,86 @@ impl SafetensorsStore {
         Ok(bytes.get(range).unwrap_or_default())
     }
 
+    /// Numbers `elements` of a tensor, as a tensor of this shape.
     fn convert(
         &self,
-        name: &str,
-        place: &Place,
-        range: Range<usize>,
+        (name, place): (&str, &Place),
+        elements: Range<usize>,
         shape: &[usize],
-        scale: Option<f32>,
+        scales: &[f32],
         (dtype, device): (DType, &Device),
     ) -> Result<Tensor> {
+        let scale = match scales {
+            [] => None,
+            [scale] => Some(*scale),
+            scales => {
+                let numbers = self.convert((name, place), elements.clone(), shape, &[], (DType::F32, device))?;
+                let first = elements.start / (place.elements() / scales.len()).max(1);
+                let mut column = vec![1; shape.len()];
+                column[0] = shape[0];
+                let scales = scales.get(first..first + shape[0]).unwrap_or_default().to_vec();
+                let scales = Tensor::from_vec(scales, column, device)?; // [rows, 1]
+                return Ok(numbers.broadcast_mul(&scales)?.to_dtype(dtype)?);
+            }
+        };
+        // Rows of a matrix that is stored in another shape need not begin where blocks do.
+        let unit = place.dtype.numbers();
+        let whole = elements.start / unit * unit..elements.end.next_multiple_of(unit);
+        let bytes = self.stored(name, place, place.range(&whole))?;
         let path = self.shards[place.shard].path.display();
-        let bytes = self.stored(name, place, range)?;
-        convert::tensor(bytes, place.dtype, scale, shape, dtype, device).map_err(|e| match e {
-            Error::Model { what, hint } => Error::model(format!("{path}: tensor {name}: {what}"), hint),
-            other => other,
-        })
+        let load = |shape: &[usize]| {
+            convert::tensor(bytes, place.dtype, scale, shape, dtype, device).map_err(|e| match e {
+                Error::Model { what, hint } => Error::model(format!("{path}: tensor {name}: {what}"), hint),
+                other => other,
+            })
+        };
+        if whole == elements {
+            return load(shape);
+        }
+        let part = load(&[whole.len()])?.narrow(0, elements.start - whole.start, elements.len())?;
+        Ok(part.reshape(shape)?)
+    }
+
+    /// The place of some rows of a tensor: how many there are, and how many numbers each has.
+    fn rows(&self, name: &str, rows: &Range<usize>) -> Result<(&Place, usize)> {
+        let place = self.place(name)?;
+        let count = place.shape.first().copied();
+        if rows.start > rows.end || count.is_none_or(|count| rows.end > count) {
+            let what = format!("{}: tensor {name} {:?} has no rows {rows:?}", self.describe(), place.shape);
+            return Err(Error::model(what, "the file does not fit the model's dimensions"));
+        }
+        Ok((place, place.elements() / count.unwrap_or(0).max(1)))
     }
 }
 
-fn header_of(path: &Path, bytes: &Bytes) -> Result<Header> {
+impl Place {
+    fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Where numbers lie that begin and end where blocks do.
+    fn range(&self, elements: &Range<usize>) -> Range<usize> {
+        let at = |element| self.bytes.start + self.dtype.bytes_of(element).unwrap_or(0);
+        at(elements.start)..at(elements.end)
+    }
+}
+
+/// The header of a file of `file_len` bytes that begins with these.
+fn header_of(path: &Path, file: &[u8], file_len: usize) -> Result<Header> {
+    if file.starts_with(gguf::MAGIC) {
+        return gguf::read_header(path, file, file_len);
+    }
+    let is_gguf = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+    if is_gguf && kind_of_bytes(file).is_none() {
+        let found: Vec<_> = file.iter().take(gguf::MAGIC.len()).map(|byte| format!("{byte:02x}")).collect();
+        return Err(damaged(path, format!("this is no GGUF file: it begins with {}", found.join(" "))));
+    }
+    read_header(path, file, file_len)
+}
+
+fn header_of_all(path: &Path, bytes: &Bytes) -> Result<Header> {
     let bytes = bytes.here().unwrap_or_default();
-    read_header(path, bytes, bytes.len())
+    header_of(path, bytes, bytes.len())
 }
 
 /// Lets the pages of a range go. Only ever advice: errors are of no consequence.
@@ -233,47 +294,82 @@ impl TensorSource for SafetensorsStore {
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let place = self.place(name)?;
         check_count(name, &place.shape)?;
-        self.convert(name, place, place.bytes.clone(), &place.shape, self.scale_for(name, dtype)?, (dtype, device))
+        let scales = self.scales_for(name, dtype)?;
+        self.convert((name, place), 0..place.elements(), &place.shape, &scales, (dtype, device))
     }
 
     fn load_rows(&self, name: &str, rows: Range<usize>, dtype: DType, device: &Device) -> Result<Tensor> {
-        let place = self.place(name)?;
-        let count = place.shape.first().copied().unwrap_or(0);
-        if rows.start > rows.end || rows.end > count {
-            let what = format!("{}: tensor {name} {:?} has no rows {rows:?}", self.describe(), place.shape);
-            return Err(Error::model(what, "the file does not fit the model's dimensions"));
-        }
-        let row_bytes = place.bytes.len() / count.max(1);
-        let start = place.bytes.start + rows.start * row_bytes;
+        let (place, row) = self.rows(name, &rows)?;
         let mut shape = place.shape.clone();
         shape[0] = rows.len();
         check_count(name, &shape)?;
-        let range = start..start + rows.len() * row_bytes;
-        self.convert(name, place, range, &shape, self.scale_for(name, dtype)?, (dtype, device))
+        let elements = rows.start * row..rows.end * row;
+        self.convert((name, place), elements, &shape, &self.scales_for(name, dtype)?, (dtype, device))
+    }
+
+    fn blocks(&self, name: &str) -> Option<BlockType> {
+        let place = self.index.get(name)?;
+        match (place.dtype, place.shape.as_slice()) {
+            (NumberType::Blocks(kind), [_, columns]) if columns.is_multiple_of(kind.numbers()) => Some(kind),
+            _ => None,
+        }
+    }
+
+    fn load_blocks(&self, name: &str, rows: Range<usize>) -> Result<Tensor> {
+        let (place, row) = self.rows(name, &rows)?;
+        let bytes = self.stored(name, place, place.range(&(rows.start * row..rows.end * row)))?;
+        let shape = (rows.len(), bytes.len() / rows.len().max(1));
+        Ok(Tensor::from_vec(bytes.to_vec(), shape, &Device::Cpu)?) // [rows, bytes of a row]
+    }
+
+    fn type_name(&self, name: &str) -> Option<String> {
+        self.index.get(name).map(|place| place.dtype.to_string())
+    }
+
+    fn made_for(&self) -> Option<&str> {
+        self.metadata(gguf::MADE_FOR)
     }
 
     fn file_dtype(&self, name: &str) -> Option<DType> {
         let place = self.index.get(name)?;
         match place.dtype {
-            Dtype::BF16 | Dtype::F16 | Dtype::F8_E5M2 if self.scale_of(name).is_some() => Some(DType::F32),
+            NumberType::Plain(Dtype::BF16 | Dtype::F16 | Dtype::F8_E5M2) if self.scale_of(name).is_some() => {
+                Some(DType::F32)
+            }
             // A float of 8 bits with 5 of exponent is the upper half of an f16.
-            Dtype::F8_E5M2 => Some(DType::F16),
-            dtype => convert::candle_dtype(dtype),
+            NumberType::Plain(Dtype::F8_E5M2) => Some(DType::F16),
+            dtype => dtype.candle(),
         }
     }
 
-    fn scale(&self, name: &str) -> Result<Option<f32>> {
-        let Some((scale_name, place)) = self.scale_of(name) else { return Ok(None) };
-        if place.shape.iter().product::<usize>() != 1 {
-            let what = format!("{}: {scale_name} has shape {:?}, not one number", self.describe(), place.shape);
-            return Err(Error::model(what, "only one scale per tensor is supported; give the model in bf16"));
+    fn float8(&self, name: &str) -> Option<Float8> {
+        match self.index.get(name)?.dtype {
+            NumberType::Plain(Dtype::F8_E4M3) => Some(Float8::E4M3),
+            NumberType::Plain(Dtype::F8_E5M2) => Some(Float8::E5M2),
+            _ => None,
         }
-        let one = self.convert(scale_name, place, place.bytes.clone(), &[1], None, (DType::F32, &Device::Cpu))?;
-        Ok(one.to_vec1::<f32>()?.first().copied())
+    }
+
+    fn scales(&self, name: &str) -> Result<Vec<f32>> {
+        let Some((scale_name, place)) = self.scale_of(name) else { return Ok(Vec::new()) };
+        let (count, rows) = (place.elements(), self.place(name)?.shape.first().copied().unwrap_or(1));
+        if count != 1 && count != rows {
+            let (file, found) = (self.describe(), &place.shape);
+            let what =
+                format!("{file}: {scale_name} has shape {found:?}, not one number or one of each of {rows} rows");
+            return Err(Error::model(what, "other scales are not read; give the model in bf16"));
+        }
+        let scales =
+            self.convert((scale_name, place), 0..count, &[count], &[], (DType::F32, &Device::Cpu))?.to_vec1::<f32>()?;
+        Ok(scales)
+    }
+
+    fn scale_count(&self, name: &str) -> usize {
+        self.scale_of(name).map_or(0, |(_, place)| place.elements())
     }
 
     fn is_weight(&self, name: &str) -> bool {
-        self.index.get(name).is_some_and(|place| convert::is_weight(place.dtype))
+        self.index.get(name).is_some_and(|place| place.dtype.is_weight())
     }
 
     fn bytes(&self, name: &str) -> Option<u64> {

@@ -129,7 +129,7 @@ fn a_model_that_is_not_flux_says_what_it_is() {
     fs::write(place.path("style.safetensors"), safetensors(names, 4)).expect("written");
     place.small(&["--model", "style.safetensors"]).fails(1, &["not a FLUX.1 ", "a LoRA"]);
     fs::write(place.path("flux.gguf"), b"GGUF\x03\0\0\0and more").expect("written");
-    place.small(&["--model", "flux.gguf"]).fails(1, &["GGUF", "give the model as .safetensors"]);
+    place.small(&["--model", "flux.gguf"]).fails(1, &["flux.gguf: its header", "the file is damaged"]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use candle_core::{DType, Device};
 use counting::{alone, peak_of};
 use dype::testing::{
     cli::pictured,
@@ -24,7 +25,7 @@ use dype::testing::{
     },
     output::{Picture, Provenance, is_whole, read_parameters, save},
     recipe::read_prompts,
-    weights::{ShardIndex, open_folder},
+    weights::{SafetensorsStore, ShardIndex, TensorSource, open_folder},
 };
 use mutate::{Dice, mutated};
 use support::fixture;
@@ -171,6 +172,26 @@ fn indexes_of_shards() {
     hostile(200, &seeds, |bytes| {
         fs::write(&path, bytes).expect("written");
         let _ = (ShardIndex::read(&path).is_ok(), open_folder(folder.path()).is_ok());
+    });
+}
+
+#[test]
+fn gguf_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files =
+        ["types/align64", "types/others", "broken/nested-arrays", "broken/orig-shape-wrong", "broken/incomplete"];
+    let seeds = files.map(|name| fs::read(fixture(&format!("gguf/{name}.gguf"))).expect("readable"));
+    let path = folder.path().join("x.gguf");
+    hostile(600, &seeds, |bytes| {
+        let Ok(store) = SafetensorsStore::from_bytes("x.gguf", bytes.to_vec()) else { return };
+        for name in store.names() {
+            let rows = store.shape(&name).and_then(|shape| shape.first().copied()).unwrap_or(0);
+            let _ = store.load(&name, DType::F32, &Device::Cpu).is_ok();
+            let _ = store.load_rows(&name, rows / 3..rows / 2, DType::BF16, &Device::Cpu).is_ok();
+            let _ = store.load_blocks(&name, rows / 3..rows).is_ok();
+        }
+        fs::write(&path, bytes).expect("written");
+        drop(Registry::default().open(&ModelRequest::new(&path)));
     });
 }
 

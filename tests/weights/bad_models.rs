@@ -234,11 +234,11 @@ fn single_files_of_other_kinds_are_recognised() {
 }
 
 #[test]
-fn files_that_are_not_safetensors_are_recognised_as_models_too() {
+fn a_damaged_gguf_file_is_told_of_as_such() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("flux1-dev-Q4_0.gguf");
     fs::write(&path, b"GGUF\x03\0\0\0").expect("written");
-    refused_with(resolve(&path), &["flux1-dev-Q4_0.gguf", "GGUF", "not supported"]);
+    refused_with(resolve(&path), &["flux1-dev-Q4_0.gguf", "its header asks for 8 bytes at 8"]);
 }
 
 /// FLUX.1 Fill: the same names, 384 channels in.

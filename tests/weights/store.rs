@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use dype::testing::weights::{SafetensorsStore, TensorSource, Weights, open_folder};
+use dype::testing::weights::{Cut, Float8, Renamed, SafetensorsStore, TensorSource, Weights, open_folder};
 
 use crate::{file, fixture, refused_with};
 
@@ -64,11 +64,41 @@ fn float_8_weights_take_their_scale() {
 }
 
 #[test]
-fn a_scale_of_many_numbers_is_refused() {
-    let header = r#"{"a.weight":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]},
-        "a.weight_scale":{"dtype":"F32","shape":[2],"data_offsets":[2,10]}}"#;
-    let store = SafetensorsStore::from_bytes("fp8", file(header, 10)).expect("opens");
-    refused_with(store.load("a.weight", DType::F32, &Device::Cpu), &["a.weight_scale", "bf16"]);
+fn floats_of_8_bits_with_5_of_exponent_take_a_scale_of_each_row() {
+    let header = r#"{"a.weight":{"dtype":"F8_E5M2","shape":[3,2],"data_offsets":[0,6]},
+        "a.weight_scale":{"dtype":"F32","shape":[3,1],"data_offsets":[6,18]},
+        "a.input_scale":{"dtype":"F32","shape":[],"data_offsets":[18,22]},
+        "scaled_fp8":{"dtype":"F8_E5M2","shape":[0],"data_offsets":[22,22]}}"#;
+    let mut bytes = file(header, 0);
+    bytes.extend([0x3c, 0xbc, 0x40, 0x3c, 0x7b, 0x01]);
+    bytes.extend([0.5_f32, 2.0, 0.25, 7.0].iter().flat_map(|scale| scale.to_le_bytes()));
+    let store: Arc<dyn TensorSource> = Arc::new(SafetensorsStore::from_bytes("fp8", bytes).expect("opens"));
+    let load = |store: &dyn TensorSource, name, rows, dtype| {
+        numbers(&store.load_rows(name, rows, dtype, &Device::Cpu).expect("loads"))
+    };
+    let smallest = 2_f32.powi(-16);
+    let all = [0.5, -0.5, 4.0, 2.0, 0.25 * 57344.0, 0.25 * smallest];
+    assert_eq!(load(&*store, "a.weight", 0..3, DType::F32), all);
+    assert_eq!(load(&*store, "a.weight", 1..3, DType::BF16), all[2..]);
+    assert_eq!((store.float8("a.weight"), store.scale_count("a.weight")), (Some(Float8::E5M2), 3));
+    let codes = store.load("a.weight", DType::U8, &Device::Cpu).expect("codes");
+    assert_eq!(numbers(&codes), [0x3c, 0xbc, 0x40, 0x3c, 0x7b, 0x01].map(|code: u8| f32::from(code)));
+    // A part of a fused tensor has the scales of its rows.
+    let part = |cut| Renamed::new(Arc::clone(&store), [("x".to_owned(), "a.weight".to_owned(), cut)]);
+    let rows = part(Cut::Rows(1..3));
+    assert_eq!((rows.scales("x").expect("scales"), rows.scale_count("x")), (vec![2.0, 0.25], 2));
+    assert_eq!(load(&rows, "x", 0..2, DType::F32), all[2..]);
+}
+
+#[test]
+fn a_scale_of_other_numbers_is_refused() {
+    let header = r#"{"a.weight":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[0,3]},
+        "a.weight_scale":{"dtype":"F32","shape":[2],"data_offsets":[3,11]}}"#;
+    let store = SafetensorsStore::from_bytes("fp8", file(header, 11)).expect("opens");
+    refused_with(
+        store.load("a.weight", DType::F32, &Device::Cpu),
+        &["a.weight_scale", "one of each of 3 rows", "bf16"],
+    );
 }
 
 #[test]
@@ -76,6 +106,9 @@ fn integers_may_be_in_a_file_but_are_no_weights() {
     let header = r#"{"position_ids":{"dtype":"I64","shape":[1,2],"data_offsets":[0,16]}}"#;
     let store = SafetensorsStore::from_bytes("clip", file(header, 16)).expect("opens");
     assert!(!store.is_weight("position_ids"));
+    let header = r#"{"one":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
+    let scalar = SafetensorsStore::from_bytes("one", file(header, 4)).expect("opens");
+    refused_with(scalar.load_rows("one", 0..0, DType::F32, &Device::Cpu), &["one", "has no rows 0..0"]);
     refused_with(store.load("position_ids", DType::F32, &Device::Cpu), &["clip", "position_ids", "I64"]);
 }
 

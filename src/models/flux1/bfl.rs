@@ -7,7 +7,10 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{FluxConfig, blocks::FEED_FORWARD_RATIO};
-use crate::weights::{Cut, Renamed, TensorSource, lora::Alias};
+use crate::{
+    error::Error,
+    weights::{Cut, Renamed, TensorSource, lora::Alias},
+};
 
 /// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
 const TRANSFORMER_PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
@@ -58,6 +61,27 @@ const XLABS_DOUBLE: [(&str, &str); 4] = [
     ("qkv_lora2", "txt_attn.qkv"),
     ("proj_lora2", "txt_attn.proj"),
 ];
+
+/// The error of a file that is called a transformer of this kind and lacks what shows its dimensions.
+pub fn lacks(source: &dyn TensorSource) -> Error {
+    let blocks = [("double_blocks.0.", DOUBLE), ("double_blocks.0.", DOUBLE_NORMS), ("single_blocks.0.", SINGLE_NORMS)];
+    let of_blocks =
+        blocks.iter().flat_map(|(block, names)| names.iter().map(move |(name, _)| format!("{block}{name}")));
+    let names = TOP.iter().map(|(name, _)| (*name).to_owned()).chain(of_blocks);
+    let fused = ["double_blocks.0.img_attn.qkv", "double_blocks.0.txt_attn.qkv", "single_blocks.0.linear1"];
+    let has = |name: &String| {
+        let kinds = ["weight", "scale"];
+        let full = |prefix: &str, kind: &str| source.shape(&format!("{prefix}{name}.{kind}")).is_some();
+        TRANSFORMER_PREFIXES.iter().any(|prefix| kinds.iter().any(|kind| full(prefix, kind)))
+    };
+    let is_optional = |name: &String| name.starts_with("guidance_in");
+    let missing = fused.map(str::to_owned).into_iter().chain(names).filter(|name| !has(name) && !is_optional(name));
+    let missing: Vec<String> = missing.collect();
+    let (shown, rest) = missing.split_at(missing.len().min(3));
+    let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+    let what = format!("{}: of a FLUX.1 transformer it lacks {}{more}", source.describe(), shown.join(", "));
+    Error::model(what, "the file is incomplete, or of another kind of model; fetch it again")
+}
 
 /// diffusers' names for one tensor of the transformer; `rows` is its first dimension, `hidden` the streams' width.
 fn transformer_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<Vec<(String, Cut)>> {

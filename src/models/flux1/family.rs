@@ -20,7 +20,7 @@ use crate::{
             Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, KL16_RGB, ModelPart, PromptTokenizer, T5,
             T5Config, Tokenizers, config::Said, kl16, open, text_names, vae_names,
         },
-        strangers::derived_from_a_model,
+        strangers::{derived_from_a_model, made_for_another},
     },
     weights::{Files, Renamed, TensorSource, Weights},
 };
@@ -33,6 +33,8 @@ pub struct Flux1Family;
 
 /// What it is called.
 const NAME: &str = "FLUX.1";
+/// What GGUF files of it say that they were made for. Source: city96/ComfyUI-GGUF, `tools/convert.py`.
+const MADE_FOR: &str = "flux";
 /// Pipelines of diffusers whose parts are FLUX.1's.
 pub(super) const PIPELINES: [&str; 4] =
     ["FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxKontextPipeline"];
@@ -42,8 +44,14 @@ const NOT_FLUX: &str = "give a FLUX.1 transformer, for example flux1-krea-dev.sa
 const CLASS: [&str; 3] = ["_class_name", "FluxTransformer2DModel", NOT_FLUX];
 
 /// T5's files as ComfyUI's folders have them; of several the one that is rounded least.
-const T5_FILES: &[&str] =
-    &["t5xxl.safetensors", "t5xxl_fp16.safetensors", "t5xxl_bf16.safetensors", "t5xxl*.safetensors", "t5xxl*.sft"];
+const T5_FILES: &[&str] = &[
+    "t5xxl.safetensors",
+    "t5xxl_fp16.safetensors",
+    "t5xxl_bf16.safetensors",
+    "t5xxl*.safetensors",
+    "t5xxl*.sft",
+    "t5*.gguf",
+];
 
 /// The authors' repositories, which have all parts and a licence to be accepted.
 const OWN: [Lender; 3] = [
@@ -146,13 +154,17 @@ impl Family for Flux1Family {
 
     fn recognise(&self, seen: &Seen) -> Option<Confidence> {
         if let Some(tensors) = &seen.tensors {
+            let is_another = made_for_another(&**tensors, &[MADE_FOR]).is_some();
+            if is_another || derived_from_a_model(&**tensors).is_some() {
+                return None;
+            }
             let named = bfl::transformer(Arc::clone(tensors));
             // Successors have the same blocks, but no modulation in each.
             let modulates = |named: &Renamed| named.shape("transformer_blocks.0.norm1.linear.weight").is_some();
             let is_certain = has_diffusers_names(&**tensors) || named.as_ref().is_some_and(modulates);
-            let sure = if is_certain { Confidence::Certain } else { Confidence::Possible };
-            let is_flux = is_certain || named.is_some();
-            return (is_flux && derived_from_a_model(&**tensors).is_none()).then_some(sure);
+            // What it lacks is told when it is opened.
+            let is_possible = named.is_some() || tensors.made_for() == Some(MADE_FOR);
+            return if is_certain { Some(Confidence::Certain) } else { is_possible.then_some(Confidence::Possible) };
         }
         match (seen.pipeline.as_deref(), seen.class()) {
             (Some(pipeline), _) => PIPELINES.contains(&pipeline).then_some(Confidence::Certain),
@@ -217,7 +229,8 @@ fn config(found: &Found) -> Result<(Said<FluxConfig>, Option<Source>)> {
     let source = open::source_at(place, &found.files)?;
     let named: Source = match bfl::transformer(Arc::clone(&source)) {
         Some(renamed) => Arc::new(renamed),
-        None => source,
+        None if has_diffusers_names(&*source) => source,
+        None => return Err(bfl::lacks(&*source)),
     };
     let beside = match place {
         Place::File(path) => Some(path.with_file_name("config.json")),

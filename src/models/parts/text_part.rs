@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    models::{Place, strangers::looks_like},
+    models::{
+        Place,
+        strangers::{looks_like, made_for_another},
+    },
     weights::{Expected, Files, Renamed, TensorSource},
 };
 
@@ -19,6 +22,8 @@ use crate::{
 pub(crate) struct TextEncoderKind<C> {
     name: &'static str,
     model_type: &'static str,
+    /// What GGUF files of it say that they were made for.
+    made_for: &'static [&'static str],
     names: fn(Arc<dyn TensorSource>) -> Option<Renamed>,
     infer: fn(&dyn TensorSource) -> Result<C>,
     tensors: fn(&C) -> Result<Vec<Expected>>,
@@ -28,20 +33,27 @@ pub(crate) struct TextEncoderKind<C> {
 pub(crate) const CLIP: TextEncoderKind<ClipConfig> = TextEncoderKind {
     name: "CLIP",
     model_type: "clip_text_model",
+    made_for: &["clip"],
     names: text_names::clip,
     infer: infer::clip,
     tensors: clip_tensors,
 };
 
 /// T5; it answers to both names of its embedding table.
-pub(crate) const T5: TextEncoderKind<T5Config> =
-    TextEncoderKind { name: "T5", model_type: "t5", names: text_names::t5, infer: infer::t5, tensors: t5_tensors };
+pub(crate) const T5: TextEncoderKind<T5Config> = TextEncoderKind {
+    name: "T5",
+    model_type: "t5",
+    made_for: &["t5encoder", "t5"],
+    names: text_names::t5,
+    infer: infer::t5,
+    tensors: t5_tensors,
+};
 
 /// Qwen3, of which so much is needed as `tensors` lists.
 #[allow(dead_code, reason = "for the families that are being written")]
 pub(crate) const fn qwen3(tensors: fn(&Qwen3Config) -> Result<Vec<Expected>>) -> TextEncoderKind<Qwen3Config> {
     let (names, infer) = (text_names::qwen3, Qwen3Config::infer);
-    TextEncoderKind { name: "Qwen3", model_type: "qwen3", names, infer, tensors }
+    TextEncoderKind { name: "Qwen3", model_type: "qwen3", made_for: &["qwen3"], names, infer, tensors }
 }
 
 /// The language part of Qwen2.5-VL, of which so much is needed as `tensors` lists.
@@ -50,7 +62,7 @@ pub(crate) const fn qwen25_vl(
     tensors: fn(&Qwen25VlConfig) -> Result<Vec<Expected>>,
 ) -> TextEncoderKind<Qwen25VlConfig> {
     let (names, infer) = (text_names::qwen25_vl, Qwen25VlConfig::infer);
-    TextEncoderKind { name: "Qwen2.5-VL", model_type: "qwen2_5_vl", names, infer, tensors }
+    TextEncoderKind { name: "Qwen2.5-VL", model_type: "qwen2_5_vl", made_for: &["qwen2vl"], names, infer, tensors }
 }
 
 impl<C: Config> TextEncoderKind<C> {
@@ -65,7 +77,8 @@ impl<C: Config> TextEncoderKind<C> {
         let own = config.as_ref().map_or(Ok(None), ConfigFile::own)?;
         let beside = config.as_ref().and_then(ConfigFile::beside);
         let source = open::source_at(place, files)?;
-        let Some(source) = (self.names)(Arc::clone(&source)) else {
+        let named = (self.names)(Arc::clone(&source)).filter(|_| made_for_another(&*source, self.made_for).is_none());
+        let Some(source) = named else {
             let what = format!("{} is not a {} text encoder: {}", source.describe(), self.name, looks_like(&*source));
             return Err(Error::model(what, advice));
         };

@@ -4,7 +4,10 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{super::TensorSource, change::Adapter};
+use super::{
+    super::{BlockType, Float8, TensorSource},
+    change::Adapter,
+};
 use crate::error::Result;
 
 /// A source whose tensors are as they were, and that tells what is added to its layers.
@@ -45,8 +48,32 @@ impl TensorSource for Adapted {
         self.inner.file_dtype(name)
     }
 
-    fn scale(&self, name: &str) -> Result<Option<f32>> {
-        self.inner.scale(name)
+    fn blocks(&self, name: &str) -> Option<BlockType> {
+        self.inner.blocks(name)
+    }
+
+    fn load_blocks(&self, name: &str, rows: Range<usize>) -> Result<Tensor> {
+        self.inner.load_blocks(name, rows)
+    }
+
+    fn type_name(&self, name: &str) -> Option<String> {
+        self.inner.type_name(name)
+    }
+
+    fn made_for(&self) -> Option<&str> {
+        self.inner.made_for()
+    }
+
+    fn float8(&self, name: &str) -> Option<Float8> {
+        self.inner.float8(name)
+    }
+
+    fn scales(&self, name: &str) -> Result<Vec<f32>> {
+        self.inner.scales(name)
+    }
+
+    fn scale_count(&self, name: &str) -> usize {
+        self.inner.scale_count(name)
     }
 
     fn is_weight(&self, name: &str) -> bool {

@@ -11,7 +11,7 @@ use super::{
     simd::{gelu, multiversion},
     use_unpacked_operands,
 };
-use crate::weights::convert::F8_E4M3;
+use crate::weights::{BlockType, Float8};
 
 /// Numbers of one task's packed panel, 4.7 MB: 384 output channels of 3072 inputs, so that 3072 outputs make 8 tasks.
 const PANEL: usize = 384 * 3072;
@@ -21,6 +21,8 @@ const MAX_WIDTH: usize = 384;
 const TILE_ROWS: usize = 768;
 /// Numbers of one row that are packed together: a cache line of f32, or of pairs of bf16.
 const PACK_DEPTH: usize = 16;
+/// Numbers of one row that are decoded together: one large block, or several small ones.
+const SPAN: usize = 256;
 
 /// A weight [out, in] in the number type its file has; rows are `stride` apart.
 #[derive(Debug, Clone, Copy)]
@@ -31,12 +33,23 @@ pub enum Weight<'a> {
     Bf16(&'a [bf16]),
     /// 16-bit numbers, widened exactly.
     F16(&'a [f16]),
-    /// Floats of 8 bits, 4 of them exponent, which are numbers when multiplied by a scale.
+    /// Floats of 8 bits, which are numbers when multiplied by a scale.
     F8 {
         /// As their file has them.
         codes: &'a [u8],
-        /// What they are multiplied by, in f32.
-        scale: f32,
+        /// Which floats.
+        kind: Float8,
+        /// What they are multiplied by, in f32: one number, or one of each output.
+        scales: &'a [f32],
+    },
+    /// Quantised in blocks; rows and strides are counted in bytes.
+    Blocks {
+        /// As their file has them.
+        bytes: &'a [u8],
+        /// Which blocks.
+        kind: BlockType,
+        /// The first of the stored inputs that counts.
+        first: usize,
     },
 }
 
@@ -58,7 +71,7 @@ pub struct Size {
     pub inputs: usize,
     /// out
     pub outputs: usize,
-    /// Numbers from one row of the weight to the next; at least `inputs`.
+    /// Numbers from one row of the weight to the next, at least `inputs`; of blocks the bytes.
     pub stride: usize,
 }
 
@@ -105,15 +118,16 @@ impl Size {
         self.inputs.is_multiple_of(2) && self.stride.is_multiple_of(2) && pairs::available()
     }
 
-    /// Bytes of working room: a packed panel of each task at work, and x in pairs of bf16 where `rounds` says that it may be
-    /// rounded.
-    pub fn working_bytes(&self, rounds: bool) -> u64 {
+    /// Bytes of working room: a packed panel of each task at work, for `blocks` what it decodes at a time, and x in pairs of bf16
+    /// where `rounds` says that it may be rounded.
+    pub fn working_bytes(&self, rounds: bool, blocks: bool) -> u64 {
         let (tasks, in_pairs) = (self.tasks(), rounds && self.pairs());
         let at_once = tasks.count.min(rayon::current_num_threads());
         let panel = tasks.width.min(self.outputs).next_multiple_of(REGISTER_ROWS) * self.inputs;
         let rounded = if in_pairs { self.rows * self.inputs } else { 0 };
         let width = if in_pairs { 2 } else { 4 };
-        (at_once * panel * width + 2 * rounded) as u64
+        let decoded = if blocks { 4 * SPAN * REGISTER_ROWS } else { 0 };
+        (at_once * (panel * width + decoded) + 2 * rounded) as u64
     }
 }
 
@@ -123,7 +137,7 @@ impl Linear<'_> {
         let Size { rows, inputs, outputs, stride } = self.size;
         assert_eq!(x.len(), rows * inputs, "x is [rows, in]");
         assert_eq!(out.len(), rows * outputs, "out is [rows, out]");
-        assert!(self.weight.len() >= (outputs - 1) * stride + inputs, "weight is [out, in]");
+        assert!(self.weight.len() >= (outputs - 1) * stride + self.weight.row(inputs), "weight is [out, in]");
         use_unpacked_operands();
         let Tasks { width, panels, rows: rows_per_task, count } = self.size.tasks();
         let rounded = self.takes_pairs().then(|| pairs::round(x));
@@ -141,20 +155,30 @@ impl Linear<'_> {
 
     /// Whether the product is one of bf16 pairs.
     fn takes_pairs(&self) -> bool {
-        self.rounds && !self.adds && matches!(self.weight, Weight::Bf16(_) | Weight::F8 { .. }) && self.size.pairs()
+        let is_narrow = match self.weight {
+            Weight::Bf16(_) | Weight::F8 { .. } => true,
+            Weight::Blocks { first, .. } => first.is_multiple_of(2),
+            Weight::F32(_) | Weight::F16(_) => false,
+        };
+        self.rounds && !self.adds && is_narrow && self.size.pairs()
     }
 
     /// Some output channels of some rows.
     fn panel(&self, columns: Range<usize>, x: &[f32], rows: Range<usize>, out: &SharedMut<'_>) {
-        let (first, width, depth) = (columns.start * self.size.stride, columns.len(), self.size.inputs);
+        let (size, depth) = (self.size, self.size.inputs);
         let packed = match self.weight {
-            Weight::F32(weight) => pack(&weight[first..], self.size.stride, depth, width, |value| value),
-            Weight::Bf16(weight) => pack(&weight[first..], self.size.stride, depth, width, widen),
-            Weight::F16(weight) => pack(&weight[first..], self.size.stride, depth, width, f16::to_f32),
-            Weight::F8 { codes, scale } => {
-                let numbers = numbers_of_codes(scale);
-                pack(&codes[first..], self.size.stride, depth, width, |code| numbers[usize::from(code)])
+            Weight::F32(weight) => size.pack(weight, &columns, |_, value| value),
+            Weight::Bf16(weight) => size.pack(weight, &columns, |_, value| widen(value)),
+            Weight::F16(weight) => size.pack(weight, &columns, |_, value| value.to_f32()),
+            Weight::F8 { codes, kind, scales: [scale] } => {
+                let numbers = kind.numbers().map(|number| number * scale);
+                size.pack(codes, &columns, |_, code| numbers[usize::from(code)])
             }
+            Weight::F8 { codes, kind, scales } => {
+                let numbers = kind.numbers();
+                size.pack(codes, &columns, |row, code| numbers[usize::from(code)] * scales[row])
+            }
+            Weight::Blocks { bytes, kind, first } => size.pack_blocks((bytes, kind, first), &columns),
         };
         self.tiles(columns, rows, out, &packed, depth, |rows, columns, lanes| {
             let (count, width) = (rows.len(), columns.len());
@@ -172,18 +196,23 @@ impl Linear<'_> {
         if !self.takes_pairs() {
             return None;
         }
-        let (first, width) = (columns.start * self.size.stride, columns.len());
-        let (stride, depth) = (self.size.stride / 2, self.size.inputs / 2);
+        let size = Size { inputs: self.size.inputs / 2, stride: self.size.stride / 2, ..self.size };
         Some(match self.weight {
             Weight::Bf16(weight) => {
-                pack(weight[first..].as_chunks::<2>().0, stride, depth, width, |[low, high]| pairs::pair(low, high))
+                size.pack(weight.as_chunks::<2>().0, columns, |_, [low, high]| pairs::pair(low, high))
             }
-            Weight::F8 { codes, scale } => {
-                let numbers = numbers_of_codes(scale).map(bf16::from_f32);
+            Weight::F8 { codes, kind, scales: [scale] } => {
+                let numbers = kind.numbers().map(|number| bf16::from_f32(number * scale));
                 let number = |code: u8| numbers[usize::from(code)];
-                let pair = |[low, high]: [u8; 2]| pairs::pair(number(low), number(high));
-                pack(codes[first..].as_chunks::<2>().0, stride, depth, width, pair)
+                size.pack(codes.as_chunks::<2>().0, columns, |_, [low, high]| pairs::pair(number(low), number(high)))
             }
+            Weight::F8 { codes, kind, scales } => {
+                let numbers = kind.numbers();
+                let number = |row: usize, code: u8| bf16::from_f32(numbers[usize::from(code)] * scales[row]);
+                let pair = |row, [low, high]: [u8; 2]| pairs::pair(number(row, low), number(row, high));
+                size.pack(codes.as_chunks::<2>().0, columns, pair)
+            }
+            Weight::Blocks { bytes, kind, first } => self.size.pack_blocks_in_pairs((bytes, kind, first), columns),
             Weight::F32(_) | Weight::F16(_) => return None,
         })
     }
@@ -249,6 +278,15 @@ impl Weight<'_> {
             Self::Bf16(weight) => weight.len(),
             Self::F16(weight) => weight.len(),
             Self::F8 { codes, .. } => codes.len(),
+            Self::Blocks { bytes, .. } => bytes.len(),
+        }
+    }
+
+    /// Numbers of a row with so many inputs; of blocks the bytes.
+    fn row(&self, inputs: usize) -> usize {
+        match self {
+            Self::Blocks { kind, first, .. } => kind.bytes_of((first + inputs).next_multiple_of(kind.numbers())),
+            _ => inputs,
         }
     }
 }
@@ -262,9 +300,12 @@ multiversion! {
     }
 }
 
-/// The number of each code of 8 bits.
-fn numbers_of_codes(scale: f32) -> [f32; 256] {
-    F8_E4M3.map(|number| number * scale)
+multiversion! {
+    /// The numbers of whole blocks.
+    pub fn decode_blocks<FMA>(kind: BlockType, blocks: &[u8], out: &mut [f32]) {
+        // Multiplied and added one after the other everywhere, so that the numbers are the same on all processors.
+        kind.decode_inline(blocks, out);
+    }
 }
 
 /// The same number with 16 more bits, all zero.
@@ -272,25 +313,98 @@ fn widen(value: bf16) -> f32 {
     f32::from_bits(u32::from(value.to_bits()) << 16)
 }
 
-/// The first `width` rows of a matrix, `depth` long and `stride` apart, as [width / 64, depth, 64]; missing rows are zero.
-fn pack<T: Copy, U: Copy + Default>(
-    matrix: &[T],
-    stride: usize,
-    depth: usize,
-    width: usize,
-    convert: impl Fn(T) -> U,
-) -> Vec<[U; REGISTER_ROWS]> {
-    let mut packed = vec![[U::default(); REGISTER_ROWS]; width.div_ceil(REGISTER_ROWS) * depth];
-    for (lanes, target) in packed.chunks_mut(depth).enumerate() {
-        let first = lanes * REGISTER_ROWS;
-        for (block, target) in target.chunks_mut(PACK_DEPTH).enumerate() {
-            for lane in 0..REGISTER_ROWS.min(width - first) {
-                let row = &matrix[(first + lane) * stride + block * PACK_DEPTH..][..target.len()];
-                for (target, value) in target.iter_mut().zip(row) {
-                    target[lane] = convert(*value);
+/// 64 rows of a matrix side by side, number by number.
+type Lanes<T> = [T; REGISTER_ROWS];
+
+/// Room for `width` rows of `depth` numbers, as [width / 64, depth, 64]; missing rows are zero.
+fn room<T: Copy + Default>(width: usize, depth: usize) -> Vec<Lanes<T>> {
+    vec![[T::default(); REGISTER_ROWS]; width.div_ceil(REGISTER_ROWS) * depth]
+}
+
+impl Size {
+    /// Some rows of a matrix, as [rows / 64, depth, 64]; `convert` is given a row and a number in it.
+    fn pack<T: Copy, U: Copy + Default>(
+        &self,
+        matrix: &[T],
+        rows: &Range<usize>,
+        convert: impl Fn(usize, T) -> U,
+    ) -> Vec<Lanes<U>> {
+        let mut packed = room(rows.len(), self.inputs);
+        for (index, target) in packed.chunks_mut(self.inputs).enumerate() {
+            let first = rows.start + index * REGISTER_ROWS;
+            let lanes = REGISTER_ROWS.min(rows.end - first);
+            pack_lanes(&matrix[first * self.stride..], self.stride, lanes, target, |lane, value| {
+                convert(first + lane, value)
+            });
+        }
+        packed
+    }
+
+    /// Some rows of a matrix in blocks, in the same order.
+    fn pack_blocks(&self, matrix: Blocks<'_>, rows: &Range<usize>) -> Vec<Lanes<f32>> {
+        let mut packed = room(rows.len(), self.inputs);
+        self.decode_spans(matrix, rows, |group, at, numbers, count, lanes| {
+            let target = &mut packed[group * self.inputs + at..][..count];
+            pack_lanes(numbers, SPAN, lanes, target, |_, number| number);
+        });
+        packed
+    }
+
+    /// The same in pairs of bf16.
+    fn pack_blocks_in_pairs(&self, matrix: Blocks<'_>, rows: &Range<usize>) -> Vec<pairs::PairLane> {
+        let depth = self.inputs / 2;
+        let mut packed = room(rows.len(), depth);
+        self.decode_spans(matrix, rows, |group, at, numbers, count, lanes| {
+            let target = &mut packed[group * depth + at / 2..][..count / 2];
+            let pair = |_, [low, high]: [f32; 2]| pairs::pair(bf16::from_f32(low), bf16::from_f32(high));
+            pack_lanes(numbers.as_chunks::<2>().0, SPAN / 2, lanes, target, pair);
+        });
+        packed
+    }
+
+    /// Decodes rows of a matrix, 64 of them at a time and of each a span. `take` is given which 64 they are, where in the row the
+    /// numbers begin, the numbers, [`SPAN`] apart from row to row, and how many they and the rows are.
+    fn decode_spans(
+        &self,
+        (bytes, kind, first): Blocks<'_>,
+        rows: &Range<usize>,
+        mut take: impl FnMut(usize, usize, &[f32], usize, usize),
+    ) {
+        let (end, mut numbers) = (first + self.inputs, vec![0.0; REGISTER_ROWS * SPAN]);
+        for (group, start) in rows.clone().step_by(REGISTER_ROWS).enumerate() {
+            let lanes = REGISTER_ROWS.min(rows.end - start);
+            for from in (first / kind.numbers() * kind.numbers()..end).step_by(SPAN) {
+                let whole = SPAN.min((end - from).next_multiple_of(kind.numbers()));
+                let blocks = kind.bytes_of(from)..kind.bytes_of(from + whole);
+                for (lane, out) in numbers.chunks_mut(SPAN).take(lanes).enumerate() {
+                    let row = &bytes[(start + lane) * self.stride..];
+                    decode_blocks(kind, &row[blocks.clone()], &mut out[..whole]);
                 }
+                // Of the first block and of the last some numbers may not count.
+                let (skipped, until) = (first.saturating_sub(from), whole.min(end - from));
+                take(group, from + skipped - first, &numbers[skipped..], until - skipped, lanes);
             }
         }
     }
-    packed
+}
+
+/// A matrix in blocks: its bytes, their kind, the first of the stored inputs that counts.
+type Blocks<'a> = (&'a [u8], BlockType, usize);
+
+/// The first rows of a matrix, `stride` apart, side by side.
+fn pack_lanes<T: Copy, U: Copy>(
+    matrix: &[T],
+    stride: usize,
+    lanes: usize,
+    target: &mut [Lanes<U>],
+    convert: impl Fn(usize, T) -> U,
+) {
+    for (block, target) in target.chunks_mut(PACK_DEPTH).enumerate() {
+        for lane in 0..lanes {
+            let row = &matrix[lane * stride + block * PACK_DEPTH..][..target.len()];
+            for (target, value) in target.iter_mut().zip(row) {
+                target[lane] = convert(lane, *value);
+            }
+        }
+    }
 }

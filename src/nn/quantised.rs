@@ -1,0 +1,139 @@
+//! A matrix quantised in blocks: as its file has it in the processor's memory, in candle's form on another device.
+
+use std::{borrow::Cow, sync::Arc};
+
+use candle_core::{
+    DType, Device, Tensor,
+    quantized::{GgmlDType, QStorage, QTensor},
+};
+
+use super::{Array, Place, array::Launch, kernels::cpu::linear::decode_blocks, mismatch};
+use crate::{error::Result, weights::BlockType};
+
+/// Rows that are widened at a time: 512 of 15,360 inputs are 31 MB of f32.
+const PANEL: usize = 512;
+/// The same on a device, where a product of few outputs leaves much of it idle: 252 MB.
+const DEVICE_PANEL: usize = 4096;
+
+/// A matrix [rows, columns] whose rows are whole blocks.
+#[derive(Debug, Clone)]
+pub struct Quantised {
+    kind: BlockType,
+    rows: usize,
+    columns: usize,
+    held: Held,
+}
+
+#[derive(Debug, Clone)]
+enum Held {
+    /// Bytes [rows, bytes of a row]; also what a dry pass knows of either form.
+    Bytes(Array),
+    /// On a device, [`DEVICE_PANEL`] rows each.
+    Panels(Arc<Vec<QTensor>>),
+}
+
+impl Quantised {
+    /// A matrix of these bytes [rows, bytes of a row], which are in the processor's memory, at a place.
+    ///
+    /// # Errors
+    /// When they are not whole blocks, or the device fails or has no such blocks.
+    pub fn new(kind: BlockType, bytes: &Tensor, place: &Place) -> Result<Self> {
+        let (rows, row) = bytes.dims2()?;
+        if row % kind.bytes() != 0 {
+            return Err(mismatch(format!("rows of {row} bytes in {}", kind.name())));
+        }
+        let columns = row / kind.bytes() * kind.numbers();
+        let held = match place {
+            Place::Real(device) if !device.is_cpu() => {
+                let panels = (0..rows).step_by(DEVICE_PANEL).map(|first| {
+                    let count = DEVICE_PANEL.min(rows - first);
+                    let panel = bytes.narrow(0, first, count)?.flatten_all()?.to_vec1::<u8>()?;
+                    on_device(kind, panel, (count, columns), device)
+                });
+                Held::Panels(Arc::new(panels.collect::<Result<_>>()?))
+            }
+            _ => Held::Bytes(bytes.clone().into()),
+        };
+        Ok(Self { kind, rows, columns, held })
+    }
+
+    /// What a dry pass knows of a matrix of this size.
+    ///
+    /// # Errors
+    /// When the place cannot count so many.
+    pub fn dry(kind: BlockType, rows: usize, columns: usize, place: &Place) -> Result<Self> {
+        let held = Held::Bytes(place.zeros(&[rows, kind.bytes_of(columns)], DType::U8)?);
+        Ok(Self { kind, rows, columns, held })
+    }
+
+    /// The kind of blocks.
+    pub fn kind(&self) -> BlockType {
+        self.kind
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The bytes [rows, bytes of a row], where they are (or would be) in the processor's memory.
+    pub(super) fn bytes(&self) -> Option<&Array> {
+        match &self.held {
+            Held::Bytes(bytes) => Some(bytes).filter(|bytes| bytes.is_cpu()),
+            Held::Panels(_) => None,
+        }
+    }
+
+    /// Rows that are widened at a time.
+    pub(super) fn panel_rows(&self) -> usize {
+        if self.bytes().is_some() { PANEL } else { DEVICE_PANEL }
+    }
+
+    /// Rows `first..first + count`, one panel or less, as f32 numbers [count, columns] where `beside` is.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(super) fn widened(&self, beside: &Array, first: usize, count: usize) -> Result<Array> {
+        let shape = [count, self.columns];
+        beside.launch(Launch::Elements, &shape, DType::F32, |_| match &self.held {
+            Held::Bytes(bytes) => {
+                let bytes = bytes.real().map_err(candle_core::Error::wrap)?;
+                let bytes = bytes.narrow(0, first, count)?.flatten_all()?.to_vec1::<u8>()?;
+                let mut numbers = vec![0.0; count * self.columns];
+                decode_blocks(self.kind, &bytes, &mut numbers);
+                Tensor::from_vec(numbers, &shape, &Device::Cpu)
+            }
+            Held::Panels(panels) => {
+                let panel = panels.get(first / DEVICE_PANEL).ok_or_else(|| candle_core::Error::msg("no such panel"))?;
+                panel.dequantize(&panel.device())?.narrow(0, first % DEVICE_PANEL, count)
+            }
+        })
+    }
+}
+
+/// Blocks in candle's form; kinds that candle does not know are not asked of it ([`is_on_devices`]).
+fn on_device(kind: BlockType, bytes: Vec<u8>, shape: (usize, usize), device: &Device) -> Result<QTensor> {
+    let kind = candle_kind(kind).ok_or_else(|| mismatch(format!("{} on a device", kind.name())))?;
+    Ok(QTensor::new(QStorage::from_data(Cow::Owned(bytes), device, kind)?, shape)?)
+}
+
+/// Whether such blocks can be widened on any device, and not the processor alone.
+pub(super) fn is_on_devices(kind: BlockType) -> bool {
+    candle_kind(kind).is_some()
+}
+
+fn candle_kind(kind: BlockType) -> Option<GgmlDType> {
+    Some(match kind {
+        BlockType::Q4_0 => GgmlDType::Q4_0,
+        BlockType::Q4_1 => GgmlDType::Q4_1,
+        BlockType::Q5_0 => GgmlDType::Q5_0,
+        BlockType::Q5_1 => GgmlDType::Q5_1,
+        BlockType::Q8_0 => GgmlDType::Q8_0,
+        BlockType::Q2K => GgmlDType::Q2K,
+        BlockType::Q3K => GgmlDType::Q3K,
+        BlockType::Q4K => GgmlDType::Q4K,
+        BlockType::Q5K => GgmlDType::Q5K,
+        BlockType::Q6K => GgmlDType::Q6K,
+        BlockType::Iq4Nl | BlockType::Iq4Xs => return None,
+    })
+}

@@ -1,0 +1,320 @@
+//! The header of a GGUF file, read strictly: counts and lengths are held against the file before anything is made of them.
+//!
+//! Layout (ggml-org/ggml, `docs/gguf.md`), little-endian: "GGUF", the version (u32), how many tensors and keys (u64); the keys, each
+//! a string, the type of its value (u32) and the value; the tensors, each a string, its dimensions, innermost first, its type (u32)
+//! and where it lies (u64), counted from the first multiple of `general.alignment` behind the header.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    path::Path,
+};
+
+use super::{
+    header::{Entry, Header, check_cut, damaged},
+    number::NumberType,
+};
+use crate::error::{Error, Result};
+
+/// How such a file begins.
+pub(super) const MAGIC: &[u8] = b"GGUF";
+/// Where numbers start, in multiples of this, where a file does not say.
+const USUAL_ALIGNMENT: u64 = 32;
+/// Most dimensions of a tensor. Source: ggml, `GGML_MAX_DIMS`; more are of another library.
+const MOST_DIMS: u32 = 4;
+/// Least bytes of a key: an empty name, a type, one byte of value.
+const LEAST_KEY: u64 = 8 + 4 + 1;
+/// Least bytes of a tensor's description: an empty name, no dimension, a type and an offset.
+const LEAST_TENSOR: u64 = 8 + 4 + 4 + 8;
+
+/// Where ComfyUI's converters keep a tensor's shape that they stored in rows of another length.
+const TRUE_SHAPE: &str = "comfy.gguf.orig_shape.";
+
+/// The key that says what kind of model a file was made for.
+pub(super) const MADE_FOR: &str = "general.architecture";
+
+/// Reads the header of a file of `file_len` bytes (called `path` in messages) that begins with `file`. Bytes behind the header
+/// need not be there.
+///
+/// # Errors
+/// [`Error::Model`] for anything but a whole GGUF file.
+pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<Header> {
+    let mut reader = Reader { path, file, at: 0 };
+    let (tensors, keys) = reader.begin()?;
+    let said = reader.keys(keys)?;
+    let described = (0..tensors).map(|_| reader.tensor()).collect::<Result<Vec<_>>>()?;
+    if described.is_empty() {
+        return Err(reader.broken("it holds no tensor"));
+    }
+    let alignment = said.alignment.unwrap_or(USUAL_ALIGNMENT);
+    let data = (reader.at as u64).next_multiple_of(alignment);
+    let mut seen = HashSet::new();
+    let mut entries = Vec::with_capacity(described.len());
+    for tensor in described {
+        if !seen.insert(tensor.name) {
+            return Err(reader.broken(format!("tensor {} comes twice", tensor.name)));
+        }
+        let shape = said.shapes.get(tensor.name);
+        entries.push(tensor.check(path, data, alignment, shape.map(Vec::as_slice))?);
+    }
+    entries.sort_by_key(|entry| (entry.bytes.start, entry.bytes.end));
+    let overlap = entries.windows(2).find(|pair| pair[1].bytes.start < pair[0].bytes.end);
+    if let Some([before, entry]) = overlap {
+        return Err(reader.broken(format!("tensor {} overlaps {}", entry.name, before.name)));
+    }
+    check_cut(path, entries.last().map_or(0, |last| last.bytes.end), file_len)?;
+    let metadata = said.made_for.map(|said| (MADE_FOR.to_owned(), said)).into_iter().collect();
+    Ok(Header { entries, metadata })
+}
+
+/// What the keys say that matters here.
+#[derive(Default)]
+struct Said<'a> {
+    made_for: Option<String>,
+    alignment: Option<u64>,
+    /// The true shapes of tensors that are stored in another.
+    shapes: HashMap<&'a str, Vec<u64>>,
+}
+
+/// A tensor as the header describes it.
+struct Described<'a> {
+    name: &'a str,
+    /// Innermost first.
+    dims: Vec<u64>,
+    numbers: u32,
+    offset: u64,
+}
+
+impl Described<'_> {
+    fn check(self, path: &Path, data: u64, alignment: u64, shape: Option<&[u64]>) -> Result<Entry> {
+        let Self { name, dims, numbers, offset } = self;
+        let broken = |what: String| damaged(path, format!("tensor {name} {what}"));
+        let dtype = NumberType::of_ggml(numbers).ok_or_else(|| {
+            let what = format!("{}: tensor {name} has the number type {numbers}, which is not known", path.display());
+            Error::model(what, "it may be new, or one that ggml has removed; give the model in Q8_0 or Q4_K")
+        })?;
+        let count = |dims: &[u64]| {
+            let count = dims.iter().try_fold(1_u64, |n, &dim| n.checked_mul(dim)).filter(|n| *n > 0)?;
+            usize::try_from(count).ok()
+        };
+        let elements = count(&dims).ok_or_else(|| broken(format!("has an impossible shape {dims:?}")))?;
+        let row = dims.first().copied().unwrap_or(1);
+        if row % dtype.numbers() as u64 != 0 {
+            let unit = dtype.numbers();
+            return Err(broken(format!("has rows of {row} in {dtype}, whose blocks are of {unit} numbers")));
+        }
+        let size = dtype.bytes_of(elements).ok_or_else(|| broken(format!("has an impossible shape {dims:?}")))?;
+        if offset % alignment != 0 {
+            return Err(broken(format!("lies at {offset}, no multiple of the alignment, {alignment}")));
+        }
+        let place = |at: u64| usize::try_from(at).ok();
+        let start = data.checked_add(offset).and_then(place);
+        let bytes = start.and_then(|start| Some(start..start.checked_add(size)?));
+        let bytes = bytes.ok_or_else(|| broken(format!("lies at an impossible offset, {offset}")))?;
+        let shape = match shape {
+            Some(shape) if count(shape) == Some(elements) => shape.to_vec(),
+            Some(shape) => return Err(broken(format!("holds {elements} numbers, but its true shape is {shape:?}"))),
+            None => dims.into_iter().rev().collect(),
+        };
+        // Their product fits.
+        let shape = shape.into_iter().map(|dim| dim as usize).collect();
+        Ok(Entry { name: name.to_owned(), dtype, shape, bytes })
+    }
+}
+
+/// A header on its way from its first byte to its last.
+struct Reader<'a> {
+    path: &'a Path,
+    file: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn broken(&self, found: impl fmt::Display) -> Error {
+        damaged(self.path, found)
+    }
+
+    /// Bytes that are left.
+    fn left(&self) -> u64 {
+        (self.file.len() - self.at) as u64
+    }
+
+    fn take(&mut self, bytes: u64) -> Result<&'a [u8]> {
+        if bytes > self.left() {
+            let (at, all) = (self.at, self.file.len());
+            return Err(self.broken(format!("its header asks for {bytes} bytes at {at}, the file ends at {all}")));
+        }
+        let start = self.at;
+        self.at += bytes as usize;
+        Ok(&self.file[start..self.at])
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N as u64)?);
+        Ok(array)
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A number of things of at least so many bytes each, which the rest of the file can hold.
+    fn count(&mut self, what: &str, least: u64) -> Result<u64> {
+        let count = self.u64()?;
+        if count > self.left() / least {
+            let left = self.left();
+            return Err(self.broken(format!("its header announces {count} {what}, but only {left} bytes follow")));
+        }
+        Ok(count)
+    }
+
+    fn string(&mut self) -> Result<&'a str> {
+        let bytes = self.u64()?;
+        let text = self.take(bytes)?;
+        std::str::from_utf8(text).map_err(|_| self.broken(format!("the name before byte {} is not UTF-8", self.at)))
+    }
+
+    /// The first fields: how many tensors and keys there are.
+    fn begin(&mut self) -> Result<(u64, u64)> {
+        if self.take(MAGIC.len() as u64)? != MAGIC {
+            return Err(self.broken("this is no GGUF file"));
+        }
+        let version = self.u32()?;
+        if !matches!(version, 2 | 3) {
+            let found = match version.swap_bytes() {
+                1..=99 if version > 99 => "it is big-endian".to_owned(),
+                _ => format!("its version is {version}"),
+            };
+            let what = format!("{}: this is a GGUF file, but {found}", self.path.display());
+            return Err(Error::model(
+                what,
+                "versions 2 and 3 are read, little-endian; fetch or convert the model anew",
+            ));
+        }
+        let tensors = self.count("tensors", LEAST_TENSOR)?;
+        Ok((tensors, self.count("keys", LEAST_KEY)?))
+    }
+
+    fn keys(&mut self, count: u64) -> Result<Said<'a>> {
+        let (mut said, mut seen) = (Said::default(), HashSet::new());
+        for _ in 0..count {
+            let key = self.string()?;
+            if !seen.insert(key) {
+                return Err(self.broken(format!("its key {key:?} comes twice")));
+            }
+            let kind = self.u32()?;
+            match (key, key.strip_prefix(TRUE_SHAPE)) {
+                (MADE_FOR, _) => said.made_for = Some(self.text(key, kind)?),
+                ("general.alignment", _) => said.alignment = Some(self.alignment(key, kind)?),
+                (_, Some(tensor)) => {
+                    said.shapes.insert(tensor, self.shape(key, kind)?);
+                }
+                _ => self.skip(key, kind)?,
+            }
+        }
+        Ok(said)
+    }
+
+    fn text(&mut self, key: &str, kind: u32) -> Result<String> {
+        if kind != STRING {
+            return Err(self.broken(format!("its {key} is no text (type {kind})")));
+        }
+        self.string().map(str::to_owned)
+    }
+
+    fn alignment(&mut self, key: &str, kind: u32) -> Result<u64> {
+        if kind != U32 {
+            return Err(self.broken(format!("its {key} is no number of 32 bits (type {kind})")));
+        }
+        let alignment = self.u32()?;
+        if !alignment.is_power_of_two() {
+            return Err(self.broken(format!("its {key} is {alignment}, no power of two")));
+        }
+        Ok(alignment.into())
+    }
+
+    /// An array of few integers.
+    fn shape(&mut self, key: &str, kind: u32) -> Result<Vec<u64>> {
+        let kind = if kind == ARRAY { self.u32()? } else { kind };
+        let Some(width) = width_of(kind).filter(|_| matches!(kind, U32 | I32 | U64 | I64)) else {
+            return Err(self.broken(format!("its {key} is no array of integers (type {kind})")));
+        };
+        let count = self.count("dimensions", width)?;
+        if count > u64::from(MOST_DIMS) {
+            return Err(self.broken(format!("its {key} has {count} dimensions")));
+        }
+        let dim = |reader: &mut Self| match kind {
+            U32 => reader.u32().map(u64::from),
+            // A negative one is more than any file holds.
+            I32 => reader.u32().map(|dim| dim as i32 as u64),
+            _ => reader.u64(),
+        };
+        (0..count).map(|_| dim(self)).collect()
+    }
+
+    /// Passes over a value.
+    fn skip(&mut self, key: &str, kind: u32) -> Result<()> {
+        match kind {
+            STRING => self.skip_string(),
+            ARRAY => {
+                let kind = self.u32()?;
+                match width_of(kind) {
+                    Some(width) => {
+                        let count = self.count("values", width)?;
+                        self.take(count * width).map(drop)
+                    }
+                    None if kind == STRING => {
+                        let count = self.count("texts", 8)?;
+                        (0..count).try_for_each(|_| self.skip_string())
+                    }
+                    None if kind == ARRAY => Err(self.broken(format!("its key {key:?} is an array of arrays"))),
+                    None => Err(self.broken(format!("its key {key:?} is an array of the unknown type {kind}"))),
+                }
+            }
+            _ => match width_of(kind) {
+                Some(width) => self.take(width).map(drop),
+                None => Err(self.broken(format!("its key {key:?} has the unknown type {kind}"))),
+            },
+        }
+    }
+
+    /// Tokens of a vocabulary need not be UTF-8.
+    fn skip_string(&mut self) -> Result<()> {
+        let bytes = self.u64()?;
+        self.take(bytes).map(drop)
+    }
+
+    fn tensor(&mut self) -> Result<Described<'a>> {
+        let name = self.string()?;
+        let dims = self.u32()?;
+        if dims > MOST_DIMS {
+            return Err(self.broken(format!("tensor {name} has {dims} dimensions, expected at most {MOST_DIMS}")));
+        }
+        let dims = (0..dims).map(|_| self.u64()).collect::<Result<_>>()?;
+        Ok(Described { name, dims, numbers: self.u32()?, offset: self.u64()? })
+    }
+}
+
+// Types of values. Source: ggml, docs/gguf.md, `gguf_metadata_value_type`.
+const U32: u32 = 4;
+const I32: u32 = 5;
+const STRING: u32 = 8;
+const ARRAY: u32 = 9;
+const U64: u32 = 10;
+const I64: u32 = 11;
+
+/// Bytes of a value of this type, where all have as many.
+fn width_of(kind: u32) -> Option<u64> {
+    match kind {
+        0 | 1 | 7 => Some(1),
+        2 | 3 => Some(2),
+        U32 | I32 | 6 => Some(4),
+        U64 | I64 | 12 => Some(8),
+        _ => None,
+    }
+}

@@ -1,0 +1,21 @@
+//! GGUF files: what their tensors hold, what is refused, and whole runs with them against the reference.
+
+mod broken;
+mod runs;
+#[path = "../support/mod.rs"]
+mod support;
+mod types;
+
+use std::path::PathBuf;
+
+use dype::testing::weights::SafetensorsStore;
+use support::fixture;
+
+/// A file of the fixtures.
+fn path(name: &str) -> PathBuf {
+    fixture("gguf").join(name)
+}
+
+fn open(name: &str) -> SafetensorsStore {
+    SafetensorsStore::open(&[path(name)]).expect("opens")
+}
