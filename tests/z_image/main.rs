@@ -2,12 +2,14 @@
 //! model's tensors, and its plans.
 
 mod loading;
+mod lora;
 mod plans;
 mod position;
 mod runs;
 #[path = "../support/mod.rs"]
 mod support;
 mod transformer;
+mod vae;
 
 use std::path::{Path, PathBuf};
 

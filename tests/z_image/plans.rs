@@ -1,10 +1,10 @@
 //! Plans of the real model by its shapes: what a machine would be asked for at 4096 px.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use candle_core::{DType, Device};
 use dype::testing::{
-    base::{device::DeviceKind, geometry::ImageSize, memory::Bytes},
+    base::{device::DeviceKind, geometry::ImageSize, json::read_json, memory::Bytes},
     models::{
         flux1::{LATENTS, autoencoder},
         parts::{Autoencoder, ModelPart},
@@ -13,10 +13,12 @@ use dype::testing::{
     nn::WeightsMode,
     plan::{Machine, Plan, Task},
 };
+use serde_json::{Value, json};
 
 use super::{
+    golden,
     loading::{real_text_config, real_text_encoder},
-    support::manifest::ManifestSource,
+    support::{copy_folder, manifest::ManifestSource, program::Place, safetensors},
     tiny,
 };
 
@@ -58,6 +60,63 @@ fn cards_of_8_to_80_gb_take_4096_px() {
         assert!(plan.largest_tensor_elements < 1 << 32);
         assert!(plan.token_chunk >= 2048, "{gib} GiB: {}", plan.token_chunk);
     }
+}
+
+/// The program itself, on a folder of the published configs and of files with the real names and shapes and no numbers.
+#[test]
+fn a_dry_run_plans_the_real_model_by_headers() {
+    let place = Place::new();
+    copy_folder(&golden("tiny"), &place.path("real"));
+    let configs: Value = read_json(&golden("real_configs.json")).expect("fixture");
+    for (path, config) in configs["turbo"].as_object().expect("configs") {
+        fs::write(place.path("real").join(path), config.to_string()).expect("written");
+    }
+    let parts = [
+        ("transformer", ManifestSource::fixture("z-image/real_tensors.json", "transformer")),
+        ("vae", ManifestSource::fixture("z-image/real_tensors.json", "vae")),
+        ("text_encoder", real_text_encoder()),
+    ];
+    for (part, source) in parts {
+        let folder = place.path("real").join(part);
+        for file in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            if !file.ends_with("config.json") {
+                fs::remove_file(file).expect("removed");
+            }
+        }
+        let name = if part == "text_encoder" { "model" } else { "diffusion_pytorch_model" };
+        write_hollow(&folder.join(format!("{name}.safetensors")), source.shapes());
+    }
+    let plan = |more: &[&str]| -> Value {
+        let args = ["--model", "real", "--dry-run", "--json", "-p", "a cat", "--device", "cpu"];
+        let run = place.dype(&[&args[..], more].concat());
+        run.succeeds();
+        serde_json::from_str(&run.stdout).expect("JSON")
+    };
+    let planned = plan(&["--memory", "8GB"]);
+    let (settings, planned) = (&planned["settings"], &planned["plan"]);
+    assert_eq!(
+        (settings["steps"].as_u64(), settings["height"].as_u64(), settings.get("cfg")),
+        (Some(8), Some(4096), None)
+    );
+    assert_eq!((planned["image_tokens"].as_u64(), planned["weights"].as_str()), (Some(65_536), Some("stream")));
+    // 6.15 B parameters in bf16, and Qwen3 without its last layer.
+    let bytes = |part: &str| planned["weights_bytes"][part].as_f64().expect("bytes") / 1e9;
+    assert!((12.2..12.4).contains(&bytes("transformer")) && (7.8..7.9).contains(&bytes("text_encoder")));
+}
+
+/// A safetensors file of bf16 tensors of these shapes, whose numbers are a hole.
+fn write_hollow(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) {
+    let mut end = 0;
+    let mut entry = |(name, shape): (&String, &Vec<usize>)| {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        (name.clone(), json!({ "dtype": "BF16", "shape": shape, "data_offsets": [start, end] }))
+    };
+    let header: serde_json::Map<String, Value> = shapes.iter().map(&mut entry).collect();
+    let start = safetensors(&Value::from(header).to_string(), 0);
+    fs::write(path, &start).expect("written");
+    let file = fs::File::options().write(true).open(path).expect("there");
+    file.set_len((start.len() + end) as u64).expect("a hole");
 }
 
 #[test]

@@ -158,7 +158,7 @@ impl Block {
 
     /// `w2(silu(w1 h)·w3 h)` for h [C', C].
     fn feed_forward(&self, h: &Array) -> Result<Array> {
-        let gated = self.w1.forward(h)?.silu()?.mul(&self.w3.forward(h)?)?; // [C', 8/3·C]
+        let gated = nn::silu_gated(self.w1.forward(h)?, &self.w3.forward(h)?)?; // [C', 8/3·C]
         self.w2.forward(&gated)
     }
 

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::weights::{Cut, Renamed, TensorSource};
+use super::ZImageConfig;
+use crate::weights::{Cut, Renamed, TensorSource, lora::Alias};
 
 /// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
 const PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
@@ -26,6 +27,25 @@ pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
 pub fn has_diffusers_names(source: &dyn TensorSource) -> bool {
     let has = |name| source.shape(name).is_some();
     has(KNOWN_BY) && has("layers.0.attention.to_q.weight")
+}
+
+/// The names of layers in LoRA files of this layout that diffusers calls otherwise.
+pub(super) fn aliases(config: &ZImageConfig) -> Vec<Alias> {
+    let alias = |name: String| {
+        // Only the fused layer is cut, by its rows.
+        let parts = names(&format!("{name}.weight"), Some(QKV.len() * config.dim)).unwrap_or_default();
+        let layer = |(name, cut): (String, Cut)| Some((name.strip_suffix(".weight")?.to_owned(), cut));
+        Alias { name, parts: parts.into_iter().filter_map(layer).collect() }
+    };
+    let kinds = [
+        ("noise_refiner", config.n_refiner_layers),
+        ("context_refiner", config.n_refiner_layers),
+        ("layers", config.n_layers),
+    ];
+    let layers = kinds.into_iter().flat_map(|(kind, count)| (0..count).map(move |i| format!("{kind}.{i}.attention")));
+    let fused = layers.flat_map(|layer| ["qkv", "out"].map(|name| format!("{layer}.{name}")));
+    let ends = ["x_embedder", "final_layer.linear", "final_layer.adaLN_modulation.1"].map(str::to_owned);
+    fused.chain(ends).map(alias).collect()
 }
 
 /// diffusers' names for one tensor; `rows` is its first dimension.

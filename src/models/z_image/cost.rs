@@ -15,7 +15,7 @@ use crate::{
         parts::{QwenEncoder, Sequence},
     },
     nn::{Compute, Ledger, Parameters, WeightsMode},
-    weights::{Expected, Weights},
+    weights::{Expected, Weights, lora::Layer},
 };
 
 /// A forward pass that is asked about, whatever its pieces.
@@ -93,7 +93,19 @@ pub(super) fn text_cost(encoder: &QwenEncoder, kind: DeviceKind, prompts: usize,
 /// # Errors
 /// [`crate::Error::Model`] when the configuration makes no sense.
 pub fn transformer_tensors(config: &ZImageConfig) -> Result<Vec<Expected>> {
+    Ok(loaded_dry(config)?.asked())
+}
+
+/// Its linear layers, in the same order.
+///
+/// # Errors
+/// As [`transformer_tensors`].
+pub(super) fn transformer_layers(config: &ZImageConfig) -> Result<Vec<Layer>> {
+    Ok(loaded_dry(config)?.layers())
+}
+
+fn loaded_dry(config: &ZImageConfig) -> Result<Parameters> {
     let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
     Transformer::load_from(config, &parameters, WeightsMode::Resident, Compute::EXACT_F32)?;
-    Ok(parameters.asked())
+    Ok(parameters)
 }

@@ -1,11 +1,13 @@
 //! What everybody else asks of an open Z-Image: its parts as [`Model`] and [`Velocity`].
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    Transformer, ZImage,
+    Transformer, ZImage, comfy,
     config::padded,
-    cost::text_cost,
+    cost::{text_cost, transformer_layers},
     family::PARTS,
     text::{self, Prompt, TextEncoder},
     transformer::Inputs,
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
-    error::Result,
+    error::{Error, Result},
     methods::TextBias,
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
@@ -24,7 +26,10 @@ use crate::{
         },
     },
     nn::{self, Array, PositionIds, WeightsMode},
-    weights::{Expected, TensorSource},
+    weights::{
+        Expected, TensorSource,
+        lora::{Network, TRANSFORMER_FLAT_PREFIXES, TRANSFORMER_PREFIXES},
+    },
 };
 
 impl ZImage {
@@ -49,6 +54,27 @@ impl Model for ZImage {
 
     fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    fn networks(&self) -> Result<Vec<Network>> {
+        Ok(vec![Network {
+            part: "transformer",
+            source: Arc::clone(&self.transformer.source),
+            layers: transformer_layers(&self.transformer.config)?,
+            aliases: comfy::aliases(&self.transformer.config),
+            prefixes: TRANSFORMER_PREFIXES,
+            flat_prefixes: TRANSFORMER_FLAT_PREFIXES,
+        }])
+    }
+
+    fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {
+        let found = sources.len();
+        let [source] = sources
+            .try_into()
+            .map_err(|_| Error::model(format!("{found} sources for one network"), "please report this"))?;
+        let mut model = self.clone();
+        model.transformer.source = source;
+        Ok(Box::new(model))
     }
 
     fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {
