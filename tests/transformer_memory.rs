@@ -17,6 +17,8 @@ use dype::testing::{
     models::flux1::bfl::transformer,
     models::flux1::{Compute, FluxConfig, Forward, ForwardOptions, Transformer, WeightsMode, text_cost},
     models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder},
+    models::z_image::{self, ZImage, text::Prompt},
+    models::{Conditioning, Model, ModelRequest, Registry, Velocity, VelocityAt},
     nn::RopeTables,
     weights::{SafetensorsStore, TensorSource, Weights},
 };
@@ -90,6 +92,43 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
             // The first pass fills the room that the matrix products keep for themselves, per thread.
             pass(&model);
             let found = peak_of(|| pass(&model));
+            let foretold = forward.cost(options).expect("a dry pass").working_bytes;
+            assert_near(found, foretold, 0.1, &format!("{dtype:?} {mode:?} {options:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_pass_of_z_image_takes_the_memory_that_was_foretold() {
+    let _alone = alone();
+    let request = ModelRequest::new(support::fixture("z-image/tiny"));
+    let model = ZImage::open(Registry::default().find(&request).expect("a model").1).expect("opens");
+    let config = &model.transformer.config;
+    let grid = TokenGrid { height_patches: 31, width_patches: 43 };
+    let (image_tokens, text_tokens) = (grid.count(), 200);
+    let zeros = |shape: (usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("zeros");
+    let (latents, states) = (zeros((1, image_tokens, 64)), zeros((1, text_tokens, config.cap_feat_dim)));
+    for (dtype, mode) in
+        [(DType::F32, WeightsMode::Resident), (DType::BF16, WeightsMode::Resident), (DType::F32, WeightsMode::Stream)]
+    {
+        let weights = model.transformer_weights(dtype, &Device::Cpu);
+        let mut transformer = z_image::Transformer::load(config, &weights, mode, dtype).expect("tiny");
+        let compute = Compute::on(DeviceKind::Cpu, dtype);
+        let forward =
+            z_image::Forward { config, kind: DeviceKind::Cpu, compute, weights, mode, image_tokens, text_tokens };
+        // As the first step of a run: the text is refined in it.
+        let pass = |transformer: &z_image::Transformer| {
+            let text = Conditioning::new(Prompt::new(states.clone()), text_tokens.next_multiple_of(32));
+            let ids = model.positions(grid, &text);
+            let rope = &RopeTables::new(&ids, 64, &Still, &Moment::at(1.0), &Device::Cpu).expect("tables");
+            let at = VelocityAt { t: 1.0, guidance: None, text: &text, rope, text_bias: None };
+            Velocity::velocity(transformer, &latents, &at).expect("a velocity");
+        };
+        for (token_chunk, query_rows, heads) in [(4096, 256, 1), (128, 64, 1)] {
+            let options = ForwardOptions { token_chunk, query_rows, heads };
+            transformer = transformer.with_options(options);
+            pass(&transformer);
+            let found = peak_of(|| pass(&transformer));
             let foretold = forward.cost(options).expect("a dry pass").working_bytes;
             assert_near(found, foretold, 0.1, &format!("{dtype:?} {mode:?} {options:?}"));
         }
