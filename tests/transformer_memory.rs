@@ -16,6 +16,7 @@ use dype::testing::{
     methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
     models::flux1::bfl::transformer,
     models::flux1::{Compute, FluxConfig, Forward, ForwardOptions, Transformer, WeightsMode, text_cost},
+    models::flux2,
     models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder},
     models::z_image::{self, ZImage, text::Prompt},
     models::{Conditioning, Model, ModelRequest, Registry, Velocity, VelocityAt},
@@ -94,6 +95,43 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
             let found = peak_of(|| pass(&model));
             let foretold = forward.cost(options).expect("a dry pass").working_bytes;
             assert_near(found, foretold, 0.1, &format!("{dtype:?} {mode:?} {options:?}"));
+        }
+    }
+}
+
+/// FLUX.2's blocks have gated feed-forward layers and what modulates them is computed once.
+#[test]
+fn a_forward_pass_of_flux2_takes_the_memory_that_was_foretold() {
+    let _alone = alone();
+    let request = ModelRequest::new(support::fixture("flux2-klein/tiny"));
+    let (_, found) = Registry::default().find(&request).expect("found");
+    let model = flux2::Flux2::open(found).expect("opens");
+    let config = &model.transformer.config;
+    let grid = TokenGrid { height_patches: 32, width_patches: 40 };
+    let (image, text) = (grid.count(), 512);
+    let zeros = |shape: (usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("zeros");
+    let (img, txt) = (zeros((1, image, 128)), zeros((1, text, config.joint_attention_dim)));
+    // Products of f16 widen one side for themselves, more of it in a dry pass than in a real one.
+    for (dtype, mode, tolerance) in [
+        (DType::F32, WeightsMode::Resident, 0.1),
+        (DType::F32, WeightsMode::Stream, 0.1),
+        (DType::F16, WeightsMode::Resident, 0.15),
+    ] {
+        let weights = model.transformer_weights(dtype, &Device::Cpu);
+        let mut transformer = flux2::Transformer::load(config, &weights, mode, dtype).expect("loads");
+        for (token_chunk, query_rows, heads) in [(4096, 256, 1), (256, 64, 1)] {
+            let options = ForwardOptions { token_chunk, query_rows, heads };
+            transformer = transformer.with_options(options);
+            let pass = || {
+                let ids = config.position_ids(grid, text);
+                let rope = RopeTables::new(&ids, 64, &Still, &Moment::at(1.0), &Device::Cpu).expect("tables");
+                transformer.forward(&img, &txt, 1.0, &rope).expect("forward");
+            };
+            // The first pass fills the room that the matrix products keep for themselves, per thread.
+            pass();
+            let found = peak_of(pass);
+            let cost = model.step_cost((DeviceKind::Cpu, dtype), mode, [image, text], options).expect("a dry pass");
+            assert_near(found, cost.working_bytes, tolerance, &format!("{dtype:?} {mode:?} {options:?}"));
         }
     }
 }

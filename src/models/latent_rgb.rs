@@ -9,14 +9,14 @@ use crate::error::{Error, Result};
 /// A linear map from latent channels to RGB in [-1, 1]: `rgb = latents · factors + bias`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RgbFactors {
-    /// One row of (red, green, blue) for each latent channel [C, 3]; none where nobody knows them.
+    /// One row of (red, green, blue) for each latent channel [C, 3]; none where they are not known here.
     pub factors: Cow<'static, [[f32; 3]]>,
     /// Colour of latents that are 0: red, green, blue.
     pub bias: [f32; 3],
 }
 
 impl RgbFactors {
-    /// Of latents whose colours nobody knows: there are no previews.
+    /// Of latents whose colours are not known here: there are no previews.
     pub const UNKNOWN: Self = Self { factors: Cow::Borrowed(&[]), bias: [0.0; 3] };
 
     /// Whether they are known.

@@ -67,7 +67,9 @@ pub fn silu_gated(gate: Array, x: &Array) -> Result<Array> {
         return Err(mismatch(format!("a gate {:?} for {:?}", gate.dims(), x.dims())));
     }
     if !(gate.is_fast() && gate.is_contiguous() && x.is_contiguous()) {
-        return gate.silu()?.mul(x);
+        let silu = gate.silu()?;
+        drop(gate);
+        return silu.mul(x);
     }
     if let Array::Real(x) = x {
         let (x, channels) = (view(x), gate.channels());

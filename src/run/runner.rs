@@ -144,7 +144,7 @@ impl<'a> Runner<'a> {
     pub fn run(&mut self, items: &[Item], listener: &mut dyn Listener) -> Result<()> {
         folders(items).into_iter().flat_map(begun::told_of_left).for_each(|text| self.note(text));
         if self.options.preview.is_some() && !self.pipeline.facts().latent_rgb.is_known() {
-            self.warn("--preview writes nothing: which colours the latents of this model have is not known".to_owned());
+            self.warn("--preview writes nothing: the colours of this model's latents are not known here".to_owned());
         }
         self.clean(items);
         let rest = self.without_existing(items, listener);

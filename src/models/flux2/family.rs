@@ -207,7 +207,8 @@ fn schedule(found: &Found) -> Result<SchedulerConfig> {
 fn of_config(config: &Flux2Config, scheduler: SchedulerConfig, is_distilled: bool) -> Facts {
     let axes = config.position_ids(TokenGrid { height_patches: 1, width_patches: 1 }, 0).axes;
     let recipe = Flux2Config::recipe_facts(is_distilled);
-    // None are published for latents of 128 channels, and none could be fitted without the real weights.
+    // Those that other programs have are of the 32 channels behind the patches, which previews here do not undo; none could be
+    // fitted without the real weights.
     Facts { latents: LATENTS, axes, recipe, scheduler, latent_rgb: RgbFactors::UNKNOWN }
 }
 
