@@ -127,13 +127,18 @@ pub mod models {
         /// Of `models::parts::kl`.
         pub mod kl {
             pub use crate::models::parts::kl::{
-                Banding, Cost, Decoder, Encoder, Keep, Side, VaeConfig, Ways, cost, tensors,
+                Banding, Cost, Decoder, Design, Encoder, Keep, LatentStatistics, Side, VaeConfig, Ways, cost, tensors,
             };
         }
 
         /// Of `models::parts::text_names`.
         pub mod text_names {
             pub use crate::models::parts::text_names::{clip, qwen3, qwen25_vl, t5};
+        }
+
+        /// Of `models::parts::wan`.
+        pub mod wan {
+            pub use crate::models::parts::wan::{WanConfig, names::wan as named};
         }
 
         /// Of `models::parts::vae_names`.

@@ -13,6 +13,7 @@ use super::{
         ClipConfig, Qwen3Config, Qwen25VlConfig, T5Config,
         config::{Config, Key, from_value, json, resolve},
         kl::VaeConfig,
+        wan::WanConfig,
     },
     z_image::ZImageConfig,
 };
@@ -56,6 +57,7 @@ fn other(value: &Value) -> Value {
         Value::Bool(yes) => (!yes).into(),
         Value::Number(number) => number.as_u64().map_or_else(|| Value::from(0.75), |number| (number + 2).into()),
         Value::String(_) => "other".into(),
+        Value::Array(list) if list.is_empty() => vec![0.75].into(),
         Value::Array(list) => list.iter().map(other).collect(),
         Value::Object(_) => Value::Null,
     }
@@ -105,6 +107,7 @@ fn every_key_of_the_reference_is_computed_with_or_refused_by_name() {
     walk::<ZImageConfig>("ZImageTransformer2DModel", &[]);
     walk::<VaeConfig>("AutoencoderKL", &[]);
     walk::<Flux2VaeConfig>("AutoencoderKLFlux2", &[]);
+    walk::<WanConfig>("AutoencoderKLQwenImage", &[]);
     walk::<SchedulerConfig>("FlowMatchEulerDiscreteScheduler", &[]);
 }
 

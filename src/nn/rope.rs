@@ -37,6 +37,16 @@ pub enum TokenRun {
         /// From one to the next, one number an axis; all 0 where they stand on one spot.
         step: Vec<i64>,
     },
+    /// Text that no picture's size changes: it is turned as it was trained, by native frequencies without amplitude, on the
+    /// picture's axes too.
+    Native {
+        /// How many.
+        tokens: usize,
+        /// Where the first stands, one number an axis.
+        origin: Vec<i64>,
+        /// From one to the next, one number an axis.
+        step: Vec<i64>,
+    },
     /// The tokens of a picture, row by row: row r and column c stand at `origin`, plus r on the axis of the height, plus c
     /// on that of the width.
     Grid {
@@ -60,7 +70,7 @@ impl TokenRun {
     /// Number of its tokens.
     pub fn tokens(&self) -> usize {
         match self {
-            Self::Line { tokens, .. } => *tokens,
+            Self::Line { tokens, .. } | Self::Native { tokens, .. } => *tokens,
             Self::Grid { grid, .. } => grid.count(),
         }
     }
@@ -68,7 +78,9 @@ impl TokenRun {
     /// Where its token `index` stands on axis number `axis`, which is `side` of the picture.
     fn position(&self, index: usize, axis: usize, side: Option<Side>) -> i64 {
         match self {
-            Self::Line { origin, step, .. } => origin[axis] + index as i64 * step[axis],
+            Self::Line { origin, step, .. } | Self::Native { origin, step, .. } => {
+                origin[axis] + index as i64 * step[axis]
+            }
             Self::Grid { grid, origin } => {
                 let along = match side {
                     Some(Side::Height) => index / grid.width_patches,
@@ -88,9 +100,13 @@ impl TokenRun {
         Some(first.min(last)..=first.max(last))
     }
 
+    fn is_native(&self) -> bool {
+        matches!(self, Self::Native { .. })
+    }
+
     fn axes(&self) -> impl Iterator<Item = usize> {
         let (origin, step) = match self {
-            Self::Line { origin, step, .. } => (origin.len(), step.len()),
+            Self::Line { origin, step, .. } | Self::Native { origin, step, .. } => (origin.len(), step.len()),
             Self::Grid { origin, .. } => (origin.len(), origin.len()),
         };
         [origin, step].into_iter()
@@ -119,7 +135,7 @@ impl PositionIds {
     fn patches(&self) -> [usize; 2] {
         let grids = self.runs.iter().filter_map(|run| match run {
             TokenRun::Grid { grid, .. } => Some([grid.height_patches, grid.width_patches]),
-            TokenRun::Line { .. } => None,
+            TokenRun::Line { .. } | TokenRun::Native { .. } => None,
         });
         grids.into_iter().next().unwrap_or([1, 1])
     }
@@ -156,12 +172,21 @@ impl RopeTables {
         if let Some(found) = ids.runs.iter().flat_map(TokenRun::axes).find(|found| *found != axes) {
             return Err(Error::model(format!("positions on {found} axes for a rotary embedding of {axes}"), ""));
         }
-        let table = |axis| AxisTable::new(ids, axis, base_patches, scaler, at);
-        let tables = (0..axes).map(table).collect::<Result<Vec<_>>>()?;
+        let table = |axis, is_native| {
+            let spec = &ids.axes[axis];
+            let frequencies = match is_native {
+                true => native(spec),
+                false => frequencies(spec, ids.patches(), base_patches, scaler, at)?,
+            };
+            Ok(AxisTable::new(ids, axis, is_native, &frequencies))
+        };
+        let of_all = |is_native| (0..axes).map(|axis| table(axis, is_native)).collect::<Result<Vec<_>>>();
+        let (scaled, native) = (of_all(false)?, of_all(true)?);
         let (tokens, pairs) = (ids.tokens(), ids.pairs());
         let (mut cos, mut sin) = (vec![0f32; tokens * pairs], vec![0f32; tokens * pairs]);
         let mut first = 0;
         for run in &ids.runs {
+            let tables = if run.is_native() { &native } else { &scaled };
             let numbers = first * pairs..(first + run.tokens()) * pairs;
             let rows = cos[numbers.clone()].par_chunks_mut(pairs).zip(sin[numbers].par_chunks_mut(pairs));
             rows.enumerate().with_min_len(64).for_each(|(token, (cos, sin))| {
@@ -194,19 +219,13 @@ impl RopeTables {
 }
 
 impl AxisTable {
-    /// Every position that some token takes on axis number `axis`, and those between.
-    fn new(
-        ids: &PositionIds,
-        axis: usize,
-        base_patches: usize,
-        scaler: &dyn PositionScaler,
-        at: &Moment,
-    ) -> Result<Self> {
-        let spec = ids.axes[axis];
-        let spans = || ids.runs.iter().filter_map(|run| run.span(axis, spec.side));
+    /// Every position that some token of native runs, or of the others, takes on axis number `axis`, and those between.
+    fn new(ids: &PositionIds, axis: usize, is_native: bool, frequencies: &AxisFrequencies) -> Self {
+        let side = ids.axes[axis].side;
+        let runs = || ids.runs.iter().filter(|run| run.is_native() == is_native);
+        let spans = || runs().filter_map(|run| run.span(axis, side));
         let first = spans().map(|span| *span.start()).min().unwrap_or(0);
-        let last = spans().map(|span| *span.end()).max().unwrap_or(0);
-        let frequencies = frequencies(&spec, ids.patches(), base_patches, scaler, at)?;
+        let last = spans().map(|span| *span.end()).max().unwrap_or(-1);
         let turned = |position: i64| {
             let turns = frequencies.inv_freq.iter().zip(&frequencies.amplitude);
             turns
@@ -216,8 +235,14 @@ impl AxisTable {
                 })
                 .collect()
         };
-        Ok(Self { first, turns: (first..=last).map(turned).collect() })
+        Self { first, turns: (first..=last).map(turned).collect() }
     }
+}
+
+/// The frequencies of training.
+fn native(axis: &PositionAxis) -> AxisFrequencies {
+    let axis = RotaryAxis::of_picture([axis.dim; 2], axis.theta, 1, [1, 1])[0];
+    AxisFrequencies { inv_freq: axis.native(), amplitude: vec![1.0; axis.pairs()] }
 }
 
 /// What an axis turns by: what the scaler says where a side of the picture runs along it, else the frequencies of training.
@@ -232,7 +257,7 @@ fn frequencies(
     let found = match axis.side {
         Some(Side::Height) => scaler.frequencies(&height, at),
         Some(Side::Width) => scaler.frequencies(&width, at),
-        None => AxisFrequencies { inv_freq: height.native(), amplitude: vec![1.0; height.pairs()] },
+        None => native(axis),
     };
     if (found.inv_freq.len(), found.amplitude.len()) != (height.pairs(), height.pairs()) {
         let found = found.inv_freq.len();
@@ -310,6 +335,18 @@ mod tests {
         let tables = RopeTables::new(&ids, 8, &Patches, &Moment::at(1.0), &Device::Cpu).expect("tables");
         let last: Vec<f32> = tables.sin.get(5).and_then(|row| row.to_vec1()).expect("a row");
         assert_eq!(last, [5f64.sin() as f32, (2.0 * 0.02f64.sin()) as f32, (2.0 * 0.06f64.sin()) as f32]);
+    }
+
+    #[test]
+    fn native_text_is_turned_as_it_was_trained_on_the_picture_s_axes_too() {
+        let grid = TokenGrid { height_patches: 2, width_patches: 3 };
+        let axes = vec![axis(2, None), axis(2, Some(Side::Height)), axis(2, Some(Side::Width))];
+        let text = TokenRun::Native { tokens: 2, origin: vec![1; 3], step: vec![1; 3] };
+        let ids = PositionIds { axes, runs: vec![text, TokenRun::Grid { grid, origin: vec![0, -1, -2] }] };
+        let tables = RopeTables::new(&ids, 8, &Patches, &Moment::at(1.0), &Device::Cpu).expect("tables");
+        let row = |row| -> Vec<f32> { tables.sin.get(row).and_then(|row| row.to_vec1()).expect("a row") };
+        assert_eq!(row(1), [2f64.sin() as f32; 3]);
+        assert_eq!(row(2), [0.0, (2.0 * (-0.02f64).sin()) as f32, (2.0 * (-0.06f64).sin()) as f32]);
     }
 
     #[test]

@@ -22,6 +22,12 @@ pub enum Cut {
     SwappedHalves,
     /// A `[C, D, 1, 1]` convolution as the `[C, D]` matrix it is.
     Matrix,
+    /// These rows of one.
+    MatrixRows(Range<usize>),
+    /// A `[C, 1, ..]` norm as the vector \[C\] it is.
+    Vector,
+    /// The last frame of a `[C, D, T, H, W]` convolution, as the `[C, D, H, W]` one it is for a first frame.
+    LastFrame,
 }
 
 /// A source under other names.
@@ -77,6 +83,15 @@ impl TensorSource for Renamed {
             Cut::Whole | Cut::SwappedHalves => {}
             Cut::Rows(rows) => *shape.first_mut()? = rows.len(),
             Cut::Matrix => shape.truncate(2),
+            Cut::MatrixRows(rows) => {
+                *shape.first_mut()? = rows.len();
+                shape.truncate(2);
+            }
+            Cut::Vector => shape.truncate(1),
+            Cut::LastFrame if shape.len() == 5 => {
+                shape.remove(2);
+            }
+            Cut::LastFrame => {}
         }
         Some(shape)
     }
@@ -92,9 +107,20 @@ impl TensorSource for Renamed {
                 let first = self.inner.load_rows(stored, 0..rows / 2, dtype, device)?;
                 Ok(Tensor::cat(&[second, first], 0)?)
             }
-            Cut::Matrix => {
+            Cut::Matrix | Cut::Vector => {
                 let shape = self.shape(name).unwrap_or_default();
-                Ok(self.inner.load(stored, dtype, device)?.reshape(shape)?) // [C, D]
+                Ok(self.inner.load(stored, dtype, device)?.reshape(shape)?) // [C, D], [C]
+            }
+            Cut::MatrixRows(rows) => {
+                let shape = self.shape(name).unwrap_or_default();
+                Ok(self.inner.load_rows(stored, rows.clone(), dtype, device)?.reshape(shape)?) // [C', D]
+            }
+            Cut::LastFrame => {
+                let all = self.inner.load(stored, dtype, device)?; // [C, D, T, H, W]
+                match *all.dims() {
+                    [_, _, frames, _, _] if frames > 0 => Ok(all.narrow(2, frames - 1, 1)?.squeeze(2)?.contiguous()?),
+                    _ => Ok(all),
+                }
             }
         }
     }
@@ -181,7 +207,7 @@ impl TensorSource for Renamed {
         let (stored, cut) = self.stored(name)?;
         let bytes = self.inner.bytes(stored)?;
         match cut {
-            Cut::Rows(rows) => {
+            Cut::Rows(rows) | Cut::MatrixRows(rows) => {
                 let all = *self.inner.shape(stored)?.first()? as u64;
                 Some(bytes / all.max(1) * rows.len() as u64)
             }

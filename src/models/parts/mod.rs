@@ -22,6 +22,7 @@ mod text_part;
 mod tokenizer;
 mod tokenizer_files;
 pub mod vae_names;
+pub mod wan;
 
 pub use autoencoder::Autoencoder;
 pub(crate) use autoencoder::{AutoencoderKind, KlConfig};

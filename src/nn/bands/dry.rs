@@ -212,10 +212,9 @@ impl Kernels for Dry {
         Ok(Projection { outputs, _held: self.hold(inputs * outputs) })
     }
 
-    fn norm(&self, name: &str, channels: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-        self.note(name, "weight", &[channels]);
-        self.note(name, "bias", &[channels]);
-        Ok((vec![0.0; channels], vec![0.0; channels]))
+    fn norm(&self, name: &str, part: &str, channels: usize) -> Result<Vec<f32>> {
+        self.note(name, part, &[channels]);
+        Ok(vec![0.0; channels])
     }
 
     fn slice(&self, rows: &Rows, _first: usize, count: usize) -> Result<Rows> {

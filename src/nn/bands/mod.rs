@@ -20,6 +20,6 @@ pub(crate) use cpu::Cpu;
 pub(crate) use dry::Dry;
 pub(crate) use fifo::Fifo;
 pub(crate) use moments::Moments;
-pub(crate) use operations::{Affine, Band, Before, Kernels, Layer, Meter, Reach, Taps, work};
+pub(crate) use operations::{Affine, Band, Before, Kernels, Layer, Meter, Norm, Reach, Taps, work};
 pub(crate) use stream::{Chain, ConvStream, Map, Node};
 pub(crate) use tensors::Tensors;

@@ -131,15 +131,35 @@ pub(crate) struct Affine {
     pub shift: Vec<f32>,
 }
 
+/// A norm, as far as a band's rows need to know.
+#[derive(Debug, Clone)]
+pub(crate) enum Norm {
+    /// A group norm, whose statistics are known.
+    Group(Affine),
+    /// Every pixel to a length of its own: x / max(|x|, 1e-12) times these C numbers, which are gamma √C.
+    Rms(Vec<f32>),
+}
+
+impl Norm {
+    /// The length below which a pixel is not made longer (PyTorch, `F.normalize`).
+    pub const LEAST_LENGTH: f32 = 1e-12;
+
+    /// The norm over channels of these weights (Wan's `RMS_norm`).
+    pub fn rms(gamma: &[f32]) -> Self {
+        let root = (gamma.len() as f32).sqrt();
+        Self::Rms(gamma.iter().map(|gamma| gamma * root).collect())
+    }
+}
+
 /// What is done to a band before its convolution or projection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Before<'a> {
     /// Nothing.
     Nothing,
-    /// Group norm.
-    Norm(&'a Affine),
-    /// Group norm, then SiLU.
-    NormSilu(&'a Affine),
+    /// A norm.
+    Norm(&'a Norm),
+    /// A norm, then SiLU.
+    NormSilu(&'a Norm),
 }
 
 /// What a device does with bands.
@@ -159,8 +179,8 @@ pub(crate) trait Kernels {
     fn filter(&self, layer: Layer<'_>, reach: Reach) -> Result<Self::Filter>;
     /// Loads a projection: weights [O, I], or [O, I, 1, 1] where `convolution` says so.
     fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Self::Projection>;
-    /// Loads gamma and beta of a norm, both C numbers.
-    fn norm(&self, name: &str, channels: usize) -> Result<(Vec<f32>, Vec<f32>)>;
+    /// Loads gamma, or beta, of a norm: `{name}.weight`, or `{name}.bias`, C numbers.
+    fn norm(&self, name: &str, part: &str, channels: usize) -> Result<Vec<f32>>;
 
     /// The `count` rows from `first`.
     fn slice(&self, rows: &Self::Rows, first: usize, count: usize) -> Result<Self::Rows>;

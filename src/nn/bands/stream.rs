@@ -5,13 +5,13 @@
 
 use std::{borrow::Cow, collections::VecDeque};
 
-use super::{Affine, Band, Before, Fifo, Kernels, Moments, Taps};
+use super::{Band, Before, Fifo, Kernels, Moments, Norm, Taps};
 use crate::error::Result;
 
 /// A 3 x 3 convolution whose rows come one band after another.
 pub(crate) struct ConvStream<'a, K: Kernels> {
     filter: &'a K::Filter,
-    norm: Option<&'a Affine>,
+    norm: Option<&'a Norm>,
     window: Option<K::Window>,
     residual: Option<Fifo<K::Rows>>,
     moments: Option<Moments>,
@@ -19,7 +19,7 @@ pub(crate) struct ConvStream<'a, K: Kernels> {
 
 impl<'a, K: Kernels> ConvStream<'a, K> {
     /// norm and SiLU (if there is a norm), then the convolution.
-    pub fn new(filter: &'a K::Filter, norm: Option<&'a Affine>) -> Self {
+    pub fn new(filter: &'a K::Filter, norm: Option<&'a Norm>) -> Self {
         Self { filter, norm, window: None, residual: None, moments: None }
     }
 

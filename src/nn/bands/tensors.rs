@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Tensor};
 use candle_nn::ops;
 
-use super::{Affine, Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps, work};
+use super::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Norm, Reach, Taps, work};
 use crate::{
     error::Result,
     nn::{Array, Attention, AttentionTiles, kernels::flash},
@@ -73,15 +73,23 @@ impl<'a> Tensors<'a> {
     }
 
     fn before(&self, rows: &Tensor, before: Before<'_>) -> Result<Tensor> {
-        let norm = |affine: &Affine| -> Result<Tensor> {
+        let norm = |norm: &Norm| -> Result<Tensor> {
             let vector = |values: &[f32]| Tensor::from_slice(values, values.len(), rows.device());
             let rows = rows.to_dtype(DType::F32)?;
-            Ok(rows.broadcast_mul(&vector(&affine.scale)?)?.broadcast_add(&vector(&affine.shift)?)?)
+            match norm {
+                Norm::Group(affine) => {
+                    Ok(rows.broadcast_mul(&vector(&affine.scale)?)?.broadcast_add(&vector(&affine.shift)?)?)
+                }
+                Norm::Rms(gamma) => {
+                    let length = rows.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(f64::from(Norm::LEAST_LENGTH))?;
+                    Ok(rows.broadcast_div(&length)?.broadcast_mul(&vector(gamma)?)?)
+                }
+            }
         };
         Ok(match before {
             Before::Nothing => rows.clone(),
-            Before::Norm(affine) => norm(affine)?.to_dtype(rows.dtype())?,
-            Before::NormSilu(affine) => norm(affine)?.silu()?.to_dtype(rows.dtype())?,
+            Before::Norm(of) => norm(of)?.to_dtype(rows.dtype())?,
+            Before::NormSilu(of) => norm(of)?.silu()?.to_dtype(rows.dtype())?,
         })
     }
 }
@@ -152,12 +160,8 @@ impl Kernels for Tensors<'_> {
         Ok(Matrix { weight, bias: self.weights.get(&format!("{name}.bias"), &[outputs])? })
     }
 
-    fn norm(&self, name: &str, channels: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-        let load = |part: &str| -> Result<Vec<f32>> {
-            let values = self.weights.get(&format!("{name}.{part}"), &[channels])?;
-            Ok(values.to_dtype(DType::F32)?.to_vec1()?)
-        };
-        Ok((load("weight")?, load("bias")?))
+    fn norm(&self, name: &str, part: &str, channels: usize) -> Result<Vec<f32>> {
+        Ok(self.weights.get(&format!("{name}.{part}"), &[channels])?.to_dtype(DType::F32)?.to_vec1()?)
     }
 
     fn slice(&self, rows: &Rows, first: usize, count: usize) -> Result<Rows> {

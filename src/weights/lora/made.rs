@@ -70,9 +70,10 @@ fn matrix(source: &dyn TensorSource, name: &str) -> Result<Tensor> {
 fn cut(whole: &Tensor, cut: &Cut) -> Result<Tensor> {
     let half = whole.dim(0)? / 2;
     Ok(match cut {
-        Cut::Rows(rows) => whole.narrow(0, rows.start, rows.len())?.contiguous()?,
+        Cut::Rows(rows) | Cut::MatrixRows(rows) => whole.narrow(0, rows.start, rows.len())?.contiguous()?,
         Cut::SwappedHalves => Tensor::cat(&[whole.narrow(0, half, half)?, whole.narrow(0, 0, half)?], 0)?,
-        Cut::Whole | Cut::Matrix => whole.clone(),
+        // No adapter changes a norm, or a convolution between frames.
+        Cut::Whole | Cut::Matrix | Cut::Vector | Cut::LastFrame => whole.clone(),
     })
 }
 

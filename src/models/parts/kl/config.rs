@@ -37,6 +37,31 @@ pub struct VaeConfig {
     pub down_block_types: Vec<String>,
     /// Kinds of the decoder's stages, one each: residual blocks, then doubling and a convolution.
     pub up_block_types: Vec<String>,
+    /// What its layers are like.
+    #[serde(skip)]
+    pub design: Design,
+    /// Mean and standard deviation of each channel of the latents, which were taken out of them where there are any.
+    #[serde(skip)]
+    pub latents: Option<LatentStatistics>,
+}
+
+/// What the layers of an autoencoder are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Design {
+    /// Group norms; what doubles keeps its channels.
+    #[default]
+    Kl,
+    /// Norms over channels; what doubles halves its channels ([`super::super::wan`]).
+    Wan,
+}
+
+/// What was taken out of each channel of the latents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatentStatistics {
+    /// Means, one a channel.
+    pub mean: Vec<f64>,
+    /// Standard deviations, one a channel.
+    pub std: Vec<f64>,
 }
 
 /// diffusers' name of the encoder's stages.
@@ -91,6 +116,8 @@ impl Default for VaeConfig {
             use_post_quant_conv: false,
             down_block_types: vec![DOWN_BLOCK.into(); 4],
             up_block_types: vec![UP_BLOCK.into(); 4],
+            design: Design::Kl,
+            latents: None,
         }
     }
 }
@@ -104,6 +131,14 @@ impl VaeConfig {
     /// Channels of the decoder's stages, finest first.
     pub fn decoder_channels(&self) -> &[usize] {
         self.decoder_block_out_channels.as_ref().unwrap_or(&self.block_out_channels)
+    }
+
+    /// What a channel of the latents was multiplied by, after this was subtracted from it.
+    pub(super) fn factor_and_shift(&self, channel: usize) -> (f64, f64) {
+        match &self.latents {
+            None => (self.scaling_factor, self.shift_factor.unwrap_or(0.0)),
+            Some(LatentStatistics { mean, std }) => (1.0 / std[channel], mean[channel]),
+        }
     }
 
     /// Reads a `config.json`.

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use super::{
-    Banding, Cost, PICTURE_CHANNELS, Path, VaeConfig,
+    Banding, Cost, LatentStatistics, PICTURE_CHANNELS, Path, VaeConfig,
     plan::{self, Keep, Side},
     walk::Walk,
 };
@@ -143,7 +143,7 @@ impl Decoder {
         walk(kernels, &self.config, options, latents, |band| picture.give(kernels.download(band)?))
     }
 
-    /// z / scaling_factor + shift_factor as [h, w, C] in f32.
+    /// z / scaling_factor + shift_factor, or z times each channel's deviation plus its mean, as [h, w, C] in f32.
     fn unscaled(&self, latents: &Tensor) -> Result<(Vec<f32>, LatentSize)> {
         let (batch, channels, height, width) = latents.dims4()?;
         if batch != 1 || channels != self.config.latent_channels {
@@ -155,8 +155,16 @@ impl Decoder {
             return Err(Error::model(what, "the transformer and the autoencoder must come from one kind of model"));
         }
         let latents = latents.to_dtype(DType::F32)?.squeeze(0)?.permute((1, 2, 0))?; // [h, w, C]
-        let shift = self.config.shift_factor.unwrap_or(0.0);
-        let unscaled = latents.contiguous()?.affine(1.0 / self.config.scaling_factor, shift)?;
+        let latents = latents.contiguous()?;
+        let unscaled = match &self.config.latents {
+            None => latents.affine(1.0 / self.config.scaling_factor, self.config.shift_factor.unwrap_or(0.0))?,
+            Some(LatentStatistics { mean, std }) => {
+                let vector = |values: &[f64]| {
+                    Tensor::from_slice(values, channels, latents.device())?.to_dtype(DType::F32) // [C]
+                };
+                latents.broadcast_mul(&vector(std)?)?.broadcast_add(&vector(mean)?)?
+            }
+        };
         Ok((unscaled.flatten_all()?.to_vec1()?, LatentSize { height, width }))
     }
 }

@@ -173,8 +173,8 @@ struct Means {
     width: usize,
     /// Pixels of the latents so far.
     done: usize,
-    scale: f64,
-    shift: f64,
+    /// What each channel is multiplied by, after this is subtracted from it.
+    factors: Vec<(f64, f64)>,
 }
 
 impl Means {
@@ -184,17 +184,16 @@ impl Means {
             channels: config.latent_channels,
             width: size.width,
             done: 0,
-            scale: config.scaling_factor,
-            shift: config.shift_factor.unwrap_or(0.0),
+            factors: (0..config.latent_channels).map(|channel| config.factor_and_shift(channel)).collect(),
         }
     }
 
-    /// (mean - shift_factor) * scaling_factor of the next rows [rows, w, 2C].
+    /// (mean - shift) * factor of the next rows [rows, w, 2C].
     fn take(&mut self, rows: &[f32]) -> Result<()> {
         let pixels = self.latents.len() / self.channels;
         for pixel in rows.chunks_exact(2 * self.channels) {
-            for (channel, mean) in pixel[..self.channels].iter().enumerate() {
-                let latent = (f64::from(*mean) - self.shift) * self.scale;
+            for (channel, (mean, (factor, shift))) in pixel.iter().zip(&self.factors).enumerate() {
+                let latent = (f64::from(*mean) - shift) * factor;
                 if !latent.is_finite() {
                     return Err(Error::Numeric {
                         what: format!("the encoded picture is not finite in latent row {}", self.done / self.width),

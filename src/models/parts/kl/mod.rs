@@ -12,7 +12,7 @@ mod walk;
 
 use candle_core::Device;
 
-pub use config::VaeConfig;
+pub use config::{Design, LatentStatistics, VaeConfig};
 pub use decoder::{Decoder, RowSink};
 pub use encoder::{Encoder, RowSource};
 pub use plan::{Banding, Cost, Keep, Side, Way, Ways, cost, tensors};

@@ -2,26 +2,35 @@
 //!
 //! A group norm needs the statistics of its whole input before its first output row exists. So the picture is walked in
 //! passes: each sends the bands of the last stored map (`base`) through the layers since then (`pending`). What a stage
-//! keeps decides how many layers a pass repeats. Which layers there are, in which order, say [`super::decoder`] and
-//! [`super::encoder`].
+//! keeps decides how many layers a pass repeats. A norm over channels needs none of it: then layers only pend, and nothing is
+//! computed twice. Which layers there are, in which order, say [`super::decoder`] and [`super::encoder`].
 
 use std::{borrow::Cow, collections::VecDeque};
 
 use super::{
     VaeConfig,
+    config::Design,
     plan::{Banding, Keep},
 };
 use crate::{
     error::Result,
-    nn::bands::{Affine, Before, Chain, ConvStream, Kernels, Layer, Map, Moments, Node, Reach},
+    nn::bands::{Before, Chain, ConvStream, Kernels, Layer, Map, Moments, Node, Norm, Reach},
 };
+
+/// Weights of a norm.
+enum NormWeights {
+    /// gamma and beta of a group norm.
+    Group(Vec<f32>, Vec<f32>),
+    /// A norm over channels, which is known by them.
+    Known(Norm),
+}
 
 /// A residual block's weights.
 struct Residual<K: Kernels> {
     outputs: usize,
-    norm1: (Vec<f32>, Vec<f32>),
+    norm1: NormWeights,
     conv1: K::Filter,
-    norm2: (Vec<f32>, Vec<f32>),
+    norm2: NormWeights,
     conv2: K::Filter,
     shortcut: Option<K::Projection>,
 }
@@ -29,7 +38,7 @@ struct Residual<K: Kernels> {
 /// A layer whose output is not stored; its norms are known.
 enum Step<K: Kernels> {
     Conv { filter: K::Filter, reach: Reach },
-    Residual { weights: Residual<K>, norm1: Affine, norm2: Affine },
+    Residual { weights: Residual<K>, norm1: Norm, norm2: Norm },
 }
 
 impl<K: Kernels> Step<K> {
@@ -87,15 +96,37 @@ impl<'a, K: Kernels> Walk<'a, K> {
         Chain::new(self.kernels, pending.iter().map(Step::node).chain(more).collect())
     }
 
-    /// The group norm of what the pending layers give; they are walked for its statistics where nobody has yet.
-    fn affine(&mut self, norm: &(Vec<f32>, Vec<f32>)) -> Result<Affine> {
+    /// Whether norms need statistics of whole maps.
+    fn has_statistics(&self) -> bool {
+        self.config.design == Design::Kl
+    }
+
+    fn load_norm(&self, name: &str, channels: usize) -> Result<NormWeights> {
+        let load = |part| self.kernels.norm(name, part, channels);
+        Ok(match self.config.design {
+            Design::Kl => NormWeights::Group(load("weight")?, load("bias")?),
+            Design::Wan => NormWeights::Known(Norm::rms(&load("weight")?)),
+        })
+    }
+
+    /// The norm of what the pending layers give; they are walked for its statistics where it has any and nobody has yet.
+    fn norm(&mut self, weights: &NormWeights) -> Result<Norm> {
+        let (gamma, beta) = match weights {
+            NormWeights::Group(gamma, beta) => (gamma, beta),
+            NormWeights::Known(norm) => return Ok(norm.clone()),
+        };
         let moments = match self.moments.take() {
             Some(moments) => moments,
             None => self.survey(None, self.channels)?,
         };
-        let affine = moments.affine(self.config.norm_num_groups, &norm.0, &norm.1);
+        let affine = moments.affine(self.config.norm_num_groups, gamma, beta);
         self.moments = Some(moments);
-        Ok(affine)
+        Ok(Norm::Group(affine))
+    }
+
+    /// A chain that gathers the statistics of its output, where anybody looks at them.
+    fn measured<'s>(&self, chain: Chain<'s, K>, channels: usize) -> Chain<'s, K> {
+        if self.has_statistics() { chain.measured(channels) } else { chain }
     }
 
     /// Statistics of what the pending layers (and `more`) make of the base; nothing is stored.
@@ -124,7 +155,7 @@ impl<'a, K: Kernels> Walk<'a, K> {
             return Ok(());
         }
         let pending = std::mem::take(&mut self.pending);
-        let chain = self.chain(&pending, None).measured(self.channels);
+        let chain = self.measured(self.chain(&pending, None), self.channels);
         self.store(chain, self.rows(&pending))
     }
 
@@ -137,9 +168,9 @@ impl<'a, K: Kernels> Walk<'a, K> {
         let shortcut = format!("{name}.conv_shortcut");
         Ok(Residual {
             outputs,
-            norm1: self.kernels.norm(&format!("{name}.norm1"), inputs)?,
+            norm1: self.load_norm(&format!("{name}.norm1"), inputs)?,
             conv1: filter("conv1", inputs)?,
-            norm2: self.kernels.norm(&format!("{name}.norm2"), outputs)?,
+            norm2: self.load_norm(&format!("{name}.norm2"), outputs)?,
             conv2: filter("conv2", outputs)?,
             shortcut: (inputs != outputs)
                 .then(|| self.kernels.projection(Layer { name: &shortcut, inputs, outputs }, true))
@@ -150,14 +181,16 @@ impl<'a, K: Kernels> Walk<'a, K> {
     /// x + conv2(silu(norm2(conv1(silu(norm1(x))))))  (diffusers' `ResnetBlock2D`).
     pub fn residual(&mut self, name: &str, outputs: usize, keep: Keep) -> Result<()> {
         let weights = self.load_residual(name, outputs)?;
-        if keep == Keep::All {
+        if keep == Keep::All && self.has_statistics() {
             self.settle()?;
             return self.residual_kept(&weights);
         }
-        let norm1 = self.affine(&weights.norm1)?;
-        let conv1 = Node::Conv(ConvStream::new(&weights.conv1, Some(&norm1)));
-        self.moments = Some(self.survey(Some(conv1), outputs)?);
-        let norm2 = self.affine(&weights.norm2)?;
+        let norm1 = self.norm(&weights.norm1)?;
+        if self.has_statistics() {
+            let conv1 = Node::Conv(ConvStream::new(&weights.conv1, Some(&norm1)));
+            self.moments = Some(self.survey(Some(conv1), outputs)?);
+        }
+        let norm2 = self.norm(&weights.norm2)?;
         self.advance(Step::Residual { weights, norm1, norm2 }, outputs, keep > Keep::Nothing)
     }
 
@@ -165,7 +198,7 @@ impl<'a, K: Kernels> Walk<'a, K> {
     fn residual_kept(&mut self, weights: &Residual<K>) -> Result<()> {
         let (kernels, rows) = (self.kernels, self.options.band_rows);
         let (mut hidden, mut shortcuts) = (Map::new(), VecDeque::new());
-        let norm1 = self.affine(&weights.norm1)?;
+        let norm1 = self.norm(&weights.norm1)?;
         let conv1 = Node::Conv(ConvStream::new(&weights.conv1, Some(&norm1)));
         let mut chain = self.chain(&[], Some(conv1)).measured(weights.outputs);
         std::mem::replace(&mut self.base, Map::new()).drain(kernels, rows, |band| {
@@ -180,7 +213,7 @@ impl<'a, K: Kernels> Walk<'a, K> {
         })?;
         let moments = chain.finish(|band| hidden.push(kernels, rows, band))?;
         (self.base, self.moments, self.channels) = (hidden, moments, weights.outputs);
-        let norm2 = self.affine(&weights.norm2)?;
+        let norm2 = self.norm(&weights.norm2)?;
         let conv2 = ConvStream::new(&weights.conv2, Some(&norm2)).with_residual(shortcuts);
         let chain = self.chain(&[], Some(Node::Conv(conv2))).measured(weights.outputs);
         self.store(chain, rows)
@@ -204,10 +237,15 @@ impl<'a, K: Kernels> Walk<'a, K> {
         self.advance(Step::Conv { filter, reach }, layer.outputs, stores)
     }
 
-    /// Nearest-neighbour doubling, then a 3 x 3 convolution (diffusers' `Upsample2D`); the next stage keeps `keep`.
+    /// Nearest-neighbour doubling, then a 3 x 3 convolution (diffusers' `Upsample2D`; Wan's gives half the channels); the next
+    /// stage keeps `keep`.
     pub fn double(&mut self, name: &str, keep: Keep) -> Result<()> {
+        let layer = match self.config.design {
+            Design::Kl => self.square(name),
+            Design::Wan => Layer { outputs: self.channels / 2, ..self.square(name) },
+        };
         // The doubled map is stored only where everything is: it is the largest of its stage.
-        self.conv(self.square(name), Reach::Doubled, keep == Keep::All)
+        self.conv(layer, Reach::Doubled, keep == Keep::All)
     }
 
     /// A 3 x 3 convolution of each second row and column (diffusers' `Downsample2D`); the next stage keeps `keep`.
@@ -233,7 +271,7 @@ impl<'a, K: Kernels> Walk<'a, K> {
             let name = format!("{name}.{part}");
             kernels.projection(Layer { name: &name, inputs: channels, outputs: channels }, false)
         };
-        let norm = self.affine(&kernels.norm(&format!("{name}.group_norm"), channels)?)?;
+        let norm = self.norm(&self.load_norm(&format!("{name}.group_norm"), channels)?)?;
         let (norm, rows) = (Before::Norm(&norm), self.options.band_rows);
         let (to_q, to_k, to_v, to_out) = (load("to_q")?, load("to_k")?, load("to_v")?, load("to_out.0")?);
         let (mut keys, mut values) = (Vec::new(), Vec::new());
@@ -243,21 +281,23 @@ impl<'a, K: Kernels> Walk<'a, K> {
             Ok(())
         })?;
         let keys = kernels.keys(keys, values)?;
-        let (mut output, mut moments) = (Map::new(), Moments::new(channels));
+        let (mut output, mut moments) = (Map::new(), self.has_statistics().then(|| Moments::new(channels)));
         std::mem::replace(&mut self.base, Map::new()).drain(kernels, rows, |band| {
             let queries = kernels.project(&to_q, &band, norm, None)?;
             let attended = kernels.attend(&queries, &keys)?;
             let sum = kernels.project(&to_out, &attended, Before::Nothing, Some(&band))?;
-            kernels.measure(&sum, &mut moments)?;
+            if let Some(moments) = &mut moments {
+                kernels.measure(&sum, moments)?;
+            }
             output.push(kernels, rows, sum)
         })?;
-        (self.base, self.moments) = (output, Some(moments));
+        (self.base, self.moments) = (output, moments);
         Ok(())
     }
 
     /// conv_norm_out, SiLU and conv_out of this side (`encoder` or `decoder`): the rows they give, of `outputs` channels.
     pub fn finish(mut self, side: &str, outputs: usize, mut sink: impl FnMut(K::Rows) -> Result<()>) -> Result<()> {
-        let norm = self.affine(&self.kernels.norm(&format!("{side}.conv_norm_out"), self.channels)?)?;
+        let norm = self.norm(&self.load_norm(&format!("{side}.conv_norm_out"), self.channels)?)?;
         let layer = Layer { name: &format!("{side}.conv_out"), inputs: self.channels, outputs };
         let conv_out = self.kernels.filter(layer, Reach::Same)?;
         let (kernels, rows) = (self.kernels, self.rows(&self.pending));

@@ -8,16 +8,21 @@ use rayon::prelude::*;
 
 use super::{Rows, Window, buffer::Pool, pitch};
 use crate::{
-    nn::bands::{Before, Moments, Reach},
-    nn::kernels::cpu::simd::{multiversion, silu},
+    nn::bands::{Before, Moments, Norm, Reach},
+    nn::kernels::cpu::{
+        rows::sum_of,
+        simd::{multiversion, silu},
+    },
 };
 
 /// `before` of every pixel of `input`, into `output`.
 pub(crate) fn apply(before: Before<'_>, input: &[f32], output: &mut [f32]) {
     match before {
         Before::Nothing => output.copy_from_slice(input),
-        Before::Norm(affine) => norm(input, &affine.scale, &affine.shift, output),
-        Before::NormSilu(affine) => norm_silu(input, &affine.scale, &affine.shift, output),
+        Before::Norm(Norm::Group(affine)) => norm(input, &affine.scale, &affine.shift, output),
+        Before::NormSilu(Norm::Group(affine)) => norm_silu(input, &affine.scale, &affine.shift, output),
+        Before::Norm(Norm::Rms(gamma)) => rms(input, gamma, output),
+        Before::NormSilu(Norm::Rms(gamma)) => rms_silu(input, gamma, output),
     }
 }
 
@@ -32,6 +37,31 @@ multiversion! {
     /// SiLU of `x scale + shift` of every pixel.
     pub fn norm_silu<FMA>(input: &[f32], scale: &[f32], shift: &[f32], output: &mut [f32]) {
         each_pixel(input, scale, shift, output, silu::<FMA>);
+    }
+}
+
+multiversion! {
+    /// `x gamma / |x|` of every pixel.
+    pub fn rms<FMA>(input: &[f32], gamma: &[f32], output: &mut [f32]) {
+        each_length(input, gamma, output, |y| y);
+    }
+}
+
+multiversion! {
+    /// SiLU of `x gamma / |x|` of every pixel.
+    pub fn rms_silu<FMA>(input: &[f32], gamma: &[f32], output: &mut [f32]) {
+        each_length(input, gamma, output, silu::<FMA>);
+    }
+}
+
+#[inline(always)]
+fn each_length(input: &[f32], gamma: &[f32], output: &mut [f32], f: impl Fn(f32) -> f32) {
+    let channels = gamma.len();
+    for (x, y) in input.chunks_exact(channels).zip(output.chunks_exact_mut(channels)) {
+        let inverse = 1.0 / sum_of(x, |x| x * x).sqrt().max(Norm::LEAST_LENGTH);
+        for ((y, x), gamma) in y.iter_mut().zip(x).zip(gamma) {
+            *y = f(x * inverse * gamma);
+        }
     }
 }
 

@@ -192,9 +192,8 @@ impl Kernels for Cpu<'_> {
         Ok(matmul::Matrix::new(inputs, &weight, bias))
     }
 
-    fn norm(&self, name: &str, channels: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-        let load = |part| self.load(&format!("{name}.{part}"), &[channels]);
-        Ok((load("weight")?, load("bias")?))
+    fn norm(&self, name: &str, part: &str, channels: usize) -> Result<Vec<f32>> {
+        self.load(&format!("{name}.{part}"), &[channels])
     }
 
     fn slice(&self, rows: &Rows, first: usize, count: usize) -> Result<Rows> {

@@ -95,7 +95,7 @@ pub fn split_heads(x: &[f32], rotation: Option<Rotation<'_>>, at: HeadRows, out:
 
 /// The sum of `f` over a row, in [`LANES`] partial sums.
 #[inline(always)]
-fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+pub(crate) fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut partial = [0.0; LANES];
     let chunks = x.chunks_exact(LANES);
     let rest: f32 = chunks.remainder().iter().map(|v| f(*v)).sum();

@@ -1,0 +1,134 @@
+//! The autoencoder's tensors under the names of [`super::super::kl`]'s walk, from those of diffusers and from those it was
+//! trained with (Wan-Video/Wan2.1, `vae.py`), which ComfyUI's files have too.
+//!
+//! What is more than a new name: of a convolution's frames the last is taken, norms are vectors, and query, key and value of
+//! the attention are rows of one matrix. The convolutions between frames stay where they are. Source: huggingface/diffusers,
+//! `loaders/single_file_utils.py`, `convert_wan_vae_to_diffusers`.
+
+use std::sync::Arc;
+
+use crate::weights::{Cut, Renamed, TensorSource};
+
+/// Prefixes an autoencoder's names may carry.
+const PREFIXES: [&str; 3] = ["", "vae.", "first_stage_model."];
+
+/// The autoencoder of a source under the walk's names; `None` if it holds none.
+pub fn wan(source: Arc<dyn TensorSource>) -> Option<Renamed> {
+    let has = |name: String| source.shape(&name).is_some();
+    let is_own = |prefix: &&str| has(format!("{prefix}decoder.middle.0.residual.0.gamma"));
+    let is_diffusers = |prefix: &&str| has(format!("{prefix}decoder.mid_block.resnets.0.norm1.gamma"));
+    let own = PREFIXES.into_iter().find(is_own);
+    let prefix = own.or_else(|| PREFIXES.into_iter().find(is_diffusers))?;
+    // Where the first stage ends: a convolution that resizes.
+    let length =
+        |list: &str| (0..64).find(|i| has(format!("{prefix}{list}.{i}.resample.1.weight"))).unwrap_or(usize::MAX / 2);
+    let stages = Stages {
+        down: length(if own.is_some() { "encoder.downsamples" } else { "encoder.down_blocks" }),
+        up: length("decoder.upsamples"),
+    };
+    let third = |name: &str| source.shape(&format!("{prefix}{name}"))?.first().map(|rows| rows / 3);
+    Some(Renamed::by(&source, prefix, |name| {
+        let diffusers = if own.is_some() { stages.from_own(name)? } else { name.to_owned() };
+        stages.walk_names(&diffusers, third(name))
+    }))
+}
+
+/// Layers of one stage before the one that resizes, in lists that know no stages.
+struct Stages {
+    down: usize,
+    up: usize,
+}
+
+impl Stages {
+    /// diffusers' name of a tensor by its own.
+    fn from_own(&self, name: &str) -> Option<String> {
+        let (side, rest) = match name.split_once('.')? {
+            ("conv1", rest) => return Some(format!("quant_conv.{rest}")),
+            ("conv2", rest) => return Some(format!("post_quant_conv.{rest}")),
+            pair => pair,
+        };
+        let words: Vec<&str> = rest.split('.').collect();
+        let block = |tail: &[&str]| -> Option<String> {
+            Some(match tail {
+                ["residual", "0", kind] => format!("norm1.{kind}"),
+                ["residual", "2", kind] => format!("conv1.{kind}"),
+                ["residual", "3", kind] => format!("norm2.{kind}"),
+                ["residual", "6", kind] => format!("conv2.{kind}"),
+                ["shortcut", kind] => format!("conv_shortcut.{kind}"),
+                _ => return None,
+            })
+        };
+        let new = match words.as_slice() {
+            ["conv1", kind] => format!("conv_in.{kind}"),
+            ["head", "0", kind] => format!("norm_out.{kind}"),
+            ["head", "2", kind] => format!("conv_out.{kind}"),
+            ["middle", "0", tail @ ..] => format!("mid_block.resnets.0.{}", block(tail)?),
+            ["middle", "1", tail @ ..] => format!("mid_block.attentions.0.{}", tail.join(".")),
+            ["middle", "2", tail @ ..] => format!("mid_block.resnets.1.{}", block(tail)?),
+            ["downsamples", i, "resample" | "time_conv", ..] => format!("down_blocks.{i}.{}", words[2..].join(".")),
+            ["downsamples", i, tail @ ..] => format!("down_blocks.{i}.{}", block(tail)?),
+            ["upsamples", i, tail @ ..] => {
+                let (stage, layer) = place(i, self.up)?;
+                match tail {
+                    ["resample" | "time_conv", ..] => format!("up_blocks.{stage}.upsamplers.0.{}", tail.join(".")),
+                    _ => format!("up_blocks.{stage}.resnets.{layer}.{}", block(tail)?),
+                }
+            }
+            _ => return None,
+        };
+        Some(format!("{side}.{new}"))
+    }
+
+    /// The walk's names for a tensor under diffusers' name; a third of its rows are as many.
+    fn walk_names(&self, name: &str, third: Option<usize>) -> Option<Vec<(String, Cut)>> {
+        let (stem, kind) = name.rsplit_once('.')?;
+        let of_frames = if kind == "weight" { Cut::LastFrame } else { Cut::Whole };
+        let of_matrix = if kind == "weight" { Cut::Matrix } else { Cut::Whole };
+        let one = |new: String, cut: Cut| Some(vec![(new, cut)]);
+        if let Some(attention) = stem.strip_suffix(".to_qkv") {
+            let parts = ["to_q", "to_k", "to_v"].into_iter().enumerate().map(|(at, part)| {
+                let rows = at * third.unwrap_or(0)..(at + 1) * third.unwrap_or(0);
+                let cut = if kind == "weight" { Cut::MatrixRows(rows) } else { Cut::Rows(rows) };
+                (format!("{attention}.{part}.{kind}"), cut)
+            });
+            return Some(parts.collect());
+        }
+        if let Some(attention) = stem.strip_suffix(".proj") {
+            return one(format!("{attention}.to_out.0.{kind}"), of_matrix);
+        }
+        if kind == "gamma" {
+            let new = match stem.rsplit_once('.')? {
+                (attention, "norm") => format!("{attention}.group_norm"),
+                (side, "norm_out") => format!("{side}.conv_norm_out"),
+                _ => self.staged(stem)?,
+            };
+            return one(format!("{new}.weight"), Cut::Vector);
+        }
+        if stem.ends_with(".time_conv") {
+            return None;
+        }
+        let stem = self.staged(stem)?;
+        // What resizes is a convolution of one frame already.
+        match stem.strip_suffix(".resample.1") {
+            Some(resizing) => one(format!("{resizing}.conv.{kind}"), Cut::Whole),
+            None => one(format!("{stem}.{kind}"), of_frames),
+        }
+    }
+
+    /// A name whose flat list of encoder layers has become stages.
+    fn staged(&self, stem: &str) -> Option<String> {
+        let Some(rest) = stem.strip_prefix("encoder.down_blocks.") else { return Some(stem.to_owned()) };
+        let (i, tail) = rest.split_once('.')?;
+        let (stage, layer) = place(i, self.down)?;
+        Some(match tail.starts_with("resample") {
+            true => format!("encoder.down_blocks.{stage}.downsamplers.0.{tail}"),
+            false => format!("encoder.down_blocks.{stage}.resnets.{layer}.{tail}"),
+        })
+    }
+}
+
+/// The stage, and the layer in it, of a layer of a flat list, where so many come before the one that resizes.
+fn place(index: &str, before: usize) -> Option<(usize, usize)> {
+    let index: usize = index.parse().ok()?;
+    Some((index / (before + 1), index % (before + 1)))
+}

@@ -1,0 +1,62 @@
+//! The autoencoder as a part of a model.
+
+use std::sync::Arc;
+
+use super::{WanConfig, names};
+use crate::{
+    base::geometry::LatentGeometry,
+    error::{Error, Result},
+    models::{
+        Place,
+        parts::{
+            Autoencoder, ModelPart,
+            config::Said,
+            kl::{self, Side},
+            open::{self, ConfigFile},
+        },
+        strangers::looks_like,
+    },
+    weights::{Files, TensorSource},
+};
+
+/// What a family says of its autoencoders.
+pub(crate) struct WanKind {
+    /// The family's name.
+    pub(crate) family: &'static str,
+    /// What diffusers calls the class.
+    pub(crate) class: &'static str,
+    /// A file to name in advice.
+    pub(crate) example: &'static str,
+    /// How the family's pixels become latents.
+    pub(crate) geometry: LatentGeometry,
+}
+
+impl WanKind {
+    /// Opens and checks the autoencoder at a place.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is another kind of file, incomplete or damaged; [`Error::Disk`] when it cannot be read.
+    pub(crate) fn open(&self, place: &Place, files: &Files) -> Result<Autoencoder> {
+        let advice = format!("give {}'s {} with --vae", self.family, self.example);
+        let config = open::config_at(place, files, ["_class_name", self.class, &advice])?;
+        let own = config.as_ref().map_or(Ok(None), ConfigFile::own)?;
+        let beside = config.as_ref().and_then(ConfigFile::beside);
+        let source = open::source_at(place, files)?;
+        let Some(named) = names::wan(Arc::clone(&source)) else {
+            let what =
+                format!("{} is not the autoencoder of {}: {}", source.describe(), self.family, looks_like(&*source));
+            return Err(Error::model(what, advice));
+        };
+        let source: Arc<dyn TensorSource> = Arc::new(named);
+        let tensors = |config: &WanConfig| kl::tensors(&config.dimensions(), Side::Decoder);
+        let said = own.map_or_else(|| Said::by_beside(beside, &*source, WanConfig::infer, tensors), Ok)?;
+        let config = said.config.dimensions();
+        if config.scale() != self.geometry.px_per_latent {
+            let (found, expected) = (config.block_out_channels.len(), self.geometry.px_per_latent.ilog2() + 1);
+            let what = format!("{}: it has {found} stages, {}'s autoencoder has {expected}", said.file, self.family);
+            return Err(Error::model(what, "check the vae's config.json"));
+        }
+        said.check_weights(&*source, &tensors(&said.config)?)?;
+        Ok(Autoencoder { part: ModelPart { config, source }, latent_rgb: None, geometry: self.geometry })
+    }
+}
