@@ -116,6 +116,11 @@ pub mod models {
         }
     }
 
+    /// Of `models::qwen_image`.
+    pub mod qwen_image {
+        pub use crate::models::qwen_image::{QwenImage, QwenImageConfig, Transformer, transformer_tensors};
+    }
+
     /// Of `models::parts`.
     pub mod parts {
         pub use crate::models::parts::{

@@ -15,6 +15,7 @@ use super::{
         kl::VaeConfig,
         wan::WanConfig,
     },
+    qwen_image::QwenImageConfig,
     z_image::ZImageConfig,
 };
 
@@ -108,6 +109,7 @@ fn every_key_of_the_reference_is_computed_with_or_refused_by_name() {
     walk::<VaeConfig>("AutoencoderKL", &[]);
     walk::<Flux2VaeConfig>("AutoencoderKLFlux2", &[]);
     walk::<WanConfig>("AutoencoderKLQwenImage", &[]);
+    walk::<QwenImageConfig>("QwenImageTransformer2DModel", &[]);
     walk::<SchedulerConfig>("FlowMatchEulerDiscreteScheduler", &[]);
 }
 

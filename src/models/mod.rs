@@ -21,6 +21,7 @@ mod lent;
 mod lora;
 mod part;
 pub mod parts;
+pub mod qwen_image;
 mod repository;
 mod scheduler;
 mod shelves;
@@ -58,7 +59,7 @@ pub use repository::RepositoryFiles;
 pub use scheduler::{MuRule, SchedulerConfig, TimeShift};
 
 /// The families this program knows, the usual one first.
-pub const BUILT_IN: [&'static dyn Family; 3] = [&flux1::FAMILY, &flux2::FAMILY, &z_image::FAMILY];
+pub const BUILT_IN: [&'static dyn Family; 4] = [&flux1::FAMILY, &flux2::FAMILY, &z_image::FAMILY, &qwen_image::FAMILY];
 
 /// Where a model is, and which of its parts come from elsewhere.
 #[derive(Debug, Clone, Default)]

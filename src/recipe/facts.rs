@@ -14,6 +14,8 @@ pub struct ModelFacts {
     pub dype_exponent: Option<f64>,
     /// Whether it takes a guidance scale.
     pub takes_guidance: bool,
+    /// Height and width in pixels when nobody says them.
+    pub side_px: usize,
     /// Tokens of a prompt when nobody says how many.
     pub text_tokens: usize,
     /// Denoising steps when nobody says how many.
@@ -36,6 +38,7 @@ impl ModelFacts {
             dype_scale: None,
             dype_exponent: None,
             takes_guidance: false,
+            side_px: 4096,
             text_tokens: 512,
             steps: 28,
             cfg: None,

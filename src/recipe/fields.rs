@@ -15,6 +15,8 @@ use crate::methods::{
     self, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSettings, Label, Method, Thresholds,
 };
 
+/// What help says of sides that nobody asks for.
+const USUAL_SIDE: &str = "4096, where the model's authors made no other";
 /// The scene that is drawn when no prompt is given: the reference's dark-fantasy default, in other words.
 const DEFAULT_PROMPT: &str = "A dark fantasy landscape: a lone hooded knight on a crumbling stone bridge before a \
     vast black castle, its towers lost in storm clouds, violet lightning over jagged mountains, ravens, torches \
@@ -88,8 +90,9 @@ settings! {
     /// Height in pixels.
     height: usize => usize = Setting {
         kind: &SIDE_PX,
-        fill: shown(|| 4096),
+        fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.side_px)),
         face: Face {
+            default: Some(USUAL_SIDE),
             info: line(20, "size", |recipe| Some(format!("{} x {} px (height x width)", recipe.height, recipe.width))),
             parameters: Some(Entry {
                 line: Line { rank: 50, name: "Size", says: |recipe| Some(format!("{}x{}", recipe.width, recipe.height)) },
@@ -102,8 +105,8 @@ settings! {
     /// Width in pixels.
     width: usize => usize = Setting {
         kind: &SIDE_PX,
-        fill: shown(|| 4096),
-        face: Face::new(Group::Extent, "PX", "Width in pixels, 16 or more"),
+        fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.side_px)),
+        face: Face { default: Some(USUAL_SIDE), ..Face::new(Group::Extent, "PX", "Width in pixels, 16 or more") },
     };
 
     /// Denoising steps.

@@ -137,7 +137,8 @@ impl TensorSource for Renamed {
 
     fn blocks(&self, name: &str) -> Option<BlockType> {
         match self.stored(name)? {
-            (_, Cut::Matrix) => None,
+            // Convolutions, and norms beside them, are kept as numbers.
+            (_, Cut::Matrix | Cut::MatrixRows(_) | Cut::Vector | Cut::LastFrame) => None,
             (stored, _) => self.inner.blocks(stored),
         }
     }
@@ -145,7 +146,9 @@ impl TensorSource for Renamed {
     fn load_blocks(&self, name: &str, rows: Range<usize>) -> Result<Tensor> {
         let (stored, cut) = self.entry(name)?;
         match cut {
-            Cut::Whole | Cut::Matrix => self.inner.load_blocks(stored, rows),
+            Cut::Whole | Cut::Matrix | Cut::MatrixRows(_) | Cut::Vector | Cut::LastFrame => {
+                self.inner.load_blocks(stored, rows)
+            }
             Cut::Rows(own) => {
                 let end = own.end.min(own.start.saturating_add(rows.end));
                 self.inner.load_blocks(stored, own.start.saturating_add(rows.start)..end)
@@ -180,12 +183,14 @@ impl TensorSource for Renamed {
         let mut scales = self.inner.scales(stored)?;
         if scales.len() > 1 {
             match cut {
-                Cut::Rows(rows) => scales = scales.get(rows.clone()).unwrap_or_default().to_vec(),
+                Cut::Rows(rows) | Cut::MatrixRows(rows) => {
+                    scales = scales.get(rows.clone()).unwrap_or_default().to_vec();
+                }
                 Cut::SwappedHalves => {
                     let half = scales.len() / 2;
                     scales.rotate_left(half);
                 }
-                Cut::Whole | Cut::Matrix => {}
+                Cut::Whole | Cut::Matrix | Cut::Vector | Cut::LastFrame => {}
             }
         }
         Ok(scales)
@@ -193,7 +198,7 @@ impl TensorSource for Renamed {
 
     fn scale_count(&self, name: &str) -> usize {
         match self.stored(name) {
-            Some((stored, Cut::Rows(rows))) => self.inner.scale_count(stored).min(rows.len()),
+            Some((stored, Cut::Rows(rows) | Cut::MatrixRows(rows))) => self.inner.scale_count(stored).min(rows.len()),
             Some((stored, _)) => self.inner.scale_count(stored),
             None => 0,
         }

@@ -2,10 +2,11 @@
 
 use super::{
     FluxConfig,
-    blocks::{DoubleBlock, Pass, SingleBlock},
+    blocks::{NAMES, Pass, SingleBlock},
 };
 use crate::{
     error::Result,
+    models::parts::double::DoubleBlock,
     nn::{Array, Blocks, Compute, Parameters, WeightsMode},
 };
 
@@ -24,7 +25,7 @@ impl Block {
         let (block, parameters) = match index.checked_sub(config.num_layers) {
             None => {
                 let parameters = parameters.pp("transformer_blocks").pp(index);
-                (Self::Double(Box::new(DoubleBlock::load(&parameters, config, compute)?)), parameters)
+                (Self::Double(Box::new(DoubleBlock::load(&parameters, &NAMES, config.heads(), compute)?)), parameters)
             }
             Some(single) => {
                 let parameters = parameters.pp("single_transformer_blocks").pp(single);
@@ -42,7 +43,7 @@ impl Block {
     /// When the device fails.
     pub fn forward(&self, x: &Array, pass: &Pass) -> Result<()> {
         match self {
-            Self::Double(block) => block.forward(x, pass),
+            Self::Double(block) => block.forward(x, pass, true),
             Self::Single(block) => block.forward(x, pass),
         }
     }

@@ -5,6 +5,7 @@ mod chat;
 mod chat_files;
 mod clip;
 pub(crate) mod config;
+pub(crate) mod double;
 pub(crate) mod fits;
 pub(crate) mod infer;
 pub mod kl;
@@ -35,7 +36,5 @@ pub use qwen::{HiddenStates, Qwen3Config, Qwen25VlConfig, QwenConfig, QwenEncode
 pub(crate) use sinusoid::{SINUSOID_CHANNELS, sinusoid};
 pub(crate) use t5::t5_layers;
 pub use t5::{T5Config, T5Encoder, t5_tensors};
-pub(crate) use text_part::{CLIP, T5};
-#[allow(unused_imports, reason = "for the families that are being written")]
-pub(crate) use text_part::{TextEncoderKind, qwen3, qwen25_vl};
+pub(crate) use text_part::{CLIP, T5, TextEncoderKind, qwen3, qwen25_vl};
 pub use tokenizer::{CLIP_TOKENS, Piece, PromptTokenizer, Tokenizers};

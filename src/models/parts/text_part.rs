@@ -50,14 +50,12 @@ pub(crate) const T5: TextEncoderKind<T5Config> = TextEncoderKind {
 };
 
 /// Qwen3, of which so much is needed as `tensors` lists.
-#[allow(dead_code, reason = "for the families that are being written")]
 pub(crate) const fn qwen3(tensors: fn(&Qwen3Config) -> Result<Vec<Expected>>) -> TextEncoderKind<Qwen3Config> {
     let (names, infer) = (text_names::qwen3, Qwen3Config::infer);
     TextEncoderKind { name: "Qwen3", model_type: "qwen3", made_for: &["qwen3"], names, infer, tensors }
 }
 
 /// The language part of Qwen2.5-VL, of which so much is needed as `tensors` lists.
-#[allow(dead_code, reason = "for the families that are being written")]
 pub(crate) const fn qwen25_vl(
     tensors: fn(&Qwen25VlConfig) -> Result<Vec<Expected>>,
 ) -> TextEncoderKind<Qwen25VlConfig> {

@@ -131,7 +131,8 @@ const ROPE: [&str; 2] = ["rope_scaling", "rope_parameters"];
 
 impl Config for Qwen3Config {
     const KEYS: &'static [&'static [Key]] = &[PRETRAINED, QWEN, QWEN_3];
-    const WITHIN: &'static [&'static str] = &ROPE;
+    // Qwen3-VL keeps its language part in an object, as Qwen2.5-VL does.
+    const WITHIN: &'static [&'static str] = &["text_config", ROPE[0], ROPE[1]];
     const ADVICE: &'static str = ADVICE;
 
     fn check(&self) -> Result<()> {

@@ -9,5 +9,4 @@ pub mod names;
 mod part;
 
 pub use config::WanConfig;
-#[allow(unused_imports, reason = "for the family that is being written")]
 pub(crate) use part::WanKind;

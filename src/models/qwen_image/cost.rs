@@ -1,0 +1,88 @@
+//! What a forward pass costs: a dry pass of it, for any sizes of its pieces.
+
+use candle_core::DType;
+
+use super::{
+    QwenImageConfig,
+    transformer::{Inputs, Transformer},
+};
+use crate::{
+    base::device::DeviceKind,
+    error::Result,
+    models::{
+        ForwardCost, ForwardOptions,
+        parts::{QwenEncoder, Sequence},
+    },
+    nn::{Compute, Ledger, Parameters, WeightsMode},
+    weights::{Expected, Weights, lora::Layer},
+};
+
+/// A forward pass that is asked about, whatever its pieces.
+pub(super) struct Forward<'a> {
+    pub(super) config: &'a QwenImageConfig,
+    pub(super) kind: DeviceKind,
+    pub(super) dtype: DType,
+    /// The weights, or none in the number type they would be held in.
+    pub(super) weights: Weights,
+    pub(super) mode: WeightsMode,
+    /// Those of the picture and of the text.
+    pub(super) tokens: [usize; 2],
+}
+
+impl Forward<'_> {
+    /// What it takes in these pieces, by a dry pass.
+    pub(super) fn cost(&self, options: ForwardOptions) -> Result<ForwardCost> {
+        let ledger = Ledger::new(self.kind);
+        let parameters = Parameters::dry(&self.weights, &ledger).held_as_stored();
+        let compute = Compute::on(self.kind, self.dtype);
+        let model = Transformer::load_from(self.config, &parameters, self.mode, compute)?.with_options(options);
+        let loaded = ledger.now_bytes();
+        let (place, config, [image_tokens, text_tokens]) = (parameters.place(), self.config, self.tokens);
+        let zeros = |shape: &[usize]| place.zeros(shape, DType::F32);
+        let img = zeros(&[1, image_tokens, config.in_channels])?;
+        let prompt_embeds = zeros(&[1, text_tokens, config.joint_attention_dim])?;
+        let input_bytes = ledger.now_bytes() - loaded;
+        let angles = [text_tokens + image_tokens, config.attention_head_dim / 2];
+        let inputs = Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, text_bias: None };
+        model.velocity(&inputs, 1.0)?;
+        drop(inputs);
+        Ok(ForwardCost::of(&ledger, input_bytes))
+    }
+
+    /// The largest pieces that stay within a budget, and what the pass takes in them.
+    pub(super) fn within(&self, budget_bytes: u64) -> Result<(ForwardOptions, ForwardCost)> {
+        let own_kernels = self.kind.is_cpu() && Compute::on(self.kind, self.dtype).dtype == DType::F32;
+        let first = if own_kernels { ForwardOptions::default() } else { ForwardOptions::LARGEST };
+        first.within(budget_bytes, |options| self.cost(options))
+    }
+}
+
+/// A dry pass of the text encoder over so many prompts of so many tokens.
+pub(super) fn text_cost(encoder: &QwenEncoder, kind: DeviceKind, prompts: usize, tokens: usize) -> Result<Ledger> {
+    let ledger = Ledger::new(kind);
+    let rows = encoder.config().vocab_size.max(1);
+    // No two alike: every row of the table that could be read is.
+    let id = |i: usize| u32::try_from(i % rows).unwrap_or(0);
+    let prompt = |prompt: usize| Sequence::whole((0..tokens).map(|token| id(prompt * tokens + token)).collect());
+    encoder.dry(&(0..prompts).map(prompt).collect::<Vec<_>>(), &ledger)?;
+    Ok(ledger)
+}
+
+/// Names and shapes of all tensors the transformer's loader asks for, in its order.
+///
+/// # Errors
+/// [`crate::Error::Model`] when the configuration makes no sense.
+pub fn transformer_tensors(config: &QwenImageConfig) -> Result<Vec<Expected>> {
+    Ok(loaded_dry(config)?.asked())
+}
+
+/// The linear layers of the transformer, in the order its loader asks for them.
+pub(super) fn transformer_layers(config: &QwenImageConfig) -> Result<Vec<Layer>> {
+    Ok(loaded_dry(config)?.layers())
+}
+
+fn loaded_dry(config: &QwenImageConfig) -> Result<Parameters> {
+    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
+    Transformer::load_from(config, &parameters, WeightsMode::Resident, Compute::EXACT_F32)?;
+    Ok(parameters)
+}

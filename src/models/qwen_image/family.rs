@@ -1,0 +1,278 @@
+//! Qwen-Image as a family: how its models are recognised, which parts they have, and what opening one means.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::{LATENTS, QwenImageConfig, fits, latent_rgb::LATENT_RGB, text, transformer_tensors};
+use crate::{
+    base::geometry::TokenGrid,
+    error::{Error, Result},
+    models::{
+        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind, PartSpec, Place,
+        Reading, SchedulerConfig, Seen,
+        parts::{
+            Autoencoder, ChatTokenizer, HiddenStates, ModelPart, Qwen25VlConfig, TextEncoderKind,
+            config::Said,
+            open, qwen_tensors, qwen25_vl, text_names,
+            wan::{self, WanKind},
+        },
+        strangers::derived_from_a_model,
+    },
+    weights::{Cut, Renamed, TensorSource},
+};
+
+/// Qwen-Image.
+pub const FAMILY: QwenImageFamily = QwenImageFamily;
+
+/// The family.
+pub struct QwenImageFamily;
+
+/// What it is called.
+const NAME: &str = "Qwen-Image";
+/// The pipeline of diffusers whose parts are Qwen-Image's.
+const PIPELINE: &str = "QwenImagePipeline";
+const NOT_QWEN: &str =
+    "give a Qwen-Image transformer, for example qwen_image_bf16.safetensors, or a Qwen-Image model folder";
+/// What the transformer's config is called in it, and what to do about another.
+const CLASS: [&str; 3] = ["_class_name", "QwenImageTransformer2DModel", NOT_QWEN];
+/// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
+const PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
+/// A tensor that no other family's transformer has.
+const KNOWN_BY: &str = "transformer_blocks.0.img_mod.1.weight";
+/// Picture tokens up to which mu follows the stock formula: 3072 x 3072 px, the largest that the method's authors made.
+const MU_TOKENS: usize = 36_864;
+
+/// The authors' open repository.
+const OWN: &[Lender] = &[Lender { repo: "Qwen/Qwen-Image", files: &[], is_open: true }];
+
+pub(super) static PARTS: [PartSpec; 5] = [
+    PartSpec {
+        name: "transformer",
+        kind: PartKind::Denoiser,
+        help: "Transformer",
+        folders: &["diffusion_models", "unet", "checkpoints"],
+        ..PartSpec::BARE
+    },
+    PartSpec {
+        name: "vae",
+        flag: Some("vae"),
+        help: "Autoencoder: a file or a folder",
+        beside: &["qwen_image_vae.safetensors", "qwen_image_vae*.safetensors", "wan_2.1_vae.safetensors"],
+        is_inside: |source| wan::names::wan(Arc::clone(source)).is_some(),
+        folders: &["vae"],
+        fits: fits::vae,
+        lenders: OWN,
+        ..PartSpec::BARE
+    },
+    PartSpec {
+        name: "text_encoder",
+        flag: Some("text-encoder"),
+        help: "Qwen2.5-VL text encoder: a file or a folder",
+        beside: &["qwen_2.5_vl_7b.safetensors", "qwen_2.5_vl_7b*.safetensors", "qwen2.5*vl*.safetensors"],
+        is_inside: |source| text_names::qwen25_vl(Arc::clone(source)).is_some(),
+        folders: &["text_encoders", "clip"],
+        fits: fits::qwen25_vl,
+        lenders: OWN,
+        ..PartSpec::BARE
+    },
+    PartSpec {
+        name: "tokenizer",
+        kind: PartKind::Tokenizer,
+        flag: Some("tokenizer"),
+        help: "Qwen tokenizer: a folder, or a tokenizer.json",
+        files: &[&["vocab.json", "merges.txt"], &["tokenizer.json"]],
+        lenders: OWN,
+        ..PartSpec::BARE
+    },
+    PartSpec {
+        name: "scheduler",
+        kind: PartKind::Scheduler,
+        help: "Scheduler's config",
+        files: &[&["scheduler_config.json"]],
+        ..PartSpec::BARE
+    },
+];
+
+const AUTOENCODER: WanKind =
+    WanKind { family: NAME, class: "AutoencoderKLQwenImage", example: "qwen_image_vae.safetensors", geometry: LATENTS };
+/// What is read of the text encoder: its last hidden states, after the final norm. Source: diffusers, `hidden_states[-1]`.
+pub(super) const READS: HiddenStates = HiddenStates::Last;
+const TEXT_ENCODER: TextEncoderKind<Qwen25VlConfig> = qwen25_vl(|config| qwen_tensors(&config.0, &READS));
+
+/// The schedule of the published model. Source: Qwen/Qwen-Image, scheduler_config.json; mu is the stock formula's up to the
+/// largest size of the method's authors, and held at its value there.
+fn own_schedule() -> SchedulerConfig {
+    SchedulerConfig {
+        use_dynamic_shifting: true,
+        max_shift: 0.9,
+        max_image_seq_len: 8192,
+        shift_terminal: Some(0.02),
+        mu_rule: MuRule::LineUpTo(MU_TOKENS),
+        ..SchedulerConfig::default()
+    }
+}
+
+impl Family for QwenImageFamily {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn examples(&self) -> Examples {
+        Examples { file: "qwen_image_bf16.safetensors", hub: "Qwen/Qwen-Image" }
+    }
+
+    fn recognise(&self, seen: &Seen) -> Option<Confidence> {
+        if let Some(tensors) = &seen.tensors {
+            let is_own = named(tensors).is_some() && derived_from_a_model(&**tensors).is_none();
+            return is_own.then_some(Confidence::Certain);
+        }
+        let is_own = match (seen.pipeline.as_deref(), seen.class()) {
+            (Some(pipeline), _) => pipeline == PIPELINE,
+            (None, class) => class == Some(CLASS[1]),
+        };
+        is_own.then_some(Confidence::Certain)
+    }
+
+    fn parts(&self) -> &'static [PartSpec] {
+        &PARTS
+    }
+
+    fn facts(&self, found: &Found) -> Result<Facts> {
+        Ok(of_config(&config(found)?.0.config, schedule(found)?))
+    }
+
+    fn usual(&self) -> Facts {
+        of_config(&QwenImageConfig::qwen_image(), own_schedule())
+    }
+
+    fn open(&self, found: Found) -> Result<Box<dyn Model>> {
+        Ok(Box::new(QwenImage::open(found)?))
+    }
+
+    fn tokens(&self, found: &Found, prompt: &str, asked: Option<usize>, usual: usize) -> Result<Vec<Reading>> {
+        /// Rows of the published encoder's table. Source: Qwen/Qwen2.5-VL-7B-Instruct, config.json.
+        const ROWS: usize = 152_064;
+        let tokenizer = ChatTokenizer::qwen(&found.path("tokenizer")?, text::TEMPLATE, ROWS)?;
+        Ok(vec![text::reading(&tokenizer, prompt, asked.unwrap_or(usual))?])
+    }
+
+    fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {
+        Ok(Box::new(AUTOENCODER.open(found.place("vae")?, &found.files)?))
+    }
+}
+
+/// Tensors by name.
+pub(super) type Source = Arc<dyn TensorSource>;
+
+/// A transformer's tensors under diffusers' names, which single files have too, behind a prefix.
+pub(super) fn named(source: &Source) -> Option<Source> {
+    let prefix = PREFIXES.into_iter().find(|prefix| source.shape(&format!("{prefix}{KNOWN_BY}")).is_some())?;
+    if prefix.is_empty() {
+        return Some(Arc::clone(source));
+    }
+    Some(Arc::new(Renamed::by(source, prefix, |name| Some(vec![(name.to_owned(), Cut::Whole)]))))
+}
+
+/// The transformer's dimensions, checked; a single file is opened for them, and comes with them.
+fn config(found: &Found) -> Result<(Said<QwenImageConfig>, Option<Source>)> {
+    let place = found.place("transformer")?;
+    if let Place::Folder(folder) = place {
+        let path = folder.join("config.json");
+        let value = open::read_config(&found.files, &path, CLASS)?;
+        return Ok((Said::by_file(&value, &path)?, None));
+    }
+    let source = open::source_at(place, &found.files)?;
+    let Some(source) = named(&source) else {
+        return Err(Error::model(format!("{} is no Qwen-Image transformer", source.describe()), NOT_QWEN));
+    };
+    let beside = match place {
+        Place::File(path) => Some(path.with_file_name("config.json")),
+        Place::Folder(_) | Place::Inside(_) => None,
+    };
+    let beside = beside.and_then(|path| Some((open::beside(&found.files, &path, CLASS)?, path)));
+    let beside = beside.as_ref().map(|(value, path)| (value, path.as_path()));
+    Ok((Said::by_beside(beside, &*source, QwenImageConfig::infer, transformer_tensors)?, Some(source)))
+}
+
+/// What the scheduler's file says, else the published model's; which mu a size gets, no file says.
+fn schedule(found: &Found) -> Result<SchedulerConfig> {
+    let file = found.optional("scheduler").and_then(|place| match place {
+        Place::Folder(folder) => Some(folder.join("scheduler_config.json")),
+        Place::File(path) => Some(path.clone()),
+        Place::Inside(_) => None,
+    });
+    let own = own_schedule();
+    match file {
+        Some(file) => Ok(SchedulerConfig { mu_rule: own.mu_rule, ..SchedulerConfig::read_among(&file, &found.files)? }),
+        None => Ok(own),
+    }
+}
+
+fn of_config(config: &QwenImageConfig, scheduler: SchedulerConfig) -> Facts {
+    let axes = config.position_ids(TokenGrid { height_patches: 1, width_patches: 1 }, 0).axes;
+    Facts { latents: LATENTS, axes, recipe: QwenImageConfig::recipe_facts(), scheduler, latent_rgb: LATENT_RGB }
+}
+
+/// A Qwen-Image, open but not loaded.
+#[derive(Clone)]
+pub struct QwenImage {
+    /// Which model it is.
+    pub identity: Identity,
+    /// What it says about itself.
+    pub facts: Facts,
+    /// The transformer.
+    pub transformer: ModelPart<QwenImageConfig>,
+    /// The autoencoder.
+    pub vae: Autoencoder,
+    /// The language part of a Qwen2.5-VL.
+    pub text_encoder: ModelPart<Qwen25VlConfig>,
+    /// Its tokenizer: a folder, or a tokenizer.json.
+    pub tokenizer: PathBuf,
+    /// Where all of it is.
+    pub found: Found,
+}
+
+impl QwenImage {
+    /// Opens and checks the parts that were found. Reads configs and headers only.
+    ///
+    /// # Errors
+    /// As [`Family::open`].
+    pub fn open(found: Found) -> Result<Self> {
+        let files = &found.files;
+        let (said, source) = config(&found)?;
+        let source = source.map_or_else(|| open::source_at(found.place("transformer")?, files), Ok)?;
+        said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
+        let transformer = ModelPart { config: said.config, source };
+        let facts = of_config(&transformer.config, schedule(&found)?);
+        let model = Self {
+            identity: found.identity.clone(),
+            facts,
+            transformer,
+            vae: AUTOENCODER.open(found.place("vae")?, files)?,
+            text_encoder: TEXT_ENCODER.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?,
+            tokenizer: found.path("tokenizer")?,
+            found,
+        };
+        model.check_widths()?;
+        Ok(model)
+    }
+
+    /// What one part gives is as wide as what the next takes.
+    fn check_widths(&self) -> Result<()> {
+        let transformer = &self.transformer.config;
+        let (vae, text) = (&self.vae.part, &self.text_encoder);
+        if vae.config.latent_channels != transformer.out_channels {
+            let (found, expected) = (vae.config.latent_channels, transformer.out_channels);
+            let file = vae.source.describe();
+            let what = format!("{file} works on {found} latent channels, the transformer on {expected}");
+            return Err(Error::model(what, "this autoencoder is of another model; give Qwen-Image's with --vae"));
+        }
+        if text.config.0.hidden_size != transformer.joint_attention_dim {
+            let (found, expected) = (text.config.0.hidden_size, transformer.joint_attention_dim);
+            let file = text.source.describe();
+            let what = format!("{file} gives embeddings of width {found}, the transformer takes {expected}");
+            let advice = "this text encoder is of another model; give Qwen-Image's with --text-encoder";
+            return Err(Error::model(what, advice));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! What everybody else asks of an open Qwen-Image: its parts as [`Model`] and [`Velocity`].
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{
+    QwenImage, Transformer,
+    cost::{Forward, text_cost, transformer_layers, transformer_tensors},
+    family::{PARTS, READS},
+    text::{DROPPED, PromptStates, TEMPLATE, Text},
+    transformer::Inputs,
+};
+use crate::{
+    base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
+    error::{Error, Result},
+    methods::TextBias,
+    models::{
+        Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
+        TextEncoders, Velocity, VelocityAt,
+        parts::{
+            ChatTokenizer, ModelPart, QwenEncoder,
+            kl::{self, Side},
+            qwen_tensors,
+        },
+    },
+    nn::{self, PositionIds, WeightsMode},
+    weights::{
+        Expected, TensorSource,
+        lora::{Network, TRANSFORMER_FLAT_PREFIXES, TRANSFORMER_PREFIXES},
+    },
+};
+
+impl QwenImage {
+    fn encoder_on(&self, dtype: DType, device: &Device) -> QwenEncoder {
+        let config = self.text_encoder.config.0.clone();
+        QwenEncoder::open(config, READS, self.text_encoder.weights(dtype, device))
+    }
+
+    /// A step that is asked about.
+    fn step(&self, (kind, dtype): (DeviceKind, DType), mode: WeightsMode, tokens: [usize; 2]) -> Forward<'_> {
+        // Headers are read, wherever the numbers will go.
+        let weights = self.transformer.weights(dtype, &Device::Cpu);
+        Forward { config: &self.transformer.config, kind, dtype, weights, mode, tokens }
+    }
+}
+
+impl Model for QwenImage {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn contents(&self) -> Result<Contents> {
+        self.found.contents(&PARTS)
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn networks(&self) -> Result<Vec<Network>> {
+        Ok(vec![Network {
+            part: "transformer",
+            source: Arc::clone(&self.transformer.source),
+            layers: transformer_layers(&self.transformer.config)?,
+            aliases: Vec::new(),
+            prefixes: TRANSFORMER_PREFIXES,
+            flat_prefixes: TRANSFORMER_FLAT_PREFIXES,
+        }])
+    }
+
+    fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {
+        let [source] = <[_; 1]>::try_from(sources).map_err(|_| Error::model("sources of other networks", ""))?;
+        let transformer = ModelPart { source, ..self.transformer.clone() };
+        Ok(Box::new(Self { transformer, ..self.clone() }))
+    }
+
+    fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {
+        let rows = self.text_encoder.config.0.vocab_size;
+        let tokenizer = ChatTokenizer::qwen(&self.tokenizer, TEMPLATE, rows)?;
+        Ok(Box::new(Text { tokenizer, encoder: self.encoder_on(on.dtype, &on.device) }))
+    }
+
+    fn positions(&self, grid: TokenGrid, text: &Conditioning) -> PositionIds {
+        self.transformer.config.position_ids(grid, text.text_tokens())
+    }
+
+    fn settle(&self, on: &On, observer: &dyn Observer) -> Result<()> {
+        let config = &self.transformer.config;
+        let transformer = (config.num_attention_heads, config.attention_head_dim);
+        // The decoder's attention is one head as wide as its coarsest stage.
+        let decoder = self.vae.part.config.block_out_channels.last().map(|channels| (1, *channels));
+        for (heads, dim) in std::iter::once(transformer).chain(decoder) {
+            nn::settle_attention(heads, dim, on.dtype, &on.device, observer)?;
+        }
+        Ok(())
+    }
+
+    fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {
+        let here = self.transformer.weights(on.dtype, &on.device);
+        Ok(Box::new(Transformer::load(&self.transformer.config, &here, weights, on.dtype)?.with_options(pieces)))
+    }
+
+    fn decoder(&self) -> &dyn Decode {
+        &self.vae
+    }
+
+    fn encoder(&self) -> Option<&dyn Encode> {
+        self.vae.has_encoder().then_some(&self.vae)
+    }
+
+    fn weights_bytes(&self) -> Result<Vec<NetworkBytes>> {
+        let network = |part, word, source: &dyn TensorSource, tensors: Vec<Expected>| {
+            let bytes = tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum();
+            NetworkBytes { part, word, bytes }
+        };
+        let (transformer, text, vae) = (&self.transformer, &self.text_encoder, &self.vae.part);
+        Ok(vec![
+            network("transformer", "transformer", &*transformer.source, transformer_tensors(&transformer.config)?),
+            network("text_encoder", "Qwen2.5-VL", &*text.source, qwen_tensors(&text.config.0, &READS)?),
+            network("vae", "VAE", &*vae.source, kl::tensors(&vae.config, Side::Decoder)?),
+        ])
+    }
+
+    fn text_bytes(&self, (kind, dtype): (DeviceKind, DType), prompts: usize, text_tokens: usize) -> Result<u64> {
+        let encoder = self.encoder_on(dtype, &Device::Cpu);
+        Ok(text_cost(&encoder, kind, prompts, DROPPED + text_tokens)?.peak_bytes())
+    }
+
+    fn conditioning_bytes(&self, text_tokens: usize) -> u64 {
+        (4 * text_tokens * self.transformer.config.joint_attention_dim) as u64
+    }
+
+    fn step_cost(
+        &self,
+        on: (DeviceKind, DType),
+        weights: WeightsMode,
+        tokens: [usize; 2],
+        pieces: ForwardOptions,
+    ) -> Result<ForwardCost> {
+        self.step(on, weights, tokens).cost(pieces)
+    }
+
+    fn step_within(
+        &self,
+        on: (DeviceKind, DType),
+        weights: WeightsMode,
+        tokens: [usize; 2],
+        budget_bytes: u64,
+    ) -> Result<(ForwardOptions, ForwardCost)> {
+        self.step(on, weights, tokens).within(budget_bytes)
+    }
+}
+
+impl Velocity for Transformer {
+    fn set_pieces(&mut self, pieces: ForwardOptions) {
+        self.set_options(pieces);
+    }
+
+    fn token_reading(&self, device: &Device) -> Result<Vec<f64>> {
+        self.mean_embedding(device)
+    }
+
+    fn velocity(&self, latents: &Tensor, at: &VelocityAt<'_>) -> Result<Tensor> {
+        let PromptStates(prompt_embeds) = at.text.get()?;
+        let text_bias = at.text_bias.map(|TextBias(bias)| bias as f32);
+        let inputs = Inputs { text_bias, ..Inputs::new(latents, prompt_embeds, at.rope) };
+        Ok(self.velocity(&inputs, at.t)?.real()?.clone())
+    }
+}
