@@ -70,7 +70,6 @@ fn klein_4b_at_4096_px_fits_into_small_and_large_memory() {
         let plan = plan(&model, kind, gigabytes).unwrap_or_else(|e| panic!("{kind:?} {gigabytes} GB: {e}"));
         assert_eq!(plan.image_tokens, 65_536);
         assert!(plan.peak_bytes.most() <= gigabytes * 1_000_000_000, "{kind:?} {gigabytes} GB");
-        eprintln!("{kind:?} {gigabytes} GB: {} {:?} {}", plan.weights, plan.peak_bytes, plan.step_flops);
         assert_eq!(plan.weights, weights, "{kind:?} {gigabytes} GB: {:?}", plan.peak_bytes);
         // 3.9 billion weights of which each token meets half or all, and attention of 66,048 tokens in 25 blocks.
         let petaflops = plan.total_flops as f64 / 1e15;
@@ -84,6 +83,5 @@ fn klein_9b_at_4096_px_is_planned() {
     for gigabytes in [12, 24, 80] {
         let plan = plan(&model, CARD, gigabytes).unwrap_or_else(|e| panic!("{gigabytes} GB: {e}"));
         assert!(plan.peak_bytes.most() <= gigabytes * 1_000_000_000, "{gigabytes} GB");
-        eprintln!("9B {gigabytes} GB: {} {:?} {}", plan.weights, plan.peak_bytes, plan.step_flops);
     }
 }
