@@ -89,6 +89,47 @@ fn what_varies_with_t_says_so() {
     assert_eq!(Method::SEGA.scaler(dype).looks(), Looks::Spectrum);
 }
 
+#[test]
+fn every_temperature_and_bias_of_anchored_text_is_the_references() {
+    let cases: Vec<serde_json::Value> = serde_json::from_slice(&fixture("tide.json")).expect("valid JSON");
+    let file = fixture("tide.safetensors");
+    let tensors = SafeTensors::deserialize(&file).expect("valid safetensors");
+    let anchored = Method::YARN.anchored(Some(DypeSettings::default()));
+    let (mut tables, mut biases) = (0, 0);
+    for case in &cases {
+        let name = case["case"].as_str().expect("a name");
+        if name == "text_bias" {
+            let rows: Vec<[f64; 4]> = serde_json::from_value(case["rows"].clone()).expect("numbers");
+            for [width, height, base, expected] in rows {
+                let [width, height, base] = [width, height, base].map(|px| px as usize / 16);
+                let axes = RotaryAxis::of_picture([56; 2], 10_000.0, base, [height, width]);
+                let found = anchored.key_bias(&axes, &Moment::at(0.5)).map_or(0.0, |bias| bias.0);
+                assert!((found - expected).abs() <= 1e-12 * expected.max(1.0), "{found} for {expected}");
+                biases += 1;
+            }
+        } else if name.starts_with("amplitude_") {
+            let number = |key: &str| case[key].as_f64().expect("a number");
+            let (dim, theta, scale) = (number("dim") as usize, number("theta"), number("s"));
+            let axis = RotaryAxis::of_picture([dim; 2], theta, 64, [(64.0 * scale) as usize; 2])[0];
+            let expected = f64s(&tensors, &format!("{name}/raw"));
+            let times: Vec<f64> = serde_json::from_value(case["t"].clone()).expect("numbers");
+            for (t, expected) in times.iter().zip(expected.chunks(dim / 2)) {
+                let found = anchored.frequencies(&axis, &Moment::at(*t)).amplitude;
+                let worst = found.iter().zip(expected).map(|(a, b)| relative(*a, *b)).fold(0.0, f64::max);
+                assert!(worst <= 1e-12, "{name} at {t}: off by {worst:e}");
+            }
+            tables += 1;
+        }
+    }
+    assert_eq!((tables, biases), (15, 14));
+    assert!(
+        Method::NTK
+            .anchored(None)
+            .key_bias(&RotaryAxis::of_picture([56; 2], 1e4, 64, [256; 2]), &Moment::at(1.0))
+            .is_none()
+    );
+}
+
 /// A case of SEGA's: the picture, and the rotary embedding of its two axes.
 #[derive(Debug, Deserialize)]
 struct SegaCase {

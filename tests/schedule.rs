@@ -193,6 +193,21 @@ fn mu_is_pinned_and_the_stock_formula_is_an_option() {
     assert_eq!(mu_of(&schnell, 4096, Mu::Value(2.0)), None);
 }
 
+/// TIDE's values: 1.15 at 1024 x 1024 px as the pinned one, and 1.8 at 4096 x 4096.
+#[test]
+fn mu_may_follow_the_logarithm_of_the_tokens() {
+    let text = fs::read_to_string(fixture("expected/tide.json")).expect("cases");
+    let cases: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+    let rows = &cases.iter().find(|case| case["case"] == "log_mu").expect("a table")["rows"];
+    let rows: Vec<(usize, f64)> = serde_json::from_value(rows.clone()).expect("tokens and mu");
+    let config = tiny_flux();
+    assert_eq!(rows.len(), 8);
+    for (tokens, expected) in rows {
+        let mu = mu_of(&config, tokens, "log".parse().expect("a word")).expect("a dynamic shift");
+        assert!((mu - expected).abs() < 1e-12, "{tokens}: {mu} for {expected}");
+    }
+}
+
 #[test]
 fn a_linear_shift_uses_mu_itself() {
     let config = SchedulerConfig { time_shift_type: TimeShift::Linear, ..tiny_flux() };

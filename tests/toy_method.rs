@@ -64,6 +64,7 @@ fn inspected(height: usize, width: usize) -> InspectSettings {
     InspectSettings {
         method: Slowed::METHOD,
         dype: None,
+        text_anchor: false,
         size: ImageSize::new(height, width).expect("valid"),
         geometry: LATENTS,
         base_resolution_px: 1024,

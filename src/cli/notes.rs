@@ -9,7 +9,7 @@ use crate::{
     base::geometry::LatentGeometry,
     base::progress::{Event, Observer},
     error::Result,
-    methods::{DYPE_SCALE, DYPE_THRESHOLDS, Method, Thresholds},
+    methods::{DYPE_SCALE, DYPE_THRESHOLDS, Method, TEXT_ANCHOR, Thresholds},
     models::Model,
     output::NEGATIVE,
     recipe::{self, Recipe, Rng, Source, Wanted, declared},
@@ -208,6 +208,9 @@ pub fn without_effect(flags: &Wanted) -> Vec<&'static str> {
     }
     if has_thresholds && (flags.dype == Some(false) || !method.spec().has(&DYPE_THRESHOLDS)) {
         notes.push("--dype-thresholds has no effect here: it is about --method yarn with DyPE");
+    }
+    if flags.text_anchor == Some(true) && !method.spec().has(&TEXT_ANCHOR) {
+        notes.push("--text-anchor has no effect here: it is about --method yarn");
     }
     notes
 }

@@ -20,6 +20,8 @@ pub struct InspectSettings {
     pub method: Method,
     /// DyPE's settings; none for the static method.
     pub dype: Option<DypeSettings>,
+    /// Whether text is anchored.
+    pub text_anchor: bool,
     /// The picture's size.
     pub size: ImageSize,
     /// How the model's pixels become tokens.
@@ -73,6 +75,9 @@ pub struct StepInspection {
     pub t: f64,
     /// DyPE's kappa(t); null where DyPE does not act.
     pub kappa: Option<f64>,
+    /// What is added to the logits of text, where the method asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_bias: Option<f64>,
     /// Whether the frequencies depend on t.
     #[serde(skip)]
     pub follows_t: bool,
@@ -111,7 +116,8 @@ pub struct AxisInspection {
 pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
     let schedule = settings.dype.and_then(|dype| settings.method.schedule(dype));
     check(settings, schedule)?;
-    let scaler = settings.method.scaler(settings.dype);
+    let (method, dype) = (settings.method, settings.dype);
+    let scaler = if settings.text_anchor { method.anchored(dype) } else { method.scaler(dype) };
     let axes = settings.axes();
     let step = |(index, &t): (usize, &f64)| {
         let spectrum = settings.spectrum.as_ref().filter(|_| scaler.looks() == Looks::Spectrum);
@@ -120,6 +126,7 @@ pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
             step: index + 1,
             t,
             kappa: schedule.map(|schedule| schedule.kappa(t)),
+            text_bias: scaler.key_bias(&axes, &at).map(|bias| bias.0),
             follows_t: scaler.looks() == Looks::Time,
             axes: axes.map(|axis| AxisInspection::of(&axis, &*scaler, &at)),
         }
@@ -191,6 +198,9 @@ impl Inspection {
         text.push('\n');
         for axis in self.steps.first().map(|step| &step.axes).into_iter().flatten() {
             text.push_str(&axis.summary());
+        }
+        if let Some(bias) = self.steps.first().and_then(|step| step.text_bias) {
+            let _ = writeln!(text, "  text is attended to by {bias:.4} more");
         }
         if !self.extrapolates() {
             text.push_str("Nothing exceeds the base resolution: neither method nor DyPE has an effect.\n");

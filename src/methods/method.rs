@@ -71,8 +71,17 @@ impl Method {
 
     /// The scaler: dynamic with `dype`, static without.
     pub fn scaler(self, dype: Option<DypeSettings>) -> Box<dyn PositionScaler> {
+        (self.0.scaler)(self.tuning(dype))
+    }
+
+    /// The same with text anchored, where the method has that knob.
+    pub fn anchored(self, dype: Option<DypeSettings>) -> Box<dyn PositionScaler> {
+        (self.0.scaler)(Tuning { text_anchor: true, ..self.tuning(dype) })
+    }
+
+    fn tuning(self, dype: Option<DypeSettings>) -> Tuning {
         let thresholds = dype.unwrap_or_default().thresholds;
-        (self.0.scaler)(Tuning { dype: dype.and_then(|dype| self.schedule(dype)), thresholds })
+        Tuning { dype: dype.and_then(|dype| self.schedule(dype)), thresholds, text_anchor: false }
     }
 }
 

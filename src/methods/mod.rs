@@ -16,6 +16,7 @@
 //! Source: Issachar et al., "DyPE: Dynamic Position Extrapolation for Ultra High Resolution Diffusion",
 //! arXiv 2510.20766v2, and the authors' reference code of 2026-02, whose tables `tests/position.rs` holds.
 
+mod anchor;
 mod axis;
 mod base;
 mod dype;
@@ -31,6 +32,7 @@ mod yarn;
 
 use serde::Serialize;
 
+pub use anchor::TEXT_ANCHOR;
 pub use axis::{AxisFrequencies, RotaryAxis, Side};
 pub use base::Base;
 pub use dype::{DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSettings, Thresholds};

@@ -33,7 +33,7 @@ impl std::fmt::Debug for dyn PositionScaler {
 }
 
 fn dy_yarn(thresholds: Thresholds) -> Yarn {
-    Yarn { dype: Yarn::SPEC.dype, thresholds }
+    Yarn { dype: Yarn::SPEC.dype, thresholds, ..Yarn::default() }
 }
 
 fn at(scaler: &dyn PositionScaler, axis: &RotaryAxis, t: f64) -> AxisFrequencies {
@@ -136,10 +136,21 @@ proptest! {
     }
 
     #[test]
+    fn anchored_amplitudes_begin_as_yarns_and_end_at_one(axis in longer_axes(), t in 0.0..=1.0f64) {
+        let anchored = Yarn { text_anchor: true, ..dy_yarn(Thresholds::Product) };
+        let amplitude = |t| at(&anchored, &axis, t).amplitude;
+        let yarn = at(&Yarn::default(), &axis, 1.0).amplitude[0];
+        prop_assert!(amplitude(1.0).iter().all(|found| (found / yarn - 1.0).abs() < 1e-12));
+        prop_assert!(amplitude(0.0).iter().all(|found| *found == 1.0));
+        prop_assert!(amplitude(t).iter().all(|found| (1.0..=yarn * (1.0 + 1e-12)).contains(found)));
+        prop_assert_eq!(at(&anchored, &axis, t).inv_freq, at(&dy_yarn(Thresholds::Product), &axis, t).inv_freq);
+    }
+
+    #[test]
     fn dy_yarn_by_powers_is_static_yarn_where_the_power_is_one(axis in longer_axes()) {
         // r^(2 kappa) = r at kappa = 1/2; t = 1 doubles the exponent instead, and t = 0 leaves thresholds of 1.
         let half = DypeSchedule { scale: 0.5, exponent: 0.0 };
-        let power = Yarn { dype: Some(half), thresholds: Thresholds::Power };
+        let power = Yarn { dype: Some(half), thresholds: Thresholds::Power, ..Yarn::default() };
         prop_assert_eq!(at(&power, &axis, 0.3), at(&Yarn::default(), &axis, 1.0));
     }
 }

@@ -25,6 +25,8 @@ pub struct Tuning {
     pub dype: Option<DypeSchedule>,
     /// How kappa moves thresholds.
     pub thresholds: Thresholds,
+    /// Whether text is anchored.
+    pub text_anchor: bool,
 }
 
 /// A setting that tunes a method.
@@ -48,6 +50,8 @@ pub enum Takes {
     },
     /// One of these words, the usual one first.
     Word(&'static [&'static str]),
+    /// On, or as usual off.
+    Switch,
 }
 
 impl MethodSpec {

@@ -2,11 +2,13 @@
 
 use std::f64::consts::PI;
 
+use super::anchor::{self, TEXT_ANCHOR};
 use super::base::native;
 use super::dype::{DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS};
 use super::ntk::ntk_frequencies;
 use super::{
-    AxisFrequencies, DypeSchedule, Looks, MethodSpec, Moment, PositionScaler, RampSpan, RotaryAxis, Thresholds,
+    AxisFrequencies, DypeSchedule, Looks, MethodSpec, Moment, PositionScaler, RampSpan, RotaryAxis, TextBias,
+    Thresholds, Tuning,
 };
 
 /// Rotations over the training length between which position interpolation becomes NTK.
@@ -31,6 +33,8 @@ pub struct Yarn {
     pub dype: Option<DypeSchedule>,
     /// How kappa moves the thresholds; the static method moves none.
     pub thresholds: Thresholds,
+    /// Whether text is anchored, and amplitudes follow t instead of s alone ([`super::TEXT_ANCHOR`]).
+    pub text_anchor: bool,
 }
 
 impl Yarn {
@@ -39,8 +43,8 @@ impl Yarn {
         name: "yarn",
         help: "slow pairs interpolated, fast ones native, NTK's frequencies between",
         dype: Some(DypeSchedule { scale: 1.0, exponent: 2.0 }),
-        knobs: &[DYPE_SCALE, DYPE_EXPONENT, DYPE_THRESHOLDS],
-        scaler: |tuning| Box::new(Self { dype: tuning.dype, thresholds: tuning.thresholds }),
+        knobs: &[DYPE_SCALE, DYPE_EXPONENT, DYPE_THRESHOLDS, TEXT_ANCHOR],
+        scaler: |Tuning { dype, thresholds, text_anchor }| Box::new(Self { dype, thresholds, text_anchor }),
     };
 }
 
@@ -50,7 +54,7 @@ impl PositionScaler for Yarn {
     }
 
     fn looks(&self) -> Looks {
-        if self.dype.is_some() { Looks::Time } else { Looks::Nothing }
+        if self.dype.is_some() || self.text_anchor { Looks::Time } else { Looks::Nothing }
     }
 
     fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies {
@@ -61,8 +65,15 @@ impl PositionScaler for Yarn {
         let [to_native, to_ntk] = self.moved_ramps(axis, at);
         AxisFrequencies {
             inv_freq: blend(axis, &to_ntk, &to_native),
-            amplitude: vec![AMPLITUDE_SLOPE * s.ln() + 1.0; axis.pairs()],
+            amplitude: match self.text_anchor {
+                true => anchor::amplitudes(axis, at.t),
+                false => vec![AMPLITUDE_SLOPE * s.ln() + 1.0; axis.pairs()],
+            },
         }
+    }
+
+    fn key_bias(&self, axes: &[RotaryAxis; 2], _at: &Moment) -> Option<TextBias> {
+        anchor::text_bias(axes).filter(|_| self.text_anchor)
     }
 
     fn ramps(&self, axis: &RotaryAxis, at: &Moment) -> Vec<RampSpan> {
@@ -171,7 +182,7 @@ mod tests {
         // theta 256 and 24 pairs, as one family has them: beta leaves the table below t = 0.159.
         let axis = RotaryAxis { dim: 48, theta: 256.0, ..AXIS };
         let at = |thresholds, t| {
-            let yarn = Yarn { dype: Yarn::SPEC.dype, thresholds };
+            let yarn = Yarn { dype: Yarn::SPEC.dype, thresholds, ..Yarn::default() };
             yarn.frequencies(&axis, &Moment::at(t)).inv_freq
         };
         // At t = 0.15 pair 18 stands at 0.4 of the ramp from native to what is blended of NTK's frequency, here

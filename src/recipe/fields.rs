@@ -5,15 +5,14 @@
 //! that came after the first version is `saved: Saved::UnlessUsual`: older pictures stay the pictures they are.
 
 use super::{
-    CfgRescale, Mu, Rng,
+    Mu, Rng,
+    gaps::{cfg_elsewhere, position, read_cfg, read_position, read_size},
     kinds::{Kind, Noise, OneOf, Plain, Prose, Shift, Switch},
     loras::{LoraList, Loras},
     numbers::{CFG, GUIDANCE, Number, SIDE_PX, Seed, Whole},
     setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Saved, Setting, shown},
 };
-use crate::methods::{
-    self, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSettings, Label, Method, Thresholds,
-};
+use crate::methods::{self, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, Method, TEXT_ANCHOR, Thresholds};
 
 /// What help says of sides that nobody asks for.
 const USUAL_SIDE: &str = "4096, where the model's authors made no other";
@@ -376,6 +375,24 @@ settings! {
         },
     };
 
+    /// Whether text is kept as strong against the picture as at the training resolution.
+    text_anchor: bool => bool = Setting {
+        kind: &Switch,
+        fill: Fill::Usual {
+            value: || false,
+            is_shown: false,
+            keep: |is_asked, gaps| is_asked && gaps.wanted.method.unwrap_or_default().spec().has(&TEXT_ANCHOR),
+        },
+        face: Face {
+            saved: Saved::UnlessUsual,
+            parameters: Some(Entry {
+                line: Line { rank: 77, name: "Text anchor", says: |recipe| recipe.text_anchor.then(|| "true".to_owned()) },
+                reads: |text, wanted| text.parse().ok().map(|is_on| wanted.text_anchor = Some(is_on)),
+            }),
+            ..Face::new(Group::Tuning, "", TEXT_ANCHOR.help)
+        },
+    };
+
     /// Training resolution in pixels that positions are scaled against.
     base_resolution: usize => usize = Setting {
         kind: &SIDE_PX,
@@ -401,7 +418,11 @@ settings! {
                 line: Line { rank: 72, name: "Shift mu", says: |recipe| Some(recipe.mu.to_string()) },
                 reads: |text, wanted| text.parse().ok().map(|shift| wanted.mu = Some(shift)),
             }),
-            ..Face::new(Group::Tuning, "MU", r#"Time shift: a number, or "stock" for the model's own formula at every size"#)
+            ..Face::new(
+                Group::Tuning,
+                "MU",
+                r#"Time shift: a number, "stock" for the model's own formula at every size, or "log" for TIDE's, which grows slower"#,
+            )
         },
     };
 
@@ -416,105 +437,4 @@ settings! {
 
 const fn line(rank: u8, name: &'static str, says: fn(&Recipe) -> Option<String>) -> Option<Line> {
     Some(Line { rank, name, says })
-}
-
-fn read_size(text: &str, wanted: &mut Wanted) -> Option<()> {
-    let (across, down) = text.split_once('x')?;
-    (wanted.width, wanted.height) = (Some(across.parse().ok()?), Some(down.parse().ok()?));
-    Some(())
-}
-
-fn read_position(text: &str, wanted: &mut Wanted) -> Option<()> {
-    let label: Label = text.parse().ok()?;
-    (wanted.method, wanted.dype) = (Some(label.method), Some(label.dype));
-    Some(())
-}
-
-/// What other programs call 1 is off; a scale of 1 that is asked for is told apart by its point.
-fn cfg_elsewhere(scale: Option<f64>) -> String {
-    match scale {
-        None => "1".to_owned(),
-        Some(scale) if scale.fract() == 0.0 => format!("{scale:.1}"),
-        Some(scale) => scale.to_string(),
-    }
-}
-
-fn read_cfg(text: &str, wanted: &mut Wanted) -> Option<()> {
-    if text != "1" {
-        wanted.cfg = Some(text.parse().ok()?);
-    }
-    Some(())
-}
-
-/// How positions were made, in words.
-fn position(recipe: &Recipe) -> String {
-    let base = format!("trained at {} px", recipe.base_resolution);
-    match recipe.schedule() {
-        Some(DypeSchedule { scale, exponent }) => {
-            format!("{} with DyPE, kappa(t) = {scale} t^{exponent}, {base}", recipe.method)
-        }
-        None => format!("{} without DyPE, {base}", recipe.method),
-    }
-}
-
-impl Gaps<'_> {
-    /// The scale of classifier-free guidance: what is asked for, else the model's own; `None` where it is off as usual.
-    fn cfg(&self) -> Option<f64> {
-        let (rule, usual) = (self.facts.cfg_rule, self.facts.cfg);
-        self.wanted.cfg.or(usual).filter(|scale| rule.is_on(*scale) || usual.is_some())
-    }
-
-    fn is_cfg_on(&self) -> bool {
-        self.cfg().is_some_and(|scale| self.facts.cfg_rule.is_on(scale))
-    }
-
-    fn normalizes_cfg(&self) -> bool {
-        self.is_cfg_on() && self.facts.cfg_rule.rescale == CfgRescale::OnRequest
-    }
-
-    /// The DyPE schedule: what is asked for, else the model's own, else the paper's. `None` without DyPE, and for a method
-    /// that it does not move.
-    fn schedule(&self) -> Option<DypeSchedule> {
-        let method = self.wanted.method.filter(|_| self.wanted.dype == Some(true))?;
-        method.schedule(DypeSettings {
-            scale: self.wanted.dype_scale.or(self.facts.dype_scale),
-            exponent: self.wanted.dype_exponent.or(self.facts.dype_exponent),
-            ..DypeSettings::default()
-        })
-    }
-}
-
-impl Recipe {
-    /// Scale and negative prompt of classifier-free guidance, where it is on.
-    pub fn cfg(&self) -> Option<(f64, &str)> {
-        self.cfg.zip(self.negative_prompt.as_deref())
-    }
-
-    /// The DyPE schedule; `None` for a static method.
-    pub fn schedule(&self) -> Option<DypeSchedule> {
-        let (scale, exponent) = self.dype_scale.zip(self.dype_exponent).filter(|_| self.dype)?;
-        Some(DypeSchedule { scale, exponent })
-    }
-}
-
-impl Wanted {
-    /// Whether it asks for anything of how DyPE acts.
-    pub(super) fn tunes_dype(&self) -> bool {
-        self.dype_scale.is_some() || self.dype_exponent.is_some() || self.dype_thresholds.is_some()
-    }
-
-    /// Keys of how classifier-free guidance acts.
-    pub(super) fn of_cfg() -> [&'static str; 3] {
-        [declared::cfg.key(), declared::negative_prompt.key(), declared::cfg_normalization.key()]
-    }
-
-    /// Keys of how DyPE acts.
-    pub(super) fn tuning() -> [&'static str; 3] {
-        [declared::dype_scale.key(), declared::dype_exponent.key(), declared::dype_thresholds.key()]
-    }
-
-    /// Forgets how DyPE acts.
-    pub(super) fn forget_tuning(&mut self) {
-        (self.dype_scale, self.dype_exponent, self.dype_thresholds) = (None, None, None);
-    }
 }

@@ -130,7 +130,7 @@ impl OneOf {
     pub const fn of(knob: &Knob) -> Self {
         match knob.takes {
             Takes::Word(words) => Self(words),
-            Takes::Number { .. } => panic!("a knob of numbers"),
+            Takes::Number { .. } | Takes::Switch => panic!("a knob without words"),
         }
     }
 }

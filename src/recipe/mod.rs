@@ -7,6 +7,7 @@ mod cfg;
 mod facts;
 mod fields;
 mod file_name;
+mod gaps;
 mod kinds;
 mod loras;
 mod noise_source;

@@ -135,7 +135,7 @@ impl Number {
     pub const fn of(knob: &Knob) -> Self {
         match knob.takes {
             Takes::Number { least } => Self::from(least),
-            Takes::Word(_) => panic!("a knob of words"),
+            Takes::Word(_) | Takes::Switch => panic!("a knob without numbers"),
         }
     }
 }

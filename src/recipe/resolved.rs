@@ -83,7 +83,8 @@ impl Recipe {
 
     /// The scaler that gives each axis its frequencies.
     pub fn scaler(&self) -> Box<dyn PositionScaler> {
-        self.method.scaler(self.dype_settings())
+        let dype = self.dype_settings();
+        if self.text_anchor { self.method.anchored(dype) } else { self.method.scaler(dype) }
     }
 
     /// What `dype info` says of it: name and text of each line.

@@ -16,20 +16,24 @@ pub enum Mu {
     Value(f64),
     /// The family's own formula at every size.
     Stock,
+    /// TIDE's: through the same two points as FLUX.1's line, along the logarithm of the tokens.
+    Log,
 }
 
 impl FromStr for Mu {
     type Err = Error;
 
-    /// `stock`, `pinned` or a number.
+    /// `stock`, `log`, `pinned` or a number.
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "stock" => Ok(Self::Stock),
             "pinned" => Ok(Self::Pinned),
+            "log" => Ok(Self::Log),
             _ => match text.parse::<f64>() {
                 Ok(value) if value.is_finite() => Ok(Self::Value(value)),
                 _ => {
-                    let hint = "give a number such as 1.15, or `stock` for the model's own size-dependent formula";
+                    let hint =
+                        "give a number such as 1.15, `stock` for the model's own size-dependent formula, or `log`";
                     Err(Error::request(format!("--mu {text}: not a number"), hint))
                 }
             },
@@ -42,6 +46,7 @@ impl fmt::Display for Mu {
         match self {
             Self::Pinned => f.write_str("pinned"),
             Self::Stock => f.write_str("stock"),
+            Self::Log => f.write_str("log"),
             Self::Value(value) => write!(f, "{value}"),
         }
     }

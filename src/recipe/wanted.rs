@@ -275,6 +275,7 @@ mod tests {
             dype_scale: Some(0.1 + 0.2),
             dype_exponent: Some(1.5),
             dype_thresholds: Thresholds::Power,
+            text_anchor: true,
             ..usual.clone()
         };
         assert_eq!(Recipe::draft(&from_text(&tuned).expect("its own")).expect("in range"), tuned);

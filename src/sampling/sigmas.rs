@@ -55,6 +55,8 @@ pub enum Shift {
     MaxShift(f64, f64),
     /// What the stock formula says of this size.
     Stock(f64),
+    /// What TIDE's formula says of this size.
+    Log(f64),
     /// What the stock formula says of so many picture tokens; beside it what it says of this size.
     Held(f64, usize, f64),
 }
@@ -70,6 +72,7 @@ impl Shift {
         let most = match (wanted.mu, config.mu_rule) {
             (Mu::Value(mu), _) => return Self::Asked(mu),
             (Mu::Stock, _) => return Self::Stock(here),
+            (Mu::Log, _) => return Self::Log(log_mu(config, wanted.image_tokens)),
             (Mu::Pinned, MuRule::MaxShift) => return Self::MaxShift(config.max_shift, here),
             (Mu::Pinned, MuRule::LineUpTo(tokens)) => tokens,
             (Mu::Pinned, MuRule::Empirical) => wanted.base_tokens,
@@ -81,7 +84,7 @@ impl Shift {
     pub fn mu(self) -> Option<f64> {
         match self {
             Self::Static(_) => None,
-            Self::Asked(mu) | Self::MaxShift(mu, _) | Self::Stock(mu) | Self::Held(mu, ..) => Some(mu),
+            Self::Asked(mu) | Self::MaxShift(mu, _) | Self::Stock(mu) | Self::Log(mu) | Self::Held(mu, ..) => Some(mu),
         }
     }
 }
@@ -94,6 +97,7 @@ impl fmt::Display for Shift {
             Self::Asked(mu) => write!(f, "mu {mu}, as asked for"),
             Self::MaxShift(mu, stock) => write!(f, "mu {mu} at every size; the stock formula says {stock:.3}"),
             Self::Stock(mu) => write!(f, "mu {mu:.3}, the stock formula's"),
+            Self::Log(mu) => write!(f, "mu {mu:.3}, along the logarithm of the tokens"),
             Self::Held(mu, tokens, stock) => {
                 write!(f, "mu {mu:.3}, held from {tokens} tokens on; the stock formula says {stock:.3}")
             }
@@ -114,6 +118,14 @@ fn line_mu(config: &SchedulerConfig, image_tokens: usize) -> f64 {
     let (base, max) = (config.base_image_seq_len as f64, config.max_image_seq_len as f64);
     let slope = (config.max_shift - config.base_shift) / (max - base);
     config.base_shift + slope * (image_tokens as f64 - base)
+}
+
+/// Through the same points, along the logarithm of the tokens: 1.8 at 4096 x 4096 px where the line says 11.5.
+/// Source: TIDE (arXiv 2603.08928) and its authors' code.
+fn log_mu(config: &SchedulerConfig, image_tokens: usize) -> f64 {
+    let base = config.base_image_seq_len.max(1) as f64;
+    let part = (image_tokens as f64 / base).ln() / (config.max_image_seq_len as f64 / base).ln();
+    config.base_shift + (config.max_shift - config.base_shift) * part
 }
 
 /// `compute_empirical_mu` of diffusers' FLUX.2 pipelines: a line in the steps between two lines in the tokens, one fitted at

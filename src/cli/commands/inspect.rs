@@ -95,6 +95,7 @@ impl InspectArgs {
         InspectSettings {
             method: recipe.method,
             dype: recipe.dype_settings(),
+            text_anchor: recipe.text_anchor,
             size: recipe.size(),
             geometry: facts.latents,
             base_resolution_px: recipe.base_resolution,

@@ -8,6 +8,7 @@ fn settings(method: Method, dype: bool, height: usize, width: usize) -> InspectS
     InspectSettings {
         method,
         dype: dype.then_some(DypeSettings::default()),
+        text_anchor: false,
         size: ImageSize::new(height, width).expect("valid"),
         geometry: LatentGeometry { channels: 16, px_per_latent: 8, patch: 2 },
         base_resolution_px: 1024,

@@ -1,4 +1,5 @@
-//! The spectrum of latents against SEGA's analysis of one number a token: slopes of 0 and 1, sides even and odd, short, equal.
+//! Methods beyond those of DyPE's reference, with a model: SEGA's spectrum of latents (slopes of 0 and 1, sides even and odd, short,
+//! equal), its runs, and anchored text.
 
 mod support;
 
@@ -14,7 +15,11 @@ use dype::testing::{
     run::pipeline::Pipeline,
     sampling::spectrum,
 };
-use support::{fixture, program::Place, relative_error, values};
+use support::{
+    fixture,
+    program::{Place, rgb8},
+    relative_error, values,
+};
 
 /// What f64 may lose on the way: the expected values come from another transform.
 const TOLERANCE: f64 = 1e-8;
@@ -163,6 +168,28 @@ fn latents_are_inspected() {
     inspect(&["--method", "yarn"]).fails(2, &["--latents", "does not look at latents", "--method sega"]);
     inspect(&sega[..4]).fails(2, &["does not say its size", "--height and --width"]);
     inspect(&[&sega[..4], &["--height", "64", "--width", "64"]].concat()).fails(2, &["holds 384 tokens"]);
+}
+
+/// Bias, temperatures and mu of TIDE in a whole run; the bias alone, with YaRN's own amplitudes, is 5% away from none.
+#[test]
+fn a_run_with_anchored_text_is_the_references() {
+    let place = Place::new();
+    let model = fixture("tiny-flux").display().to_string();
+    let flags = "--text-anchor --mu log --base-resolution 256 --height 512 --width 256 --steps 4 --seed 42 --guidance 4.5 --device cpu \
+                 --dtype f32";
+    let flags: Vec<&str> = flags.split_whitespace().chain(["--model", &model, "--prompt", PROMPT]).collect();
+    place.dype(&[&flags[..], &["-o", "x.png", "--save-latents", "x.safetensors"]].concat()).succeeds();
+    let golden =
+        candle_core::safetensors::load(fixture("expected/tide-run.safetensors"), &Device::Cpu).expect("the fixture");
+    let latents = load_latents(&place.path("x.safetensors"), 64).expect("latents");
+    let error = relative_error(&values(&latents), &values(&golden["tide/latents_final"]));
+    assert!(error < LATENTS_TOLERANCE, "latents: {error:e}");
+    let info = place.dype(&["info", "x.png"]);
+    assert!(info.succeeds().stdout.contains("text_anchor true"), "{}", info.stdout);
+    place.dype(&["replay", "x.png", "-o", "y.png"]).succeeds();
+    assert!(rgb8(&place.path("y.png")) == rgb8(&place.path("x.png")));
+    let run = place.dype(&[&flags[..], &["--method", "ntk", "--dry-run"]].concat());
+    run.succeeds().tells(&["--text-anchor has no effect"]);
 }
 
 /// Noise is nearly even at every frequency; latents with structure are not.
