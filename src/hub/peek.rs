@@ -33,7 +33,7 @@ fn part_of(file: &PlannedFile) -> Part {
     let name = file.path.rsplit('/').next().unwrap_or(&file.path);
     let is_config = name == "model_index.json" || name.ends_with("config.json") || is_index(name);
     match name {
-        _ if name.ends_with(".safetensors") || name.ends_with(".sft") => Part::Header,
+        _ if [".safetensors", ".sft", ".gguf"].iter().any(|ending| name.ends_with(ending)) => Part::Header,
         _ if is_config && file.size_bytes <= LONGEST_CONFIG_BYTES => Part::Whole,
         _ => Part::Name,
     }
@@ -62,12 +62,14 @@ impl Downloader<'_> {
         Ok(known)
     }
 
-    /// The beginning of a safetensors file, to the end of its header or further.
+    /// The beginning of a file of weights, to the end of its header or further.
     async fn header(&self, file: &PlannedFile) -> Result<Vec<u8>> {
-        let bytes = self.first(file, FIRST_BYTES.min(file.size_bytes)).await?;
-        match header_bytes(&bytes).map(|wanted| wanted.min(file.size_bytes)) {
-            Some(wanted) if wanted > bytes.len() as u64 => self.first(file, wanted).await,
-            _ => Ok(bytes),
+        let mut bytes = self.first(file, FIRST_BYTES.min(file.size_bytes)).await?;
+        loop {
+            match header_bytes(&bytes).map(|wanted| wanted.min(file.size_bytes)) {
+                Some(wanted) if wanted > bytes.len() as u64 => bytes = self.first(file, wanted).await?,
+                _ => return Ok(bytes),
+            }
         }
     }
 

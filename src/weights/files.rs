@@ -30,7 +30,7 @@ pub enum Ahead {
     Name,
     /// All of it.
     Whole(Vec<u8>),
-    /// The beginning of a safetensors file, up to the end of its header or further, and the length it will have.
+    /// The beginning of a safetensors or GGUF file, up to the end of its header or further, and the length it will have.
     Header {
         /// Its first bytes.
         bytes: Vec<u8>,
@@ -117,7 +117,7 @@ impl Files {
         }
     }
 
-    /// Opens safetensors files, one or several shards of one part. Of a file that is not here there are names, shapes and
+    /// Opens safetensors or GGUF files, one or several shards of one part. Of a file that is not here there are names, shapes and
     /// number types, and no numbers.
     ///
     /// # Errors

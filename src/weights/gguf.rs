@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 
 /// How such a file begins.
 pub(super) const MAGIC: &[u8] = b"GGUF";
+/// Most bytes of a header that are fetched before the rest of the file: a language model's vocabulary takes a tenth of it.
+const MOST_BYTES: u64 = 64 << 20;
 /// Where numbers start, in multiples of this, where a file does not say.
 const USUAL_ALIGNMENT: u64 = 32;
 /// Most dimensions of a tensor. Source: ggml, `GGML_MAX_DIMS`; more are of another library.
@@ -39,7 +41,7 @@ pub(super) const MADE_FOR: &str = "general.architecture";
 /// # Errors
 /// [`Error::Model`] for anything but a whole GGUF file.
 pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<Header> {
-    let mut reader = Reader { path, file, at: 0 };
+    let mut reader = Reader::new(path, file);
     let (tensors, keys) = reader.begin()?;
     let said = reader.keys(keys)?;
     let described = (0..tensors).map(|_| reader.tensor()).collect::<Result<Vec<_>>>()?;
@@ -127,9 +129,15 @@ struct Reader<'a> {
     path: &'a Path,
     file: &'a [u8],
     at: usize,
+    /// Whether it asked for more than is there.
+    is_short: bool,
 }
 
 impl<'a> Reader<'a> {
+    fn new(path: &'a Path, file: &'a [u8]) -> Self {
+        Self { path, file, at: 0, is_short: false }
+    }
+
     fn broken(&self, found: impl fmt::Display) -> Error {
         damaged(self.path, found)
     }
@@ -141,6 +149,7 @@ impl<'a> Reader<'a> {
 
     fn take(&mut self, bytes: u64) -> Result<&'a [u8]> {
         if bytes > self.left() {
+            self.is_short = true;
             let (at, all) = (self.at, self.file.len());
             return Err(self.broken(format!("its header asks for {bytes} bytes at {at}, the file ends at {all}")));
         }
@@ -167,6 +176,7 @@ impl<'a> Reader<'a> {
     fn count(&mut self, what: &str, least: u64) -> Result<u64> {
         let count = self.u64()?;
         if count > self.left() / least {
+            self.is_short = true;
             let left = self.left();
             return Err(self.broken(format!("its header announces {count} {what}, but only {left} bytes follow")));
         }
@@ -316,5 +326,60 @@ fn width_of(kind: u32) -> Option<u64> {
         U32 | I32 | 6 => Some(4),
         U64 | I64 | 12 => Some(8),
         _ => None,
+    }
+}
+
+/// Bytes from the start of a file to the end of its header, where it is a GGUF file; more than there are, where its first bytes are
+/// too few to tell.
+pub(super) fn header_bytes(file: &[u8]) -> Option<u64> {
+    if !file.starts_with(MAGIC) {
+        return None;
+    }
+    let mut reader = Reader::new(Path::new(""), file);
+    let walked = reader.begin().and_then(|(tensors, keys)| {
+        reader.keys(keys)?;
+        (0..tensors).try_for_each(|_| reader.tensor().map(drop))
+    });
+    match walked {
+        Ok(()) => Some(reader.at as u64),
+        Err(_) if reader.is_short => Some(4 * file.len() as u64).filter(|more| *more <= MOST_BYTES),
+        // Whoever reads it says what is wrong.
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header of one key, an array of texts of 1000 bytes each, and no tensor.
+    fn header(texts: u64) -> Vec<u8> {
+        let mut file = [MAGIC, &3_u32.to_le_bytes(), &0_u64.to_le_bytes(), &1_u64.to_le_bytes()].concat();
+        file.extend(1_u64.to_le_bytes());
+        file.extend(b"a");
+        file.extend([ARRAY, STRING].into_iter().flat_map(u32::to_le_bytes));
+        file.extend(texts.to_le_bytes());
+        for _ in 0..texts {
+            file.extend(1000_u64.to_le_bytes());
+            file.extend([b'x'; 1000]);
+        }
+        file
+    }
+
+    #[test]
+    fn a_header_that_is_not_there_yet_asks_for_more_and_a_broken_one_does_not() {
+        let whole = header(300);
+        let length = whole.len() as u64;
+        let with_more = [whole.as_slice(), &[0; 99]].concat();
+        assert_eq!((header_bytes(&whole), header_bytes(&with_more)), (Some(length), Some(length)));
+        for cut in [4, 5, 30, 1000, whole.len() - 1] {
+            assert_eq!(header_bytes(&whole[..cut]), Some(4 * cut as u64), "{cut}");
+        }
+        let mut broken = whole.clone();
+        broken[4] = 9;
+        assert_eq!((header_bytes(&broken), header_bytes(b"GGUX")), (None, None));
+        // What announces more than any header has is not followed for ever.
+        let endless = header(70_000);
+        assert_eq!(header_bytes(&endless[..17 << 20]), None);
     }
 }

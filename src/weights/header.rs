@@ -17,7 +17,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::{human_bytes, magic::kind_of_bytes, number::NumberType};
+use super::{gguf, human_bytes, magic::kind_of_bytes, number::NumberType};
 use crate::error::{Error, Result};
 
 /// Bytes of the number N in front of the header.
@@ -66,8 +66,12 @@ pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<H
     Ok(Header { entries, metadata: raw.metadata })
 }
 
-/// Bytes from the start of a safetensors file to the end of its header, where the file's first bytes announce one.
+/// Bytes from the start of a safetensors or GGUF file to the end of its header, where the file's first bytes announce one; more than
+/// there are, where they are too few to tell.
 pub fn header_bytes(file: &[u8]) -> Option<u64> {
+    if file.starts_with(gguf::MAGIC) {
+        return gguf::header_bytes(file);
+    }
     let (length, _) = file.split_first_chunk::<LENGTH_BYTES>()?;
     let length = u64::from_le_bytes(*length);
     (length <= MAX_HEADER_BYTES).then_some(LENGTH_BYTES as u64 + length)

@@ -385,10 +385,11 @@ pub fn check_all(source: &dyn TensorSource, expected: &[Expected]) -> Result<()>
             other => other?,
         }
         if !source.is_weight(name) {
-            let kind = source
-                .type_name(name)
-                .map_or_else(|| "a type that is no float".into(), |kind| format!("{kind}, which is not read"));
-            let what = format!("{}: tensor {name} is stored in {kind}", source.describe());
+            let kind = source.type_name(name).unwrap_or_else(|| "another type".into());
+            let what = format!(
+                "{}: tensor {name} is stored in {kind}: no float, and no blocks that are read",
+                source.describe()
+            );
             return Err(Error::model(what, "give the model in bf16, f16, f32 or fp8, or as GGUF in Q8_0 or Q4_K"));
         }
     }

@@ -62,7 +62,10 @@ const WORDS: &[(&str, &str)] = &[
 ];
 
 fn refused(file: &str) -> String {
-    match Registry::default().open(&ModelRequest::new(path(&format!("broken/{file}.gguf")))) {
+    let parts = ["vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"];
+    let parts = parts.map(|part| (part.to_owned(), fixture("tiny-flux").join(part))).into();
+    let request = ModelRequest { parts, ..ModelRequest::new(path(&format!("broken/{file}.gguf"))) };
+    match Registry::default().open(&request) {
         Err(Error::Model { what, hint }) => {
             assert!(!hint.is_empty(), "{what}");
             what

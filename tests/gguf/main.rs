@@ -1,6 +1,7 @@
 //! GGUF files: what their tensors hold, what is refused, and whole runs with them against the reference.
 
 mod broken;
+mod names;
 mod runs;
 #[path = "../support/mod.rs"]
 mod support;

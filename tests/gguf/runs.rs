@@ -84,6 +84,20 @@ fn meets(runs: impl Fn(&Golden) -> bool, count: usize) {
     }
 }
 
+/// Blocks of numbers are the same whether all of a transformer stays, or a part of it at a time.
+#[test]
+fn a_streamed_transformer_gives_the_same_latents() {
+    let all: Vec<Golden> = read_json(&path("expected/runs.json")).expect("golden");
+    let golden = all.into_iter().find(|golden| golden.transformer == "wide-K.gguf").expect("a run");
+    let latents = |weights: &str| {
+        let place = Place::new();
+        let args = [golden.args(), vec!["--weights".into(), weights.into()]].concat();
+        place.dype(&args).succeeds();
+        values(&load_latents(&place.path("x.safetensors"), 64).expect("latents"))
+    };
+    assert_eq!(latents("stream"), latents("resident"));
+}
+
 #[test]
 fn runs_of_every_type_meet_the_reference() {
     meets(|golden| golden.text_encoder_2.is_none() && !golden.dype, 11);

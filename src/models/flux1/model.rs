@@ -60,7 +60,9 @@ impl Model for Flux1 {
     }
 
     fn remarks(&self) -> Vec<String> {
-        self.remark.iter().cloned().collect()
+        let passed_over =
+            [self.transformer.passed_over(), self.text_encoder.passed_over(), self.text_encoder_2.passed_over()];
+        self.remark.iter().cloned().chain(passed_over.into_iter().flatten()).collect()
     }
 
     fn facts(&self) -> &Facts {

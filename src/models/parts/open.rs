@@ -36,6 +36,20 @@ impl<C> ModelPart<C> {
     pub fn weights(&self, dtype: DType, device: &Device) -> Weights {
         Weights::new(Arc::clone(&self.source), dtype, device.clone())
     }
+
+    /// What of its files is passed over, and why, in words: scales by which others round a layer's inputs to 8 bits.
+    pub fn passed_over(&self) -> Option<String> {
+        let is_scale = |name: &&String| name.ends_with(".scale_input") || name.ends_with(".input_scale");
+        match self.source.names().iter().filter(is_scale).count() {
+            0 => None,
+            count => {
+                let file = self.source.describe();
+                Some(format!(
+                    "{file}: its {count} scales of inputs are not used; inputs are not rounded to 8 bits here"
+                ))
+            }
+        }
+    }
 }
 
 /// Refuses sizes that no model has, and kinds of layers that come too often, before they are multiplied or divided by.

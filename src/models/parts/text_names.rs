@@ -184,6 +184,9 @@ pub fn qwen25_vl(source: Arc<dyn TensorSource>) -> Option<Renamed> {
 /// The language model that has a tensor of this name. Prefixes there are: `model.`, `model.language_model.`,
 /// `language_model.model.`, none, and those of all-in-one files; the table's own name ends them all.
 fn qwen(source: Arc<dyn TensorSource>, known_by: &str) -> Option<Renamed> {
+    if source.names().iter().any(|name| qwen_of_llama(name).is_some_and(|new| new == format!("model.{known_by}"))) {
+        return Some(Renamed::by(&source, "", |name| Some(vec![(qwen_of_llama(name)?, Cut::Whole)])));
+    }
     let names = source.names();
     let mut prefixes = names.iter().filter_map(|name| name.strip_suffix("embed_tokens.weight"));
     let prefix = prefixes.find(|prefix| source.shape(&format!("{prefix}{known_by}")).is_some())?;
@@ -224,4 +227,34 @@ pub(crate) fn t5_network(part: &'static str, t5: &ModelPart<T5Config>) -> Result
         prefixes: &["text_encoder_2.", "text_encoders.t5xxl.transformer."],
         flat_prefixes: &["lora_te3_", "lora_te2_"],
     })
+}
+
+/// A language model's tensors outside its blocks, as llama.cpp calls them. Source: ggml-org/llama.cpp,
+/// `gguf-py/gguf/tensor_mapping.py`.
+const QWEN_LLAMA_TOP: [(&str, &str); 2] =
+    [("token_embd.weight", "model.embed_tokens.weight"), ("output_norm.weight", "model.norm.weight")];
+/// The same for what is in a block.
+const QWEN_LLAMA_BLOCK: [(&str, &str); 11] = [
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// The name of transformers for a tensor of a Qwen in llama.cpp's names, which does not permute its heads.
+fn qwen_of_llama(name: &str) -> Option<String> {
+    if let Some((_, new)) = QWEN_LLAMA_TOP.iter().find(|(stored, _)| *stored == name) {
+        return Some((*new).to_owned());
+    }
+    let (index, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    let (stem, kind) = rest.rsplit_once('.')?;
+    let (_, new) = QWEN_LLAMA_BLOCK.iter().find(|(stored, _)| *stored == stem)?;
+    Some(format!("model.layers.{index}.{new}.{kind}"))
 }
