@@ -38,7 +38,7 @@ struct Residual<K: Kernels> {
 /// A layer whose output is not stored; its norms are known.
 enum Step<K: Kernels> {
     Conv { filter: K::Filter, reach: Reach },
-    Residual { weights: Residual<K>, norm1: Norm, norm2: Norm },
+    Residual { weights: Box<Residual<K>>, norm1: Norm, norm2: Norm },
 }
 
 impl<K: Kernels> Step<K> {
@@ -180,7 +180,7 @@ impl<'a, K: Kernels> Walk<'a, K> {
 
     /// x + conv2(silu(norm2(conv1(silu(norm1(x))))))  (diffusers' `ResnetBlock2D`).
     pub fn residual(&mut self, name: &str, outputs: usize, keep: Keep) -> Result<()> {
-        let weights = self.load_residual(name, outputs)?;
+        let weights = Box::new(self.load_residual(name, outputs)?);
         if keep == Keep::All && self.has_statistics() {
             self.settle()?;
             return self.residual_kept(&weights);

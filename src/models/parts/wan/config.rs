@@ -117,7 +117,7 @@ impl Config for WanConfig {
     fn check(&self) -> Result<()> {
         let layers = ("num_res_blocks", self.num_res_blocks);
         let widest = self.dim_mult.iter().copied().max().unwrap_or(0);
-        let odd = self.dim_mult.iter().any(|times| *times == 0);
+        let odd = self.dim_mult.contains(&0);
         let sizes = [("base_dim", self.base_dim), ("z_dim", self.z_dim), ("dim_mult", widest), layers];
         open::check_range(&sizes, &[layers], Self::ADVICE)?;
         let refuse = |what: String| Err(Error::model(what, Self::ADVICE));
@@ -129,7 +129,7 @@ impl Config for WanConfig {
                 return refuse(format!("{name} is {numbers:?}, expected {} numbers", self.z_dim));
             }
         }
-        if self.latents_std.iter().any(|std| !(*std > 0.0)) {
+        if self.latents_std.iter().any(|std| *std <= 0.0) {
             return refuse(format!("latents_std is {:?}, expected numbers above 0", self.latents_std));
         }
         self.dimensions().check()

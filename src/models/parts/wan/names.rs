@@ -28,7 +28,7 @@ pub fn wan(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     };
     let third = |name: &str| source.shape(&format!("{prefix}{name}"))?.first().map(|rows| rows / 3);
     Some(Renamed::by(&source, prefix, |name| {
-        let diffusers = if own.is_some() { stages.from_own(name)? } else { name.to_owned() };
+        let diffusers = if own.is_some() { stages.diffusers_name(name)? } else { name.to_owned() };
         stages.walk_names(&diffusers, third(name))
     }))
 }
@@ -41,7 +41,7 @@ struct Stages {
 
 impl Stages {
     /// diffusers' name of a tensor by its own.
-    fn from_own(&self, name: &str) -> Option<String> {
+    fn diffusers_name(&self, name: &str) -> Option<String> {
         let (side, rest) = match name.split_once('.')? {
             ("conv1", rest) => return Some(format!("quant_conv.{rest}")),
             ("conv2", rest) => return Some(format!("post_quant_conv.{rest}")),
