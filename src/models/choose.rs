@@ -111,7 +111,9 @@ fn precision(source: &dyn TensorSource) -> (f64, String) {
         numbers += count;
         bits += count * significant(dtype, stored);
         if count > most.0 {
-            most = (count, dtype.map_or_else(|| format!("{stored:.1} bits"), |dtype| dtype.as_str().to_owned()));
+            let plain = dtype.filter(|dtype| 8.0 * dtype.size_in_bytes() as f64 == stored);
+            let name = plain.map(|dtype| dtype.as_str().to_owned()).or_else(|| source.type_name(&name));
+            most = (count, name.unwrap_or_default());
         }
     }
     (bits / f64::max(numbers, 1.0), most.1)

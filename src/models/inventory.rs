@@ -67,7 +67,7 @@ impl Inventory {
 fn type_of(source: &dyn TensorSource, name: &str, parameters: u64, bytes: u64) -> String {
     match source.file_dtype(name) {
         Some(dtype) if dtype.size_in_bytes() as u64 * parameters == bytes => dtype.as_str().to_owned(),
-        _ => format!("{} bits", (8 * bytes).checked_div(parameters).unwrap_or(0)),
+        _ => source.type_name(name).unwrap_or_else(|| "another".to_owned()),
     }
 }
 

@@ -188,3 +188,22 @@ fn a_file_of_a_repository_is_a_model_and_so_is_one_of_its_parts() {
     let absent = run(command(&place, &server, &["--model", "somebody/fine-tune:flux.safetensors"]));
     absent.fails(1, &["no file flux.safetensors (it has fp16/flux.safetensors)"]);
 }
+
+#[test]
+fn a_gguf_file_of_a_repository_is_planned_by_its_header_and_then_fetched() {
+    let place = folder();
+    let file = "gguf/models/narrow-Q8_0.gguf";
+    let read = |path: &str| fs::read(fixture(path)).expect("a file");
+    let server = tokenizers().repo("somebody/quants").large("flux-Q8_0.gguf", read(file)).start();
+    put(&place, &[("clip/model.safetensors", CLIP), ("clip/config.json", CLIP_CONFIG)]);
+    let rest = ["--vae", "ae.safetensors", "--text-encoder", "clip", "--text-encoder-2", "t5xxl_fp16.safetensors"];
+    let args = [&["--model", "somebody/quants:flux-Q8_0.gguf"], &rest[..]].concat();
+    let plan = run(command(&place, &server, &[&args[..], &["--dry-run"]].concat()));
+    assert!(plan.succeeds().stdout.contains("flux-Q8_0.gguf") && !place.path("hf").exists(), "{}", plan.stdout);
+    run(command(&place, &server, &[&args[..], &["-o", "x.png"]].concat())).succeeds();
+    put(&place, &[("here.gguf", file)]);
+    run(command(&place, &server, &[&["--model", "here.gguf", "-o", "y.png"], &rest[..]].concat())).succeeds();
+    assert!(rgb8(&place.path("x.png")) == rgb8(&place.path("y.png")));
+    let told = place.dype(&["info", "here.gguf"]);
+    assert!(told.succeeds().stdout.contains("numbers    Q8_0: "), "{}", told.stdout);
+}
