@@ -268,7 +268,7 @@ fn integer_weights_are_refused_before_loading() {
     assert_eq!(changed.len(), length);
     bytes[8..8 + length].copy_from_slice(changed.as_bytes());
     fs::write(&path, bytes).expect("written");
-    refused_with(resolve(model.path()), &["text_encoder", "no float", "quantized models are not supported"]);
+    refused_with(resolve(model.path()), &["text_encoder", "I16: no float", "give the model in bf16"]);
 }
 
 /// What would be computed otherwise than the reference does, or crash, is refused by the name of its key.
