@@ -213,6 +213,10 @@ impl FileSet for LoraFiles {
         }
     }
 
+    fn instead(&self) -> &'static str {
+        "name one of its files behind a colon: OWNER/NAME:FILE"
+    }
+
     fn missing(&self, snapshot: &Path) -> Option<String> {
         let names: Vec<String> = crate::weights::names_in(snapshot).collect();
         let named = |file: &String| {

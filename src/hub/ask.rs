@@ -67,6 +67,6 @@ impl Question<'_> {
     fn lacking(&self, commit: &str, lacks: &str) -> Error {
         let what = format!("{} has {lacks} (commit {})", self.model, &commit[..7]);
         let page = self.model.page();
-        Error::model(what, format!("see {page} for what it holds; name a FLUX.1 model in diffusers layout"))
+        Error::model(what, format!("see {page} for what it holds; {}", self.files.instead()))
     }
 }

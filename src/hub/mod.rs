@@ -51,6 +51,11 @@ pub trait FileSet {
 
     /// The first thing that `snapshot`, a local copy of the repository, lacks; `None` when it is complete.
     fn missing(&self, snapshot: &Path) -> Option<String>;
+
+    /// What to name in place of a repository that lacks them.
+    fn instead(&self) -> &'static str {
+        "name a FLUX.1 model in diffusers layout"
+    }
 }
 
 /// One file of a [`DownloadPlan`].

@@ -30,7 +30,7 @@ pub fn adapt(model: &dyn Model, loras: &[(LoraFile, f64)]) -> Result<Adaptation>
     let networks = model.networks()?;
     if let (true, Some((file, _))) = (networks.is_empty(), loras.first()) {
         let what = format!("the LoRA {}: LoRA files cannot change models of this family yet", file.name());
-        return Err(Error::model(what, "leave --lora away, or take a FLUX.1 model"));
+        return Err(Error::model(what, "leave --lora away, or take another model"));
     }
     let mut adapters: Vec<HashMap<String, Vec<Adapter>>> = networks.iter().map(|_| HashMap::new()).collect();
     let mut remarks = Vec::new();

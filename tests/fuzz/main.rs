@@ -20,12 +20,14 @@ use counting::{alone, peak_of};
 use dype::testing::{
     cli::pictured,
     models::{
-        ModelRequest, Registry,
+        ModelRequest, Registry, adapt,
+        flux1::Compute,
         parts::{CLIP_TOKENS, PromptTokenizer},
     },
+    nn::Parameters,
     output::{Picture, Provenance, is_whole, read_parameters, save},
     recipe::read_prompts,
-    weights::{SafetensorsStore, ShardIndex, TensorSource, open_folder},
+    weights::{Files, SafetensorsStore, ShardIndex, TensorSource, Weights, lora::LoraFile, open_folder},
 };
 use mutate::{Dice, mutated};
 use support::fixture;
@@ -160,6 +162,35 @@ fn configs_of_text_encoders() {
 fn configs_of_the_scheduler_and_the_model() {
     configs("scheduler", "scheduler_config.json");
     configs("", "model_index.json");
+}
+
+/// LoRA files: whatever is taken can be loaded, or says why not.
+#[test]
+fn loras() {
+    /// Layers of each kind of block, and one of an encoder.
+    const LAYERS: [(usize, &str); 3] = [
+        (0, "transformer_blocks.0.attn.to_q"),
+        (0, "single_transformer_blocks.0.proj_mlp"),
+        (1, "text_model.encoder.layers.0.mlp.fc1"),
+    ];
+    let model = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.safetensors");
+    let names = ["extra-keys", "lokr-kohya", "loha-kohya", "dora-peft", "diff", "peft-rslora"];
+    let seeds = names.map(|name| fs::read(fixture(&format!("lora/files/{name}.safetensors"))).expect("readable"));
+    hostile(300, &seeds, |bytes| {
+        fs::write(&path, bytes).expect("written");
+        let Ok(adapted) = LoraFile::open(&path, &Files::default()).and_then(|file| adapt(&model, &[(file, 0.5)]))
+        else {
+            return;
+        };
+        for (network, layer) in LAYERS {
+            let source = &adapted.sources[network];
+            let shape = source.shape(&format!("{layer}.weight")).expect("a layer");
+            let parameters = Parameters::real(&Weights::new(source.clone(), DType::F32, Device::Cpu));
+            drop(parameters.linear(layer, shape[1], shape[0], Compute::EXACT_F32));
+        }
+    });
 }
 
 #[test]

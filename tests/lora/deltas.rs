@@ -12,7 +12,11 @@ use dype::testing::{
 };
 use serde::Deserialize;
 
-use super::{lora, support::fixture, tiny_flux};
+use super::{
+    lora,
+    support::{self, fixture},
+    tiny_flux,
+};
 
 /// Of the norm of a layer's change.
 const TOLERANCE: f64 = 1e-5;
@@ -44,7 +48,8 @@ fn weight_and_bias(source: &std::sync::Arc<dyn TensorSource>, layer: &str) -> [T
     let weights = Weights::new(source.clone(), DType::F32, Device::Cpu);
     let shape = source.shape(&format!("{layer}.weight")).expect("a layer");
     let (outputs, inputs) = (shape[0], shape[1]);
-    let parameters = Parameters::real(&weights);
+    // In the form the file has them: bf16.
+    let parameters = Parameters::real(&weights).held_as_stored();
     let loaded = match source.shape(&format!("{layer}.bias")) {
         Some(_) => parameters.linear(layer, inputs, outputs, Compute::EXACT_F32),
         None => parameters.linear_no_bias(layer, inputs, outputs, Compute::EXACT_F32),
@@ -141,4 +146,24 @@ fn what_cannot_fit_is_refused_with_its_reason() {
             assert!(error.to_string().contains(word), "{file}: {word:?} is not in: {error}");
         }
     }
+}
+
+/// peft saves alpha in a file of its own beside the weights.
+#[test]
+fn settings_beside_pefts_own_file_are_read() {
+    let model = tiny_flux();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("adapter_model.safetensors");
+    std::fs::copy(fixture("lora/files/peft-raw.safetensors"), &path).expect("copied");
+    std::fs::write(folder.path().join("adapter_config.json"), r#"{"r": 2, "lora_alpha": 3.0}"#).expect("written");
+    let file = dype::testing::weights::lora::LoraFile::open(&path, &dype::testing::weights::Files::default());
+    let adapted = models::adapt(&model, &[(file.expect("opens"), 1.0)]).expect("fits");
+    let layer = "transformer_blocks.0.attn.to_q";
+    let [_, plain] = &both(&model, "peft-raw")[0];
+    let of = |source| weight_and_bias(source, layer)[0].clone();
+    let base = of(&model.transformer.source);
+    let delta = |source| (of(source) - &base).and_then(|delta| delta.flatten_all()?.to_vec1::<f32>()).expect("delta");
+    let half_more: Vec<f32> = delta(plain).iter().map(|value| 1.5 * value).collect();
+    let error = support::relative_error(&delta(&adapted.sources[0]), &half_more);
+    assert!(error < TOLERANCE, "{error:e}");
 }

@@ -4,6 +4,10 @@
 mod support;
 
 mod deltas;
+mod hub;
+#[path = "../support/hub_server.rs"]
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
+mod hub_server;
 mod layers;
 mod program;
 mod runs;

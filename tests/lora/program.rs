@@ -1,5 +1,10 @@
 //! `--lora` as a process: what is said, what is refused, what pictures tell, and what makes two runs the same.
 
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
 use serde_json::Value;
 
 use super::support::{fixture, program::Place};
@@ -102,6 +107,29 @@ fn a_picture_is_found_again_by_what_its_files_hold() {
     assert!(!existed(&at(&peft, "0.7")), "another strength");
     assert!(!existed(&at(&kohya, "0.6")), "another file");
     assert!(!existed(&place.small(&["--resume", "--json"])), "none");
+}
+
+#[test]
+fn a_checkpoint_is_gone_on_with_by_the_same_files_at_the_same_strength() {
+    let place = Place::new();
+    let (peft, kohya) = (file("peft"), file("kohya"));
+    let args = |lora: &str, strength: &str| -> Vec<String> {
+        let lora = format!("{lora}:{strength}");
+        super::support::program::small(&[
+            "--steps", "8", "--width", "256", "--height", "256", "--lora", &lora, "--resume",
+        ])
+    };
+    let mut child =
+        place.command(&args(&peft, "0.6")).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("starts");
+    let mut told = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+    assert!(told.any(|line| line.contains("step 3/8")), "three steps");
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    for (lora, strength) in [(&peft, "0.7"), (&kohya, "0.6")] {
+        let other = place.dype(&args(lora, strength));
+        assert!(!other.succeeds().stderr.contains("going on after step"), "{}", other.stderr);
+    }
+    place.dype(&args(&peft, "0.6")).succeeds().tells(&["going on after step"]);
 }
 
 #[test]

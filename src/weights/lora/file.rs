@@ -17,6 +17,10 @@ use crate::{
 /// The key of the header under which diffusers writes peft's settings, as JSON.
 const ADAPTER_METADATA: &str = "lora_adapter_metadata";
 
+/// What peft calls the file it saves, and what it says of it beside.
+const PEFT_WEIGHTS: &str = "adapter_model.safetensors";
+const PEFT_CONFIG: &str = "adapter_config.json";
+
 /// A LoRA file, open: its header is read, no number is.
 #[derive(Clone)]
 pub struct LoraFile {
@@ -40,12 +44,15 @@ impl LoraFile {
     /// [`Error::Disk`] when it cannot be read; [`Error::Model`] when it is no safetensors file, or holds no LoRA.
     pub fn open(path: &Path, files: &Files) -> Result<Self> {
         let store = files.open(&[path.to_path_buf()])?;
+        let beside = path.with_file_name(PEFT_CONFIG);
+        let beside = path.file_name().is_some_and(|name| name == PEFT_WEIGHTS) && files.is_file(&beside);
+        let beside = if beside { Some(files.read_json(&path.with_file_name(PEFT_CONFIG))?) } else { None };
         let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into());
-        Self::of(store, name)
+        Self::of(store, name, beside)
     }
 
-    fn of(store: SafetensorsStore, name: String) -> Result<Self> {
-        let settings = Settings::of(store.metadata(ADAPTER_METADATA).unwrap_or_default());
+    fn of(store: SafetensorsStore, name: String, beside: Option<Map<String, Value>>) -> Result<Self> {
+        let settings = store.metadata(ADAPTER_METADATA).map(Settings::of).or(beside.map(Settings)).unwrap_or_default();
         let keys = Keys::of(store.names());
         if !keys.has_changes() {
             let first = keys.others.first().map_or_else(|| "no tensor".into(), |first| format!("a tensor {first}"));
