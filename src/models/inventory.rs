@@ -7,10 +7,13 @@ use serde::Serialize;
 use super::{
     Family, ModelRequest, PartKind, Place, Seen,
     parts::open,
-    strangers::{check_not_quantized, looks_like},
+    strangers::{check_not_quantized, looks_like, lora_of},
     whose::{family_of_folder, surest},
 };
-use crate::{error::Result, weights::TensorSource};
+use crate::{
+    error::Result,
+    weights::{TensorSource, lora},
+};
 
 /// What a file or folder of weights holds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,6 +24,9 @@ pub struct Inventory {
     pub parts: Vec<&'static str>,
     /// What it is otherwise, or why it cannot be run, in words.
     pub remark: Option<String>,
+    /// What it changes of a model, where it is a LoRA or of its kin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<lora::Summary>,
     /// All its tensors.
     #[serde(flatten)]
     pub all: Count,
@@ -46,7 +52,14 @@ impl Inventory {
     }
 
     fn empty() -> Self {
-        Self { family: None, parts: Vec::new(), remark: None, all: Count::default(), types: BTreeMap::new() }
+        Self {
+            family: None,
+            parts: Vec::new(),
+            remark: None,
+            lora: None,
+            all: Count::default(),
+            types: BTreeMap::new(),
+        }
     }
 
     fn count(&mut self, source: &dyn TensorSource) {
@@ -109,6 +122,7 @@ fn of_file(source: &Arc<dyn TensorSource>, families: &[&'static dyn Family], inv
     let seen = Seen { tensors: Some(Arc::clone(source)), ..Seen::default() };
     let family = surest(&seen, families);
     inventory.family = family.map(|family| family.name());
+    inventory.lora = family.is_none().then(|| lora::Summary::of(&**source)).flatten();
     let among = family.map_or_else(|| families.to_vec(), |family| vec![family]);
     for part in among.iter().flat_map(|family| family.parts()) {
         let is_here = match part.kind {
@@ -118,6 +132,11 @@ fn of_file(source: &Arc<dyn TensorSource>, families: &[&'static dyn Family], inv
         if is_here && !inventory.parts.contains(&part.name) {
             inventory.parts.push(part.name);
         }
+    }
+    if inventory.lora.is_some() {
+        let made_for = lora_of(&source.names()).map_or_else(String::new, |family| format!(" of {family}"));
+        inventory.remark = Some(format!("it changes a model{made_for}: give it with --lora"));
+        return;
     }
     inventory.remark = refusal(&**source).or_else(|| inventory.parts.is_empty().then(|| looks_like(&**source)));
 }

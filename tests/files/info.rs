@@ -93,7 +93,17 @@ fn of_other_files_it_tells_what_they_are() {
     tells(&lines(&place, &["mixed.safetensors"]), &["numbers    bf16: ", "numbers    f8e4m3: 16 tensors"]);
     let lora = Tensor::zeros((4, 4), DType::F32, &Device::Cpu).expect("zeros");
     save(&place, "lora.safetensors", &HashMap::from([("a.lora_A.weight".to_owned(), lora.clone())]));
+    // Half a pair changes nothing.
     tells(&lines(&place, &["lora.safetensors"]), &["remark     it looks like a LoRA"]);
+    let of_golden =
+        |name: &str| lines(&place, &[&fixture(&format!("lora/files/{name}.safetensors")).display().to_string()]);
+    tells(&of_golden("kohya"), &["changes    LoRA of ", "rank ", "names of kohya's sd-scripts", "give it with --lora"]);
+    tells(&of_golden("peft"), &["names of diffusers"]);
+    tells(&of_golden("xlabs"), &["names of XLabs"]);
+    tells(&of_golden("loha-kohya"), &["changes    LoHa of "]);
+    tells(&of_golden("dora-peft"), &["changes    DoRA of "]);
+    let told = json(&place, &[&fixture("lora/files/kohya.safetensors").display().to_string()]);
+    assert!(told["lora"]["layers"]["LoRA"].as_u64() > Some(0) && told["lora"]["ranks"].is_array(), "{told}");
     save(&place, "odd.safetensors", &HashMap::from([("a\u{1b}[31mb".to_owned(), lora)]));
     let odd = lines(&place, &["odd.safetensors"]);
     assert!(!odd.contains('\u{1b}'), "{odd:?}");

@@ -20,6 +20,7 @@ use crate::{
     plan::{Machine, Plan},
     recipe::{Recipe, Wanted},
     run::Item,
+    weights::lora,
 };
 
 /// Sides of the pictures whose needs are told, in pixels.
@@ -117,6 +118,7 @@ impl Need {
 fn lines(inventory: &Inventory, running: Option<&Running>) -> String {
     let mut entries =
         vec![("model", inventory.family.map_or_else(|| "none of a known family".to_owned(), str::to_owned))];
+    entries.extend(inventory.lora.as_ref().map(|lora| ("changes", changes(lora))));
     entries.extend(inventory.remark.clone().map(|remark| ("remark", remark)));
     if !inventory.parts.is_empty() {
         entries.push(("inside", inventory.parts.join(", ")));
@@ -156,6 +158,18 @@ impl Ready {
         }
         entries
     }
+}
+
+/// LoRA of 19 layers, LoHa of 2, rank 4 to 16, names of kohya's sd-scripts
+fn changes(lora: &lora::Summary) -> String {
+    let mut words: Vec<String> = lora.layers.iter().map(|(kind, count)| format!("{kind} of {count} layers")).collect();
+    words.extend(match (lora.ranks.first(), lora.ranks.last()) {
+        (Some(least), Some(most)) if least < most => Some(format!("rank {least} to {most}")),
+        (Some(rank), _) => Some(format!("rank {rank}")),
+        _ => None,
+    });
+    words.push(lora.dialect.map_or_else(|| "names of layers as they are".to_owned(), |of| format!("names of {of}")));
+    words.join(", ")
 }
 
 /// 11.9 G parameters

@@ -14,9 +14,11 @@ mod kinds;
 mod made;
 mod names;
 mod shapes;
+mod summary;
 
 pub use adapted::Adapted;
 pub use change::{Adapter, Change, Piece};
 pub use file::{LoraFile, sha256_of};
 pub use fit::Fitted;
 pub use names::{Alias, Layer, Network, TRANSFORMER_FLAT_PREFIXES, TRANSFORMER_PREFIXES};
+pub use summary::Summary;
