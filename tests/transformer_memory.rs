@@ -356,8 +356,12 @@ fn is_held_as_it_is(what: &str, config: &FluxConfig, narrow: Arc<dyn TensorSourc
         Arc::new(SafetensorsStore::open(&[wide_file.path().to_path_buf()]).expect("opens"));
     let bytes =
         |source: &dyn TensorSource| -> u64 { source.names().iter().filter_map(|name| source.bytes(name)).sum() };
-    let ((narrow_bytes, narrow_model), (_, wide_model)) = (held_by(config, &narrow), held_by(config, &wide));
-    assert_near(narrow_bytes, bytes(&*narrow), 0.05, &format!("{what} of its file"));
+    let ((narrow_held, narrow_model), (wide_held, wide_model)) = (held_by(config, &narrow), held_by(config, &wide));
+    // Layers, names and shapes around the numbers take the same whatever the numbers are: much beside a model as small as this.
+    let around = wide_held.saturating_sub(bytes(&*wide));
+    assert!(around < bytes(&*wide) / 20, "{what}: {around} bytes around the numbers");
+    let narrow_bytes = narrow_held.saturating_sub(around);
+    assert_near(narrow_bytes, bytes(&*narrow), 0.01, &format!("{what} of its file"));
     assert_eq!(velocity(&narrow_model), velocity(&wide_model), "{what}");
     let forward = Forward {
         config,
@@ -369,7 +373,7 @@ fn is_held_as_it_is(what: &str, config: &FluxConfig, narrow: Arc<dyn TensorSourc
         text_tokens: 7,
     };
     let planned = forward.cost(ForwardOptions::default()).expect("a dry pass").weights_bytes;
-    assert_near(narrow_bytes, planned, 0.05, &format!("{what} planned"));
+    assert_near(narrow_bytes, planned, 0.01, &format!("{what} planned"));
 }
 
 #[test]

@@ -67,13 +67,13 @@ fn a_resumed_picture_equals_the_uninterrupted_one() {
 /// What a method reads of the latents at a step, it reads again after the interruption.
 #[test]
 fn a_resumed_picture_by_sega_equals_the_uninterrupted_one() {
-    let args = [&ONE[..], &["--method", "sega", "--base-resolution", "32", "-o", "x.png"]].concat();
+    let args = [&ONE[..], &["--method", "sega", "--base-resolution", "32", "-o", "outputs/x.png"]].concat();
     let (whole, place) = (Place::new(), Place::new());
     dype(&whole, &args).succeeds();
     begun_with(&place, &args, 3);
     let run = dype(&place, &[&args[..], &["--resume"]].concat());
     run.succeeds().tells(&["going on after step"]);
-    assert!(rgb8(&place.path("x.png")) == rgb8(&whole.path("x.png")));
+    assert!(rgb8(&place.path("outputs/x.png")) == rgb8(&whole.path("outputs/x.png")));
 }
 
 #[test]

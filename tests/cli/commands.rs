@@ -107,7 +107,8 @@ fn inspect_is_a_table_of_the_schedule() {
     assert_eq!(lines[0], "yarn, DyPE kappa = 1 t^2, 1280 x 256 px, mu 1.15");
     assert_eq!(lines[1], "  height    80 patches, scale 1.2500, amplitude 1.0223");
     assert_eq!(lines[2], "  width     16 patches, scale 0.2500, amplitude 1.0000");
-    assert_eq!(lines.len(), 8 + 4, "a heading and four steps");
+    assert_eq!(lines.len(), 8 + 4 + 3, "a heading, four steps, and that they are few");
+    assert!(lines[13].contains("still extrapolates (kappa 0.26)"), "{}", lines[13]);
     // The wide side moves from step to step, the narrow one is as it was trained.
     assert_eq!(lines[8], "   1  1.0000  1.0000   1   7  20     0-5     6-8  28   0   0       -       -");
     assert_eq!(lines[11], "   4  0.5128  0.2630   3   9  16    2-10   10-12  28   0   0       -       -");

@@ -99,7 +99,7 @@ fn what_cannot_be_done_is_refused_before_gigabytes_are_fetched() {
 
 #[test]
 fn repositories_of_other_kinds_are_named_before_gigabytes_are_fetched() {
-    let pipelines = ["FluxFillPipeline", "FluxControlPipeline", "StableDiffusion3Pipeline", "QwenImagePipeline"];
+    let pipelines = ["FluxFillPipeline", "FluxControlPipeline", "StableDiffusion3Pipeline", "QwenImageEditPipeline"];
     for pipeline in pipelines {
         let index = fs::read_to_string(fixture("tiny-flux/model_index.json")).expect("an index");
         let server = repository().small("model_index.json", index.replace("FluxPipeline", pipeline)).start();

@@ -135,7 +135,7 @@ fn both_layouts_hold_what_the_walk_asks_for() {
     assert_eq!((own.len(), shapes.len()), (194, 194));
     let original = own.iter().map(|(own, diffusers)| (format!("vae.{own}"), shapes[diffusers].clone()));
     let original = ManifestSource::new(original);
-    let config = WanConfig::qwen_image().dimensions();
+    let config = WanConfig::wan_2_1().dimensions();
     let expected: BTreeMap<_, _> = [Side::Encoder, Side::Decoder]
         .into_iter()
         .flat_map(|side| kl::tensors(&config, side).expect("a configuration"))
@@ -145,7 +145,7 @@ fn both_layouts_hold_what_the_walk_asks_for() {
         let named = wan::named(Arc::clone(&source)).expect("a Wan autoencoder");
         let found: BTreeMap<_, _> =
             named.names().into_iter().map(|name| (name.clone(), named.shape(&name).expect("a shape"))).collect();
-        assert!(found == expected, "{:?}", found.keys().filter(|name| !expected.contains_key(*name)).next());
+        assert!(found == expected, "{:?}", found.keys().find(|name| !expected.contains_key(*name)));
         let unused = named.unused();
         assert!(unused.len() == 8 && unused.iter().all(|name| name.contains("time_conv")), "{unused:?}");
     }

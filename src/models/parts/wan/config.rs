@@ -55,8 +55,8 @@ const KEYS: &[Key] = &[
 ];
 
 impl WanConfig {
-    /// Qwen-Image's, which is Wan 2.1's.
-    pub fn qwen_image() -> Self {
+    /// Those of Wan 2.1.
+    pub fn wan_2_1() -> Self {
         let numbers = |text: &str| serde_json::from_str(text).unwrap_or_default();
         Self {
             base_dim: 96,
@@ -82,7 +82,7 @@ impl WanConfig {
     /// # Errors
     /// [`Error::Model`] when the tensors that show them are missing.
     pub(super) fn infer(source: &dyn TensorSource) -> Result<Self> {
-        let like = Self::qwen_image();
+        let like = Self::wan_2_1();
         let found = infer::vae(source, &like.dimensions())?;
         let base_dim = found.block_out_channels.first().copied().unwrap_or(1).max(1);
         Ok(Self {
