@@ -1,4 +1,4 @@
-//! The two kinds of transformer blocks, each two passes over the stream ([`streams`](crate::models::parts::streams)).
+//! The two kinds of transformer blocks, each two passes over the stream ([`crate::models::parts::streams`]).
 
 use super::FluxConfig;
 use crate::{

@@ -1,4 +1,4 @@
-//! The two kinds of transformer blocks, each two passes over the stream ([`streams`](crate::models::parts::streams)). Nothing in
+//! The two kinds of transformer blocks, each two passes over the stream ([`crate::models::parts::streams`]). Nothing in
 //! them has a bias, and what modulates them is the same for all blocks of a kind.
 
 use std::ops::Range;

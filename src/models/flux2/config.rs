@@ -77,7 +77,7 @@ const KEYS: &[Key] = &[
 ];
 
 impl Flux2Config {
-    /// FLUX.2 [klein] 4B. Source: black-forest-labs/FLUX.2-klein-4B, transformer/config.json.
+    /// FLUX.2 \[klein\] 4B. Source: black-forest-labs/FLUX.2-klein-4B, transformer/config.json.
     pub fn klein_4b() -> Self {
         Self {
             in_channels: 128,
@@ -135,7 +135,7 @@ impl Flux2Config {
     ///
     /// # Errors
     /// [`Error::Disk`] when it cannot be read, [`Error::Model`] when it is not JSON, says what is not computed, or is none of
-    /// a FLUX.2 [klein] transformer.
+    /// a FLUX.2 \[klein\] transformer.
     pub fn read(path: &Path) -> Result<Self> {
         config::read(path)
     }

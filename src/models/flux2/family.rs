@@ -1,4 +1,4 @@
-//! FLUX.2 [klein] as a family: how its models are recognised, which parts they have, and what opening one means.
+//! FLUX.2 \[klein\] as a family: how its models are recognised, which parts they have, and what opening one means.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{
     weights::{TensorSource, Weights},
 };
 
-/// FLUX.2 [klein]: 4B, 9B, and their base variants.
+/// FLUX.2 \[klein\]: 4B, 9B, and their base variants.
 pub const FAMILY: Flux2Family = Flux2Family;
 
 /// The family.
@@ -186,7 +186,7 @@ fn is_distilled(found: &Found) -> Result<Option<bool>> {
     Ok(Some(said.get("is_distilled").and_then(Value::as_bool).unwrap_or(false)))
 }
 
-/// The schedule of every FLUX.2 [klein]. Source: its scheduler_config.json, which is FLUX.1-dev's; base_shift, max_shift and
+/// The schedule of every FLUX.2 \[klein\]. Source: its scheduler_config.json, which is FLUX.1-dev's; base_shift, max_shift and
 /// shift are not used (diffusers, `Flux2KleinPipeline.__call__`).
 fn own_schedule() -> SchedulerConfig {
     SchedulerConfig { mu_rule: MuRule::Empirical, ..SchedulerConfig::flux1_dev() }
@@ -212,7 +212,7 @@ fn of_config(config: &Flux2Config, scheduler: SchedulerConfig, is_distilled: boo
     Facts { latents: LATENTS, axes, recipe, scheduler, latent_rgb: RgbFactors::UNKNOWN }
 }
 
-/// A FLUX.2 [klein], open but not loaded.
+/// A FLUX.2 \[klein\], open but not loaded.
 #[derive(Clone)]
 pub struct Flux2 {
     /// Which model it is.

@@ -10,7 +10,7 @@ use crate::{
 /// The transformer's dimensions. `source` answers to the names it is loaded by; theta, which shapes do not show, is klein's.
 ///
 /// # Errors
-/// [`Error::Model`] when the tensors that show them are missing or contradict each other, or are FLUX.2 [dev]'s.
+/// [`Error::Model`] when the tensors that show them are missing or contradict each other, or are FLUX.2 \[dev\]'s.
 pub(super) fn transformer(source: &dyn TensorSource) -> Result<Flux2Config> {
     let shapes = Shapes(source);
     if shapes.has("time_guidance_embed.guidance_embedder.linear_1.weight") {

@@ -1,4 +1,4 @@
-//! FLUX.2 [klein]: a transformer of shared modulations over packed latents of 128 channels, Qwen3 as text encoder.
+//! FLUX.2 \[klein\]: a transformer of shared modulations over packed latents of 128 channels, Qwen3 as text encoder.
 
 mod autoencoder;
 mod bfl;

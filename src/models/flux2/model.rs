@@ -1,4 +1,4 @@
-//! What everybody else asks of an open FLUX.2 [klein]: its parts as [`Model`], [`TextEncoders`] and [`Velocity`].
+//! What everybody else asks of an open FLUX.2 \[klein\]: its parts as [`Model`], [`TextEncoders`] and [`Velocity`].
 
 use std::sync::Arc;
 
