@@ -28,11 +28,11 @@ pub const DEFAULT_MODEL: &str = "black-forest-labs/FLUX.1-Krea-dev";
 
 const HELP_STYLES: clap::builder::Styles = clap::builder::Styles::plain();
 
-/// Ultra-high-resolution pictures with FLUX.1 and DyPE.
+/// Ultra-high-resolution pictures with FLUX.1, its successors and DyPE.
 #[derive(Debug, Parser)]
 #[command(
     name = "dype",
-    about = "Ultra-high-resolution pictures with FLUX.1 and DyPE, on the machine you have",
+    about = "Ultra-high-resolution pictures with FLUX.1, its successors and DyPE, on the machine you have",
     after_help = "Examples:\n  \
         dype --prompt \"a castle above a stormy sea\" --width 4096 --height 4096\n  \
         dype --prompt \"a castle above a stormy sea\" --method ntk --no-dype\n  \

@@ -15,7 +15,7 @@ use super::{
 use crate::methods::{self, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, Method, TEXT_ANCHOR, Thresholds};
 
 /// What help says of sides that nobody asks for.
-const USUAL_SIDE: &str = "4096, where the model's authors made no other";
+const USUAL_SIDE: &str = "4096, or what the model's authors use";
 /// The scene that is drawn when no prompt is given: the reference's dark-fantasy default, in other words.
 const DEFAULT_PROMPT: &str = "A dark fantasy landscape: a lone hooded knight on a crumbling stone bridge before a \
     vast black castle, its towers lost in storm clouds, violet lightning over jagged mountains, ravens, torches \
@@ -200,7 +200,7 @@ settings! {
         }),
         face: Face {
             saved: Saved::UnlessUsual,
-            info: line(52, "negative", |recipe| recipe.negative_prompt.clone()),
+            info: line(52, "negative", |recipe| recipe.negative_prompt.as_ref().map(|text| format!("{text:?}"))),
             default: Some("empty, or what the model's card says"),
             ..Face::new(Group::Picture, "TEXT", "What not to draw; acts with --cfg")
         },
