@@ -87,7 +87,7 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
         // Told to whoever looks at the picture: another machine could not know which card was in use.
         *rng = rng.on(&device)?;
     }
-    let mut loras = LoraSource::find(&mut order.wishes, report)?;
+    let mut loras = LoraSource::find(&mut order.wishes, &order.model.search, report)?;
     let (mut planned, repeated) = items::arrange(order.wishes, order.shard)?;
     if repeated > 0 {
         let what = if repeated == 1 { "1 picture is".into() } else { format!("{repeated} pictures are") };
@@ -168,7 +168,7 @@ pub fn plan_items(
         let plan = match plans.iter().find(|(loras, plan)| *loras == recipe.lora && plan.task == task) {
             Some((_, plan)) => Rc::clone(plan),
             None => {
-                let model = with_loras(&recipe.lora, model, adapted);
+                let model = with_loras(&recipe.lora, model, adapted)?;
                 let plan = Plan::new(model, &task, &machine).map_err(|error| one.wish.named(advised(error)))?;
                 let plan = Rc::new(plan);
                 plans.push((recipe.lora.clone(), Rc::clone(&plan)));

@@ -5,17 +5,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::items::{Planned, Wish};
+use super::{
+    items::{Planned, Wish},
+    search_args::SearchArgs,
+};
 use crate::{
     base::progress::{Event, Observer},
     error::{Error, Result},
-    hub::{DownloadPlan, FileSet, Hub, HubModel, HubSettings},
+    hub::{DownloadPlan, FileSet, Hub, HubFile, paths_below},
     models::{Model, adapt},
     recipe::{LoraChoice, Loras},
     run::Adapted,
     weights::{
         Files,
-        lora::{LoraFile, sha256_of},
+        lora::{LoraFile, peft_settings, sha256_of},
     },
 };
 
@@ -35,7 +38,6 @@ pub struct LoraSource {
 struct Found {
     place: Place,
     file: LoraFile,
-    sha256: Option<String>,
 }
 
 enum Place {
@@ -50,14 +52,14 @@ impl LoraSource {
     /// # Errors
     /// [`Error::Request`] for what names neither a file nor a Hub id; [`Error::Network`] when the Hub does not answer;
     /// [`Error::Model`] and [`Error::Disk`] for a file that is no LoRA, or cannot be read.
-    pub fn find(wishes: &mut [Wish], observer: &dyn Observer) -> Result<Self> {
+    pub fn find(wishes: &mut [Wish], search: &SearchArgs, observer: &dyn Observer) -> Result<Self> {
         let mut source = Self::default();
         let mut names: BTreeMap<String, String> = BTreeMap::new();
         for wish in wishes {
             let Some(Loras(asked)) = wish.asked.wanted.lora.clone() else { continue };
             for lora in &asked {
                 if !names.contains_key(&lora.name) {
-                    let (name, found) = find(&lora.name, observer).map_err(|error| wish.named(error))?;
+                    let (name, found) = find(&lora.name, search, observer).map_err(|error| wish.named(error))?;
                     names.insert(lora.name.clone(), name.clone());
                     source.found.entry(name).or_insert(found);
                 }
@@ -74,7 +76,8 @@ impl LoraSource {
     /// # Errors
     /// What fetching and reading may fail with.
     pub fn fetch(&mut self, planned: &mut [Planned], observer: &dyn Observer) -> Result<()> {
-        for found in self.found.values_mut() {
+        let mut sums = BTreeMap::new();
+        for (name, found) in &mut self.found {
             let path = match &found.place {
                 Place::File(path) => path.clone(),
                 Place::Hub(place) => {
@@ -84,13 +87,13 @@ impl LoraSource {
                     path
                 }
             };
-            found.sha256 = Some(sha256_of(&path)?);
+            sums.insert(name.clone(), sha256_of(&path)?);
         }
         let mut others = Vec::new();
         for lora in
             planned.iter_mut().filter_map(|one| one.wish.asked.wanted.lora.as_mut()).flat_map(|loras| &mut loras.0)
         {
-            let found = self.found.get(&lora.name).and_then(|found| found.sha256.clone());
+            let found = sums.get(&lora.name).cloned();
             if lora.sha256.is_some() && lora.sha256 != found && !others.contains(&lora.name) {
                 others.push(lora.name.clone());
             }
@@ -147,7 +150,7 @@ impl LoraSource {
 }
 
 /// A file by the name it was asked for: the name that holds from everywhere, and what is known of it.
-fn find(asked: &str, observer: &dyn Observer) -> Result<(String, Found)> {
+fn find(asked: &str, search: &SearchArgs, observer: &dyn Observer) -> Result<(String, Found)> {
     let path = Path::new(asked);
     if path.is_dir() {
         let what = format!("--lora {asked} is a folder");
@@ -156,16 +159,12 @@ fn find(asked: &str, observer: &dyn Observer) -> Result<(String, Found)> {
     if path.exists() {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let file = LoraFile::open(&path, &Files::default())?;
-        return Ok((path.display().to_string(), Found { place: Place::File(path), file, sha256: None }));
+        return Ok((path.display().to_string(), Found { place: Place::File(path), file }));
     }
-    let (repo, file) = match asked.split_once(':') {
-        Some((repo, file)) => (repo, Some(file.to_owned())),
-        None => (asked, None),
-    };
-    let model: HubModel = repo
+    let HubFile { model, path: file } = asked
         .parse()
         .map_err(|_| Error::request(format!("--lora {asked}: there is no such file, and it is no Hub id"), HINT))?;
-    let hub = Hub::new(HubSettings::from_env()?);
+    let hub = search.hub()?;
     let plan = hub.plan(&model, &LoraFiles { file }, observer)?;
     let name = weights_of(&plan);
     let here = hub.peek(&plan, observer)?;
@@ -174,7 +173,8 @@ fn find(asked: &str, observer: &dyn Observer) -> Result<(String, Found)> {
         _ => plan.snapshot.join(&name),
     };
     let file = LoraFile::open(&path, &here)?;
-    Ok((format!("{model}:{name}"), Found { place: Place::Hub(Box::new((hub, plan))), file, sha256: None }))
+    let asked = HubFile { model, path: Some(name) };
+    Ok((asked.to_string(), Found { place: Place::Hub(Box::new((hub, plan))), file }))
 }
 
 /// The one file of a plan.
@@ -183,13 +183,13 @@ fn weights_of(plan: &DownloadPlan) -> String {
     weights.map(|file| file.path.clone()).unwrap_or_default()
 }
 
-/// The LoRA of a repository: the file that is named, else the only one there is.
+/// The LoRA of a repository: the file that is named, else the only one there is; with peft's the settings beside it.
 struct LoraFiles {
     file: Option<String>,
 }
 
-impl FileSet for LoraFiles {
-    fn select(&self, listing: &[String]) -> Result<Vec<String>, String> {
+impl LoraFiles {
+    fn weights(&self, listing: &[String]) -> Result<String, String> {
         let weights: Vec<&String> = listing.iter().filter(|path| path.ends_with(".safetensors")).collect();
         let shown = || {
             let more =
@@ -200,17 +200,25 @@ impl FileSet for LoraFiles {
         if let Some(wanted) = &self.file {
             let is_it = |path: &&&String| **path == wanted || path.strip_suffix(".safetensors") == Some(wanted);
             return match weights.iter().find(is_it) {
-                Some(path) => Ok(vec![(*path).clone()]),
+                Some(path) => Ok((*path).clone()),
                 None if weights.is_empty() => Err("no .safetensors file".into()),
                 None => Err(format!("no {wanted}; it has {}", shown())),
             };
         }
         let usual = weights.iter().find(|path| path.as_str() == USUAL_NAME);
         match (usual, weights.as_slice()) {
-            (Some(path), _) | (None, [path]) => Ok(vec![(*path).clone()]),
+            (Some(path), _) | (None, [path]) => Ok((*path).clone()),
             (None, []) => Err("no .safetensors file".into()),
             (None, several) => Err(format!("{} files, of which one is to be named: {}", several.len(), shown())),
         }
+    }
+}
+
+impl FileSet for LoraFiles {
+    fn select(&self, listing: &[String]) -> Result<Vec<String>, String> {
+        let weights = self.weights(listing)?;
+        let settings = peft_settings(&weights).filter(|settings| listing.contains(settings));
+        Ok([weights].into_iter().chain(settings).collect())
     }
 
     fn instead(&self) -> &'static str {
@@ -218,14 +226,6 @@ impl FileSet for LoraFiles {
     }
 
     fn missing(&self, snapshot: &Path) -> Option<String> {
-        let names: Vec<String> = crate::weights::names_in(snapshot).collect();
-        let named = |file: &String| {
-            let with_end = format!("{file}.safetensors");
-            (!snapshot.join(file).is_file() && !snapshot.join(with_end).is_file()).then(|| file.clone())
-        };
-        match &self.file {
-            Some(file) => named(file),
-            None => self.select(&names).err(),
-        }
+        self.select(&paths_below(snapshot).unwrap_or_default()).err()
     }
 }

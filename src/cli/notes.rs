@@ -204,7 +204,11 @@ pub fn without_effect(flags: &Wanted) -> Vec<&'static str> {
     let has_thresholds = flags.dype_thresholds.is_some_and(|rule| rule != Thresholds::default());
     let mut notes = Vec::new();
     if has_lambdas && !method.spec().has(&DYPE_SCALE) {
-        notes.push("--dype-scale and --dype-exponent have no effect with --method base, which extrapolates nothing");
+        notes.push(if method == Method::BASE {
+            "--dype-scale and --dype-exponent have no effect with --method base, which extrapolates nothing"
+        } else {
+            "--dype-scale and --dype-exponent have no effect here: they are about --method ntk and yarn"
+        });
     }
     if has_thresholds && (flags.dype == Some(false) || !method.spec().has(&DYPE_THRESHOLDS)) {
         notes.push("--dype-thresholds has no effect here: it is about --method yarn with DyPE");

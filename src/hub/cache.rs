@@ -105,24 +105,14 @@ impl RepoCache {
     /// The files of a snapshot that is on this machine, in the order of their paths.
     pub(super) fn list(&self, commit: &str) -> Result<Vec<PlannedFile>> {
         let root = self.snapshot(commit);
-        let mut files = Vec::new();
-        let mut folders = vec![root.clone()];
-        while let Some(folder) = folders.pop() {
-            let entries = fs::read_dir(&folder).map_err(|e| Error::disk("cannot read", &folder, e))?;
-            for path in entries.flatten().map(|entry| entry.path()) {
-                if path.is_dir() {
-                    folders.push(path);
-                } else if let (Ok(meta), Some(name)) = (fs::metadata(&path), repo_path(&root, &path)) {
-                    let etag = fs::read_link(&path)
-                        .ok()
-                        .and_then(|to| to.file_name().and_then(OsStr::to_str).map(str::to_owned));
-                    let etag = etag.unwrap_or_default();
-                    files.push(PlannedFile { path: name, size_bytes: meta.len(), cached: true, etag });
-                }
-            }
-        }
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(files)
+        let planned = |name: String| {
+            let path = root.join(&name);
+            let size_bytes = fs::metadata(&path).ok()?.len();
+            let etag =
+                fs::read_link(&path).ok().and_then(|to| to.file_name().and_then(OsStr::to_str).map(str::to_owned));
+            Some(PlannedFile { path: name, size_bytes, cached: true, etag: etag.unwrap_or_default() })
+        };
+        Ok(paths_below(&root)?.into_iter().filter_map(planned).collect())
     }
 
     /// Makes the blob of `file` appear in the snapshot of `commit`.
@@ -226,6 +216,27 @@ fn free_bytes(_folder: &Path) -> Option<u64> {
 
 fn has_size(path: &Path, size_bytes: u64) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size_bytes)
+}
+
+/// The files in a folder and those in it, with `/` from there, in their order.
+///
+/// # Errors
+/// [`Error::Disk`] when a folder cannot be read.
+pub fn paths_below(root: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(&folder).map_err(|e| Error::disk("cannot read", &folder, e))?;
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.extend(repo_path(root, &path));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// `path` below `root` with `/` between its parts.

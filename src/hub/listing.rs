@@ -15,7 +15,10 @@ use super::{
     model_id::is_commit,
     request::{address, body, refusal, send, text_of},
 };
-use crate::{base::excerpt::excerpt, error::Error};
+use crate::{
+    base::{excerpt::excerpt, hex::is_sha256},
+    error::Error,
+};
 
 /// Redirects of one request that are followed: a repository that was renamed, a mirror's own store.
 const MOST_REDIRECTS: usize = 5;
@@ -189,11 +192,6 @@ fn contents_id(etag: &str) -> Option<String> {
 fn unknown(asked: &Asked<'_>) -> Failure {
     let what = format!("{} does not tell the size and the contents' id of {}", asked.settings.endpoint, asked.what());
     Failure::Final(Error::Network { what, hint: NO_HUB.into() })
-}
-
-/// Whether an etag is the sha256 of the contents.
-pub(super) fn is_sha256(etag: &str) -> bool {
-    etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

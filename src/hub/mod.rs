@@ -34,12 +34,18 @@ use crate::{
     weights::Files,
 };
 
+pub use cache::paths_below;
 pub use file_id::{HubFile, OneFile};
 pub use model_id::HubModel;
 pub use settings::{HubSettings, Token};
 
 /// How names of files end that are too large to be fetched before they are known to serve.
 const WEIGHTS_ENDINGS: [&str; 3] = [".safetensors", ".sft", ".gguf"];
+
+/// Whether a file is of weights, by its name.
+fn is_weights(path: &str) -> bool {
+    WEIGHTS_ENDINGS.iter().any(|ending| path.ends_with(ending))
+}
 
 /// The files somebody needs from a repository.
 pub trait FileSet {
@@ -53,9 +59,7 @@ pub trait FileSet {
     fn missing(&self, snapshot: &Path) -> Option<String>;
 
     /// What to name in place of a repository that lacks them.
-    fn instead(&self) -> &'static str {
-        "name a FLUX.1 model in diffusers layout"
-    }
+    fn instead(&self) -> &'static str;
 }
 
 /// One file of a [`DownloadPlan`].
@@ -95,7 +99,6 @@ impl DownloadPlan {
     /// The part of it that is small: everything but weights.
     #[must_use]
     pub fn without_weights(&self) -> Self {
-        let is_weights = |path: &str| WEIGHTS_ENDINGS.iter().any(|ending| path.ends_with(ending));
         let files = self.files.iter().filter(|file| !is_weights(&file.path)).cloned();
         let files: Vec<PlannedFile> = files.collect();
         let bytes_to_fetch = files.iter().filter(|file| !file.cached).map(|file| file.size_bytes).sum();

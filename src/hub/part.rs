@@ -8,9 +8,9 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{PlannedFile, cache::create_parent, listing::is_sha256};
+use super::{PlannedFile, cache::create_parent};
 use crate::{
-    base::hex::hex,
+    base::hex::{hex, is_sha256},
     error::{Error, Result},
 };
 

@@ -7,6 +7,7 @@ use super::{
     PlannedFile,
     download::Downloader,
     failure::{Asked, Failure, GaveUp, Patience},
+    is_weights,
 };
 use crate::{
     base::excerpt::excerpt,
@@ -33,7 +34,7 @@ fn part_of(file: &PlannedFile) -> Part {
     let name = file.path.rsplit('/').next().unwrap_or(&file.path);
     let is_config = name == "model_index.json" || name.ends_with("config.json") || is_index(name);
     match name {
-        _ if [".safetensors", ".sft", ".gguf"].iter().any(|ending| name.ends_with(ending)) => Part::Header,
+        _ if is_weights(name) => Part::Header,
         _ if is_config && file.size_bytes <= LONGEST_CONFIG_BYTES => Part::Whole,
         _ => Part::Name,
     }

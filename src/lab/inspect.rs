@@ -116,8 +116,7 @@ pub struct AxisInspection {
 pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
     let schedule = settings.dype.and_then(|dype| settings.method.schedule(dype));
     check(settings, schedule)?;
-    let (method, dype) = (settings.method, settings.dype);
-    let scaler = if settings.text_anchor { method.anchored(dype) } else { method.scaler(dype) };
+    let scaler = settings.method.tuned(settings.dype, settings.text_anchor);
     let axes = settings.axes();
     let step = |(index, &t): (usize, &f64)| {
         let spectrum = settings.spectrum.as_ref().filter(|_| scaler.looks() == Looks::Spectrum);

@@ -1,6 +1,6 @@
 //! Text anchoring: text kept as strong against many picture tokens as it was against few, and temperatures that fade with t.
 
-use super::{Knob, RotaryAxis, Takes, TextBias};
+use super::{Knob, RotaryAxis, Takes, TextBias, yarn};
 
 /// Text anchoring, as a knob of methods that take it.
 pub const TEXT_ANCHOR: Knob = Knob {
@@ -10,8 +10,6 @@ pub const TEXT_ANCHOR: Knob = Knob {
     takes: Takes::Switch,
 };
 
-/// Slope over ln(s) of the amplitude that a temperature stands for at t = 1: YaRN's.
-const AMPLITUDE_SLOPE: f64 = 0.1;
 /// The exponent of t is the first less the second times the pair's frequency.
 const EXPONENT: [f64; 2] = [0.6, 0.4];
 
@@ -24,7 +22,7 @@ pub(super) fn text_bias(axes: &[RotaryAxis; 2]) -> Option<TextBias> {
 }
 
 /// The amplitude of each pair [D/2] at time t: 1/sqrt(tau), `tau = 1 - (1 - tau_min) t^(0.6 - 0.4 f_k)` with f_k the pair's native
-/// frequency and `tau_min = (1 + 0.1 ln s)^-2`. It is YaRN's at t = 1, and 1 at t = 0.
+/// frequency and tau_min = YaRN's amplitude to the power -2. It is YaRN's at t = 1, and 1 at t = 0.
 ///
 /// Source: TIDE's authors' code, which takes f_k as it is; the paper normalises it to [0, 1], which differs by 3e-5 at most.
 pub(super) fn amplitudes(axis: &RotaryAxis, t: f64) -> Vec<f64> {
@@ -32,7 +30,7 @@ pub(super) fn amplitudes(axis: &RotaryAxis, t: f64) -> Vec<f64> {
     if scale <= 1.0 {
         return vec![1.0; axis.pairs()];
     }
-    let least = (1.0 + AMPLITUDE_SLOPE * scale.ln()).powi(-2);
+    let least = yarn::amplitude(scale).powi(-2);
     let temperature = |frequency: f64| 1.0 - (1.0 - least) * t.powf(EXPONENT[0] - EXPONENT[1] * frequency);
     axis.native().into_iter().map(|frequency| temperature(frequency).sqrt().recip()).collect()
 }

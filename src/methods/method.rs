@@ -74,9 +74,9 @@ impl Method {
         (self.0.scaler)(self.tuning(dype))
     }
 
-    /// The same with text anchored, where the method has that knob.
-    pub fn anchored(self, dype: Option<DypeSettings>) -> Box<dyn PositionScaler> {
-        (self.0.scaler)(Tuning { text_anchor: true, ..self.tuning(dype) })
+    /// The same with text anchored or not, where the method has that knob.
+    pub fn tuned(self, dype: Option<DypeSettings>, text_anchor: bool) -> Box<dyn PositionScaler> {
+        (self.0.scaler)(Tuning { text_anchor, ..self.tuning(dype) })
     }
 
     fn tuning(self, dype: Option<DypeSettings>) -> Tuning {

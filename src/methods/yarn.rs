@@ -67,7 +67,7 @@ impl PositionScaler for Yarn {
             inv_freq: blend(axis, &to_ntk, &to_native),
             amplitude: match self.text_anchor {
                 true => anchor::amplitudes(axis, at.t),
-                false => vec![AMPLITUDE_SLOPE * s.ln() + 1.0; axis.pairs()],
+                false => vec![amplitude(s); axis.pairs()],
             },
         }
     }
@@ -95,6 +95,11 @@ impl Yarn {
         let last_start = self.thresholds.last_start(axis.pairs());
         [GAMMA, BETA].map(|rotations| Ramp::between(rotations.map(moved), axis, last_start))
     }
+}
+
+/// `0.1 ln(s) + 1`.
+pub(super) fn amplitude(scale: f64) -> f64 {
+    AMPLITUDE_SLOPE * scale.ln() + 1.0
 }
 
 /// The frequencies [D/2]: each ramp is 0 where its second kind (NTK, then native) holds alone.

@@ -1,8 +1,12 @@
 //! What a forward pass takes, and the sizes of its pieces: what a plan and a family's dry pass speak of.
 
+use candle_core::DType;
+
 use crate::{
+    base::device::DeviceKind,
     error::{Error, Result},
     nn::Ledger,
+    weights::{Expected, TensorSource},
 };
 
 /// The smallest chunk that still keeps matrix products busy.
@@ -31,7 +35,13 @@ impl ForwardOptions {
     pub const LEAST: Self = Self { token_chunk: MIN_TOKEN_CHUNK, query_rows: MIN_TOKEN_CHUNK, heads: 1 };
 
     /// Where to start from on devices that hold scores as a tensor: pieces as large as a large card wants them.
-    pub(crate) const LARGEST: Self = Self { token_chunk: 8192, query_rows: 2048, heads: 8 };
+    const LARGEST: Self = Self { token_chunk: 8192, query_rows: 2048, heads: 8 };
+
+    /// Where to start from on a kind of device whose streams compute in this number type.
+    pub fn first(kind: DeviceKind, dtype: DType) -> Self {
+        let own_kernels = kind.is_cpu() && dtype == DType::F32;
+        if own_kernels { Self::default() } else { Self::LARGEST }
+    }
 
     /// The next smaller pieces: scores first, down to one head and 256 queries, then tokens.
     fn smaller(self) -> Option<Self> {
@@ -75,6 +85,14 @@ pub struct NetworkBytes {
     pub word: &'static str,
     /// Bytes of every tensor that a run reads, each once.
     pub bytes: u64,
+}
+
+impl NetworkBytes {
+    /// Of these tensors, as a source has them.
+    pub fn of(part: &'static str, word: &'static str, source: &dyn TensorSource, tensors: &[Expected]) -> Self {
+        let bytes = tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum();
+        Self { part, word, bytes }
+    }
 }
 
 /// What a forward pass takes.

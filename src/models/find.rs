@@ -78,6 +78,22 @@ impl Found {
         self.places.get(part)
     }
 
+    /// The file of the scheduler's config, and whether it is meant: it was given, or came with the transformer's own folder. One that
+    /// is not only lies beside a single file, and may be another model's.
+    ///
+    /// # Errors
+    /// As [`Found::place`].
+    pub fn scheduler(&self) -> Result<Option<(PathBuf, bool)>> {
+        const SCHEDULER: &str = "scheduler";
+        let file = match self.optional(SCHEDULER) {
+            Some(Place::Folder(folder)) => folder.join("scheduler_config.json"),
+            Some(Place::File(path)) => path.clone(),
+            Some(Place::Inside(_)) | None => return Ok(None),
+        };
+        let is_own = matches!(self.place("transformer")?, Place::Folder(_)) && !self.is_given("transformer");
+        Ok(Some((file, is_own || self.is_given(SCHEDULER))))
+    }
+
     /// The file or folder of a part that is no network.
     ///
     /// # Errors
@@ -188,8 +204,8 @@ impl<'a> Finder<'a> {
         if !found.is_empty() {
             remarks.insert(0, format!("{ELSEWHERE}: {}", found.join(", ")));
         }
-        let passed = passed_over.into_iter().filter(|(part, _)| places.contains_key(part));
-        remarks.extend(passed.map(|(part, files)| format!("{part}: passed over {}", files.join(", "))));
+        let passed = passed_over.into_iter().map(|(part, files)| format!("{part}: passed over {}", files.join(", ")));
+        remarks.extend(passed);
         let identity = Identity { variants: self.variants(&places)?, ..self.identity(elsewhere) };
         let given = self.request.parts.keys().chain(self.request.lent.keys()).cloned().collect();
         Ok(Found { identity, files: self.request.files.clone(), remarks, places, given })
@@ -233,11 +249,11 @@ impl<'a> Finder<'a> {
             Base::Folder => &[][..],
             Base::File(_, shelves) => shelves.trees(),
         };
-        let part = |part: &&&PartSpec| {
+        let part = |part: &&'static PartSpec| {
             let passed = search.passed_over.get(part.name).map(|files| format!("; passed over: {}", files.join(", ")));
             part.missing_from(&self.root, trees) + &passed.unwrap_or_default()
         };
-        let parts: Vec<_> = search.missing.iter().map(|missing| part(&missing)).collect();
+        let parts: Vec<_> = search.missing.iter().map(part).collect();
         let flags: Vec<_> = search.missing.iter().map(|part| part.flag()).collect();
         let what = format!("{} lacks {}", self.request.model.display(), parts.join("; "));
         let flags = flags.join(", ");

@@ -21,7 +21,7 @@ pub(super) fn exists(path: &Path) -> Result<()> {
     }
 }
 
-/// What a flag gave is there. Parts do not come from the Hub, so no advice about it.
+/// What a flag gave is there: a path of this disk, since parts of the Hub were found before.
 fn given_exists(part: &PartSpec, path: &Path) -> Result<()> {
     if matches!(path.try_exists(), Ok(false)) {
         let what = format!("{}: there is no file or folder {}", part.flag(), path.display());

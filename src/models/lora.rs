@@ -47,6 +47,16 @@ pub fn adapt(model: &dyn Model, loras: &[(LoraFile, f64)]) -> Result<Adaptation>
     Ok(Adaptation { sources, remarks })
 }
 
+/// The sources of a model's N networks, in the order of [`Model::networks`].
+///
+/// # Errors
+/// [`Error::Model`] when there are not so many: a bug of the caller.
+pub fn of_networks<const N: usize>(sources: Vec<Arc<dyn TensorSource>>) -> Result<[Arc<dyn TensorSource>; N]> {
+    let found = sources.len();
+    let wrong = |_| Error::model(format!("{found} sources for {N} networks"), "please report this");
+    sources.try_into().map_err(wrong)
+}
+
 fn adapted(network: Network, adapters: HashMap<String, Vec<Adapter>>) -> Arc<dyn TensorSource> {
     if adapters.is_empty() { network.source } else { Arc::new(Adapted::new(network.source, adapters)) }
 }
@@ -84,7 +94,7 @@ fn unused(file: &LoraFile, fitted: &Fitted) -> Option<String> {
 
 /// Tells what a strength means where it is no plain factor.
 fn decomposed(file: &LoraFile, fitted: &Fitted, strength: f64) -> Option<String> {
-    (fitted.is_decomposed && strength != 1.0).then(|| {
+    (fitted.is_decomposed() && strength != 1.0).then(|| {
         format!(
             "the LoRA {} is a DoRA: its strength {strength} acts on the directions of weights and not on their lengths, as in peft; \
              other programs read strengths of DoRA in other ways",

@@ -51,7 +51,7 @@ pub use inventory::Inventory;
 pub use known::KnownModel;
 pub use latent_rgb::RgbFactors;
 pub use lent::{Lent, LentFiles};
-pub use lora::adapt;
+pub use lora::{adapt, of_networks};
 pub(crate) use part::has_weights_ending;
 pub use part::{Lender, PartKind, PartSpec, never_inside};
 pub use parts::kl::{Banding, Way};

@@ -111,6 +111,24 @@ struct Index {
 }
 
 impl PartSpec {
+    /// A model's transformer.
+    pub const TRANSFORMER: Self = Self {
+        name: "transformer",
+        kind: PartKind::Denoiser,
+        help: "Transformer",
+        folders: &["diffusion_models", "unet", "checkpoints"],
+        ..Self::BARE
+    };
+
+    /// A model's schedule.
+    pub const SCHEDULER: Self = Self {
+        name: "scheduler",
+        kind: PartKind::Scheduler,
+        help: "Scheduler's config",
+        files: &[&["scheduler_config.json"]],
+        ..Self::BARE
+    };
+
     /// A network about which nothing is said: what a family's own parts say more than.
     pub const BARE: Self = Self {
         name: "",

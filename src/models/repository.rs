@@ -4,11 +4,20 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use serde_json::Value;
+
 use super::{Family, PartKind, PartSpec, part::PartFiles};
 use crate::{hub::FileSet, weights::Files};
 
 /// What says which pipeline a repository in diffusers layout holds.
 pub(crate) const PIPELINE_INDEX: &str = "model_index.json";
+
+/// The class of the pipeline that the folder around a part's folder says it is, of which `file` is one.
+pub(crate) fn pipeline_around(file: &Path, files: &Files) -> Option<String> {
+    let root = file.parent().and_then(Path::parent).unwrap_or(Path::new(""));
+    let index: Value = files.read_json(&root.join(PIPELINE_INDEX)).ok()?;
+    Some(index.get("_class_name")?.as_str()?.to_owned())
+}
 
 /// Files of a repository that holds a model of one of some families.
 #[derive(Clone)]
@@ -138,6 +147,10 @@ impl FileSet for RepositoryFiles {
         let mut lacking = self.families.iter().map(|parts| self.lacking(parts, snapshot));
         let first = lacking.next().flatten()?;
         if lacking.any(|lacks| lacks.is_none()) { None } else { Some(first) }
+    }
+
+    fn instead(&self) -> &'static str {
+        "name a model in diffusers layout, or one of its files behind a colon: OWNER/NAME:FILE"
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     quantised::is_on_devices,
 };
 use crate::{
+    base::device::DeviceKind,
     error::Result,
     weights::{
         BlockType, Expected, Ring, Weights,
@@ -65,6 +66,16 @@ impl Parameters {
     /// What weights in this number type would take, whatever file they come from.
     pub fn of_configuration(dtype: DType, ledger: &Ledger) -> Self {
         Self::dry(&Weights::absent(dtype), ledger)
+    }
+
+    /// A dry view through which `load` has asked for all it asks for.
+    ///
+    /// # Errors
+    /// What `load` fails with.
+    pub fn of_load<T>(load: impl FnOnce(&Self) -> Result<T>) -> Result<Self> {
+        let parameters = Self::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
+        load(&parameters)?;
+        Ok(parameters)
     }
 
     /// Nothing, on the CPU: for tests of what takes parameters and reads none.

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::{
     base::geometry::TokenGrid,
     error::{Error, Result},
-    methods::{AxisFrequencies, Moment, PositionScaler, RotaryAxis, Side},
+    methods::{AxisFrequencies, Base, Moment, PositionScaler, RotaryAxis, Side},
 };
 
 /// One axis of a rotary embedding.
@@ -241,8 +241,7 @@ impl AxisTable {
 
 /// The frequencies of training.
 fn native(axis: &PositionAxis) -> AxisFrequencies {
-    let axis = RotaryAxis::of_picture([axis.dim; 2], axis.theta, 1, [1, 1])[0];
-    AxisFrequencies { inv_freq: axis.native(), amplitude: vec![1.0; axis.pairs()] }
+    Base.frequencies(&RotaryAxis::of_picture([axis.dim; 2], axis.theta, 1, [1, 1])[0], &Moment::at(1.0))
 }
 
 /// What an axis turns by: what the scaler says where a side of the picture runs along it, else the frequencies of training.
@@ -269,7 +268,7 @@ fn frequencies(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::methods::{Base, Looks, MethodSpec};
+    use crate::methods::{Looks, MethodSpec};
 
     fn axis(dim: usize, side: Option<Side>) -> PositionAxis {
         PositionAxis { dim, theta: 100.0, side }

@@ -6,8 +6,8 @@
 
 use super::{
     Mu, Rng,
-    gaps::{cfg_elsewhere, position, read_cfg, read_position, read_size},
-    kinds::{Kind, Noise, OneOf, Plain, Prose, Shift, Switch},
+    gaps::{CFG_SCALE, cfg_elsewhere, position, read, read_cfg, read_position, read_size},
+    kinds::{Kind, Noise, OneOf, Shift, Switch, Text},
     loras::{LoraList, Loras},
     numbers::{CFG, GUIDANCE, Number, SIDE_PX, Seed, Whole},
     setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Saved, Setting, shown},
@@ -76,7 +76,7 @@ macro_rules! settings {
 settings! {
     /// What is drawn.
     prompt: String => String = Setting {
-        kind: &Prose,
+        kind: &Text { may_hold_nul: true },
         fill: Fill::Usual { value: || DEFAULT_PROMPT.to_owned(), is_shown: false, keep: |text, _| text },
         face: Face {
             short: Some('p'),
@@ -121,7 +121,7 @@ settings! {
             info: line(30, "steps", |recipe| Some(recipe.steps.to_string())),
             parameters: Some(Entry {
                 line: Line { rank: 10, name: "Steps", says: |recipe| Some(recipe.steps.to_string()) },
-                reads: |text, wanted| text.parse().ok().map(|number| wanted.steps = Some(number)),
+                reads: |text, wanted| read(text, &mut wanted.steps),
             }),
             ..Face::new(Group::Extent, "N", "Denoising steps")
         },
@@ -135,7 +135,7 @@ settings! {
             info: line(40, "seed", |recipe| Some(format!("{}, noise of {}", recipe.seed, recipe.rng))),
             parameters: Some(Entry {
                 line: Line { rank: 40, name: "Seed", says: |recipe| Some(recipe.seed.to_string()) },
-                reads: |text, wanted| text.parse().ok().map(|number| wanted.seed = Some(number)),
+                reads: |text, wanted| read(text, &mut wanted.seed),
             }),
             ..Face::new(
                 Group::Picture,
@@ -160,7 +160,7 @@ settings! {
             }),
             parameters: Some(Entry {
                 line: Line { rank: 30, name: "Distilled CFG Scale", says: |recipe| recipe.guidance.map(|scale| scale.to_string()) },
-                reads: |text, wanted| text.parse().ok().map(|number| wanted.guidance = Some(number)),
+                reads: |text, wanted| read(text, &mut wanted.guidance),
             }),
             default: Some("4.5"),
             ..Face::new(
@@ -179,7 +179,7 @@ settings! {
             saved: Saved::UnlessUsual,
             info: line(51, "cfg", |recipe| recipe.cfg.map(|scale| scale.to_string())),
             parameters: Some(Entry {
-                line: Line { rank: 25, name: "CFG scale", says: |recipe| Some(cfg_elsewhere(recipe.cfg)) },
+                line: Line { rank: 25, name: CFG_SCALE, says: |recipe| Some(cfg_elsewhere(recipe.cfg)) },
                 reads: read_cfg,
             }),
             default: Some("what the model's card says; off for FLUX.1"),
@@ -194,7 +194,7 @@ settings! {
 
     /// What classifier-free guidance leads away from. A recipe has none where that is off.
     negative_prompt: String => Option<String> = Setting {
-        kind: &Plain,
+        kind: &Text { may_hold_nul: false },
         fill: Fill::Model(|asked, gaps| {
             asked.or_else(|| gaps.facts.negative_prompt.map(str::to_owned)).filter(|_| gaps.is_cfg_on())
         }),
@@ -218,7 +218,7 @@ settings! {
                     name: "CFG normalization",
                     says: |recipe| recipe.cfg_normalization.then(|| "true".to_owned()),
                 },
-                reads: |text, wanted| text.parse().ok().map(|is_on| wanted.cfg_normalization = Some(is_on)),
+                reads: |text, wanted| read(text, &mut wanted.cfg_normalization),
             }),
             ..Face::new(
                 Group::Picture,
@@ -266,7 +266,7 @@ settings! {
             default: Some("512; schnell: 256; fewer where the model reads fewer"),
             parameters: Some(Entry {
                 line: Line { rank: 76, name: "Text tokens", says: |recipe| Some(recipe.max_sequence_length.to_string()) },
-                reads: |text, wanted| text.parse().ok().map(|count| wanted.max_sequence_length = Some(count)),
+                reads: |text, wanted| read(text, &mut wanted.max_sequence_length),
             }),
             ..Face::new(Group::Picture, "N", "Tokens of text the prompt may take")
         },
@@ -330,7 +330,7 @@ settings! {
             default: Some("the paper's, 1 for yarn and 2 for ntk"),
             parameters: Some(Entry {
                 line: Line { rank: 73, name: "DyPE scale", says: |recipe| recipe.dype_scale.map(|scale| scale.to_string()) },
-                reads: |text, wanted| text.parse().ok().map(|number| wanted.dype_scale = Some(number)),
+                reads: |text, wanted| read(text, &mut wanted.dype_scale),
             }),
             ..Face::new(Group::Tuning, "NUMBER", DYPE_SCALE.help)
         },
@@ -348,7 +348,7 @@ settings! {
                     name: "DyPE exponent",
                     says: |recipe| recipe.dype_exponent.map(|exponent| exponent.to_string()),
                 },
-                reads: |text, wanted| text.parse().ok().map(|number| wanted.dype_exponent = Some(number)),
+                reads: |text, wanted| read(text, &mut wanted.dype_exponent),
             }),
             ..Face::new(Group::Tuning, "NUMBER", DYPE_EXPONENT.help)
         },
@@ -369,7 +369,7 @@ settings! {
                     name: "DyPE thresholds",
                     says: |recipe| recipe.dype.then(|| recipe.dype_thresholds.to_string()),
                 },
-                reads: |text, wanted| text.parse().ok().map(|rule| wanted.dype_thresholds = Some(rule)),
+                reads: |text, wanted| read(text, &mut wanted.dype_thresholds),
             }),
             ..Face::new(Group::Tuning, "RULE", DYPE_THRESHOLDS.help)
         },
@@ -387,7 +387,7 @@ settings! {
             saved: Saved::UnlessUsual,
             parameters: Some(Entry {
                 line: Line { rank: 77, name: "Text anchor", says: |recipe| recipe.text_anchor.then(|| "true".to_owned()) },
-                reads: |text, wanted| text.parse().ok().map(|is_on| wanted.text_anchor = Some(is_on)),
+                reads: |text, wanted| read(text, &mut wanted.text_anchor),
             }),
             ..Face::new(Group::Tuning, "", TEXT_ANCHOR.help)
         },
@@ -401,7 +401,7 @@ settings! {
             default: Some("what the model says, else 1024"),
             parameters: Some(Entry {
                 line: Line { rank: 71, name: "Base resolution", says: |recipe| Some(recipe.base_resolution.to_string()) },
-                reads: |text, wanted| text.parse().ok().map(|px| wanted.base_resolution = Some(px)),
+                reads: |text, wanted| read(text, &mut wanted.base_resolution),
             }),
             ..Face::new(Group::Tuning, "PX", "The resolution the model was trained at, in pixels")
         },
@@ -416,7 +416,7 @@ settings! {
             default: Some("the model's own, pinned at large sizes"),
             parameters: Some(Entry {
                 line: Line { rank: 72, name: "Shift mu", says: |recipe| Some(recipe.mu.to_string()) },
-                reads: |text, wanted| text.parse().ok().map(|shift| wanted.mu = Some(shift)),
+                reads: |text, wanted| read(text, &mut wanted.mu),
             }),
             ..Face::new(
                 Group::Tuning,

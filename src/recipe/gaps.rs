@@ -1,11 +1,22 @@
 //! What several settings say together: how one of them fills another's gap, and how entries of other tools' texts are read.
 
+use std::str::FromStr;
+
 use super::{
     CfgRescale, Recipe, Wanted,
     fields::declared,
     setting::{Field, Gaps},
 };
 use crate::methods::{DypeSchedule, DypeSettings, Label};
+
+/// What other tools call the scale of classifier-free guidance.
+pub const CFG_SCALE: &str = "CFG scale";
+
+/// Asks for what a text says; `None` where it says none.
+pub(super) fn read<T: FromStr>(text: &str, into: &mut Option<T>) -> Option<()> {
+    *into = Some(text.parse().ok()?);
+    Some(())
+}
 
 pub(super) fn read_size(text: &str, wanted: &mut Wanted) -> Option<()> {
     let (across, down) = text.split_once('x')?;
@@ -90,11 +101,6 @@ impl Wanted {
     /// Whether it asks for anything of how DyPE acts.
     pub(super) fn tunes_dype(&self) -> bool {
         self.dype_scale.is_some() || self.dype_exponent.is_some() || self.dype_thresholds.is_some()
-    }
-
-    /// Keys of how classifier-free guidance acts.
-    pub(super) fn of_cfg() -> [&'static str; 3] {
-        [declared::cfg.key(), declared::negative_prompt.key(), declared::cfg_normalization.key()]
     }
 
     /// Keys of how DyPE acts.

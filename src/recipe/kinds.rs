@@ -65,38 +65,12 @@ pub trait Kind<W>: Sync {
 }
 
 /// Any text.
-pub struct Prose;
-
-impl Kind<String> for Prose {
-    fn style(&self) -> Style {
-        Style::Prose
-    }
-
-    fn parse(&self, text: &str) -> Result<String, String> {
-        Ok(text.to_owned())
-    }
-
-    fn read_json(&self, value: &Value) -> Option<String> {
-        value.as_str().map(str::to_owned)
-    }
-
-    fn to_json(&self, value: &String) -> Value {
-        value.as_str().into()
-    }
-
-    fn wanted(&self) -> String {
-        "a text".into()
-    }
-
-    fn admits(&self, _value: &String) -> bool {
-        true
-    }
+pub struct Text {
+    /// Whether it may hold a NUL, at which other programs end.
+    pub may_hold_nul: bool,
 }
 
-/// Any text that every program can read.
-pub struct Plain;
-
-impl Kind<String> for Plain {
+impl Kind<String> for Text {
     fn style(&self) -> Style {
         Style::Prose
     }
@@ -114,11 +88,11 @@ impl Kind<String> for Plain {
     }
 
     fn wanted(&self) -> String {
-        "a text without NUL".into()
+        if self.may_hold_nul { "a text" } else { "a text without NUL" }.into()
     }
 
     fn admits(&self, value: &String) -> bool {
-        !value.contains('\0')
+        self.may_hold_nul || !value.contains('\0')
     }
 }
 
@@ -258,7 +232,7 @@ impl Kind<Mu> for Shift {
     }
 
     fn wanted(&self) -> String {
-        "a number, or \"stock\" for the model's own formula".into()
+        "a number, \"stock\" for the model's own formula, or \"log\"".into()
     }
 
     fn admits(&self, value: &Mu) -> bool {
@@ -273,6 +247,7 @@ mod tests {
     #[test]
     fn mu_is_a_number_or_stock() {
         assert_eq!(Shift.parse("stock"), Ok(Mu::Stock));
+        assert_eq!(Shift.parse("log"), Ok(Mu::Log));
         assert_eq!(Shift.parse("0.5"), Ok(Mu::Value(0.5)));
         assert!(Shift.parse("big").expect_err("no number").contains("stock"));
     }

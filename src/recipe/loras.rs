@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::kinds::{Kind, Style};
+use crate::base::hex::is_sha256;
 
 /// The largest strength, either way; usual ones are from 0 to 1.
 const MOST_STRENGTH: f64 = 100.0;
@@ -80,7 +81,7 @@ impl LoraList {
                 "name" => name = value.as_str(),
                 "file" | "path" if !is_saved => name = value.as_str(),
                 "strength" => strength = value.as_f64(),
-                "sha256" => sha256 = Some(value.as_str().filter(|text| is_digest(text))?.to_owned()),
+                "sha256" => sha256 = Some(value.as_str().filter(|text| is_sha256(text))?.to_owned()),
                 _ => return None,
             }
         }
@@ -97,10 +98,6 @@ impl LoraList {
         let entries = entries.iter().map(|entry| Self::entry(entry, is_saved)).collect::<Option<_>>()?;
         Some(Loras(entries)).filter(|loras| self.admits(loras))
     }
-}
-
-fn is_digest(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 impl Kind<Loras> for LoraList {

@@ -26,6 +26,7 @@ pub use facts::ModelFacts;
 pub(crate) use fields::{FIELDS, declared};
 pub use fields::{Recipe, Wanted};
 pub use file_name::reference_name;
+pub use gaps::CFG_SCALE;
 pub(crate) use kinds::{Kind, Style};
 pub use loras::{LoraChoice, Loras};
 pub use noise_source::Rng;

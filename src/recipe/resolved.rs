@@ -83,8 +83,7 @@ impl Recipe {
 
     /// The scaler that gives each axis its frequencies.
     pub fn scaler(&self) -> Box<dyn PositionScaler> {
-        let dype = self.dype_settings();
-        if self.text_anchor { self.method.anchored(dype) } else { self.method.scaler(dype) }
+        self.method.tuned(self.dype_settings(), self.text_anchor)
     }
 
     /// What `dype info` says of it: name and text of each line.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Wanted,
-    fields::FIELDS,
+    fields::{FIELDS, declared},
     setting::{Face, Problem, Saved},
 };
 use crate::error::{Error, Result};
@@ -88,8 +88,8 @@ impl Wanted {
         // How DyPE acts means nothing where it is off.
         let is_idle = |key: &str| {
             (self.dype == Some(false) && Self::tuning().contains(&key))
-                // Of classifier-free guidance a text says all there is, and nothing where it is off.
-                || Self::of_cfg().contains(&key)
+                // Its line stands above the settings.
+                || key == declared::negative_prompt.key
         };
         // Where the text has an entry for what is not usual, saying nothing says that it is.
         let is_usual = |face: &Face| face.saved == Saved::UnlessUsual && face.parameters.is_some();

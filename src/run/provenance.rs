@@ -7,7 +7,7 @@ use crate::{
     models::KnownModel,
     output::{NEGATIVE, Parameters, Provenance, parameters_text},
     plan::Machine,
-    recipe::{Recipe, Wanted},
+    recipe::{CFG_SCALE, Recipe, Wanted},
 };
 
 /// What the text of other tools calls the model.
@@ -38,7 +38,11 @@ fn parameters(recipe: &Recipe, model: &KnownModel) -> String {
     ]);
     list.sort_by_key(|(rank, ..)| *rank);
     let list: Vec<_> = list.into_iter().map(|(_, name, text)| (name, text)).collect();
+    // A scale that is said and changes nothing has no negative prompt; who reads it looks for one.
+    let last = recipe.prompt.rsplit_once('\n').map(|(_, last)| last);
+    let is_misread = recipe.cfg.is_some() && last.is_some_and(|last| last.starts_with(NEGATIVE));
     let above = match recipe.cfg() {
+        None if is_misread => format!("{}\n{NEGATIVE} ", recipe.prompt),
         None => recipe.prompt.clone(),
         Some((_, negative)) => format!("{}\n{NEGATIVE} {}", recipe.prompt, in_one_line(negative)),
     };
@@ -53,7 +57,8 @@ fn in_one_line(negative: &str) -> String {
 
 /// The prompt and the negative one that a text of this program says: with classifier-free guidance the last line is that.
 pub fn prompts(text: &Parameters) -> (String, Option<String>) {
-    let wanted = Wanted::of_parameters("", |name| text.get(name)).unwrap_or_default();
+    let of_cfg = |name: &str| text.get(name).filter(|_| name == CFG_SCALE);
+    let wanted = Wanted::of_parameters("", of_cfg).unwrap_or_default();
     let lines = text.above.rsplit_once('\n').and_then(|(above, last)| Some((above, last.strip_prefix(NEGATIVE)?)));
     match lines.filter(|_| wanted.cfg.is_some()) {
         None => (text.above.clone(), None),
@@ -129,6 +134,10 @@ mod tests {
             let wanted = of_parameters(&text).expect("its own").expect("dype's");
             assert_eq!((wanted.cfg, wanted.negative_prompt), (Some(4.0), Some(negative)));
         }
+        // A model whose own cfg is on may be asked for one that changes nothing.
+        let off = Recipe { prompt: prompt.to_owned(), cfg: Some(1.0), ..usual.clone() };
+        let text = Parameters::parse(&parameters(&off, &model));
+        assert_eq!(prompts(&text).0, prompt, "the prompt keeps its last line");
         let plain = Recipe { prompt: prompt.to_owned(), ..usual };
         let text = Parameters::parse(&parameters(&plain, &model));
         assert_eq!(prompts(&text), (prompt.to_owned(), None), "without cfg all of it is the prompt");

@@ -34,8 +34,15 @@ use crate::{
 pub type Adapted = (Loras, Box<dyn Model>);
 
 /// The model a picture is made with, of `model` and it with LoRA files.
-pub fn with_loras<'m>(loras: &Loras, model: &'m dyn Model, adapted: &'m [Adapted]) -> &'m dyn Model {
-    adapted.iter().find(|(known, _)| known == loras).map_or(model, |(_, model)| &**model)
+///
+/// # Errors
+/// [`Error::Model`] when it was not made with these: a bug of the caller.
+pub fn with_loras<'m>(loras: &Loras, model: &'m dyn Model, adapted: &'m [Adapted]) -> Result<&'m dyn Model> {
+    if loras.0.is_empty() {
+        return Ok(model);
+    }
+    let found = adapted.iter().find(|(known, _)| known == loras).map(|(_, model)| &**model);
+    found.ok_or_else(|| Error::model("the model was not opened with these LoRA files", "please report this"))
 }
 
 /// A picture that must be made, with the damaged file it takes the place of.
@@ -111,7 +118,7 @@ impl<'a> Runner<'a> {
             return Ok(());
         }
         (self.transformer, self.embeddings) = (None, Vec::new());
-        let model = with_loras(&item.recipe.lora, self.model, self.adapted);
+        let model = with_loras(&item.recipe.lora, self.model, self.adapted)?;
         self.pipeline = Pipeline::open(model, self.machine.device.clone(), self.machine.dtype, self.observer)?;
         self.loras = item.recipe.lora.clone();
         Ok(())
@@ -173,7 +180,7 @@ impl<'a> Runner<'a> {
         Error::Memory {
             what: format!("the device has no room for this picture, planned for {planned} ({error})"),
             hint: what_fits(
-                with_loras(&item.recipe.lora, self.model, self.adapted),
+                with_loras(&item.recipe.lora, self.model, self.adapted).unwrap_or(self.model),
                 &item.plan,
                 self.machine,
                 DeviceKind::of(&self.machine.device),

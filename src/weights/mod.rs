@@ -26,7 +26,7 @@ pub(crate) use files::names_in;
 pub use files::{Ahead, Files};
 pub(crate) use header::header_bytes;
 pub use index::{ShardIndex, open_folder};
-pub use renamed::{Cut, Renamed};
+pub use renamed::{Cut, Renamed, lookup};
 pub use store::SafetensorsStore;
 pub(crate) use stored::{STEMS, Stored, is_shard, is_usual_name};
 pub use upload::{Ring, SLOTS};

@@ -37,6 +37,11 @@ pub struct Renamed {
     table: BTreeMap<String, (String, Cut)>,
 }
 
+/// The name that a table of (stored, new) names gives for a stored one.
+pub fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
+    table.iter().find(|(stored, _)| *stored == name).map(|&(_, new)| new)
+}
+
 impl Renamed {
     /// Gives `inner` the names of `table`: new name, stored name, what of it.
     pub fn new(inner: Arc<dyn TensorSource>, table: impl IntoIterator<Item = (String, String, Cut)>) -> Self {

@@ -54,3 +54,26 @@ fn of_several_one_is_to_be_named_and_one_that_does_not_fit_is_not_fetched() {
         "nothing was fetched"
     );
 }
+
+/// peft saves alpha in a file of its own, which belongs to the weights wherever they come from.
+#[test]
+fn pefts_settings_are_fetched_with_its_weights_and_both_serve_offline() {
+    let settings = r#"{"r": 2, "lora_alpha": 3.0}"#;
+    let place = Place::new();
+    let server = HubServerBuilder::default()
+        .large("p/adapter_model.safetensors", bytes("peft-raw"))
+        .small("p/adapter_config.json", settings)
+        .start();
+    let offline = run(&place, &server, &["--lora", REPO, "--offline", "-o", "x.png"]);
+    assert_ne!(offline.code, Some(0));
+    assert_eq!(server.take_requests(), [""; 0], "nothing is asked");
+    run(&place, &server, &["--lora", REPO, "-o", "x.png"]).succeeds();
+    std::fs::write(place.path("adapter_model.safetensors"), bytes("peft-raw")).expect("written");
+    std::fs::write(place.path("adapter_config.json"), settings).expect("written");
+    place.small(&["--lora", "adapter_model.safetensors", "-o", "y.png"]).succeeds();
+    assert!(rgb8(&place.path("x.png")) == rgb8(&place.path("y.png")), "as on this disk");
+    server.take_requests();
+    run(&place, &server, &["--lora", REPO, "--offline", "-o", "z.png"]).succeeds();
+    assert_eq!(server.take_requests(), [""; 0], "nothing is asked");
+    assert!(rgb8(&place.path("x.png")) == rgb8(&place.path("z.png")));
+}

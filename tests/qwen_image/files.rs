@@ -102,6 +102,22 @@ fn single_files_are_the_same_model() {
     assert_eq!(of(&["--model", &file, "--text-encoder", &text], "a.png"), of(&["--model", &tiny], "b.png"));
 }
 
+/// A single file may lie in another model's folder, whose schedule is not its own.
+#[test]
+fn a_schedule_that_only_lies_beside_a_single_file_is_not_taken() {
+    let folder = single_files();
+    copy_folder(&fixture("tiny-flux/scheduler"), &folder.path().join("scheduler"));
+    let request = ModelRequest::new(folder.path().join("qwen_image_bf16.safetensors"))
+        .with("text_encoder", fixture("qwen-image/tiny/text_encoder"));
+    let of = |request: &ModelRequest| {
+        let (_, found) = Registry::default().find(request).expect("found");
+        QwenImage::open(found).expect("opens").facts.scheduler
+    };
+    assert_eq!(of(&request), tiny().facts.scheduler);
+    let given = request.with("scheduler", fixture("tiny-flux/scheduler"));
+    assert_ne!(of(&given), tiny().facts.scheduler, "one that is given counts");
+}
+
 #[test]
 fn parts_of_other_models_are_refused_by_name() {
     let place = Place::new();

@@ -134,14 +134,14 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
         None => Registry::default().usual(),
     };
     let scheduler = &facts.scheduler;
-    let latents = args.latents.as_deref().map(|file| Seen::read(args, file, &facts)).transpose()?;
     let recipe = args.recipe(&facts)?;
+    let latents = args.latents.as_deref().map(|file| latents_of(args, file, &recipe, &facts)).transpose()?;
     let wanted = ScheduleFor::recipe(&recipe, &facts);
     let mut sigmas = sampling::sigmas(scheduler, &wanted)?;
     sigmas.pop();
     let mu = Shift::of(scheduler, &wanted).mu();
     let mut settings = args.settings(&recipe, &facts, mu, &sigmas);
-    if let Some(Seen { size, latents }) = &latents {
+    if let Some((latents, size)) = &latents {
         settings.size = *size;
         settings.spectrum = Some(spectrum(args, latents, facts.latents.tokens(*size), report)?);
     }
@@ -161,23 +161,14 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Latents, and the size of their picture.
-struct Seen {
-    size: ImageSize,
-    latents: Tensor,
-}
-
-impl Seen {
-    fn read(args: &InspectArgs, file: &Path, facts: &Facts) -> Result<Self> {
-        let looks = args.recipe(facts)?.scaler().looks();
-        if looks != Looks::Spectrum {
-            let what = "--latents: this method does not look at latents";
-            return Err(Error::request(what, "add --method sega, or leave --latents out"));
-        }
-        let asked = args.extent.wanted.height.zip(args.extent.wanted.width);
-        let (latents, size) = latents_file::of_model(file, &LatentsFile::read(file)?, asked, &facts.latents)?;
-        Ok(Self { size, latents })
+/// The latents of a file that a recipe's method looks at, and the size of their picture.
+fn latents_of(args: &InspectArgs, file: &Path, recipe: &Recipe, facts: &Facts) -> Result<(Tensor, ImageSize)> {
+    if recipe.scaler().looks() != Looks::Spectrum {
+        let what = "--latents: this method does not look at latents";
+        return Err(Error::request(what, "add --method sega, or leave --latents out"));
     }
+    let asked = args.extent.wanted.height.zip(args.extent.wanted.width);
+    latents_file::of_model(file, &LatentsFile::read(file)?, asked, &facts.latents)
 }
 
 /// The spectrum of latents as the model reads them.

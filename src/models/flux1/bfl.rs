@@ -9,7 +9,7 @@ use std::{ops::Range, sync::Arc};
 use super::{FluxConfig, blocks::FEED_FORWARD_RATIO};
 use crate::{
     error::Error,
-    weights::{Cut, Renamed, TensorSource, lora::Alias},
+    weights::{Cut, Renamed, TensorSource, lookup, lora::Alias},
 };
 
 /// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
@@ -27,9 +27,7 @@ pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
 pub fn aliases(config: &FluxConfig) -> Vec<Alias> {
     let hidden = config.hidden_size();
     let alias = |name: String, like: &str, rows: usize| {
-        let parts = transformer_names(&format!("{like}.weight"), hidden, Some(rows)).unwrap_or_default();
-        let layer = |(name, cut): (String, Cut)| Some((name.strip_suffix(".weight")?.to_owned(), cut));
-        Alias { name, parts: parts.into_iter().filter_map(layer).collect() }
+        Alias::of_weight(name, transformer_names(&format!("{like}.weight"), hidden, Some(rows)))
     };
     let own = |name: String, rows: usize| alias(name.clone(), &name, rows);
     let mut all: Vec<Alias> = TOP.iter().map(|(name, _)| own((*name).to_owned(), hidden)).collect();
@@ -132,10 +130,6 @@ fn split(block: &str, names: &[&str], kind: &str, hidden: usize, rows: usize) ->
         end.min(i * hidden)..end
     };
     names.iter().enumerate().map(|(i, name)| (format!("{block}.{name}.{kind}"), Cut::Rows(part(i)))).collect()
-}
-
-fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
-    table.iter().find(|(stored, _)| *stored == name).map(|&(_, new)| new)
 }
 
 const IMG_QKV: [&str; 3] = ["attn.to_q", "attn.to_k", "attn.to_v"];

@@ -2,16 +2,13 @@
 
 use candle_core::DType;
 
-use super::{
-    FluxConfig,
-    transformer::{Inputs, Transformer},
-};
+use super::{FluxConfig, transformer::Transformer};
 use crate::{
     base::device::DeviceKind,
     error::Result,
     models::{
         ForwardCost, ForwardOptions,
-        parts::{CLIP_TOKENS, ClipEncoder, T5Encoder},
+        parts::{CLIP_TOKENS, ClipEncoder, T5Encoder, streams::Inputs},
     },
     nn::{Compute, Ledger, Parameters, WeightsMode},
     weights::{Expected, Weights, lora::Layer},
@@ -53,9 +50,9 @@ impl Forward<'_> {
         let pooled = zeros(&[1, config.pooled_projection_dim])?;
         let input_bytes = ledger.now_bytes() - loaded;
         let angles = [self.text_tokens + self.image_tokens, config.attention_head_dim / 2];
-        let inputs = Inputs { img, prompt_embeds, pooled, cos: zeros(&angles)?, sin: zeros(&angles)?, text_bias: None };
-        model.velocity(&inputs, 1.0, Some(1.0))?;
-        drop(inputs);
+        let inputs = Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, text_bias: None };
+        model.velocity(&inputs, &pooled, 1.0, Some(1.0))?;
+        drop((inputs, pooled));
         Ok(ForwardCost::of(&ledger, input_bytes))
     }
 
@@ -65,8 +62,7 @@ impl Forward<'_> {
     /// # Errors
     /// [`crate::Error::Memory`] with the least that would do, when even the smallest pieces do not fit.
     pub fn within(&self, budget_bytes: u64) -> Result<(ForwardOptions, ForwardCost)> {
-        let own_kernels = self.kind.is_cpu() && self.compute.dtype == DType::F32;
-        let first = if own_kernels { ForwardOptions::default() } else { ForwardOptions::LARGEST };
+        let first = ForwardOptions::first(self.kind, self.compute.dtype);
         first.within(budget_bytes, |options| self.cost(options))
     }
 }
@@ -112,7 +108,7 @@ pub fn transformer_layers(config: &FluxConfig) -> Result<Vec<Layer>> {
 }
 
 fn loaded_dry(config: &FluxConfig) -> Result<Parameters> {
-    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
-    Transformer::load_from(config, &parameters, WeightsMode::Resident, Compute::EXACT_F32)?;
-    Ok(parameters)
+    let load =
+        |parameters: &Parameters| Transformer::load_from(config, parameters, WeightsMode::Resident, Compute::EXACT_F32);
+    Parameters::of_load(load)
 }

@@ -14,8 +14,8 @@ use crate::{
     base::{device::DeviceKind, geometry::TokenGrid},
     error::{Error, Result},
     models::{
-        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec, Place,
-        Reading, SchedulerConfig, Seen,
+        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec, Reading,
+        SchedulerConfig, Seen,
         parts::{
             Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, KL16_RGB, ModelPart, PromptTokenizer, T5,
             T5Config, Tokenizers, config::Said, kl16, open, text_names, vae_names,
@@ -72,13 +72,7 @@ macro_rules! lenders {
 }
 
 pub(super) static PARTS: [PartSpec; 7] = [
-    PartSpec {
-        name: "transformer",
-        kind: PartKind::Denoiser,
-        help: "Transformer",
-        folders: &["diffusion_models", "unet", "checkpoints"],
-        ..PartSpec::BARE
-    },
+    PartSpec::TRANSFORMER,
     PartSpec {
         name: "vae",
         flag: Some("vae"),
@@ -131,13 +125,7 @@ pub(super) static PARTS: [PartSpec; 7] = [
         lenders: lenders!("google/t5-v1_1-xxl": "spiece.model", "tokenizer_config.json"),
         ..PartSpec::BARE
     },
-    PartSpec {
-        name: "scheduler",
-        kind: PartKind::Scheduler,
-        help: "Scheduler's config",
-        files: &[&["scheduler_config.json"]],
-        ..PartSpec::BARE
-    },
+    PartSpec::SCHEDULER,
 ];
 
 const AUTOENCODER: AutoencoderKind =
@@ -220,25 +208,14 @@ type Source = Arc<dyn TensorSource>;
 
 /// The transformer's dimensions, checked; a single file is opened for them, and comes with them.
 fn config(found: &Found) -> Result<(Said<FluxConfig>, Option<Source>)> {
-    let place = found.place("transformer")?;
-    if let Place::Folder(folder) = place {
-        let path = folder.join("config.json");
-        let value = open::read_config(&found.files, &path, CLASS)?;
-        return Ok((Said::by_file(&value, &path)?, None));
-    }
-    let source = open::source_at(place, &found.files)?;
-    let named: Source = match bfl::transformer(Arc::clone(&source)) {
-        Some(renamed) => Arc::new(renamed),
-        None if has_diffusers_names(&*source) => source,
-        None => return Err(bfl::lacks(&*source)),
+    let named = |source: Source| -> Result<Source> {
+        match bfl::transformer(Arc::clone(&source)) {
+            Some(renamed) => Ok(Arc::new(renamed)),
+            None if has_diffusers_names(&*source) => Ok(source),
+            None => Err(bfl::lacks(&*source)),
+        }
     };
-    let beside = match place {
-        Place::File(path) => Some(path.with_file_name("config.json")),
-        Place::Folder(_) | Place::Inside(_) => None,
-    };
-    let beside = beside.and_then(|path| Some((open::beside(&found.files, &path, CLASS)?, path)));
-    let beside = beside.as_ref().map(|(value, path)| (value, path.as_path()));
-    Ok((Said::by_beside(beside, &*named, infer::transformer, transformer_tensors)?, Some(named)))
+    open::transformer(found, CLASS, named, infer::transformer, transformer_tensors)
 }
 
 fn of_config(config: &FluxConfig, scheduler: SchedulerConfig) -> Facts {

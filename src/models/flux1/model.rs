@@ -8,28 +8,25 @@ use super::{
     Flux1, Transformer, WeightsMode, bfl,
     family::PARTS,
     text::{self, PromptEmbeddings},
-    text_cost,
-    transformer::Inputs,
-    transformer_layers, transformer_tensors,
+    text_cost, transformer_layers, transformer_tensors,
 };
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
-    error::{Error, Result},
+    error::Result,
     methods::TextBias,
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
-        TextEncoders, Velocity, VelocityAt,
+        TextEncoders, Velocity, VelocityAt, of_networks,
         parts::{
             ClipEncoder, T5Encoder, Tokenizers, clip_tensors,
             kl::{self, Side},
+            settle,
+            streams::Inputs,
             t5_tensors, text_names,
         },
     },
-    nn::{self, PositionIds},
-    weights::{
-        Expected, TensorSource,
-        lora::{Network, TRANSFORMER_FLAT_PREFIXES, TRANSFORMER_PREFIXES},
-    },
+    nn::{Array, PositionIds},
+    weights::{TensorSource, lora::Network},
 };
 
 impl Flux1 {
@@ -38,10 +35,7 @@ impl Flux1 {
     /// # Errors
     /// As there.
     pub fn over(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Self> {
-        let found = sources.len();
-        let [transformer, clip, t5] = sources
-            .try_into()
-            .map_err(|_| Error::model(format!("{found} sources for three networks"), "please report this"))?;
+        let [transformer, clip, t5] = of_networks(sources)?;
         let mut model = self.clone();
         model.transformer.source = transformer;
         model.text_encoder.source = clip;
@@ -70,14 +64,11 @@ impl Model for Flux1 {
     }
 
     fn networks(&self) -> Result<Vec<Network>> {
-        let transformer = Network {
-            part: "transformer",
-            source: Arc::clone(&self.transformer.source),
-            layers: transformer_layers(&self.transformer.config)?,
-            aliases: bfl::aliases(&self.transformer.config),
-            prefixes: TRANSFORMER_PREFIXES,
-            flat_prefixes: TRANSFORMER_FLAT_PREFIXES,
-        };
+        let transformer = Network::transformer(
+            &self.transformer.source,
+            transformer_layers(&self.transformer.config)?,
+            bfl::aliases(&self.transformer.config),
+        );
         let clip = text_names::clip_network("text_encoder", &self.text_encoder)?;
         Ok(vec![transformer, clip, text_names::t5_network("text_encoder_2", &self.text_encoder_2)?])
     }
@@ -102,13 +93,8 @@ impl Model for Flux1 {
 
     fn settle(&self, on: &On, observer: &dyn Observer) -> Result<()> {
         let config = &self.transformer.config;
-        let transformer = (config.num_attention_heads, config.attention_head_dim);
-        // The decoder's attention is one head as wide as its coarsest stage.
-        let decoder = self.vae.part.config.block_out_channels.last().map(|channels| (1, *channels));
-        for (heads, dim) in std::iter::once(transformer).chain(decoder) {
-            nn::settle_attention(heads, dim, on.dtype, &on.device, observer)?;
-        }
-        Ok(())
+        let heads = (config.num_attention_heads, config.attention_head_dim);
+        settle(on, heads, &self.vae.part.config, observer)
     }
 
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {
@@ -126,17 +112,18 @@ impl Model for Flux1 {
     }
 
     fn weights_bytes(&self) -> Result<Vec<NetworkBytes>> {
-        let network = |part, word, source: &dyn TensorSource, tensors: Vec<Expected>| {
-            let bytes = tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum();
-            NetworkBytes { part, word, bytes }
-        };
         let (clip, t5) = (&self.text_encoder, &self.text_encoder_2);
         let (transformer, vae) = (&self.transformer, &self.vae.part);
         Ok(vec![
-            network("transformer", "transformer", &*transformer.source, transformer_tensors(&transformer.config)?),
-            network("text_encoder_2", "T5", &*t5.source, t5_tensors(&t5.config)?),
-            network("text_encoder", "CLIP", &*clip.source, clip_tensors(&clip.config)?),
-            network("vae", "VAE", &*vae.source, kl::tensors(&vae.config, Side::Decoder)?),
+            NetworkBytes::of(
+                "transformer",
+                "transformer",
+                &*transformer.source,
+                &transformer_tensors(&transformer.config)?,
+            ),
+            NetworkBytes::of("text_encoder_2", "T5", &*t5.source, &t5_tensors(&t5.config)?),
+            NetworkBytes::of("text_encoder", "CLIP", &*clip.source, &clip_tensors(&clip.config)?),
+            NetworkBytes::of("vae", "VAE", &*vae.source, &kl::tensors(&vae.config, Side::Decoder)?),
         ])
     }
 
@@ -192,7 +179,7 @@ impl Velocity for Transformer {
     fn velocity(&self, latents: &Tensor, at: &VelocityAt<'_>) -> Result<Tensor> {
         let PromptEmbeddings { prompt_embeds, pooled } = at.text.get()?;
         let text_bias = at.text_bias.map(|TextBias(bias)| bias as f32);
-        let inputs = Inputs { text_bias, ..Inputs::new(latents, [prompt_embeds, pooled], at.rope) };
-        Ok(self.velocity(&inputs, at.t, at.guidance)?.real()?.clone())
+        let inputs = Inputs { text_bias, ..Inputs::new(latents, prompt_embeds, at.rope) };
+        Ok(self.velocity(&inputs, &Array::from(pooled.clone()), at.t, at.guidance)?.real()?.clone())
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{FluxConfig, family::PIPELINES};
 use crate::{
     error::Result,
-    models::{Found, Place, SchedulerConfig, repository::PIPELINE_INDEX},
+    models::{Found, SchedulerConfig, repository::pipeline_around},
     weights::Files,
 };
 
@@ -24,12 +24,11 @@ pub(super) struct Schedule {
 /// A file that was given counts, and so does the one that came with the transformer's folder. One that only lies beside the
 /// transformer counts where it is of the same kind: a schnell file in a dev folder is no dev.
 pub(super) fn schedule(config: &FluxConfig, found: &Found) -> Result<Schedule> {
-    let Some(file) = file(found) else {
+    let Some((file, is_meant)) = found.scheduler()? else {
         return Ok(Schedule { config: of_kind(config), file: None, remark: None });
     };
     let read = SchedulerConfig::read_among(&file, &found.files);
-    let has_own_folder = matches!(found.place("transformer")?, Place::Folder(_)) && !found.is_given("transformer");
-    if has_own_folder || found.is_given("scheduler") {
+    if is_meant {
         return Ok(Schedule { config: read?, file: Some(file), remark: None });
     }
     let why = match read {
@@ -53,20 +52,11 @@ fn of_kind(config: &FluxConfig) -> SchedulerConfig {
     if config.guidance_embeds { SchedulerConfig::flux1_dev() } else { SchedulerConfig::default() }
 }
 
-fn file(found: &Found) -> Option<PathBuf> {
-    match found.optional("scheduler")? {
-        Place::Folder(folder) => Some(folder.join("scheduler_config.json")),
-        Place::File(path) => Some(path.clone()),
-        Place::Inside(_) => None,
-    }
-}
-
 /// Why the schedule in `file` is not one for this transformer, as the folder around it tells.
 fn disagreement(config: &FluxConfig, schedule: &SchedulerConfig, file: &Path, files: &Files) -> Option<String> {
     let root = file.parent().and_then(Path::parent).unwrap_or(Path::new(""));
     let read = |path: PathBuf| files.is_file(&path).then(|| files.read_json::<Value>(&path).ok()).flatten();
-    let class = read(root.join(PIPELINE_INDEX)).and_then(|index| Some(index.get("_class_name")?.as_str()?.to_owned()));
-    if let Some(class) = class.filter(|class| !PIPELINES.contains(&class.as_str())) {
+    if let Some(class) = pipeline_around(file, files).filter(|class| !PIPELINES.contains(&class.as_str())) {
         return Some(format!("the folder is of a {class}"));
     }
     let words = |guided: bool| if guided { "takes guidance (dev)" } else { "takes no guidance (schnell)" };

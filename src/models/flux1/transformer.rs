@@ -9,7 +9,7 @@ use crate::{
     models::parts::{
         config::Config,
         modulation::Modulation,
-        streams::{self, PassOf},
+        streams::{self, Inputs},
     },
     nn::{Array, Blocks, Compute, Linear, Parameters, WeightsMode},
     weights::Weights,
@@ -94,15 +94,17 @@ impl Transformer {
         guidance: Option<f64>,
         rope: &RopeTables,
     ) -> Result<Tensor> {
-        let inputs = Inputs::new(img, [prompt_embeds, pooled], rope);
-        Ok(self.velocity(&inputs, t, guidance)?.real()?.clone())
+        let inputs = Inputs::new(img, prompt_embeds, rope);
+        Ok(self.velocity(&inputs, &Array::from(pooled.clone()), t, guidance)?.real()?.clone())
     }
 
     /// [`Transformer::forward`] of arrays, real or dry.
-    pub(super) fn velocity(&self, inputs: &Inputs, t: f64, guidance: Option<f64>) -> Result<Array> {
+    pub(super) fn velocity(&self, inputs: &Inputs, pooled: &Array, t: f64, guidance: Option<f64>) -> Result<Array> {
         let txt = streams::tokens(&inputs.prompt_embeds, self.config.joint_attention_dim, self.dtype)?; // [T, joint]
         let img = streams::tokens(&inputs.img, self.config.in_channels, self.dtype)?; // [N, 64]
-        let pass = self.begin([txt.dim(0), img.dim(0)], inputs, t, guidance)?;
+        let vec = self.time_text_embed.forward(t, guidance, pooled)?.silu()?.to_dtype(self.dtype)?; // [1, C]
+        let tokens = [txt.dim(0), img.dim(0)];
+        let pass: Pass = inputs.pass(vec, tokens, self.config.heads(), self.dtype, self.options)?;
         let sides = [(&self.context_embedder, &txt), (&self.x_embedder, &img)];
         let x = streams::embed(sides, self.config.hidden_size(), self.options)?; // [T + N, C]
         drop((txt, img));
@@ -117,44 +119,5 @@ impl Transformer {
     /// When the device fails.
     pub(super) fn mean_embedding(&self, device: &Device) -> Result<Vec<f64>> {
         streams::mean_embedding(&self.x_embedder, self.config.in_channels, self.dtype, device)
-    }
-
-    /// What all blocks share: the conditioning, the tables, room for keys and values.
-    fn begin(&self, tokens: [usize; 2], inputs: &Inputs, t: f64, guidance: Option<f64>) -> Result<Pass> {
-        let vec = self.time_text_embed.forward(t, guidance, &inputs.pooled)?.silu()?.to_dtype(self.dtype)?; // [1, C]
-        let (tables, text_bias) = ([&inputs.cos, &inputs.sin], inputs.text_bias);
-        let (heads, dtype, options) = (self.config.heads(), self.dtype, self.options);
-        Pass::begin(vec, &PassOf { tables, tokens, heads, text_bias, dtype, options })
-    }
-}
-
-/// What a forward pass is given.
-pub(super) struct Inputs {
-    /// Packed latents [1, N, 64], f32.
-    pub img: Array,
-    /// The prompt as T5 sees it [1, T, joint], f32.
-    pub prompt_embeds: Array,
-    /// The prompt as CLIP sees it [1, P], f32.
-    pub pooled: Array,
-    /// Cosines of every token's angles [T + N, D/2], f32.
-    pub cos: Array,
-    /// Sines of every token's angles [T + N, D/2], f32.
-    pub sin: Array,
-    /// What is added to the logits of the text's keys.
-    pub text_bias: Option<f32>,
-}
-
-impl Inputs {
-    /// Of tensors: packed latents, the prompt as T5 and as CLIP see it, and the tables of all tokens.
-    pub fn new(img: &Tensor, [prompt_embeds, pooled]: [&Tensor; 2], rope: &RopeTables) -> Self {
-        let real = |tensor: &Tensor| Array::from(tensor.clone());
-        Self {
-            img: real(img),
-            prompt_embeds: real(prompt_embeds),
-            pooled: real(pooled),
-            cos: real(&rope.cos),
-            sin: real(&rope.sin),
-            text_bias: None,
-        }
     }
 }

@@ -10,7 +10,7 @@
 use std::{ops::Range, sync::Arc};
 
 use super::Flux2Config;
-use crate::weights::{Cut, Renamed, TensorSource, lora::Alias};
+use crate::weights::{Cut, Renamed, TensorSource, lookup, lora::Alias};
 
 /// Prefixes a single file's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
 const PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
@@ -35,17 +35,13 @@ pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
 /// tensors.
 pub(super) fn aliases(config: &Flux2Config) -> Vec<Alias> {
     let (hidden, wide) = (config.hidden_size(), config.feed_forward_size());
-    let of = |name: String, names: Option<Vec<(String, Cut)>>| {
-        let layer = |(name, cut): (String, Cut)| Some((name.strip_suffix(".weight")?.to_owned(), cut));
-        Alias { name, parts: names.unwrap_or_default().into_iter().filter_map(layer).collect() }
-    };
     let diffusers = |name: String, rows| {
         let names = diffusers_names(&format!("{name}.weight"), hidden, Some(rows));
-        of(name, names)
+        Alias::of_weight(name, names)
     };
     let single = |name: String, rows| {
         let names = single_file_names(&format!("{name}.weight"), hidden, Some(rows));
-        of(name, names)
+        Alias::of_weight(name, names)
     };
     let mut all: Vec<Alias> = TOP.iter().map(|(name, _)| single((*name).to_owned(), hidden)).collect();
     all.push(single("final_layer.adaLN_modulation.1".to_owned(), 2 * hidden));
@@ -136,10 +132,6 @@ fn fused(stem: &str, kind: &str, hidden: usize, rows: usize) -> Vec<(String, Cut
 fn thirds(stem: &str, names: [&str; 3], kind: &str, hidden: usize, rows: usize) -> Vec<(String, Cut)> {
     let row = |i: usize| rows.min(i.saturating_mul(hidden));
     names.into_iter().enumerate().map(|(i, name)| part(stem, name, kind, row(i)..row(i + 1))).collect()
-}
-
-fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
-    table.iter().find(|(stored, _)| *stored == name).map(|&(_, new)| new)
 }
 
 const IMG_QKV: [&str; 3] = ["attn.to_q", "attn.to_k", "attn.to_v"];

@@ -2,14 +2,11 @@
 
 use candle_core::DType;
 
-use super::{
-    Flux2Config,
-    transformer::{Inputs, Transformer},
-};
+use super::{Flux2Config, transformer::Transformer};
 use crate::{
     base::device::DeviceKind,
     error::Result,
-    models::{ForwardCost, ForwardOptions},
+    models::{ForwardCost, ForwardOptions, parts::streams::Inputs},
     nn::{Compute, Ledger, Parameters, WeightsMode},
     weights::{Expected, Weights, lora::Layer},
 };
@@ -58,8 +55,7 @@ impl Forward<'_> {
     /// # Errors
     /// [`crate::Error::Memory`] with the least that would do, when even the smallest pieces do not fit.
     pub(super) fn within(&self, budget_bytes: u64) -> Result<(ForwardOptions, ForwardCost)> {
-        let own_kernels = self.kind.is_cpu() && self.compute.dtype == DType::F32;
-        let first = if own_kernels { ForwardOptions::default() } else { ForwardOptions::LARGEST };
+        let first = ForwardOptions::first(self.kind, self.compute.dtype);
         first.within(budget_bytes, |options| self.cost(options))
     }
 }
@@ -82,7 +78,7 @@ pub(super) fn transformer_layers(config: &Flux2Config) -> Result<Vec<Layer>> {
 }
 
 fn loaded_dry(config: &Flux2Config) -> Result<Parameters> {
-    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
-    Transformer::load_from(config, &parameters, WeightsMode::Resident, Compute::EXACT_F32)?;
-    Ok(parameters)
+    let load =
+        |parameters: &Parameters| Transformer::load_from(config, parameters, WeightsMode::Resident, Compute::EXACT_F32);
+    Parameters::of_load(load)
 }

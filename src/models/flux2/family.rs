@@ -48,13 +48,7 @@ const QWEN: TextEncoderKind<Qwen3Config> = qwen3(text::encoder_tensors);
 const OWN: &[Lender] = &[Lender { repo: "black-forest-labs/FLUX.2-klein-4B", files: &[], is_open: true }];
 
 pub(super) static PARTS: [PartSpec; 5] = [
-    PartSpec {
-        name: "transformer",
-        kind: PartKind::Denoiser,
-        help: "Transformer",
-        folders: &["diffusion_models", "unet", "checkpoints"],
-        ..PartSpec::BARE
-    },
+    PartSpec::TRANSFORMER,
     PartSpec {
         name: "vae",
         flag: Some("vae"),
@@ -85,13 +79,7 @@ pub(super) static PARTS: [PartSpec; 5] = [
         lenders: OWN,
         ..PartSpec::BARE
     },
-    PartSpec {
-        name: "scheduler",
-        kind: PartKind::Scheduler,
-        help: "Scheduler's config",
-        files: &[&["scheduler_config.json"]],
-        ..PartSpec::BARE
-    },
+    PartSpec::SCHEDULER,
 ];
 
 impl Family for Flux2Family {
@@ -150,29 +138,15 @@ type Source = Arc<dyn TensorSource>;
 
 /// The transformer's dimensions, checked, and its tensors under the names it is loaded by, where they had to be opened for them.
 fn config(found: &Found) -> Result<(Said<Flux2Config>, Option<Source>)> {
-    let place = found.place("transformer")?;
-    if let Place::Folder(folder) = place {
-        let path = folder.join("config.json");
-        let value = open::read_config(&found.files, &path, CLASS)?;
-        return Ok((Said::by_file(&value, &path)?, None));
-    }
-    let named = tensors(found)?;
-    let beside = match place {
-        Place::File(path) => Some(path.with_file_name("config.json")),
-        Place::Folder(_) | Place::Inside(_) => None,
-    };
-    let beside = beside.and_then(|path| Some((open::beside(&found.files, &path, CLASS)?, path)));
-    let beside = beside.as_ref().map(|(value, path)| (value, path.as_path()));
-    Ok((Said::by_beside(beside, &*named, infer::transformer, transformer_tensors)?, Some(named)))
+    open::transformer(found, CLASS, |source| Ok(named(source)), infer::transformer, transformer_tensors)
 }
 
 /// The transformer's tensors under the names it is loaded by.
-fn tensors(found: &Found) -> Result<Source> {
-    let source = open::source_at(found.place("transformer")?, &found.files)?;
+fn named(source: Source) -> Source {
     match bfl::transformer(Arc::clone(&source)) {
-        Some(named) => Ok(Arc::new(named)),
+        Some(renamed) => Arc::new(renamed),
         // What lacks the first of its tensors is told of by the check of all.
-        None => Ok(source),
+        None => source,
     }
 }
 
@@ -194,13 +168,7 @@ fn own_schedule() -> SchedulerConfig {
 
 /// The schedule that the model's own folder has, or one that was given; else that of every model.
 fn schedule(found: &Found) -> Result<SchedulerConfig> {
-    let has_own_folder = matches!(found.place("transformer")?, Place::Folder(_)) && !found.is_given("transformer");
-    let file = match found.optional("scheduler") {
-        Some(Place::Folder(folder)) => Some(folder.join("scheduler_config.json")),
-        Some(Place::File(path)) => Some(path.clone()),
-        Some(Place::Inside(_)) | None => None,
-    };
-    let Some(file) = file.filter(|_| has_own_folder || found.is_given("scheduler")) else { return Ok(own_schedule()) };
+    let Some((file, _)) = found.scheduler()?.filter(|(_, is_meant)| *is_meant) else { return Ok(own_schedule()) };
     Ok(SchedulerConfig { mu_rule: MuRule::Empirical, ..SchedulerConfig::read_among(&file, &found.files)? })
 }
 
@@ -241,7 +209,7 @@ impl Flux2 {
     pub fn open(found: Found) -> Result<Self> {
         let files = &found.files;
         let (said, source) = config(&found)?;
-        let source = source.map_or_else(|| tensors(&found), Ok)?;
+        let source = source.map_or_else(|| open::source_at(found.place("transformer")?, files).map(named), Ok)?;
         said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
         let config = said.config;
         let vae = Flux2Autoencoder::open(NAME, found.place("vae")?, files)?;

@@ -10,23 +10,19 @@ use super::{
     encoder_tensors,
     family::PARTS,
     text::{self, PromptEmbeds},
-    transformer::Inputs,
     transformer_tensors, vae_tensors,
 };
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
-    error::{Error, Result},
+    error::Result,
     methods::TextBias,
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
-        TextEncoders, Velocity, VelocityAt,
-        parts::{ChatTokenizer, QwenEncoder, kl::Side},
+        TextEncoders, Velocity, VelocityAt, of_networks,
+        parts::{ChatTokenizer, ModelPart, QwenEncoder, kl::Side, settle, streams::Inputs},
     },
-    nn::{self, PositionIds, WeightsMode},
-    weights::{
-        Expected, TensorSource,
-        lora::{Network, TRANSFORMER_FLAT_PREFIXES, TRANSFORMER_PREFIXES},
-    },
+    nn::{PositionIds, WeightsMode},
+    weights::{TensorSource, lora::Network},
 };
 
 impl Flux2 {
@@ -57,7 +53,8 @@ impl Model for Flux2 {
     }
 
     fn remarks(&self) -> Vec<String> {
-        self.remark.iter().cloned().collect()
+        let passed_over = [self.transformer.passed_over(), self.text_encoder.passed_over()];
+        self.remark.iter().cloned().chain(passed_over.into_iter().flatten()).collect()
     }
 
     fn facts(&self) -> &Facts {
@@ -66,23 +63,13 @@ impl Model for Flux2 {
 
     fn networks(&self) -> Result<Vec<Network>> {
         let config = &self.transformer.config;
-        Ok(vec![Network {
-            part: "transformer",
-            source: Arc::clone(&self.transformer.source),
-            layers: transformer_layers(config)?,
-            aliases: bfl::aliases(config),
-            prefixes: TRANSFORMER_PREFIXES,
-            flat_prefixes: TRANSFORMER_FLAT_PREFIXES,
-        }])
+        Ok(vec![Network::transformer(&self.transformer.source, transformer_layers(config)?, bfl::aliases(config))])
     }
 
     fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {
-        let found = sources.len();
-        let one = |_| Error::model(format!("{found} sources for one network"), "please report this");
-        let [transformer] = sources.try_into().map_err(one)?;
-        let mut model = self.clone();
-        model.transformer.source = transformer;
-        Ok(Box::new(model))
+        let [source] = of_networks(sources)?;
+        let transformer = ModelPart { source, ..self.transformer.clone() };
+        Ok(Box::new(Self { transformer, ..self.clone() }))
     }
 
     fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {
@@ -95,13 +82,8 @@ impl Model for Flux2 {
 
     fn settle(&self, on: &On, observer: &dyn Observer) -> Result<()> {
         let config = &self.transformer.config;
-        let transformer = (config.num_attention_heads, config.attention_head_dim);
-        // The decoder's attention is one head as wide as its coarsest stage.
-        let decoder = self.vae.inner.part.config.decoder_channels().last().map(|channels| (1, *channels));
-        for (heads, dim) in std::iter::once(transformer).chain(decoder) {
-            nn::settle_attention(heads, dim, on.dtype, &on.device, observer)?;
-        }
-        Ok(())
+        let heads = (config.num_attention_heads, config.attention_head_dim);
+        settle(on, heads, &self.vae.inner.part.config, observer)
     }
 
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {
@@ -119,22 +101,23 @@ impl Model for Flux2 {
     }
 
     fn weights_bytes(&self) -> Result<Vec<NetworkBytes>> {
-        let network = |part, word, source: &dyn TensorSource, tensors: Vec<Expected>| {
-            let bytes = tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum();
-            NetworkBytes { part, word, bytes }
-        };
         let (transformer, qwen, vae) = (&self.transformer, &self.text_encoder, &self.vae.inner.part);
         let vae_config = Flux2VaeConfig::from(vae.config.clone());
         Ok(vec![
-            network("transformer", "transformer", &*transformer.source, transformer_tensors(&transformer.config)?),
-            network("text_encoder", "Qwen3", &*qwen.source, encoder_tensors(&qwen.config)?),
-            network("vae", "VAE", &*vae.source, vae_tensors(&vae_config, Side::Decoder)?),
+            NetworkBytes::of(
+                "transformer",
+                "transformer",
+                &*transformer.source,
+                &transformer_tensors(&transformer.config)?,
+            ),
+            NetworkBytes::of("text_encoder", "Qwen3", &*qwen.source, &encoder_tensors(&qwen.config)?),
+            NetworkBytes::of("vae", "VAE", &*vae.source, &vae_tensors(&vae_config, Side::Decoder)?),
         ])
     }
 
     fn text_bytes(&self, (kind, dtype): (DeviceKind, DType), prompts: usize, text_tokens: usize) -> Result<u64> {
         // Headers are read, wherever the numbers will go.
-        Ok(text::cost(&self.qwen(dtype, &Device::Cpu), kind, prompts, text_tokens)?.peak_bytes())
+        Ok(self.qwen(dtype, &Device::Cpu).cost(kind, prompts, text_tokens)?.peak_bytes())
     }
 
     fn conditioning_bytes(&self, text_tokens: usize) -> u64 {

@@ -4,13 +4,9 @@ use candle_core::Tensor;
 
 use super::config::TEXT_TOKENS;
 use crate::{
-    base::{
-        device::DeviceKind,
-        progress::{Event, Observer, Stage},
-    },
+    base::progress::{Event, Observer, Stage},
     error::{Error, Result},
     models::parts::{ChatTemplate, ChatTokenizer, HiddenStates, Qwen3Config, QwenEncoder, Sequence, qwen_tensors},
-    nn::Ledger,
     weights::Expected,
 };
 
@@ -86,21 +82,6 @@ impl TextEncoder {
         }
         Ok(Sequence::padded(found.ids, tokens, self.tokenizer.pad()))
     }
-}
-
-/// A dry pass of the encoder over so many prompts of so many tokens, on a device of this kind.
-///
-/// # Errors
-/// [`Error::Model`] when a configuration makes no sense.
-pub(super) fn cost(qwen: &QwenEncoder, kind: DeviceKind, prompts: usize, tokens: usize) -> Result<Ledger> {
-    let ledger = Ledger::new(kind);
-    let vocabulary = qwen.config().vocab_size.max(1);
-    // No two alike: every row of the table that could be read is.
-    let id = |i: usize| u32::try_from(i % vocabulary).unwrap_or(0);
-    let ids = |prompt: usize| (0..tokens).map(|token| id(prompt * tokens + token)).collect();
-    let sequences: Vec<_> = (0..prompts).map(|prompt| Sequence::whole(ids(prompt))).collect();
-    qwen.dry(&sequences, &ledger)?;
-    Ok(ledger)
 }
 
 /// # Errors

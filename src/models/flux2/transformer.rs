@@ -15,7 +15,7 @@ use crate::{
             SINUSOID_CHANNELS,
             config::Config,
             modulation::{Embedder, Modulation, sinusoidal},
-            streams::{self, PassOf},
+            streams::{self, Inputs},
         },
     },
     nn::{Array, Blocks, Compute, Linear, Parameters, RopeTables, WeightsMode},
@@ -134,36 +134,6 @@ impl Transformer {
             single: self.single_modulation.forward(&vec)?,
             out: [shift, scale],
         };
-        let (tables, text_bias) = ([&inputs.cos, &inputs.sin], inputs.text_bias);
-        let (heads, dtype, options) = (self.config.heads(), self.dtype, self.options);
-        Pass::begin(modulations, &PassOf { tables, tokens, heads, text_bias, dtype, options })
-    }
-}
-
-/// What a forward pass is given.
-pub(super) struct Inputs {
-    /// Packed latents [1, N, 128], f32.
-    pub(super) img: Array,
-    /// The prompt's embeddings [1, T, joint], f32.
-    pub(super) prompt_embeds: Array,
-    /// Cosines of every token's angles [T + N, D/2], f32.
-    pub(super) cos: Array,
-    /// Sines of every token's angles [T + N, D/2], f32.
-    pub(super) sin: Array,
-    /// What is added to the logits of the text's keys.
-    pub(super) text_bias: Option<f32>,
-}
-
-impl Inputs {
-    /// Of tensors: packed latents, the prompt's embeddings, and the tables of all tokens.
-    pub(super) fn new(img: &Tensor, prompt_embeds: &Tensor, rope: &RopeTables) -> Self {
-        let real = |tensor: &Tensor| Array::from(tensor.clone());
-        Self {
-            img: real(img),
-            prompt_embeds: real(prompt_embeds),
-            cos: real(&rope.cos),
-            sin: real(&rope.sin),
-            text_bias: None,
-        }
+        inputs.pass(modulations, tokens, self.config.heads(), self.dtype, self.options)
     }
 }

@@ -30,7 +30,7 @@ pub(super) const PRETRAINED: &[Key] = &[
 ///
 /// # Errors
 /// [`Error::Model`] that names the key.
-pub(super) fn check_epsilon(key: &str, epsilon: f64, advice: &str) -> Result<()> {
+pub(crate) fn check_epsilon(key: &str, epsilon: f64, advice: &str) -> Result<()> {
     if (0.0..1.0).contains(&epsilon) {
         return Ok(());
     }

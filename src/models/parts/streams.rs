@@ -12,7 +12,10 @@ use candle_core::{DType, Device, Tensor};
 use crate::{
     error::Result,
     models::ForwardOptions,
-    nn::{self, Array, Attention, AttentionTiles, Bias, Compute, KeyBias, Linear, NORM_EPS, Parameters, Rotation},
+    nn::{
+        self, Array, Attention, AttentionTiles, Bias, Compute, KeyBias, Linear, NORM_EPS, Parameters, RopeTables,
+        Rotation,
+    },
 };
 
 /// What one forward pass gives each of its blocks.
@@ -35,41 +38,55 @@ pub struct Pass<C> {
     pub options: ForwardOptions,
 }
 
-/// What a pass is made of besides what modulates its blocks.
-pub(crate) struct PassOf<'a> {
-    /// Cosines and sines of every token's angles [T + N, D/2], f32.
-    pub tables: [&'a Array; 2],
-    /// Tokens of the text and of the picture.
-    pub tokens: [usize; 2],
-    /// How attention is parted.
-    pub heads: Heads,
+/// What a forward pass is given.
+pub struct Inputs {
+    /// Packed latents [1, N, C'], f32.
+    pub img: Array,
+    /// The prompt's embeddings [1, T, joint], f32.
+    pub prompt_embeds: Array,
+    /// Cosines of every token's angles [T + N, D/2], f32.
+    pub cos: Array,
+    /// Sines of every token's angles [T + N, D/2], f32.
+    pub sin: Array,
     /// What is added to the logits of the text's keys.
     pub text_bias: Option<f32>,
-    /// The number type of the streams.
-    pub dtype: DType,
-    /// Sizes of the pieces.
-    pub options: ForwardOptions,
 }
 
-impl<C> Pass<C> {
-    /// Makes room for keys and values.
+impl Inputs {
+    /// Of tensors: packed latents, the prompt's embeddings, and the tables of all tokens.
+    pub fn new(img: &Tensor, prompt_embeds: &Tensor, rope: &RopeTables) -> Self {
+        let real = |tensor: &Tensor| Array::from(tensor.clone());
+        let (img, prompt_embeds) = (real(img), real(prompt_embeds));
+        Self { img, prompt_embeds, cos: real(&rope.cos), sin: real(&rope.sin), text_bias: None }
+    }
+
+    /// Begins a pass of blocks that `vec` modulates, with room for keys and values of so many tokens of text and of picture;
+    /// `dtype` is the number type of the streams.
     ///
     /// # Errors
     /// When there are not as many tables as tokens, or the device fails.
-    pub(crate) fn begin(vec: C, of: &PassOf<'_>) -> Result<Self> {
-        let ([text_tokens, image_tokens], [cos, sin]) = (of.tokens, of.tables);
-        let (tokens, tables) = (text_tokens + image_tokens, cos.dim(0));
+    pub(crate) fn pass<C>(
+        &self,
+        vec: C,
+        [text_tokens, image_tokens]: [usize; 2],
+        heads: Heads,
+        dtype: DType,
+        options: ForwardOptions,
+    ) -> Result<Pass<C>> {
+        let (tokens, tables) = (text_tokens + image_tokens, self.cos.dim(0));
         if tables != tokens {
             return Err(nn::mismatch(format!("position tables of {tables} tokens for a picture of {tokens}")));
         }
-        let shape = [of.heads.count, tokens, of.heads.dim];
-        let keys = cos.place().zeros(&shape, of.dtype)?; // [H, N, D]
-        let values = cos.place().zeros(&shape, of.dtype)?; // [H, N, D]
-        let text_bias = of.text_bias.map(|bias| KeyBias { runs: vec![(text_tokens, bias)] });
-        let (cos, sin) = (cos.clone(), sin.clone());
-        Ok(Self { vec, cos, sin, keys, values, text_tokens, text_bias, options: of.options })
+        let shape = [heads.count, tokens, heads.dim];
+        let keys = self.cos.place().zeros(&shape, dtype)?; // [H, N, D]
+        let values = self.cos.place().zeros(&shape, dtype)?; // [H, N, D]
+        let text_bias = self.text_bias.map(|bias| KeyBias { runs: vec![(text_tokens, bias)] });
+        let (cos, sin) = (self.cos.clone(), self.sin.clone());
+        Ok(Pass { vec, cos, sin, keys, values, text_tokens, text_bias, options })
     }
+}
 
+impl<C> Pass<C> {
     /// Calls `work` with (start, count) for pieces of `rows` of at most `token_chunk`.
     pub(crate) fn chunks(&self, rows: Range<usize>, work: impl FnMut(usize, usize) -> Result<()>) -> Result<()> {
         self.keys.place().pieces(rows, self.options.token_chunk, work)

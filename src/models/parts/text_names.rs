@@ -7,7 +7,7 @@ use super::{ClipConfig, ModelPart, T5Config, clip_layers, t5_layers};
 use crate::{
     error::Result,
     weights::{
-        Cut, Renamed, TensorSource,
+        Cut, Renamed, TensorSource, lookup,
         lora::{Alias, Network},
     },
 };
@@ -167,10 +167,6 @@ const LLAMA_LAYERS: &[(&str, &str)] = &[
     ("ffn_norm", "1.layer_norm"),
 ];
 
-fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
-    table.iter().find(|(stored, _)| *stored == name).map(|&(_, new)| new)
-}
-
 /// A Qwen3 whose names begin with `model.`, whatever they begin with in the file; `None` if the source holds none.
 pub fn qwen3(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     qwen(source, "layers.0.self_attn.q_norm.weight")
@@ -250,11 +246,11 @@ const QWEN_LLAMA_BLOCK: [(&str, &str); 11] = [
 
 /// The name of transformers for a tensor of a Qwen in llama.cpp's names, which does not permute its heads.
 fn qwen_of_llama(name: &str) -> Option<String> {
-    if let Some((_, new)) = QWEN_LLAMA_TOP.iter().find(|(stored, _)| *stored == name) {
-        return Some((*new).to_owned());
+    if let Some(new) = lookup(&QWEN_LLAMA_TOP, name) {
+        return Some(new.to_owned());
     }
     let (index, rest) = name.strip_prefix("blk.")?.split_once('.')?;
     let (stem, kind) = rest.rsplit_once('.')?;
-    let (_, new) = QWEN_LLAMA_BLOCK.iter().find(|(stored, _)| *stored == stem)?;
+    let new = lookup(&QWEN_LLAMA_BLOCK, stem)?;
     Some(format!("model.layers.{index}.{new}.{kind}"))
 }

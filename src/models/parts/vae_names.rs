@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::weights::{Cut, Renamed, TensorSource};
+use crate::weights::{Cut, Renamed, TensorSource, lookup};
 
 /// Prefixes an autoencoder's names may carry.
 const VAE_PREFIXES: [&str; 3] = ["", "vae.", "first_stage_model."];
@@ -72,8 +72,4 @@ fn resnet_layer(layer: &str) -> &str {
 
 fn from_coarsest(i: &str, stages: usize) -> Option<usize> {
     (stages.checked_sub(1)?).checked_sub(i.parse().ok()?)
-}
-
-fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
-    table.iter().find(|(stored, _)| *stored == name).map(|&(_, new)| new)
 }

@@ -2,17 +2,11 @@
 
 use candle_core::DType;
 
-use super::{
-    QwenImageConfig,
-    transformer::{Inputs, Transformer},
-};
+use super::{QwenImageConfig, transformer::Transformer};
 use crate::{
     base::device::DeviceKind,
     error::Result,
-    models::{
-        ForwardCost, ForwardOptions,
-        parts::{QwenEncoder, Sequence},
-    },
+    models::{ForwardCost, ForwardOptions, parts::streams::Inputs},
     nn::{Compute, Ledger, Parameters, WeightsMode},
     weights::{Expected, Weights, lora::Layer},
 };
@@ -51,21 +45,9 @@ impl Forward<'_> {
 
     /// The largest pieces that stay within a budget, and what the pass takes in them.
     pub(super) fn within(&self, budget_bytes: u64) -> Result<(ForwardOptions, ForwardCost)> {
-        let own_kernels = self.kind.is_cpu() && Compute::on(self.kind, self.dtype).dtype == DType::F32;
-        let first = if own_kernels { ForwardOptions::default() } else { ForwardOptions::LARGEST };
+        let first = ForwardOptions::first(self.kind, Compute::on(self.kind, self.dtype).dtype);
         first.within(budget_bytes, |options| self.cost(options))
     }
-}
-
-/// A dry pass of the text encoder over so many prompts of so many tokens.
-pub(super) fn text_cost(encoder: &QwenEncoder, kind: DeviceKind, prompts: usize, tokens: usize) -> Result<Ledger> {
-    let ledger = Ledger::new(kind);
-    let rows = encoder.config().vocab_size.max(1);
-    // No two alike: every row of the table that could be read is.
-    let id = |i: usize| u32::try_from(i % rows).unwrap_or(0);
-    let prompt = |prompt: usize| Sequence::whole((0..tokens).map(|token| id(prompt * tokens + token)).collect());
-    encoder.dry(&(0..prompts).map(prompt).collect::<Vec<_>>(), &ledger)?;
-    Ok(ledger)
 }
 
 /// Names and shapes of all tensors the transformer's loader asks for, in its order.
@@ -82,7 +64,7 @@ pub(super) fn transformer_layers(config: &QwenImageConfig) -> Result<Vec<Layer>>
 }
 
 fn loaded_dry(config: &QwenImageConfig) -> Result<Parameters> {
-    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
-    Transformer::load_from(config, &parameters, WeightsMode::Resident, Compute::EXACT_F32)?;
-    Ok(parameters)
+    let load =
+        |parameters: &Parameters| Transformer::load_from(config, parameters, WeightsMode::Resident, Compute::EXACT_F32);
+    Parameters::of_load(load)
 }

@@ -7,7 +7,7 @@ use crate::{
     base::geometry::TokenGrid,
     error::{Error, Result},
     models::{
-        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind, PartSpec, Place,
+        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind, PartSpec,
         Reading, SchedulerConfig, Seen,
         parts::{
             Autoencoder, ChatTokenizer, HiddenStates, ModelPart, Qwen25VlConfig, TextEncoderKind,
@@ -45,13 +45,7 @@ const MU_TOKENS: usize = 36_864;
 const OWN: &[Lender] = &[Lender { repo: "Qwen/Qwen-Image", files: &[], is_open: true }];
 
 pub(super) static PARTS: [PartSpec; 5] = [
-    PartSpec {
-        name: "transformer",
-        kind: PartKind::Denoiser,
-        help: "Transformer",
-        folders: &["diffusion_models", "unet", "checkpoints"],
-        ..PartSpec::BARE
-    },
+    PartSpec::TRANSFORMER,
     PartSpec {
         name: "vae",
         flag: Some("vae"),
@@ -83,13 +77,7 @@ pub(super) static PARTS: [PartSpec; 5] = [
         lenders: OWN,
         ..PartSpec::BARE
     },
-    PartSpec {
-        name: "scheduler",
-        kind: PartKind::Scheduler,
-        help: "Scheduler's config",
-        files: &[&["scheduler_config.json"]],
-        ..PartSpec::BARE
-    },
+    PartSpec::SCHEDULER,
 ];
 
 const AUTOENCODER: WanKind =
@@ -174,35 +162,21 @@ pub(super) fn named(source: &Source) -> Option<Source> {
 
 /// The transformer's dimensions, checked; a single file is opened for them, and comes with them.
 fn config(found: &Found) -> Result<(Said<QwenImageConfig>, Option<Source>)> {
-    let place = found.place("transformer")?;
-    if let Place::Folder(folder) = place {
-        let path = folder.join("config.json");
-        let value = open::read_config(&found.files, &path, CLASS)?;
-        return Ok((Said::by_file(&value, &path)?, None));
-    }
-    let source = open::source_at(place, &found.files)?;
-    let Some(source) = named(&source) else {
-        return Err(Error::model(format!("{} is no Qwen-Image transformer", source.describe()), NOT_QWEN));
+    let named = |source: Source| {
+        let none = || Error::model(format!("{} is no Qwen-Image transformer", source.describe()), NOT_QWEN);
+        named(&source).ok_or_else(none)
     };
-    let beside = match place {
-        Place::File(path) => Some(path.with_file_name("config.json")),
-        Place::Folder(_) | Place::Inside(_) => None,
-    };
-    let beside = beside.and_then(|path| Some((open::beside(&found.files, &path, CLASS)?, path)));
-    let beside = beside.as_ref().map(|(value, path)| (value, path.as_path()));
-    Ok((Said::by_beside(beside, &*source, QwenImageConfig::infer, transformer_tensors)?, Some(source)))
+    open::transformer(found, CLASS, named, QwenImageConfig::infer, transformer_tensors)
 }
 
-/// What the scheduler's file says, else the published model's; which mu a size gets, no file says.
+/// What a scheduler's file says that was given or came with the transformer's folder, else the published model's; which mu a
+/// size gets, no file says.
 fn schedule(found: &Found) -> Result<SchedulerConfig> {
-    let file = found.optional("scheduler").and_then(|place| match place {
-        Place::Folder(folder) => Some(folder.join("scheduler_config.json")),
-        Place::File(path) => Some(path.clone()),
-        Place::Inside(_) => None,
-    });
     let own = own_schedule();
-    match file {
-        Some(file) => Ok(SchedulerConfig { mu_rule: own.mu_rule, ..SchedulerConfig::read_among(&file, &found.files)? }),
+    match found.scheduler()?.filter(|(_, is_meant)| *is_meant) {
+        Some((file, _)) => {
+            Ok(SchedulerConfig { mu_rule: own.mu_rule, ..SchedulerConfig::read_among(&file, &found.files)? })
+        }
         None => Ok(own),
     }
 }

@@ -6,29 +6,26 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{
     QwenImage, Transformer,
-    cost::{Forward, text_cost, transformer_layers, transformer_tensors},
+    cost::{Forward, transformer_layers, transformer_tensors},
     family::{PARTS, READS},
     text::{DROPPED, PromptStates, TEMPLATE, Text},
-    transformer::Inputs,
 };
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
-    error::{Error, Result},
+    error::Result,
     methods::TextBias,
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
-        TextEncoders, Velocity, VelocityAt,
+        TextEncoders, Velocity, VelocityAt, of_networks,
         parts::{
             ChatTokenizer, ModelPart, QwenEncoder,
             kl::{self, Side},
-            qwen_tensors,
+            qwen_tensors, settle,
+            streams::Inputs,
         },
     },
-    nn::{self, PositionIds, WeightsMode},
-    weights::{
-        Expected, TensorSource,
-        lora::{Network, TRANSFORMER_FLAT_PREFIXES, TRANSFORMER_PREFIXES},
-    },
+    nn::{PositionIds, WeightsMode},
+    weights::{TensorSource, lora::Network},
 };
 
 impl QwenImage {
@@ -54,23 +51,24 @@ impl Model for QwenImage {
         self.found.contents(&PARTS)
     }
 
+    fn remarks(&self) -> Vec<String> {
+        [self.transformer.passed_over(), self.text_encoder.passed_over()].into_iter().flatten().collect()
+    }
+
     fn facts(&self) -> &Facts {
         &self.facts
     }
 
     fn networks(&self) -> Result<Vec<Network>> {
-        Ok(vec![Network {
-            part: "transformer",
-            source: Arc::clone(&self.transformer.source),
-            layers: transformer_layers(&self.transformer.config)?,
-            aliases: Vec::new(),
-            prefixes: TRANSFORMER_PREFIXES,
-            flat_prefixes: TRANSFORMER_FLAT_PREFIXES,
-        }])
+        Ok(vec![Network::transformer(
+            &self.transformer.source,
+            transformer_layers(&self.transformer.config)?,
+            Vec::new(),
+        )])
     }
 
     fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {
-        let [source] = <[_; 1]>::try_from(sources).map_err(|_| Error::model("sources of other networks", ""))?;
+        let [source] = of_networks(sources)?;
         let transformer = ModelPart { source, ..self.transformer.clone() };
         Ok(Box::new(Self { transformer, ..self.clone() }))
     }
@@ -87,13 +85,8 @@ impl Model for QwenImage {
 
     fn settle(&self, on: &On, observer: &dyn Observer) -> Result<()> {
         let config = &self.transformer.config;
-        let transformer = (config.num_attention_heads, config.attention_head_dim);
-        // The decoder's attention is one head as wide as its coarsest stage.
-        let decoder = self.vae.part.config.block_out_channels.last().map(|channels| (1, *channels));
-        for (heads, dim) in std::iter::once(transformer).chain(decoder) {
-            nn::settle_attention(heads, dim, on.dtype, &on.device, observer)?;
-        }
-        Ok(())
+        let heads = (config.num_attention_heads, config.attention_head_dim);
+        settle(on, heads, &self.vae.part.config, observer)
     }
 
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {
@@ -110,21 +103,22 @@ impl Model for QwenImage {
     }
 
     fn weights_bytes(&self) -> Result<Vec<NetworkBytes>> {
-        let network = |part, word, source: &dyn TensorSource, tensors: Vec<Expected>| {
-            let bytes = tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum();
-            NetworkBytes { part, word, bytes }
-        };
         let (transformer, text, vae) = (&self.transformer, &self.text_encoder, &self.vae.part);
         Ok(vec![
-            network("transformer", "transformer", &*transformer.source, transformer_tensors(&transformer.config)?),
-            network("text_encoder", "Qwen2.5-VL", &*text.source, qwen_tensors(&text.config.0, &READS)?),
-            network("vae", "VAE", &*vae.source, kl::tensors(&vae.config, Side::Decoder)?),
+            NetworkBytes::of(
+                "transformer",
+                "transformer",
+                &*transformer.source,
+                &transformer_tensors(&transformer.config)?,
+            ),
+            NetworkBytes::of("text_encoder", "Qwen2.5-VL", &*text.source, &qwen_tensors(&text.config.0, &READS)?),
+            NetworkBytes::of("vae", "VAE", &*vae.source, &kl::tensors(&vae.config, Side::Decoder)?),
         ])
     }
 
     fn text_bytes(&self, (kind, dtype): (DeviceKind, DType), prompts: usize, text_tokens: usize) -> Result<u64> {
         let encoder = self.encoder_on(dtype, &Device::Cpu);
-        Ok(text_cost(&encoder, kind, prompts, DROPPED + text_tokens)?.peak_bytes())
+        Ok(encoder.cost(kind, prompts, DROPPED + text_tokens)?.peak_bytes())
     }
 
     fn conditioning_bytes(&self, text_tokens: usize) -> u64 {

@@ -13,7 +13,7 @@ use crate::{
             config::Config,
             double::{DoubleBlock, DoubleNames, StreamNames},
             modulation::{Embedder, Modulation, sinusoidal},
-            streams::{self, Pass, PassOf},
+            streams::{self, Inputs, Pass},
         },
     },
     nn::{Array, Blocks, Compute, Linear, NORM_EPS, Parameters, RmsNorm, RopeTables, WeightsMode},
@@ -140,9 +140,7 @@ impl Transformer {
     fn begin(&self, tokens: [usize; 2], inputs: &Inputs, t: f64) -> Result<Pass<Array>> {
         let time = self.timestep_embedder.forward(&sinusoidal(t, &inputs.img.place())?)?;
         let vec = time.silu()?.to_dtype(self.dtype)?; // [1, C]
-        let (tables, text_bias) = ([&inputs.cos, &inputs.sin], inputs.text_bias);
-        let (heads, dtype, options) = (self.config.heads(), self.dtype, self.options);
-        Pass::begin(vec, &PassOf { tables, tokens, heads, text_bias, dtype, options })
+        inputs.pass(vec, tokens, self.config.heads(), self.dtype, self.options)
     }
 }
 
@@ -162,27 +160,4 @@ fn blocks(
         parameters.release();
         Ok(block)
     })
-}
-
-/// What a forward pass is given.
-pub(super) struct Inputs {
-    /// Packed latents [1, N, 64], f32.
-    pub img: Array,
-    /// The prompt's hidden states [1, T, joint], f32.
-    pub prompt_embeds: Array,
-    /// Cosines of every token's angles [T + N, D/2], f32.
-    pub cos: Array,
-    /// Sines of every token's angles [T + N, D/2], f32.
-    pub sin: Array,
-    /// What is added to the logits of the text's keys.
-    pub text_bias: Option<f32>,
-}
-
-impl Inputs {
-    /// Of tensors.
-    pub fn new(img: &Tensor, prompt_embeds: &Tensor, rope: &RopeTables) -> Self {
-        let real = |tensor: &Tensor| Array::from(tensor.clone());
-        let (img, prompt_embeds) = (real(img), real(prompt_embeds));
-        Self { img, prompt_embeds, cos: real(&rope.cos), sin: real(&rope.sin), text_bias: None }
-    }
 }

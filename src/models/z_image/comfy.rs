@@ -33,9 +33,8 @@ pub fn has_diffusers_names(source: &dyn TensorSource) -> bool {
 pub(super) fn aliases(config: &ZImageConfig) -> Vec<Alias> {
     let alias = |name: String| {
         // Only the fused layer is cut, by its rows.
-        let parts = names(&format!("{name}.weight"), Some(QKV.len() * config.dim)).unwrap_or_default();
-        let layer = |(name, cut): (String, Cut)| Some((name.strip_suffix(".weight")?.to_owned(), cut));
-        Alias { name, parts: parts.into_iter().filter_map(layer).collect() }
+        let stored = names(&format!("{name}.weight"), Some(QKV.len() * config.dim));
+        Alias::of_weight(name, stored)
     };
     let kinds = [
         ("noise_refiner", config.n_refiner_layers),

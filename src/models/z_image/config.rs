@@ -7,6 +7,7 @@ use crate::{
     error::{Error, Result},
     methods::Side,
     models::parts::{
+        check_epsilon,
         config::{Config, Key, computed, one_of},
         open,
     },
@@ -173,9 +174,7 @@ impl Config for ZImageConfig {
                 "axes_dims {axes:?} are not even numbers that add up to {dim}, the width of a head"
             ));
         }
-        if !(0.0..1.0).contains(&self.norm_eps) {
-            return refuse(format!("norm_eps is {}, expected a number in [0, 1)", self.norm_eps));
-        }
+        check_epsilon("norm_eps", self.norm_eps, Self::ADVICE)?;
         let numbers = [("rope_theta", self.rope_theta, 1.0), ("t_scale", self.t_scale, 0.0)];
         match numbers.into_iter().find(|(_, value, above)| !(value.is_finite() && value > above)) {
             Some((name, value, above)) => refuse(format!("{name} is {value}, expected a number above {above}")),

@@ -10,10 +10,7 @@ use super::{
 use crate::{
     base::device::DeviceKind,
     error::Result,
-    models::{
-        ForwardCost, ForwardOptions,
-        parts::{QwenEncoder, Sequence},
-    },
+    models::{ForwardCost, ForwardOptions},
     nn::{Compute, Ledger, Parameters, WeightsMode},
     weights::{Expected, Weights, lora::Layer},
 };
@@ -69,23 +66,9 @@ impl Forward<'_> {
     /// # Errors
     /// [`crate::Error::Memory`] with the least that would do, when even the smallest pieces do not fit.
     pub fn within(&self, budget_bytes: u64) -> Result<(ForwardOptions, ForwardCost)> {
-        let own_kernels = self.kind.is_cpu() && self.compute.dtype == DType::F32;
-        let first = if own_kernels { ForwardOptions::default() } else { ForwardOptions::LARGEST };
+        let first = ForwardOptions::first(self.kind, self.compute.dtype);
         first.within(budget_bytes, |options| self.cost(options))
     }
-}
-
-/// A dry pass of the text encoder over so many prompts of so many tokens, on a device of this kind.
-///
-/// # Errors
-/// [`crate::Error::Model`] when a configuration makes no sense.
-pub(super) fn text_cost(encoder: &QwenEncoder, kind: DeviceKind, prompts: usize, tokens: usize) -> Result<Ledger> {
-    let ledger = Ledger::new(kind);
-    // No two alike: every row of the table that could be read is.
-    let id = |i: usize| u32::try_from(i % encoder.config().vocab_size.max(1)).unwrap_or(0);
-    let sequence = |prompt: usize| Sequence::whole((0..tokens).map(|token| id(prompt * tokens + token)).collect());
-    encoder.dry(&(0..prompts).map(sequence).collect::<Vec<_>>(), &ledger)?;
-    Ok(ledger)
 }
 
 /// Names and shapes of all tensors the transformer's loader asks for, in its order.
@@ -105,7 +88,7 @@ pub(super) fn transformer_layers(config: &ZImageConfig) -> Result<Vec<Layer>> {
 }
 
 fn loaded_dry(config: &ZImageConfig) -> Result<Parameters> {
-    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
-    Transformer::load_from(config, &parameters, WeightsMode::Resident, Compute::EXACT_F32)?;
-    Ok(parameters)
+    let load =
+        |parameters: &Parameters| Transformer::load_from(config, parameters, WeightsMode::Resident, Compute::EXACT_F32);
+    Parameters::of_load(load)
 }

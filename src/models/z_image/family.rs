@@ -15,8 +15,8 @@ use crate::{
     base::device::DeviceKind,
     error::{Error, Result},
     models::{
-        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec, Place,
-        Reading, SchedulerConfig, Seen,
+        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec, Reading,
+        SchedulerConfig, Seen,
         parts::{
             Autoencoder, AutoencoderKind, ChatTokenizer, KL16_RGB, ModelPart, Qwen3Config, TextEncoderKind,
             config::Said, kl16, open, qwen3, text_names, vae_names,
@@ -48,13 +48,7 @@ const CLASS: [&str; 3] = ["_class_name", "ZImageTransformer2DModel", NOT_OURS];
 const OWN: &[Lender] = &[Lender { repo: "Tongyi-MAI/Z-Image-Turbo", files: &[], is_open: true }];
 
 pub(super) static PARTS: [PartSpec; 5] = [
-    PartSpec {
-        name: "transformer",
-        kind: PartKind::Denoiser,
-        help: "Transformer",
-        folders: &["diffusion_models", "unet", "checkpoints"],
-        ..PartSpec::BARE
-    },
+    PartSpec::TRANSFORMER,
     PartSpec {
         name: "vae",
         flag: Some("vae"),
@@ -86,13 +80,7 @@ pub(super) static PARTS: [PartSpec; 5] = [
         lenders: OWN,
         ..PartSpec::BARE
     },
-    PartSpec {
-        name: "scheduler",
-        kind: PartKind::Scheduler,
-        help: "Scheduler's config",
-        files: &[&["scheduler_config.json"]],
-        ..PartSpec::BARE
-    },
+    PartSpec::SCHEDULER,
 ];
 
 const AUTOENCODER: AutoencoderKind =
@@ -157,24 +145,13 @@ type Source = Arc<dyn TensorSource>;
 
 /// The transformer's dimensions, checked; a single file is opened for them, and comes with them.
 fn config(found: &Found) -> Result<(Said<ZImageConfig>, Option<Source>)> {
-    let place = found.place("transformer")?;
-    if let Place::Folder(folder) = place {
-        let path = folder.join("config.json");
-        let value = open::read_config(&found.files, &path, CLASS)?;
-        return Ok((Said::by_file(&value, &path)?, None));
-    }
-    let source = open::source_at(place, &found.files)?;
-    let named: Source = match comfy::transformer(Arc::clone(&source)) {
-        Some(renamed) => Arc::new(renamed),
-        None => source,
+    let named = |source: Source| -> Result<Source> {
+        match comfy::transformer(Arc::clone(&source)) {
+            Some(renamed) => Ok(Arc::new(renamed)),
+            None => Ok(source),
+        }
     };
-    let beside = match place {
-        Place::File(path) => Some(path.with_file_name("config.json")),
-        Place::Folder(_) | Place::Inside(_) => None,
-    };
-    let beside = beside.and_then(|path| Some((open::beside(&found.files, &path, CLASS)?, path)));
-    let beside = beside.as_ref().map(|(value, path)| (value, path.as_path()));
-    Ok((Said::by_beside(beside, &*named, infer::transformer, transformer_tensors)?, Some(named)))
+    open::transformer(found, CLASS, named, infer::transformer, transformer_tensors)
 }
 
 fn of_config(config: &ZImageConfig, scheduler: SchedulerConfig) -> Facts {

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::{
     Transformer, ZImage, comfy,
     config::padded,
-    cost::{text_cost, transformer_layers},
+    cost::transformer_layers,
     family::PARTS,
     text::{self, Prompt, TextEncoder},
     transformer::Inputs,
@@ -15,21 +15,19 @@ use super::{
 };
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
-    error::{Error, Result},
+    error::Result,
     methods::TextBias,
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
-        TextEncoders, Velocity, VelocityAt,
+        TextEncoders, Velocity, VelocityAt, of_networks,
         parts::{
-            ChatTokenizer, QwenEncoder,
+            ChatTokenizer, ModelPart, QwenEncoder,
             kl::{self, Side},
+            settle,
         },
     },
-    nn::{self, Array, PositionIds, WeightsMode},
-    weights::{
-        Expected, TensorSource,
-        lora::{Network, TRANSFORMER_FLAT_PREFIXES, TRANSFORMER_PREFIXES},
-    },
+    nn::{Array, PositionIds, WeightsMode},
+    weights::{TensorSource, lora::Network},
 };
 
 impl ZImage {
@@ -49,7 +47,8 @@ impl Model for ZImage {
     }
 
     fn remarks(&self) -> Vec<String> {
-        self.remark.iter().cloned().collect()
+        let passed_over = [self.transformer.passed_over(), self.text_encoder.passed_over()];
+        self.remark.iter().cloned().chain(passed_over.into_iter().flatten()).collect()
     }
 
     fn facts(&self) -> &Facts {
@@ -57,24 +56,17 @@ impl Model for ZImage {
     }
 
     fn networks(&self) -> Result<Vec<Network>> {
-        Ok(vec![Network {
-            part: "transformer",
-            source: Arc::clone(&self.transformer.source),
-            layers: transformer_layers(&self.transformer.config)?,
-            aliases: comfy::aliases(&self.transformer.config),
-            prefixes: TRANSFORMER_PREFIXES,
-            flat_prefixes: TRANSFORMER_FLAT_PREFIXES,
-        }])
+        Ok(vec![Network::transformer(
+            &self.transformer.source,
+            transformer_layers(&self.transformer.config)?,
+            comfy::aliases(&self.transformer.config),
+        )])
     }
 
     fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {
-        let found = sources.len();
-        let [source] = sources
-            .try_into()
-            .map_err(|_| Error::model(format!("{found} sources for one network"), "please report this"))?;
-        let mut model = self.clone();
-        model.transformer.source = source;
-        Ok(Box::new(model))
+        let [source] = of_networks(sources)?;
+        let transformer = ModelPart { source, ..self.transformer.clone() };
+        Ok(Box::new(Self { transformer, ..self.clone() }))
     }
 
     fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {
@@ -89,13 +81,8 @@ impl Model for ZImage {
 
     fn settle(&self, on: &On, observer: &dyn Observer) -> Result<()> {
         let config = &self.transformer.config;
-        let transformer = (config.n_heads, config.head_dim());
-        // The decoder's attention is one head as wide as its coarsest stage.
-        let decoder = self.vae.part.config.block_out_channels.last().map(|channels| (1, *channels));
-        for (heads, dim) in std::iter::once(transformer).chain(decoder) {
-            nn::settle_attention(heads, dim, on.dtype, &on.device, observer)?;
-        }
-        Ok(())
+        let heads = (config.n_heads, config.head_dim());
+        settle(on, heads, &self.vae.part.config, observer)
     }
 
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {
@@ -117,22 +104,23 @@ impl Model for ZImage {
     }
 
     fn weights_bytes(&self) -> Result<Vec<NetworkBytes>> {
-        let network = |part, word, source: &dyn TensorSource, tensors: Vec<Expected>| {
-            let bytes = tensors.iter().filter_map(|(name, _)| source.bytes(name)).sum();
-            NetworkBytes { part, word, bytes }
-        };
         let (transformer, text, vae) = (&self.transformer, &self.text_encoder, &self.vae.part);
         Ok(vec![
-            network("transformer", "transformer", &*transformer.source, transformer_tensors(&transformer.config)?),
-            network("text_encoder", "Qwen3", &*text.source, text::text_tensors(&text.config)?),
-            network("vae", "VAE", &*vae.source, kl::tensors(&vae.config, Side::Decoder)?),
+            NetworkBytes::of(
+                "transformer",
+                "transformer",
+                &*transformer.source,
+                &transformer_tensors(&transformer.config)?,
+            ),
+            NetworkBytes::of("text_encoder", "Qwen3", &*text.source, &text::text_tensors(&text.config)?),
+            NetworkBytes::of("vae", "VAE", &*vae.source, &kl::tensors(&vae.config, Side::Decoder)?),
         ])
     }
 
     fn text_bytes(&self, (kind, dtype): (DeviceKind, DType), prompts: usize, text_tokens: usize) -> Result<u64> {
         // Headers are read, wherever the numbers will go.
         let encoder = self.encoder_on(dtype, &Device::Cpu);
-        Ok(text_cost(&encoder, kind, prompts, text_tokens)?.peak_bytes())
+        Ok(encoder.cost(kind, prompts, text_tokens)?.peak_bytes())
     }
 
     /// Hidden states, and what the transformer's first layers make of them and keep.

@@ -1,14 +1,11 @@
 //! Which schedule a Z-Image follows, and with it whether it is Turbo or base, which have the same tensors.
 
-use std::path::Path;
-
-use serde_json::Value;
+use std::path::PathBuf;
 
 use super::family::PIPELINES;
 use crate::{
     error::Result,
-    models::{Found, Place, SchedulerConfig, repository::PIPELINE_INDEX},
-    weights::Files,
+    models::{Found, SchedulerConfig, repository::pipeline_around},
 };
 
 /// The static shift of Z-Image-Turbo. Source: its scheduler_config.json.
@@ -37,24 +34,12 @@ pub(super) fn is_base(scheduler: &SchedulerConfig) -> bool {
 /// A file that was given counts, and so does the one that came with the transformer's folder. One that only lies beside the
 /// transformer counts where its folder is a Z-Image's.
 pub(super) fn schedule(found: &Found) -> Result<Schedule> {
-    let file = match found.optional("scheduler") {
-        Some(Place::Folder(folder)) => folder.join("scheduler_config.json"),
-        Some(Place::File(path)) => path.clone(),
-        Some(Place::Inside(_)) | None => return Ok(Schedule { config: turbo(), remark: Some(unknown()) }),
-    };
-    let has_own_folder = matches!(found.place("transformer")?, Place::Folder(_)) && !found.is_given("transformer");
-    if !has_own_folder && !found.is_given("scheduler") && !is_of_ours(&file, &found.files) {
-        return Ok(Schedule { config: turbo(), remark: Some(unknown()) });
+    let is_ours =
+        |file: &PathBuf| pipeline_around(file, &found.files).is_some_and(|class| PIPELINES.contains(&class.as_str()));
+    match found.scheduler()?.filter(|(file, is_meant)| *is_meant || is_ours(file)) {
+        Some((file, _)) => Ok(Schedule { config: SchedulerConfig::read_among(&file, &found.files)?, remark: None }),
+        None => Ok(Schedule { config: turbo(), remark: Some(unknown()) }),
     }
-    Ok(Schedule { config: SchedulerConfig::read_among(&file, &found.files)?, remark: None })
-}
-
-/// Whether the folder around a scheduler's says that it is a Z-Image's.
-fn is_of_ours(file: &Path, files: &Files) -> bool {
-    let root = file.parent().and_then(Path::parent).unwrap_or(Path::new(""));
-    let index: Option<Value> = files.read_json(&root.join(PIPELINE_INDEX)).ok();
-    let class = index.as_ref().and_then(|index| index.get("_class_name")?.as_str());
-    class.is_some_and(|class| PIPELINES.contains(&class))
 }
 
 fn unknown() -> String {

@@ -128,5 +128,5 @@ pub fn check_sequence_length(tokens: usize) -> Result<()> {
         return Ok(());
     }
     let what = format!("--max-sequence-length {tokens}: out of range");
-    Err(Error::request(what, format!("Z-Image takes 2 to {TEXT_TOKENS} tokens")))
+    Err(Error::request(what, format!("Z-Image takes 1 to {TEXT_TOKENS} tokens")))
 }

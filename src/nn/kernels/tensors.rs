@@ -103,27 +103,25 @@ fn of_heads(x: &Array, head: usize, count: usize, sharing: usize) -> Result<Arra
 }
 
 /// A bias as it is added to pieces of scores [H', rows, N].
-enum ScoreBias<'a> {
+enum ScoreBias {
     None,
     /// [1, 1, N]
     Keys(Array),
-    /// [1, C, N]
-    Causal(Array),
     /// [H, C, N], or [1, C, N] for all heads.
-    Scores(&'a Array),
+    Scores(Array),
 }
 
-impl<'a> ScoreBias<'a> {
-    fn new(q: &Array, k: &Array, how: &Attention<'a>) -> Result<Self> {
+impl ScoreBias {
+    fn new(q: &Array, k: &Array, how: &Attention<'_>) -> Result<Self> {
         match how.bias {
             Bias::None => Ok(Self::None),
-            Bias::Scores(scores) => Ok(Self::Scores(scores)),
+            Bias::Scores(scores) => Ok(Self::Scores(scores.clone())),
             Bias::Causal { keys: seen } => {
                 let (queries, keys) = (q.dim(1), k.dim(1));
                 let hides = |query, key| if key <= query && key < seen { 0.0 } else { f32::NEG_INFINITY };
                 let row = |query| (0..keys).map(move |key| hides(query, key));
                 let mask = q.place().floats(&[1, queries, keys], || (0..queries).flat_map(row).collect())?;
-                Ok(Self::Causal(mask))
+                Ok(Self::Scores(mask))
             }
             Bias::Keys(runs) => {
                 let keys = k.dim(1);
@@ -136,9 +134,8 @@ impl<'a> ScoreBias<'a> {
         match self {
             Self::None => Ok(scores),
             Self::Keys(keys) => scores.add(keys),
-            Self::Causal(mask) => scores.add(&mask.narrow(1, rows.0, rows.1)?),
             Self::Scores(bias) => {
-                let bias = if bias.dim(0) == 1 { (*bias).clone() } else { bias.narrow(0, heads.0, heads.1)? };
+                let bias = if bias.dim(0) == 1 { bias.clone() } else { bias.narrow(0, heads.0, heads.1)? };
                 scores.add(&bias.narrow(1, rows.0, rows.1)?)
             }
         }

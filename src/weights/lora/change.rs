@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::super::TensorSource;
 use crate::error::Result;
@@ -41,10 +41,6 @@ impl Piece {
     pub fn make(&self) -> Result<Tensor> {
         (self.make)()
     }
-
-    fn rows(&self, rows: &Range<usize>) -> Result<Tensor> {
-        Ok(self.make()?.narrow(0, rows.start, rows.len())?.to_dtype(DType::F32)?)
-    }
 }
 
 /// What is added to a weight [out, in], whatever that is held in.
@@ -73,34 +69,6 @@ pub enum Change {
         /// The factor.
         strength: f64,
     },
-}
-
-impl Change {
-    /// Some rows of what is added, as a matrix of f32 in the processor's memory.
-    ///
-    /// # Errors
-    /// What reading the file may fail with.
-    pub fn rows(&self, rows: Range<usize>) -> Result<Tensor> {
-        match self {
-            Self::LowRank { down, up } => Ok(up.rows(&rows)?.matmul(&down.make()?)?), // [rows, in]
-            Self::Dense { weight, strength } => Ok((weight.rows(&rows)? * *strength)?),
-            Self::Kronecker { first, second, rows: all } => {
-                kronecker_rows(&first.make()?, &second.make()?, all.start + rows.start..all.start + rows.end)
-            }
-        }
-    }
-}
-
-/// Rows of the Kronecker product of first [a, b] and second [d, e]: [rows, b·e].
-pub(super) fn kronecker_rows(first: &Tensor, second: &Tensor, rows: Range<usize>) -> Result<Tensor> {
-    let ((_, b), (d, e)) = (first.dims2()?, second.dims2()?);
-    let pick = |index: fn(usize, usize) -> usize| -> Result<Tensor> {
-        let indices = rows.clone().map(|row| index(row, d.max(1)) as u32).collect::<Vec<_>>();
-        Ok(Tensor::from_vec(indices, rows.len(), &Device::Cpu)?)
-    };
-    let left = first.index_select(&pick(|row, d| row / d)?, 0)?.unsqueeze(2)?; // [rows, b, 1]
-    let right = second.index_select(&pick(|row, d| row % d)?, 0)?.unsqueeze(1)?; // [rows, 1, e]
-    Ok(left.broadcast_mul(&right)?.reshape((rows.len(), b * e))?) // [rows, b·e]
 }
 
 /// All that one file changes of one layer.

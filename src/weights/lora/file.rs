@@ -44,9 +44,8 @@ impl LoraFile {
     /// [`Error::Disk`] when it cannot be read; [`Error::Model`] when it is no safetensors file, or holds no LoRA.
     pub fn open(path: &Path, files: &Files) -> Result<Self> {
         let store = files.open(&[path.to_path_buf()])?;
-        let beside = path.with_file_name(PEFT_CONFIG);
-        let beside = path.file_name().is_some_and(|name| name == PEFT_WEIGHTS) && files.is_file(&beside);
-        let beside = if beside { Some(files.read_json(&path.with_file_name(PEFT_CONFIG))?) } else { None };
+        let settings = peft_settings(&path.to_string_lossy()).map(|_| path.with_file_name(PEFT_CONFIG));
+        let beside = settings.filter(|path| files.is_file(path)).map(|path| files.read_json(&path)).transpose()?;
         let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into());
         Self::of(store, name, beside)
     }
@@ -71,6 +70,13 @@ impl LoraFile {
     pub fn name(&self) -> &str {
         &self.name
     }
+}
+
+/// The file of peft's settings beside a file of that path, where that is called as peft calls what it saves.
+pub fn peft_settings(weights: &str) -> Option<String> {
+    let folder =
+        weights.strip_suffix(PEFT_WEIGHTS).filter(|folder| folder.is_empty() || folder.ends_with(['/', '\\']))?;
+    Some(format!("{folder}{PEFT_CONFIG}"))
 }
 
 /// The sha256 of a file, in hexadecimal.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     Adapter, LoraFile, Network,
     keys::{Pieces, Role},
-    kinds::Kind,
+    kinds::{DECOMPOSED, Kind},
     names::{Meaning, Names},
     shapes::Place,
 };
@@ -25,10 +25,15 @@ pub struct Fitted {
     pub unknown: usize,
     /// Tensors that change nothing.
     pub unused: Vec<String>,
-    /// Whether a weight is decomposed (DoRA), so that the strength is no plain factor.
-    pub is_decomposed: bool,
     /// How many layers hold each kind of change.
     pub kinds: BTreeMap<&'static str, usize>,
+}
+
+impl Fitted {
+    /// Whether a weight is decomposed (DoRA), so that the strength is no plain factor.
+    pub fn is_decomposed(&self) -> bool {
+        self.kinds.contains_key(DECOMPOSED)
+    }
 }
 
 impl LoraFile {
@@ -43,7 +48,6 @@ impl LoraFile {
             known: 0,
             unknown: 0,
             unused: self.keys.others.clone(),
-            is_decomposed: false,
             kinds: BTreeMap::new(),
         };
         for (name, pieces) in &self.keys.layers {
@@ -55,7 +59,6 @@ impl LoraFile {
             self.refuse_foreign(name, pieces)?;
             let Some(kind) = Kind::of(pieces, &mut fitted.unused) else { continue };
             fitted.known += 1;
-            fitted.is_decomposed |= kind.is_decomposed();
             *fitted.kinds.entry(kind.name()).or_default() += 1;
             self.add(&mut fitted, networks, (name, &meaning), (&kind, strength))?;
         }

@@ -2,6 +2,9 @@
 
 use super::keys::{Pieces, Role, Side};
 
+/// What a LoRA is called where each row of the changed weight gets a length of its own.
+pub(super) const DECOMPOSED: &str = "DoRA";
+
 /// The names of tensors that make a layer's change.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Kind {
@@ -60,7 +63,7 @@ impl Kind {
     /// What it is called.
     pub fn name(&self) -> &'static str {
         match &self.weight {
-            Some(OfWeight::Product(_)) if self.magnitude.is_some() => "DoRA",
+            Some(OfWeight::Product(_)) if self.magnitude.is_some() => DECOMPOSED,
             Some(OfWeight::Product(_)) => "LoRA",
             Some(OfWeight::Hadamard(_)) => "LoHa",
             Some(OfWeight::Kronecker(_)) => "LoKr",

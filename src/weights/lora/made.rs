@@ -8,14 +8,17 @@
 //! - DoRA (arXiv 2402.09353): m·V / |V| for V = W + s·up·down and the norm of each row.
 //! - Whole differences: W + strength·D, b + strength·d.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use candle_core::{D, DType, Device, Tensor};
 
 use super::{
     super::{Cut, TensorSource},
     Adapter,
-    change::{Change, Piece, kronecker_rows},
+    change::{Change, Piece},
     fit::OTHER_MODEL,
     kinds::{Factor, Kind, OfWeight},
     names::Part,
@@ -211,14 +214,14 @@ impl Made {
         let (source, base, name, part) =
             (Arc::clone(&self.source), Arc::clone(base), magnitude.to_owned(), part.clone());
         let outputs = part.layer.outputs;
-        let change = Change::LowRank { down: down.clone(), up: up.clone() };
+        let (low, high) = (down.clone(), up.clone());
         let known: OnceLock<Tensor> = OnceLock::new();
         let gain: Arc<dyn Fn() -> Result<Tensor> + Send + Sync> = Arc::new(move || {
             if let Some(known) = known.get() {
                 return Ok(known.clone());
             }
             let lengths = cut(&source.load(&name, DType::F32, &Device::Cpu)?.flatten_all()?, &part.cut)?;
-            let gain = lengths.div(&row_lengths(&*base, &part, &change)?)?; // [out]
+            let gain = lengths.div(&row_lengths(&*base, &part, [&low.make()?, &high.make()?])?)?; // [out]
             Ok(known.get_or_init(|| gain).clone())
         });
         let of_up = Arc::clone(&gain);
@@ -251,15 +254,27 @@ impl Made {
     }
 }
 
-/// The length of each row of the layer's weight with `change`, some rows at a time: \[out\].
-fn row_lengths(base: &dyn TensorSource, part: &Part, change: &Change) -> Result<Tensor> {
+/// The length of each row of the layer's weight with up · down added, some rows at a time: \[out\].
+fn row_lengths(base: &dyn TensorSource, part: &Part, [down, up]: [&Tensor; 2]) -> Result<Tensor> {
     let (name, outputs) = (format!("{}.weight", part.layer.name), part.layer.outputs);
     let panel = |start: usize| -> Result<Tensor> {
         let rows = start..outputs.min(start + PANEL);
         let weight = base.load_rows(&name, rows.clone(), DType::F32, &Device::Cpu)?;
-        let changed = (weight + change.rows(rows)?)?;
+        let changed = (weight + up.narrow(0, start, rows.len())?.matmul(down)?)?; // [rows, in]
         Ok(changed.sqr()?.sum(D::Minus1)?.sqrt()?)
     };
     let panels = (0..outputs).step_by(PANEL).map(panel).collect::<Result<Vec<_>>>()?;
     Ok(Tensor::cat(&panels, 0)?)
+}
+
+/// Rows of the Kronecker product of first [a, b] and second [d, e]: [rows, b·e].
+fn kronecker_rows(first: &Tensor, second: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+    let ((_, b), (d, e)) = (first.dims2()?, second.dims2()?);
+    let pick = |index: fn(usize, usize) -> usize| -> Result<Tensor> {
+        let indices = rows.clone().map(|row| index(row, d.max(1)) as u32).collect::<Vec<_>>();
+        Ok(Tensor::from_vec(indices, rows.len(), &Device::Cpu)?)
+    };
+    let left = first.index_select(&pick(|row, d| row / d)?, 0)?.unsqueeze(2)?; // [rows, b, 1]
+    let right = second.index_select(&pick(|row, d| row % d)?, 0)?.unsqueeze(1)?; // [rows, 1, e]
+    Ok(left.broadcast_mul(&right)?.reshape((rows.len(), b * e))?) // [rows, b·e]
 }

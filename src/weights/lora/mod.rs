@@ -18,7 +18,7 @@ mod summary;
 
 pub use adapted::Adapted;
 pub use change::{Adapter, Change, Piece};
-pub use file::{LoraFile, sha256_of};
+pub use file::{LoraFile, peft_settings, sha256_of};
 pub use fit::Fitted;
-pub use names::{Alias, Layer, Network, TRANSFORMER_FLAT_PREFIXES, TRANSFORMER_PREFIXES};
+pub use names::{Alias, Layer, Network};
 pub use summary::Summary;

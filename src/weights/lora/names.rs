@@ -27,6 +27,14 @@ pub struct Alias {
     pub parts: Vec<(String, Cut)>,
 }
 
+impl Alias {
+    /// Of a layer whose weight is stored as these; of none where it is stored as nothing.
+    pub fn of_weight(name: String, stored: Option<Vec<(String, Cut)>>) -> Self {
+        let layer = |(name, cut): (String, Cut)| Some((name.strip_suffix(".weight")?.to_owned(), cut));
+        Self { name, parts: stored.unwrap_or_default().into_iter().filter_map(layer).collect() }
+    }
+}
+
 /// A network of a model, as names in LoRA files are looked up among its layers.
 #[derive(Clone)]
 pub struct Network {
@@ -44,8 +52,22 @@ pub struct Network {
     pub flat_prefixes: &'static [&'static str],
 }
 
+impl Network {
+    /// A model's transformer.
+    pub fn transformer(source: &Arc<dyn TensorSource>, layers: Vec<Layer>, aliases: Vec<Alias>) -> Self {
+        Self {
+            part: "transformer",
+            source: Arc::clone(source),
+            layers,
+            aliases,
+            prefixes: TRANSFORMER_PREFIXES,
+            flat_prefixes: TRANSFORMER_FLAT_PREFIXES,
+        }
+    }
+}
+
 /// Before the names of a transformer's layers: none (peft, BFL), diffusers, ComfyUI, peft's own and fal's files.
-pub const TRANSFORMER_PREFIXES: &[&str] = &[
+const TRANSFORMER_PREFIXES: &[&str] = &[
     "transformer.",
     "diffusion_model.",
     "model.diffusion_model.",
@@ -54,7 +76,7 @@ pub const TRANSFORMER_PREFIXES: &[&str] = &[
     "",
 ];
 /// The same where dots are underscores: kohya's sd-scripts, OneTrainer, SimpleTuner's LyCORIS.
-pub const TRANSFORMER_FLAT_PREFIXES: &[&str] = &["lora_unet_", "lora_transformer_", "lycoris_"];
+const TRANSFORMER_FLAT_PREFIXES: &[&str] = &["lora_unet_", "lora_transformer_", "lycoris_"];
 
 /// One layer of what a name means.
 #[derive(Debug, Clone, PartialEq)]

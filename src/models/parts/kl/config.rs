@@ -65,9 +65,9 @@ pub struct LatentStatistics {
 }
 
 /// diffusers' name of the encoder's stages.
-const DOWN_BLOCK: &str = "DownEncoderBlock2D";
+pub(crate) const DOWN_BLOCK: &str = "DownEncoderBlock2D";
 /// diffusers' name of the decoder's stages.
-const UP_BLOCK: &str = "UpDecoderBlock2D";
+pub(crate) const UP_BLOCK: &str = "UpDecoderBlock2D";
 /// Far more channels than any autoencoder has; sizes computed from them cannot overflow.
 const MAX_CHANNELS: usize = 1 << 14;
 /// Far more layers than any stage has.

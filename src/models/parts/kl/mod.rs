@@ -12,6 +12,7 @@ mod walk;
 
 use candle_core::Device;
 
+pub(crate) use config::{DOWN_BLOCK, UP_BLOCK};
 pub use config::{Design, LatentStatistics, VaeConfig};
 pub use decoder::{Decoder, RowSink};
 pub use encoder::{Encoder, RowSource};

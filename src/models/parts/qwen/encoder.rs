@@ -90,6 +90,19 @@ impl QwenEncoder {
         let parameters = Parameters::dry(&self.weights, ledger).held_as_stored();
         encode(&self.config, &self.reads, &parameters, prompts, |_| ())
     }
+
+    /// What so many prompts of so many tokens, padding included, would take on such a device.
+    ///
+    /// # Errors
+    /// As [`QwenEncoder::dry`].
+    pub fn cost(&self, kind: DeviceKind, prompts: usize, tokens: usize) -> Result<Ledger> {
+        let ledger = Ledger::new(kind);
+        // No two alike: every row of the table that could be read is.
+        let id = |i: usize| u32::try_from(i % self.config.vocab_size.max(1)).unwrap_or(0);
+        let prompt = |prompt: usize| Sequence::whole((0..tokens).map(|token| id(prompt * tokens + token)).collect());
+        self.dry(&(0..prompts).map(prompt).collect::<Vec<_>>(), &ledger)?;
+        Ok(ledger)
+    }
 }
 
 /// Names and shapes of all tensors an encoder's loader asks for, in its order.

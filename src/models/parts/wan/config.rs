@@ -9,7 +9,7 @@ use crate::{
     models::parts::{
         config::{self, Config, Key, computed, idle, one_of},
         infer,
-        kl::{Design, LatentStatistics, VaeConfig},
+        kl::{DOWN_BLOCK, Design, LatentStatistics, UP_BLOCK, VaeConfig},
         open,
     },
     weights::TensorSource,
@@ -98,6 +98,8 @@ impl WanConfig {
     pub fn dimensions(&self) -> VaeConfig {
         VaeConfig {
             block_out_channels: self.dim_mult.iter().map(|times| times * self.base_dim).collect(),
+            down_block_types: vec![DOWN_BLOCK.into(); self.dim_mult.len()],
+            up_block_types: vec![UP_BLOCK.into(); self.dim_mult.len()],
             layers_per_block: self.num_res_blocks,
             latent_channels: self.z_dim,
             norm_num_groups: 1,
