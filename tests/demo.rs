@@ -7,6 +7,7 @@ mod support;
 use serde_json::Value;
 use support::{
     fixture,
+    golden::assert_same_picture,
     program::{Place, Run, rgb8},
 };
 
@@ -31,21 +32,12 @@ const PICTURE: [&str; 18] = [
     "-o",
     "x.png",
 ];
-/// What README.md of the fixtures asks of float32 on a CPU.
-const MEAN_TOLERANCE: f64 = 0.02;
-const CHANNEL_TOLERANCE: u8 = 2;
 
 #[test]
 fn it_makes_the_references_picture() {
     let place = Place::new();
     place.dype(&PICTURE).succeeds();
-    let (found, expected) = (rgb8(&place.path("x.png")), rgb8(&fixture("expected/demo.png")));
-    assert_eq!(found.len(), expected.len());
-    let differences = || found.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b));
-    let mean = differences().map(f64::from).sum::<f64>() / found.len() as f64;
-    assert!(mean < MEAN_TOLERANCE, "mean difference {mean}");
-    let most = differences().max();
-    assert!(most <= Some(CHANNEL_TOLERANCE), "a channel is off by {most:?}");
+    assert_same_picture(&rgb8(&place.path("x.png")), &rgb8(&fixture("expected/demo.png")));
 }
 
 /// A picture of one step, as JSON of what made it.

@@ -17,6 +17,7 @@ use dype::testing::{
 };
 use support::{
     fixture,
+    golden::LATENTS_TOLERANCE,
     program::{Place, rgb8},
     relative_error, values,
 };
@@ -117,8 +118,6 @@ fn a_model_says_how_its_tokens_are_read() {
     }
 }
 
-/// What README.md of the fixtures asks of float32 on a CPU.
-const LATENTS_TOLERANCE: f64 = 1e-4;
 const PROMPT: &str = "A serene mountain landscape at sunset";
 
 fn sega_run() -> std::collections::HashMap<String, Tensor> {

@@ -1,46 +1,11 @@
 //! Frequency tables of every scaler against the reference: 496 cases of method, revision, t, size and rotary width.
 
-use dype::testing::methods::{DypeSettings, Looks, Method, Moment, PositionScaler, RotaryAxis, Spectrum, Thresholds};
+mod support;
+
+use dype::testing::methods::{DypeSettings, Looks, Method, Moment, RotaryAxis, Spectrum};
 use safetensors::SafeTensors;
 use serde::Deserialize;
-
-/// One reference table: what was asked, and its amplitude; the frequencies are the tensor `key`.
-#[derive(Debug, Deserialize)]
-struct Case {
-    key: String,
-    method: String,
-    dype: bool,
-    revision: String,
-    t: f64,
-    patches: usize,
-    base_patches: usize,
-    dim: usize,
-    theta: f64,
-    mscale: f64,
-}
-
-impl Case {
-    fn scaler(&self) -> Box<dyn PositionScaler> {
-        let thresholds = match self.revision.as_str() {
-            "2026-02" => Thresholds::Product,
-            "2025-10" => Thresholds::Power,
-            other => panic!("unknown revision {other}"),
-        };
-        let settings = DypeSettings { thresholds, ..DypeSettings::default() };
-        let method: Method = self.method.parse().expect("a known method");
-        method.scaler(self.dype.then_some(settings))
-    }
-
-    fn axis(&self) -> RotaryAxis {
-        let sides = [self.patches; 2];
-        RotaryAxis::of_picture([self.dim; 2], self.theta, self.base_patches, sides)[0]
-    }
-
-    /// The reference computes YaRN's ramps and amplitude in f32; all else is f64.
-    fn tolerance(&self) -> f64 {
-        if self.method == "yarn" { 1e-7 } else { 1e-12 }
-    }
-}
+use support::golden::assert_tables;
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/expected/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -58,23 +23,7 @@ fn relative(found: f64, expected: f64) -> f64 {
 
 #[test]
 fn every_table_is_the_references() {
-    let cases: Vec<Case> = serde_json::from_slice(&fixture("position.json")).expect("valid JSON");
-    let file = fixture("position.safetensors");
-    let tensors = SafeTensors::deserialize(&file).expect("valid safetensors");
-    assert_eq!(cases.len(), 496);
-    for case in &cases {
-        let found = case.scaler().frequencies(&case.axis(), &Moment::at(case.t));
-        let expected = f64s(&tensors, &case.key);
-        assert_eq!(found.inv_freq.len(), expected.len(), "{case:?}");
-        assert_eq!(found.amplitude.len(), expected.len(), "{case:?}");
-        for (pair, (&found, &expected)) in found.inv_freq.iter().zip(&expected).enumerate() {
-            let error = relative(found, expected);
-            assert!(error <= case.tolerance(), "pair {pair}: {found} for {expected}, off by {error:e}: {case:?}");
-        }
-        for &amplitude in &found.amplitude {
-            assert!(relative(amplitude, case.mscale) <= case.tolerance(), "amplitude {amplitude}: {case:?}");
-        }
-    }
+    assert_eq!(assert_tables(&support::fixture("expected")).len(), 496);
 }
 
 #[test]
@@ -94,7 +43,7 @@ fn every_temperature_and_bias_of_anchored_text_is_the_references() {
     let cases: Vec<serde_json::Value> = serde_json::from_slice(&fixture("tide.json")).expect("valid JSON");
     let file = fixture("tide.safetensors");
     let tensors = SafeTensors::deserialize(&file).expect("valid safetensors");
-    let anchored = Method::YARN.anchored(Some(DypeSettings::default()));
+    let anchored = Method::YARN.tuned(Some(DypeSettings::default()), true);
     let (mut tables, mut biases) = (0, 0);
     for case in &cases {
         let name = case["case"].as_str().expect("a name");
@@ -124,7 +73,7 @@ fn every_temperature_and_bias_of_anchored_text_is_the_references() {
     assert_eq!((tables, biases), (15, 14));
     assert!(
         Method::NTK
-            .anchored(None)
+            .tuned(None, true)
             .key_bias(&RotaryAxis::of_picture([56; 2], 1e4, 64, [256; 2]), &Moment::at(1.0))
             .is_none()
     );

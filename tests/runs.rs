@@ -17,14 +17,10 @@ use dype::testing::{
 use serde::Deserialize;
 use support::{
     fixture,
+    golden::{LATENTS_TOLERANCE, assert_same_picture},
     program::{Place, rgb8},
     relative_error, values,
 };
-
-/// What README.md of the fixtures asks of float32 on a CPU.
-const LATENTS_TOLERANCE: f64 = 1e-4;
-const MEAN_TOLERANCE: f64 = 0.02;
-const CHANNEL_TOLERANCE: u8 = 2;
 
 /// A run of the reference.
 #[derive(Deserialize)]
@@ -89,17 +85,6 @@ impl Golden {
     fn picture(&self) -> Vec<u8> {
         rgb8(&fixture(&format!("expected/run{}.png", self.run)))
     }
-}
-
-/// The pictures are as near as the fixtures' README asks.
-#[track_caller]
-fn assert_same_picture(found: &[u8], expected: &[u8]) {
-    assert_eq!(found.len(), expected.len());
-    let differences = || found.iter().zip(expected).map(|(a, b)| a.abs_diff(*b));
-    let mean = differences().map(f64::from).sum::<f64>() / found.len() as f64;
-    assert!(mean < MEAN_TOLERANCE, "mean difference {mean}");
-    let most = differences().max();
-    assert!(most <= Some(CHANNEL_TOLERANCE), "a channel is off by {most:?}");
 }
 
 /// The program's picture and latents of one run are the reference's.

@@ -6,11 +6,8 @@ use serde::Deserialize;
 
 use crate::{
     path,
-    support::{fixture, program::Place, relative_error, values},
+    support::{fixture, golden::LATENTS_TOLERANCE, program::Place, relative_error, values},
 };
-
-/// What README.md of the fixtures asks of float32 on a CPU.
-const TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -80,7 +77,7 @@ fn meets(runs: impl Fn(&Golden) -> bool, count: usize) {
         let file = path(&format!("expected/run{}.safetensors", golden.run));
         let expected = candle_core::safetensors::load(file, &Device::Cpu).expect("golden");
         let error = relative_error(&found, &values(&expected["latents_final"]));
-        assert!(error < TOLERANCE, "run {} with {}: {error:e}", golden.run, golden.transformer);
+        assert!(error < LATENTS_TOLERANCE, "run {} with {}: {error:e}", golden.run, golden.transformer);
     }
 }
 

@@ -121,21 +121,10 @@ fn a_single_file_is_known_by_what_it_holds() {
     for size in ["4B", "9B"] {
         let shapes = shapes(&real[size]["single_file"]);
         // Headers alone, without data: enough to be known by, and to say what else is needed.
-        let (mut at, mut header) = (0, serde_json::Map::new());
-        for (name, shape) in &shapes {
-            let end = at + 2 * shape.iter().product::<usize>();
-            header.insert(
-                format!("model.diffusion_model.{name}"),
-                serde_json::json!({ "dtype": "BF16", "shape": shape, "data_offsets": [at, end] }),
-            );
-            at = end;
-        }
+        let named = shapes.iter().map(|(name, shape)| (format!("model.diffusion_model.{name}"), shape.clone()));
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x.safetensors");
-        let header = Value::Object(header).to_string();
-        std::fs::write(&path, support::safetensors(&header, 0)).expect("written");
-        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opens");
-        file.set_len((8 + header.len() + at) as u64).expect("sparse");
+        support::write_hollow(&path, named);
         let refused = Registry::default().find(&ModelRequest::new(&path)).err().expect("it lacks its other parts");
         for part in ["--vae", "--text-encoder", "--tokenizer"] {
             assert!(refused.hint().is_some_and(|hint| hint.contains(part)), "{refused} {:?}", refused.hint());

@@ -1,55 +1,20 @@
 //! Positions: where tokens stand, and the tables of every scaler against the reference's.
 
-use candle_core::{Device, safetensors};
+use candle_core::Device;
 use dype::testing::{
     base::geometry::TokenGrid,
-    methods::{DypeSettings, Method, Moment, RotaryAxis, Side},
+    methods::{DypeSettings, Method, Moment, Side},
     nn::RopeTables,
 };
-use serde::Deserialize;
 
-use super::{expected, fixture, tiny};
-
-/// One reference table: what was asked, and its amplitude; the frequencies are the tensor `key`.
-#[derive(Debug, Deserialize)]
-struct Case {
-    key: String,
-    method: String,
-    dype: bool,
-    revision: String,
-    t: Option<f64>,
-    patches: usize,
-    base_patches: usize,
-    dim: usize,
-    theta: f64,
-    mscale: f64,
-    ramp_inverted: Option<[bool; 2]>,
-}
+use super::{expected, fixture, support::golden::assert_tables, tiny};
 
 #[test]
 fn every_table_is_the_references() {
-    let text = std::fs::read_to_string(fixture("expected/position.json")).expect("golden");
-    let cases: Vec<Case> = serde_json::from_str(&text).expect("golden");
-    let tables = safetensors::load(fixture("expected/position.safetensors"), &Device::Cpu).expect("golden");
-    assert_eq!(cases.len(), 367);
-    let mut turned = 0;
-    for case in &cases {
-        assert_eq!(case.revision, "2026-02");
-        let method: Method = case.method.parse().expect("a method");
-        let axis = RotaryAxis::of_picture([case.dim; 2], case.theta, case.base_patches, [case.patches; 2])[0];
-        let scaler = method.scaler(case.dype.then(DypeSettings::default));
-        let found = scaler.frequencies(&axis, &Moment::at(case.t.unwrap_or(1.0)));
-        let expected: Vec<f64> = tables[&case.key].to_vec1().expect("f64");
-        // The reference computes YaRN's ramps and amplitude in f32.
-        let tolerance = if case.method == "yarn" { 1e-7 } else { 1e-12 };
-        let is_near = |found: f64, expected: f64| (found - expected).abs() <= tolerance * expected.abs();
-        assert_eq!(found.inv_freq.len(), expected.len());
-        for (found, expected) in found.inv_freq.iter().zip(&expected) {
-            assert!(is_near(*found, *expected), "{found} for {expected}: {case:?}");
-        }
-        assert!(found.amplitude.iter().all(|amplitude| is_near(*amplitude, case.mscale)), "{case:?}");
-        turned += usize::from(case.ramp_inverted.is_some_and(|[beta, _]| beta));
-    }
+    let tables = assert_tables(&fixture("expected"));
+    assert_eq!(tables.len(), 367);
+    assert!(tables.iter().all(|table| table.revision == "2026-02"));
+    let turned = tables.iter().filter(|table| table.ramp_inverted.is_some_and(|[beta, _]| beta)).count();
     assert_eq!(turned, 7, "tables whose ramp turned round are among them");
 }
 

@@ -14,14 +14,10 @@ use serde::Deserialize;
 
 use super::{expected, fixture, tiny, tiny_base};
 use crate::support::{
+    golden::{LATENTS_TOLERANCE, assert_same_picture, differences},
     program::{Place, rgb8},
     relative_error, values,
 };
-
-/// What README.md of the fixtures asks of float32 on a CPU.
-const LATENTS_TOLERANCE: f64 = 1e-4;
-const MEAN_TOLERANCE: f64 = 0.02;
-const CHANNEL_TOLERANCE: u8 = 2;
 
 /// A run of the reference.
 #[derive(Deserialize)]
@@ -84,16 +80,6 @@ impl Golden {
     fn picture(&self) -> Vec<u8> {
         rgb8(&fixture(&format!("expected/run{}.png", self.run)))
     }
-}
-
-#[track_caller]
-fn assert_same_picture(found: &[u8], expected: &[u8]) {
-    assert_eq!(found.len(), expected.len());
-    let differences = || found.iter().zip(expected).map(|(a, b)| a.abs_diff(*b));
-    let mean = differences().map(f64::from).sum::<f64>() / found.len() as f64;
-    assert!(mean < MEAN_TOLERANCE, "mean difference {mean}");
-    let most = differences().max();
-    assert!(most <= Some(CHANNEL_TOLERANCE), "a channel is off by {most:?}");
 }
 
 /// The model's folder, kept while it is used.
@@ -160,8 +146,7 @@ fn bf16_is_near() {
     let (golden, place) = (Golden::number(1), Place::new());
     let model = fixture("tiny").display().to_string();
     place.dype(&golden.args(&["--model", &model, "-o", "x.png", "--dtype", "bf16"])).succeeds();
-    let (found, expected) = (rgb8(&place.path("x.png")), golden.picture());
-    let mean = found.iter().zip(&expected).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / found.len() as f64;
+    let (mean, _) = differences(&rgb8(&place.path("x.png")), &golden.picture());
     assert!(mean < 0.5, "mean difference {mean}");
 }
 

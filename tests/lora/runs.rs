@@ -7,9 +7,7 @@ use dype::testing::{base::json::read_json, output::load_latents};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::support::{fixture, program::Place, relative_error, values};
-
-const LATENTS_TOLERANCE: f64 = 1e-4;
+use super::support::{fixture, golden::LATENTS_TOLERANCE, program::Place, relative_error, values};
 
 /// A run of the reference.
 #[derive(Deserialize)]

@@ -18,13 +18,12 @@ use serde::Deserialize;
 use crate::{
     support::{
         fixture,
+        golden::{LATENTS_TOLERANCE, assert_same_picture},
         program::{Place, rgb8},
         relative_error, values,
     },
     tiny,
 };
-
-const TOLERANCE: f64 = 1e-4;
 
 #[derive(Debug, Deserialize)]
 struct Golden {
@@ -95,18 +94,14 @@ fn meets(run: usize, more: &[&str]) -> Place {
     let flags = [&["-o", "x.png", "--save-latents", "x.safetensors"], more].concat();
     place.dype(&golden.args(&flags)).succeeds();
     let error = relative_error(&latents(&place.path("x.safetensors")), &golden.latents());
-    assert!(error < TOLERANCE, "run {run}: {error:e}");
+    assert!(error < LATENTS_TOLERANCE, "run {run}: {error:e}");
     place
 }
 
 #[test]
 fn run_0_of_diffusers_with_its_picture() {
     let place = meets(0, &[]);
-    let (found, expected) = (rgb8(&place.path("x.png")), rgb8(&fixture("qwen-image/expected/run0.png")));
-    assert_eq!(found.len(), expected.len());
-    let differences = || found.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b));
-    let mean = differences().map(f64::from).sum::<f64>() / found.len() as f64;
-    assert!(mean < 0.02 && differences().max() <= Some(2), "mean difference {mean}, most {:?}", differences().max());
+    assert_same_picture(&rgb8(&place.path("x.png")), &rgb8(&fixture("qwen-image/expected/run0.png")));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What several integration tests share.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod golden;
 pub mod guided;
 pub mod manifest;
 pub mod program;
@@ -48,6 +49,21 @@ pub fn safetensors(header: &str, data: usize) -> Vec<u8> {
     bytes.extend(header.as_bytes());
     bytes.resize(bytes.len() + data, 0);
     bytes
+}
+
+/// Writes a safetensors file of bf16 tensors of these shapes, whose numbers are a hole.
+pub fn write_hollow(path: &Path, shapes: impl IntoIterator<Item = (String, Vec<usize>)>) {
+    let mut end = 0;
+    let entry = |(name, shape): (String, Vec<usize>)| {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        (name, serde_json::json!({ "dtype": "BF16", "shape": shape, "data_offsets": [start, end] }))
+    };
+    let header: serde_json::Map<String, serde_json::Value> = shapes.into_iter().map(entry).collect();
+    let start = safetensors(&serde_json::Value::from(header).to_string(), 0);
+    fs::write(path, &start).expect("written");
+    let file = fs::File::options().write(true).open(path).expect("there");
+    file.set_len((start.len() + end) as u64).expect("a hole");
 }
 
 /// |a - b| / |b|, Euclidean norms.

@@ -1,6 +1,6 @@
 //! Plans of the real model by its shapes: what a machine would be asked for at 4096 px.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{fs, sync::Arc};
 
 use candle_core::{DType, Device};
 use dype::testing::{
@@ -13,12 +13,12 @@ use dype::testing::{
     nn::WeightsMode,
     plan::{Machine, Plan, Task},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     golden,
     loading::{real_text_config, real_text_encoder},
-    support::{copy_folder, manifest::ManifestSource, program::Place, safetensors},
+    support::{copy_folder, manifest::ManifestSource, program::Place, write_hollow},
     tiny,
 };
 
@@ -84,7 +84,7 @@ fn a_dry_run_plans_the_real_model_by_headers() {
             }
         }
         let name = if part == "text_encoder" { "model" } else { "diffusion_pytorch_model" };
-        write_hollow(&folder.join(format!("{name}.safetensors")), source.shapes());
+        write_hollow(&folder.join(format!("{name}.safetensors")), source.shapes().clone());
     }
     let plan = |more: &[&str]| -> Value {
         let args = ["--model", "real", "--dry-run", "--json", "-p", "a cat", "--device", "cpu"];
@@ -102,21 +102,6 @@ fn a_dry_run_plans_the_real_model_by_headers() {
     // 6.15 B parameters in bf16, and Qwen3 without its last layer.
     let bytes = |part: &str| planned["weights_bytes"][part].as_f64().expect("bytes") / 1e9;
     assert!((12.2..12.4).contains(&bytes("transformer")) && (7.8..7.9).contains(&bytes("text_encoder")));
-}
-
-/// A safetensors file of bf16 tensors of these shapes, whose numbers are a hole.
-fn write_hollow(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) {
-    let mut end = 0;
-    let mut entry = |(name, shape): (&String, &Vec<usize>)| {
-        let start = end;
-        end += 2 * shape.iter().product::<usize>();
-        (name.clone(), json!({ "dtype": "BF16", "shape": shape, "data_offsets": [start, end] }))
-    };
-    let header: serde_json::Map<String, Value> = shapes.iter().map(&mut entry).collect();
-    let start = safetensors(&Value::from(header).to_string(), 0);
-    fs::write(path, &start).expect("written");
-    let file = fs::File::options().write(true).open(path).expect("there");
-    file.set_len((start.len() + end) as u64).expect("a hole");
 }
 
 #[test]

@@ -11,16 +11,13 @@ use super::{
     loading::write_single_file,
     support::{
         copy_folder,
+        golden::{LATENTS_TOLERANCE, assert_same_picture, differences},
         program::{Place, Run, rgb8},
         relative_error, values,
     },
     tensors,
 };
 
-/// What README.md of the fixtures asks of float32 on a CPU.
-const LATENTS_TOLERANCE: f64 = 1e-4;
-const MEAN_TOLERANCE: f64 = 0.02;
-const CHANNEL_TOLERANCE: u8 = 2;
 /// What bf16 may add to it.
 const BF16_MEAN: f64 = 0.5;
 
@@ -82,19 +79,8 @@ impl Golden {
         relative_error(&values(&found), &values(&expected.to_device(&Device::Cpu).expect("here")))
     }
 
-    /// Mean and most of the differences from the reference's picture.
-    fn differences(&self, found: &[u8]) -> (f64, u8) {
-        let expected = rgb8(&golden(&format!("expected/run{}.png", self.run)));
-        assert_eq!(found.len(), expected.len());
-        let differences = || found.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b));
-        let mean = differences().map(f64::from).sum::<f64>() / found.len() as f64;
-        (mean, differences().max().unwrap_or(0))
-    }
-
-    #[track_caller]
-    fn assert_same_picture(&self, found: &[u8]) {
-        let (mean, most) = self.differences(found);
-        assert!(mean < MEAN_TOLERANCE && most <= CHANNEL_TOLERANCE, "run {}: mean {mean}, most {most}", self.run);
+    fn picture(&self) -> Vec<u8> {
+        rgb8(&golden(&format!("expected/run{}.png", self.run)))
     }
 }
 
@@ -104,7 +90,7 @@ fn meets(run: usize) {
     golden.run(&place, &["--dtype", "f32"]).succeeds();
     let error = golden.latents_error(&place.path("x.safetensors"));
     assert!(error < LATENTS_TOLERANCE, "run {run}: latents {error:e}");
-    golden.assert_same_picture(&rgb8(&place.path("x.png")));
+    assert_same_picture(&rgb8(&place.path("x.png")), &golden.picture());
 }
 
 #[test]
@@ -142,7 +128,7 @@ fn bf16_stays_within_half_a_level() {
     for run in [1, 5] {
         let (golden, place) = (Golden::number(run), Place::new());
         golden.run(&place, &["--dtype", "bf16"]).succeeds();
-        let (mean, _) = golden.differences(&rgb8(&place.path("x.png")));
+        let (mean, _) = differences(&rgb8(&place.path("x.png")), &golden.picture());
         assert!(mean < BF16_MEAN, "run {run}: mean {mean}");
     }
 }
