@@ -219,7 +219,8 @@ pub mod run {
 /// Of `sampling`.
 pub mod sampling {
     pub use crate::sampling::{
-        MuRule, Progress, ScheduleFor, SchedulerConfig, Shift, TimeShift, noise, pack, sigmas, spectrum, unpack,
+        Denoiser, Dpmpp2m, ErSde, Euler, Heun, MuRule, Progress, Sampler, ScheduleFor, SchedulerConfig, Shift,
+        StepInfo, TimeShift, denoise, noise, pack, sigmas, spectrum, unpack,
     };
 
     /// Of `sampling::preview`.

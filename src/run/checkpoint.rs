@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::recipe::Wanted;
-    use crate::sampling::{Denoiser, State, StepInfo, denoise};
+    use crate::sampling::{Denoiser, Euler, State, StepInfo, denoise};
 
     const STEPS: usize = 6;
 
@@ -316,7 +316,7 @@ mod tests {
         let mut ends = vec![];
         let mut saved = vec![];
         let start = Progress::start(latents());
-        let whole = denoise(&mut Momentum { last: None }, &sigmas, start, &mut |after| {
+        let whole = denoise(&mut Momentum { last: None }, &mut Euler, &sigmas, start, &mut |after| {
             let reached = Reached { pass: 0, progress: after.progress()? };
             checkpoint.save(reached, job.passes()[0].size, &recipe())?;
             saved.push(checkpoint.load(&job, &GEOMETRY).expect("readable").expect("there"));
@@ -324,7 +324,9 @@ mod tests {
         })
         .expect("runs");
         for Reached { progress, .. } in saved {
-            ends.push(denoise(&mut Momentum { last: None }, &sigmas, progress, &mut |_| Ok(())).expect("runs"));
+            ends.push(
+                denoise(&mut Momentum { last: None }, &mut Euler, &sigmas, progress, &mut |_| Ok(())).expect("runs"),
+            );
         }
         assert_eq!(ends.len(), STEPS);
         for end in ends {

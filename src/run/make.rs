@@ -22,7 +22,7 @@ use crate::{
     models::Velocity,
     output::{self, LatentsFile, Picture, Provenance},
     run::pipeline::Texts,
-    sampling::{After, Progress, State, StepInfo},
+    sampling::{After, Progress, State},
 };
 
 /// A picture that is being made.
@@ -179,13 +179,11 @@ impl Runner<'_> {
         embeddings: &Texts,
         transformer: &dyn Velocity,
     ) -> Result<Tensor> {
-        let mut last = from.latents.clone();
         let recipe = making.job.passes()[pass].recipe(&making.item.recipe);
         self.pipeline.denoise(transformer, &recipe, embeddings, from, &mut |after| {
             self.keep(making, pass, after);
             making.begun.borrow_mut().reached(making.job.steps_done(pass, after.step.index + 1));
-            self.show(making.item, making.provenance, &after.step, [&last, after.latents]);
-            last = after.latents.clone();
+            self.show(making.item, making.provenance, after);
             Ok(())
         })
     }
@@ -212,11 +210,11 @@ impl Runner<'_> {
     }
 
     /// Writes a preview where one is due.
-    fn show(&self, item: &Item, provenance: &Provenance, step: &StepInfo, [before, after]: [&Tensor; 2]) {
+    fn show(&self, item: &Item, provenance: &Provenance, after: &After) {
         let is_known = self.pipeline.facts().latent_rgb.is_known();
-        let due = self.options.preview.as_ref().filter(|preview| is_known && preview.is_due(step));
+        let due = self.options.preview.as_ref().filter(|preview| is_known && preview.is_due(&after.step));
         let Some(preview) = due else { return };
-        if let Err(error) = preview.write(item, self.pipeline.facts(), provenance, step, [before, after])
+        if let Err(error) = preview.write(item, self.pipeline.facts(), provenance, after)
             && !self.told_of_lost_preview.replace(true)
         {
             let advice = "name another file with --preview";

@@ -13,7 +13,7 @@ use crate::{
     output::Picture,
     plan::Choices,
     recipe::Recipe,
-    sampling::{self, After, Cfg, Denoiser, Guided, Progress, ScheduleFor},
+    sampling::{self, After, Cfg, Denoiser, Euler, Guided, Progress, ScheduleFor},
 };
 
 /// What a transformer is told for one picture.
@@ -120,7 +120,7 @@ impl<'a> Pipeline<'a> {
         if from.step > 0 {
             observer.on(Event::Resume { stage, done: from.step as u64 });
         }
-        let latents = sampling::denoise(&mut *denoiser, &sigmas, from, &mut |after| {
+        let latents = sampling::denoise(&mut *denoiser, &mut Euler, &sigmas, from, &mut |after| {
             let detail = moment(after.step.t, schedule);
             observer.on(Event::Advance { stage, done: after.step.index as u64 + 1, detail });
             after_step(after)

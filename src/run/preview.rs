@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use serde_json::json;
 
 use super::Item;
@@ -11,8 +11,8 @@ use crate::{
     error::Result,
     models::Facts,
     output::{self, Picture, Provenance},
-    sampling::preview::{estimate_clean, preview_rgb},
-    sampling::{self, StepInfo},
+    sampling::preview::preview_rgb,
+    sampling::{self, After, StepInfo},
 };
 
 /// Where a preview goes, and how often.
@@ -30,25 +30,16 @@ impl Preview {
         (step.index + 1).is_multiple_of(self.every.max(1)) || step.index + 1 == step.steps
     }
 
-    /// Writes the picture that a step was heading for, a pixel for each latent: `before` and `after` are packed latents
-    /// [1, N, 64]. It carries the picture's own provenance, marked as a preview: what looks good can be replayed.
+    /// Writes the picture that a step was heading for, a pixel for each latent. It carries the picture's own provenance, marked
+    /// as a preview: what looks good can be replayed.
     ///
     /// # Errors
     /// When the file cannot be written or the device fails.
-    pub fn write(
-        &self,
-        item: &Item,
-        facts: &Facts,
-        provenance: &Provenance,
-        step: &StepInfo,
-        [before, after]: [&Tensor; 2],
-    ) -> Result<()> {
-        let geometry = &facts.latents;
+    pub fn write(&self, item: &Item, facts: &Facts, provenance: &Provenance, after: &After) -> Result<()> {
+        let (geometry, step) = (&facts.latents, &after.step);
         let grid = geometry.tokens(item.recipe.size());
-        let unpacked = |latents: &Tensor| -> Result<Vec<f32>> {
-            Ok(sampling::unpack(&latents.to_device(&Device::Cpu)?, grid, geometry)?.flatten_all()?.to_vec1()?) // [C · h · w]
-        };
-        let clean = estimate_clean(&unpacked(before)?, &unpacked(after)?, step.t, step.t_next)?;
+        let clean = sampling::unpack(&after.clean()?.to_device(&Device::Cpu)?, grid, geometry)?; // [1, C, h, w]
+        let clean: Vec<f32> = clean.flatten_all()?.to_vec1()?;
         let LatentSize { height, width } = geometry.latents(grid);
         let rgb8 = preview_rgb(&clean, height, width, &facts.latent_rgb)?;
         let mut provenance = provenance.clone();

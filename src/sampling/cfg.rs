@@ -99,7 +99,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::sampling::{Progress, denoise};
+    use crate::sampling::{Euler, Progress, denoise};
 
     const POSITIVE: [f32; 6] = [3.0, 4.0, 0.5, -1.0, 2.0, -2.0];
     const NEGATIVE_ONE: [f32; 6] = [1.0, -2.0, 0.25, 1.0, -1.0, 0.5];
@@ -196,13 +196,13 @@ mod tests {
         };
         let sigmas = [1.0, 0.7, 0.4, 0.0];
         let mut middle = None;
-        let whole = denoise(&mut guided(), &sigmas, Progress::start(tensor(&POSITIVE)), &mut |after| {
+        let whole = denoise(&mut guided(), &mut Euler, &sigmas, Progress::start(tensor(&POSITIVE)), &mut |after| {
             if after.step.index == 1 {
                 middle = Some(after.progress()?);
             }
             Ok(())
         });
-        let rest = denoise(&mut guided(), &sigmas, middle.expect("two steps"), &mut |_| Ok(()));
+        let rest = denoise(&mut guided(), &mut Euler, &sigmas, middle.expect("two steps"), &mut |_| Ok(()));
         let values = |latents: Result<Tensor>| -> Vec<f32> {
             latents.expect("three steps").flatten_all().and_then(|latents| latents.to_vec1()).expect("f32")
         };

@@ -4,6 +4,8 @@
 //! What a user wants to see in the middle of a run is not the noisy latents but the picture they are heading for: see
 //! [`estimate_clean`].
 
+use candle_core::Tensor;
+
 use crate::{
     error::{Error, Result},
     models::RgbFactors,
@@ -34,34 +36,35 @@ pub fn preview_rgb(latents: &[f32], h: usize, w: usize, map: &RgbFactors) -> Res
     Ok(rgb)
 }
 
-/// The clean latents that an Euler step was heading for, from the latents before and after it.
+/// The clean latents that an Euler step was heading for, from the latents before and after it, of one shape.
 ///
 /// The step went from sigma `t` to `t_next` along `v = (after - before) / (t_next - t)`, and rectified flow has
 /// `x_t = (1 - t)·x_0 + t·noise` with velocity `noise - x_0` (arXiv 2209.03003), so that `x_0 = after - t_next · v`.
 /// Any layout will do, packed or not, as long as both have the same.
 ///
 /// # Errors
-/// [`Error::Request`] when the lengths differ, or the sigmas are equal or not finite.
-pub fn estimate_clean(before: &[f32], after: &[f32], t: f64, t_next: f64) -> Result<Vec<f32>> {
-    let hint = "give the latents and sigmas before and after one step";
-    if before.len() != after.len() {
-        let what = format!("{} latents before the step, {} after it", before.len(), after.len());
-        return Err(Error::request(what, hint));
-    }
+/// [`Error::Request`] when the sigmas are equal or not finite; [`Error::Tensor`] when the shapes differ or the device fails.
+pub fn estimate_clean(before: &Tensor, after: &Tensor, t: f64, t_next: f64) -> Result<Tensor> {
     let factor = t_next / (t_next - t);
     if !factor.is_finite() {
-        return Err(Error::request(format!("no step leads from sigma {t} to sigma {t_next}"), hint));
+        let what = format!("no step leads from sigma {t} to sigma {t_next}");
+        return Err(Error::request(what, "give the latents and sigmas before and after one step"));
     }
-    let factor = factor as f32;
-    Ok(before.iter().zip(after).map(|(before, after)| after - factor * (after - before)).collect())
+    Ok((after - ((after - before)? * factor)?)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
     use proptest::prelude::*;
 
     use super::*;
     use crate::models::parts::KL16_RGB as LATENT_RGB;
+
+    fn estimate(before: &[f32], after: &[f32], t: f64, t_next: f64) -> Result<Vec<f32>> {
+        let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu);
+        Ok(estimate_clean(&tensor(before)?, &tensor(after)?, t, t_next)?.to_vec1()?)
+    }
 
     #[test]
     fn zero_latents_have_the_bias_as_their_colour() {
@@ -96,9 +99,9 @@ mod tests {
         for (count, h, w) in [(15, 1, 1), (32, 1, 1), (16, 0, 1), (16, usize::MAX, 2)] {
             assert!(preview_rgb(&vec![0.0; count], h, w, &LATENT_RGB).is_err(), "{count} {h} {w}");
         }
-        assert!(estimate_clean(&[0.0; 3], &[0.0; 4], 1.0, 0.5).is_err());
-        assert!(estimate_clean(&[0.0; 3], &[0.0; 3], 0.5, 0.5).is_err());
-        assert!(estimate_clean(&[0.0; 3], &[0.0; 3], f64::NAN, 0.5).is_err());
+        assert!(estimate(&[0.0; 3], &[0.0; 4], 1.0, 0.5).is_err());
+        assert!(estimate(&[0.0; 3], &[0.0; 3], 0.5, 0.5).is_err());
+        assert!(estimate(&[0.0; 3], &[0.0; 3], f64::NAN, 0.5).is_err());
     }
 
     proptest! {
@@ -112,7 +115,7 @@ mod tests {
             let at = |t: f64| -> Vec<f32> {
                 pairs.iter().map(|(clean, noise)| ((1.0 - t) * f64::from(*clean) + t * f64::from(*noise)) as f32).collect()
             };
-            let found = estimate_clean(&at(t), &at(t_next), t, t_next).expect("a step");
+            let found = estimate(&at(t), &at(t_next), t, t_next).expect("a step");
             for ((clean, _), found) in pairs.iter().zip(found) {
                 prop_assert!((clean - found).abs() < 1e-4, "{} {}", clean, found);
             }
@@ -122,6 +125,6 @@ mod tests {
     #[test]
     fn after_the_last_step_the_estimate_is_what_there_is() {
         let after = [0.25, -1.5];
-        assert_eq!(estimate_clean(&[3.0, 4.0], &after, 0.1, 0.0).expect("a step"), after);
+        assert_eq!(estimate(&[3.0, 4.0], &after, 0.1, 0.0).expect("a step"), after);
     }
 }

@@ -1,28 +1,31 @@
-//! The flow-matching Euler loop: `latents += (sigma_next - sigma) · velocity`.
-//!
-//! Source: `FlowMatchEulerDiscreteScheduler.step` of diffusers; Euler's method for the ODE of rectified flow
-//! (arXiv 2209.03003), whose time runs from 1 (noise) to 0 (image).
+//! The loop over a schedule's steps, whatever sampler takes them and whoever gives the velocities.
 
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
 
+use super::{
+    preview::estimate_clean,
+    samplers::{Field, Sampler, Span},
+};
 use crate::{
     error::{Error, Result},
     methods::Moment,
 };
 
-/// Where the loop stands.
+/// Where the loop stands: the moment for which a velocity is asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepInfo {
     /// Index of the step, from 0.
     pub index: usize,
     /// Number of steps of the whole schedule.
     pub steps: usize,
-    /// The time before the step: the current sigma, in (0, 1].
+    /// The time at which the velocity is asked: the current sigma, in (0, 1]; in a second evaluation that after the step.
     pub t: f64,
     /// The time after the step: the next sigma, in [0, 1).
     pub t_next: f64,
+    /// Which evaluation of the step it is, from 0: samplers of second order ask twice.
+    pub evaluation: usize,
 }
 
 impl StepInfo {
@@ -32,7 +35,7 @@ impl StepInfo {
     }
 }
 
-/// What a denoiser carries from step to step, as tensors by name.
+/// What a denoiser or a sampler carries from step to step, as tensors by name.
 pub type State = BTreeMap<String, Tensor>;
 
 /// Whatever predicts the velocity of the latents: the transformer, a test, or a decorator around another denoiser.
@@ -77,7 +80,7 @@ pub struct Progress {
     pub step: usize,
     /// Packed latents [1, N, C] after them.
     pub latents: Tensor,
-    /// What the denoiser carries on.
+    /// What the sampler and the denoiser carry on.
     pub state: State,
 }
 
@@ -94,6 +97,10 @@ pub struct After<'a> {
     pub step: StepInfo,
     /// Packed latents [1, N, C] f32 after it.
     pub latents: &'a Tensor,
+    /// Those before it.
+    before: &'a Tensor,
+    /// Who took it.
+    sampler: &'a dyn Sampler,
     /// Who gave its velocity.
     denoiser: &'a dyn Denoiser,
 }
@@ -104,11 +111,25 @@ impl After<'_> {
     /// # Errors
     /// When the device fails.
     pub fn progress(&self) -> Result<Progress> {
-        Ok(Progress { step: self.step.index + 1, latents: self.latents.clone(), state: self.denoiser.state()? })
+        let mut state = self.denoiser.state()?;
+        state.extend(self.sampler.state()?);
+        Ok(Progress { step: self.step.index + 1, latents: self.latents.clone(), state })
+    }
+
+    /// The clean latents [1, N, C] that the step was heading for.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn clean(&self) -> Result<Tensor> {
+        match self.sampler.clean() {
+            Some(clean) => Ok(clean.clone()),
+            None => estimate_clean(self.before, self.latents, self.step.t, self.step.t_next),
+        }
     }
 }
 
-/// Runs the steps of the schedule that `from` has not done on packed latents [1, N, C] and returns the final ones, in f32.
+/// Runs the steps of the schedule that `from` has not done on packed latents [1, N, C] and returns the final ones, in f32 (f64
+/// ones stay f64).
 ///
 /// `sigmas` are the schedule of [`crate::sampling::sigmas()`]: one more than steps. `after_step` is told of every step; its error
 /// ends the loop. A run that starts from what [`After::progress`] gave after step `k` repeats the rest bit for bit.
@@ -118,35 +139,39 @@ impl After<'_> {
 /// after which a latent is not finite; whatever the denoiser or `after_step` return.
 pub fn denoise(
     denoiser: &mut dyn Denoiser,
+    sampler: &mut dyn Sampler,
     sigmas: &[f64],
     from: Progress,
     after_step: &mut dyn FnMut(&After) -> Result<()>,
 ) -> Result<Tensor> {
     let steps = sigmas.len().saturating_sub(1);
-    let Progress { step: start, latents, state } = from;
+    let Progress { step: start, latents, mut state } = from;
     if start > steps {
         let what = format!("cannot start at step {start} of a schedule of {steps} steps");
         return Err(Error::request(what, "the checkpoint belongs to a run with more steps"));
     }
+    sampler.restore(&mut state)?;
     denoiser.restore(state)?;
-    let mut latents = latents.to_dtype(DType::F32)?;
+    let mut latents = in_floats(latents)?;
     check_finite(&latents, || format!("before step {} of {steps}", start + 1))?;
     for index in start..steps {
-        let step = StepInfo { index, steps, t: sigmas[index], t_next: sigmas[index + 1] };
-        let velocity = denoiser.velocity(&latents, &step)?.to_dtype(DType::F32)?;
-        // The reference holds its sigmas in f32 and subtracts there.
-        let dt = step.t_next as f32 - step.t as f32;
-        latents = (latents + (velocity * f64::from(dt))?)?; // [1, N, C]
+        let step = StepInfo { index, steps, t: sigmas[index], t_next: sigmas[index + 1], evaluation: 0 };
+        let before = latents;
+        latents = sampler.step(&before, &Span::new(sigmas, index), &mut Field::new(denoiser, step))?; // [1, N, C]
         check_finite(&latents, || format!("after step {} of {steps} (t = {:.4})", index + 1, step.t))?;
-        after_step(&After { step, latents: &latents, denoiser })?;
+        after_step(&After { step, latents: &latents, before: &before, sampler, denoiser })?;
     }
     Ok(latents)
+}
+
+fn in_floats(latents: Tensor) -> Result<Tensor> {
+    Ok(if latents.dtype() == DType::F64 { latents } else { latents.to_dtype(DType::F32)? })
 }
 
 /// Refuses latents with an infinity or NaN. One number crosses from the device: 0·x is 0 for every finite x and NaN for all others,
 /// and so is the sum of them.
 fn check_finite(latents: &Tensor, place: impl Fn() -> String) -> Result<()> {
-    if (latents * 0.0)?.sum_all()?.to_scalar::<f32>()? == 0.0 {
+    if (latents * 0.0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()? == 0.0 {
         return Ok(());
     }
     let what = format!("the latents are not finite {}", place());
@@ -158,7 +183,17 @@ fn check_finite(latents: &Tensor, place: impl Fn() -> String) -> Result<()> {
 mod tests {
     use candle_core::Device;
 
-    use super::*;
+    use super::{super::samplers::Euler, *};
+
+    /// The loop with Euler's sampler.
+    fn denoise(
+        denoiser: &mut dyn Denoiser,
+        sigmas: &[f64],
+        from: Progress,
+        after_step: &mut dyn FnMut(&After) -> Result<()>,
+    ) -> Result<Tensor> {
+        super::denoise(denoiser, &mut Euler, sigmas, from, after_step)
+    }
 
     /// A velocity field given as a function of the latents and t.
     struct Field<F>(F);

@@ -1,0 +1,6 @@
+//! Samplers, schedules and step caches against k-diffusion's, ComfyUI's and diffusers' code.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod fields;
