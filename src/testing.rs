@@ -132,7 +132,8 @@ pub mod models {
         /// Of `models::parts::kl`.
         pub mod kl {
             pub use crate::models::parts::kl::{
-                Banding, Cost, Decoder, Design, Encoder, Keep, LatentStatistics, Side, VaeConfig, Ways, cost, tensors,
+                Banding, Cost, Decoder, Design, Encoder, Keep, LatentStatistics, Posterior, Side, VaeConfig, Ways,
+                cost, tensors,
             };
         }
 
@@ -196,7 +197,7 @@ pub mod output {
 
 /// Of `plan`.
 pub mod plan {
-    pub use crate::plan::{Machine, Plan, Task, what_fits};
+    pub use crate::plan::{Encoding, Machine, Plan, Task, what_fits};
 }
 
 /// Of `recipe`.
@@ -220,7 +221,7 @@ pub mod run {
 pub mod sampling {
     pub use crate::sampling::{
         Denoiser, Dpmpp2m, ErSde, Euler, Heun, MuRule, Progress, Sampler, ScheduleFor, SchedulerConfig, Shift,
-        StepInfo, TimeShift, denoise, noise, pack, sigmas, spectrum, unpack,
+        StepInfo, TimeShift, denoise, noise, noise_after, noised, pack, sigmas, spectrum, unpack,
     };
 
     /// Of `sampling::preview`.

@@ -102,9 +102,10 @@ fn a_model_says_how_its_tokens_are_read() {
     let on = On { device: Device::Cpu, dtype: DType::F32 };
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let size = ImageSize::new(64, 64).expect("a size");
-    let choices = Plan::new(&model, &Task { size, steps: 1, text_tokens: 16, prompts: 1, cfg: false }, &machine)
-        .expect("fits")
-        .choices;
+    let choices =
+        Plan::new(&model, &Task { size, steps: 1, text_tokens: 16, prompts: 1, cfg: false, encoding: None }, &machine)
+            .expect("fits")
+            .choices;
     let transformer = model.velocity(&on, choices.weights, choices.forward).expect("loads");
     let found = transformer.token_reading(&Device::Cpu).expect("a row");
     let weight = (1..=3).find_map(|part| {
@@ -199,7 +200,7 @@ fn a_velocity_by_sega_from_structured_latents_is_the_references() {
     let pipeline = Pipeline::open(&model, Device::Cpu, DType::F32, &Silent).expect("opens");
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let size = ImageSize::new(384, 256).expect("a size");
-    let task = Task { size, steps: 1, text_tokens: 512, prompts: 1, cfg: false };
+    let task = Task { size, steps: 1, text_tokens: 512, prompts: 1, cfg: false, encoding: None };
     let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
     let text = pipeline.encode(&[PROMPT], 512).expect("encodes").remove(0);
     let transformer = pipeline.load_transformer(&choices).expect("loads");

@@ -172,13 +172,16 @@ fn latents_of(method: Method) -> Vec<f32> {
     let wanted = Wanted { height: Some(128), width: Some(64), steps: Some(3), ..Wanted::default() };
     let mut recipe = Recipe::new(&wanted, &model.facts().recipe).expect("in range");
     recipe.method = method;
-    let task = Task { size: recipe.size(), steps: recipe.steps, text_tokens: 16, prompts: 1, cfg: false };
+    let task =
+        Task { size: recipe.size(), steps: recipe.steps, text_tokens: 16, prompts: 1, cfg: false, encoding: None };
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
     let text = pipeline.encode(&["a lake"], 16).expect("encodes").remove(0);
     let transformer = pipeline.load_transformer(&choices).expect("loads");
     let start = Progress::start(pipeline.noise(&recipe).expect("noise"));
-    support::values(&pipeline.denoise(&*transformer, &recipe, &text.into(), start, &mut |_| Ok(())).expect("denoises"))
+    support::values(
+        &pipeline.denoise(&*transformer, (&recipe, 0), &text.into(), start, &mut |_| Ok(())).expect("denoises"),
+    )
 }
 
 #[test]

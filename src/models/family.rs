@@ -10,7 +10,7 @@ use super::{
     Contents, ForwardCost, ForwardOptions, Found, Identity, NetworkBytes, PartSpec, RgbFactors, SchedulerConfig,
     parts::{
         Piece,
-        kl::{Banding, RowSink, RowSource, Ways},
+        kl::{Banding, Posterior, RowSink, RowSource, Ways},
     },
 };
 use crate::{
@@ -384,14 +384,20 @@ pub trait Encode: Send + Sync {
     /// [`Error::Model`] when the configuration is not one of an encoder.
     fn ways(&self, on: (DeviceKind, DType), size: LatentSize) -> Result<Ways>;
 
-    /// Encodes a picture to latents [1, C, h, w] of this size, as the loop takes them: the mean of what the encoder says, in
-    /// f32, where it was computed. `picture` gives its rows. The weights come and go here.
+    /// Whether image to image starts from a sample of the encoder's distribution, as this family's reference does it, made
+    /// with the first draw of the seed; else from its mean.
+    fn samples(&self) -> bool {
+        true
+    }
+
+    /// Encodes a picture to latents [1, C, h, w] of this size, as the loop takes them: the mean of what the encoder says or a
+    /// sample, in f32, where it was computed. `picture` gives its rows. The weights come and go here.
     ///
     /// # Errors
     /// [`Error::Numeric`] when a latent is not finite; what reading weights, computing and `picture` may fail with.
     fn encode(
         &self,
-        size: LatentSize,
+        to: (Posterior<'_>, LatentSize),
         picture: &mut RowSource<'_>,
         options: &Banding,
         on: &On,

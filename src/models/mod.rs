@@ -54,7 +54,7 @@ pub use lent::{Lent, LentFiles};
 pub use lora::{adapt, of_networks};
 pub(crate) use part::has_weights_ending;
 pub use part::{Lender, PartKind, PartSpec, never_inside};
-pub use parts::kl::{Banding, Way};
+pub use parts::kl::{Banding, Posterior, RowSource, Way};
 pub use repository::RepositoryFiles;
 pub use scheduler::{MuRule, SchedulerConfig, TimeShift};
 

@@ -1,5 +1,6 @@
 //! What a run will need, before it loads anything: work, memory by stage, and the choices that fit it into a budget.
 
+mod autoencoder;
 mod fit;
 mod speed;
 
@@ -11,10 +12,11 @@ use serde::{Serialize, Serializer};
 use crate::{
     base::{device::DeviceKind, geometry::ImageSize, memory::Bytes},
     error::{Error, Result},
-    models::{Banding, Decode, ForwardCost, ForwardOptions, Model, NetworkBytes, Way},
+    models::{Banding, ForwardCost, ForwardOptions, Model, NetworkBytes, Way},
     nn::WeightsMode,
 };
 
+pub use autoencoder::{Encoding, decode_choice, no_encoder};
 pub use fit::what_fits;
 pub use speed::{Amount, Estimate, SpeedBook, Work};
 
@@ -38,6 +40,8 @@ pub struct Choices {
     pub forward: ForwardOptions,
     /// How the decoder walks the picture.
     pub decode: Banding,
+    /// How the encoder walks one, where a picture is encoded.
+    pub encode: Option<Banding>,
 }
 
 /// What is to be planned.
@@ -45,7 +49,7 @@ pub struct Choices {
 pub struct Task {
     /// The picture.
     pub size: ImageSize,
-    /// Denoising steps.
+    /// Denoising steps that are done.
     pub steps: usize,
     /// Tokens of text.
     pub text_tokens: usize,
@@ -53,6 +57,8 @@ pub struct Task {
     pub prompts: usize,
     /// Whether classifier-free guidance is on: each step is two forward passes, and has two prompts.
     pub cfg: bool,
+    /// The picture of this size that is encoded first, if one is.
+    pub encoding: Option<Encoding>,
 }
 
 impl Task {
@@ -124,9 +130,12 @@ pub struct Plan {
     /// Floating point operations of one step.
     #[serde(serialize_with = "as_number")]
     pub step_flops: u128,
+    /// Floating point operations of encoding a picture, where one is encoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encode_flops: Option<u64>,
     /// Floating point operations of the decode.
     pub decode_flops: u64,
-    /// Floating point operations of all steps and the decode.
+    /// Floating point operations of all steps and of the autoencoder.
     #[serde(serialize_with = "as_number")]
     pub total_flops: u128,
     /// Bytes of the weights, as the files hold them.
@@ -177,6 +186,9 @@ fn by_part<S: Serializer>(networks: &[NetworkBytes], serializer: S) -> Result<S:
 pub struct StagePeaks {
     /// Prompts to embeddings.
     pub text: u64,
+    /// A picture to latents, where one is encoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encode: Option<u64>,
     /// Noise to latents.
     pub denoise: u64,
     /// Latents to pixels.
@@ -186,7 +198,7 @@ pub struct StagePeaks {
 impl StagePeaks {
     /// The peak of the run.
     pub fn most(&self) -> u64 {
-        self.text.max(self.denoise).max(self.decode)
+        self.text.max(self.encode.unwrap_or(0)).max(self.denoise).max(self.decode)
     }
 }
 
@@ -213,20 +225,25 @@ impl Plan {
             return Err(too_small("encoding the prompt", text, budget));
         }
         let kept = Kept::of(kind, text_need);
+        let encode = autoencoder::encode_choice(model, task, (kind, machine.dtype), kept, budget)?;
         let Denoising { mode, options, cost, need, peak } = denoise_choice(model, task, machine, (kind, kept), budget)?;
         let kept = Kept::of(kind, text_need + need);
         let (decode, decode_peak) = decode_choice(model.decoder(), (kind, machine.dtype), task.size, kept, budget)?;
         let (step_flops, decode_flops) = (cost.flops * task.passes() as u128, decode.cost.flops);
+        let (encode, encode_peak) = encode.unzip();
+        let encode_flops = encode.as_ref().map(|way| way.cost.flops);
+        let autoencoder_flops = u128::from(decode_flops) + u128::from(encode_flops.unwrap_or(0));
         Ok(Self {
             task: task.clone(),
             image_tokens: grid.count(),
             text_tokens: task.text_tokens,
             passes: task.passes(),
             step_flops,
+            encode_flops,
             decode_flops,
-            total_flops: step_flops * task.steps as u128 + u128::from(decode_flops),
+            total_flops: step_flops * task.steps as u128 + autoencoder_flops,
             weights_bytes: model.weights_bytes()?,
-            peak_bytes: StagePeaks { text, denoise: peak, decode: decode_peak },
+            peak_bytes: StagePeaks { text, encode: encode_peak, denoise: peak, decode: decode_peak },
             budget_bytes: machine.budget.map(|bytes| bytes.0),
             transformer_bytes: cost.weights_bytes,
             weights: match mode {
@@ -236,8 +253,13 @@ impl Plan {
             token_chunk: options.token_chunk,
             query_rows: options.query_rows,
             band_rows: decode.options.band_rows,
-            largest_tensor_elements: cost.largest_buffer.max(decode.cost.largest_elements),
-            choices: Choices { weights: mode, forward: options, decode: decode.options },
+            largest_tensor_elements: cost.largest_buffer.max(largest_elements(&[Some(&decode), encode.as_ref()])),
+            choices: Choices {
+                weights: mode,
+                forward: options,
+                decode: decode.options,
+                encode: encode.map(|way| way.options),
+            },
         })
     }
 }
@@ -245,14 +267,30 @@ impl Plan {
 impl Plan {
     /// The work of so many steps, and of the decode: what speeds are kept of.
     pub fn amounts(&self, steps: usize) -> [Amount; 2] {
-        let amount = |work, flops| Amount { work, tokens: self.image_tokens, flops };
-        [amount(Work::Denoise, self.step_flops * steps as u128), amount(Work::Decode, self.decode_flops.into())]
+        [
+            self.amount(Work::Denoise, self.step_flops * steps as u128),
+            self.amount(Work::Decode, self.decode_flops.into()),
+        ]
+    }
+
+    /// The work of everything: the steps, the decode, and the encode where there is one, which is work like the decode's.
+    pub fn all_amounts(&self) -> Vec<Amount> {
+        let encode = self.encode_flops.map(|flops| self.amount(Work::Decode, flops.into()));
+        self.amounts(self.task.steps).into_iter().chain(encode).collect()
+    }
+
+    fn amount(&self, work: Work, flops: u128) -> Amount {
+        Amount { work, tokens: self.image_tokens, flops }
     }
 
     /// Whether the transformer can stay in memory while a stage with this peak (see [`Plan::peak_bytes`]) works.
     pub fn holds_transformer_beside(&self, peak_bytes: u64) -> bool {
         self.budget_bytes.is_none_or(|budget| self.transformer_bytes.saturating_add(peak_bytes) <= budget)
     }
+}
+
+fn largest_elements(ways: &[Option<&Way>]) -> u64 {
+    ways.iter().flatten().map(|way| way.cost.largest_elements).max().unwrap_or(0)
 }
 
 /// What the process takes beside its stages, where this kind of device computes.
@@ -345,29 +383,6 @@ fn denoise_choice(
 fn table_bytes(model: &dyn Model, tokens: [usize; 2]) -> u64 {
     let pairs: usize = model.facts().axes.iter().map(|axis| axis.dim / 2).sum();
     (4 * 2 * pairs * tokens.iter().sum::<usize>()) as u64
-}
-
-/// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the picture's own bytes
-/// and what the allocator keeps.
-///
-/// # Errors
-/// [`Error::Memory`] when none fits.
-pub fn decode_choice(
-    decoder: &dyn Decode,
-    on: (DeviceKind, DType),
-    size: ImageSize,
-    kept: Kept,
-    budget: u64,
-) -> Result<(Way, u64)> {
-    let geometry = decoder.geometry();
-    let grid = geometry.tokens(size);
-    let size = geometry.image(grid);
-    let picture = 3 * (size.height_px * size.width_px) as u64;
-    let ways = decoder.ways(on, geometry.latents(grid))?;
-    let peak = |way: &Way| process_bytes(on.0) + kept.with(picture + way.cost.memory_bytes);
-    let best = ways.best(kept.most(budget.saturating_sub(process_bytes(on.0))).saturating_sub(picture));
-    let least = || too_small("decoding", ways.least().map_or(picture, peak), budget);
-    best.map(|way| (way.clone(), peak(way))).ok_or_else(least)
 }
 
 fn too_small(what: &str, least: u64, budget: u64) -> Error {

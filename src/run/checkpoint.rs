@@ -125,8 +125,9 @@ impl Checkpoint {
         };
         let known = pass.and_then(|pass| job.passes().get(pass));
         let fits = known.is_some_and(|pass| latents.dims() == geometry.packed_shape(geometry.tokens(pass.size)));
-        let steps = known.map_or(0, |pass| pass.steps);
-        let step = number("step").filter(|step| (1..=steps).contains(step));
+        let steps = known.map_or(0..0, |pass| pass.first..pass.steps);
+        // It was written after a step.
+        let step = number("step").filter(|step| step.checked_sub(1).is_some_and(|done| steps.contains(&done)));
         match (pass, step) {
             (Some(pass), Some(step)) if get("key").is_some_and(|key| self.is_key(key)) && fits => {
                 Ok(Some(Reached { pass, progress: Progress { step, latents, state } }))

@@ -15,12 +15,15 @@ pub struct Pass {
     pub size: ImageSize,
     /// Where it starts.
     pub start: Start,
-    /// Steps of its schedule that it does.
+    /// Steps of its whole schedule.
     pub steps: usize,
+    /// The step of the schedule that it begins with, from 0: those before it are left out, as what it starts from is no noise
+    /// alone.
+    pub first: usize,
 }
 
-/// What a pass starts from. A picture, and the latents of the pass before at a larger size, are starts too, once an
-/// encoder can give them: a variant here, and an arm where a run makes the first latents of a pass.
+/// What a pass starts from: a variant here, and an arm where a run makes the first latents of a pass
+/// ([`Runner::start`](super::Runner)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     /// The noise of the seed.
@@ -28,7 +31,12 @@ pub enum Start {
 }
 
 impl Pass {
-    /// The recipe of the whole as this pass follows it: at its own size, in its own steps.
+    /// The steps that it does.
+    pub fn own_steps(&self) -> usize {
+        self.steps - self.first
+    }
+
+    /// The recipe of the whole as this pass follows it: at its own size, along its own schedule.
     pub fn recipe(&self, whole: &Recipe) -> Recipe {
         let ImageSize { height_px: height, width_px: width } = self.size;
         Recipe { height, width, steps: self.steps, ..whole.clone() }
@@ -38,20 +46,21 @@ impl Pass {
 impl Job {
     /// A picture from text: one pass, from noise.
     pub fn of(recipe: &Recipe) -> Self {
-        Self { passes: vec![Pass { size: recipe.size(), start: Start::Noise, steps: recipe.steps }] }
+        Self { passes: vec![Pass { size: recipe.size(), start: Start::Noise, steps: recipe.steps, first: 0 }] }
     }
 
     /// The steps of all passes.
     pub fn steps(&self) -> usize {
-        self.passes.iter().map(|pass| pass.steps).sum()
+        self.passes.iter().map(Pass::own_steps).sum()
     }
 
-    /// The steps that are done after `step` steps of pass number `pass`.
+    /// The steps that are done before step `step` of the schedule of pass number `pass`.
     pub fn steps_done(&self, pass: usize, step: usize) -> usize {
-        self.passes.iter().take(pass).map(|pass| pass.steps).sum::<usize>() + step
+        let first = self.passes.get(pass).map_or(0, |pass| pass.first);
+        self.passes.iter().take(pass).map(Pass::own_steps).sum::<usize>() + step.saturating_sub(first)
     }
 
-    /// Whether nothing is left to do after `step` steps of pass number `pass`.
+    /// Whether nothing is left to do before step `step` of the schedule of pass number `pass`.
     pub fn is_done(&self, pass: usize, step: usize) -> bool {
         self.steps_done(pass, step) == self.steps()
     }
@@ -83,11 +92,11 @@ mod tests {
     fn steps_are_counted_over_all_passes() {
         let first = Job::of(&recipe()).passes[0];
         let size = ImageSize { height_px: 128, width_px: 96 };
-        let job = Job { passes: vec![first, Pass { size, steps: 4, ..first }] };
+        let job = Job { passes: vec![first, Pass { size, steps: 9, first: 5, ..first }] };
         assert_eq!(job.steps(), 10);
-        assert_eq!([(0, 1), (0, 6), (1, 1), (1, 4)].map(|(pass, step)| job.steps_done(pass, step)), [1, 6, 7, 10]);
-        assert!(job.is_done(1, 4) && !job.is_done(0, 6) && !job.is_done(0, 4));
+        assert_eq!([(0, 1), (0, 6), (1, 6), (1, 9)].map(|(pass, step)| job.steps_done(pass, step)), [1, 6, 7, 10]);
+        assert!(job.is_done(1, 9) && !job.is_done(1, 4) && !job.is_done(0, 6) && !job.is_done(0, 4));
         let second = job.passes()[1].recipe(&recipe());
-        assert_eq!((second.size(), second.steps, second.seed), (size, 4, recipe().seed));
+        assert_eq!((second.size(), second.steps, second.seed), (size, 9, recipe().seed));
     }
 }

@@ -12,7 +12,7 @@ use super::{
     Item, Made, Runner, Times,
     begun::Begun,
     checkpoint::{self, Checkpoint, Near, Reached},
-    job::{Job, Start},
+    job::{Job, Pass, Start},
     provenance,
     runner::Waiting,
 };
@@ -67,7 +67,7 @@ impl Runner<'_> {
         let started = Instant::now();
         let picture = self.pipeline.decode(&latents, item.recipe.size(), &item.plan.choices)?;
         times.decode = started.elapsed();
-        self.note_speed(item, resumed_from.unwrap_or(0), &times);
+        self.note_speed(item, job.steps() - resumed_from.unwrap_or(0), &times);
         let started = Instant::now();
         let path = self.write(item, replaced, &picture, &provenance);
         times.write = started.elapsed();
@@ -129,28 +129,18 @@ impl Runner<'_> {
     ) -> Result<Tensor> {
         self.take_model(making.item)?;
         let embeddings = self.embeddings(coming, times)?;
-        let transformer = self.take_transformer(making.item, times)?;
-        let started = Instant::now();
-        let result = self.passes(making, before, &embeddings, &*transformer);
-        times.denoise = started.elapsed();
-        self.keep_transformer(making.item, transformer);
-        result
-    }
-
-    /// The passes that are left, to the latents of the last.
-    fn passes(
-        &self,
-        making: &Making<'_>,
-        before: Option<Reached>,
-        embeddings: &Texts,
-        transformer: &dyn Velocity,
-    ) -> Result<Tensor> {
         let (mut pass, mut from) = match before {
             Some(Reached { pass, progress }) => (pass, self.on_device(progress)?),
             None => (0, self.start(making, 0)?),
         };
+        // The passes that are left, to the latents of the last.
         loop {
-            let latents = self.steps(making, pass, from, embeddings, transformer)?;
+            let transformer = self.take_transformer(making.item, times)?;
+            let started = Instant::now();
+            let result = self.steps(making, pass, from, &embeddings, &*transformer);
+            times.denoise += started.elapsed();
+            self.keep_transformer(making.item, transformer);
+            let latents = result?;
             pass += 1;
             if pass == making.job.passes().len() {
                 return Ok(latents);
@@ -159,12 +149,22 @@ impl Runner<'_> {
         }
     }
 
-    /// Where a pass begins.
-    fn start(&self, making: &Making<'_>, pass: usize) -> Result<Progress> {
-        let pass = making.job.passes()[pass];
-        match pass.start {
-            Start::Noise => Ok(Progress::start(self.pipeline.noise(&pass.recipe(&making.item.recipe))?)),
-        }
+    /// Where a pass begins. The transformer is at nobody's: what needs its room may have it.
+    fn start(&mut self, making: &Making<'_>, number: usize) -> Result<Progress> {
+        let pass = making.job.passes()[number];
+        let recipe = pass.recipe(&making.item.recipe);
+        let before = self.draws_before(making.job, number);
+        let latents = match pass.start {
+            Start::Noise => self.pipeline.noise_after(&recipe, &before)?,
+        };
+        Ok(Progress { step: pass.first, ..Progress::start(latents) })
+    }
+
+    /// Numbers in each draw of the seed that the passes before this one have taken: each took its noise.
+    fn draws_before(&self, job: &Job, pass: usize) -> Vec<usize> {
+        let geometry = self.geometry();
+        let count = |pass: &Pass| geometry.latents_shape(geometry.tokens(pass.size)).iter().product();
+        job.passes().iter().take(pass).map(count).collect()
     }
 
     fn on_device(&self, progress: Progress) -> Result<Progress> {
@@ -179,8 +179,9 @@ impl Runner<'_> {
         embeddings: &Texts,
         transformer: &dyn Velocity,
     ) -> Result<Tensor> {
+        let Pass { first, .. } = making.job.passes()[pass];
         let recipe = making.job.passes()[pass].recipe(&making.item.recipe);
-        self.pipeline.denoise(transformer, &recipe, embeddings, from, &mut |after| {
+        self.pipeline.denoise(transformer, (&recipe, first), embeddings, from, &mut |after| {
             self.keep(making, pass, after);
             making.begun.borrow_mut().reached(making.job.steps_done(pass, after.step.index + 1));
             self.show(making.item, making.provenance, after);
@@ -254,8 +255,8 @@ impl Runner<'_> {
     }
 
     /// Keeps how fast this machine was, for the next estimate.
-    fn note_speed(&mut self, item: &Item, first_step: usize, times: &Times) {
-        let [denoise, decode] = item.plan.amounts(item.recipe.steps - first_step);
+    fn note_speed(&mut self, item: &Item, steps: usize, times: &Times) {
+        let [denoise, decode] = item.plan.amounts(steps);
         let machine = self.machine.name();
         self.speeds.note(&machine, denoise, times.denoise);
         self.speeds.note(&machine, decode, times.decode);

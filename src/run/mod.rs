@@ -58,7 +58,7 @@ impl Item {
         let (text_tokens, cfg) = (recipe.max_sequence_length, recipe.cfg().is_some());
         // One picture alone has its prompt and its negative one.
         let prompts = prompts.max(1 + usize::from(cfg));
-        Task { size: recipe.size(), steps: recipe.steps, text_tokens, prompts, cfg }
+        Task { size: recipe.size(), steps: recipe.steps, text_tokens, prompts, cfg, encoding: None }
     }
 }
 

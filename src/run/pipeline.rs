@@ -9,9 +9,9 @@ use crate::{
     base::progress::{Event, Observer, Stage},
     error::{Error, Result},
     methods::DypeSchedule,
-    models::{Banding, Conditioning, Decode, Facts, Model, On, TextEncoders, Velocity},
+    models::{Banding, Conditioning, Decode, Encode, Facts, Model, On, Posterior, RowSource, TextEncoders, Velocity},
     output::Picture,
-    plan::Choices,
+    plan::{self, Choices},
     recipe::Recipe,
     sampling::{self, After, Cfg, Denoiser, Euler, Guided, Progress, ScheduleFor},
 };
@@ -93,20 +93,59 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// When the device fails.
     pub fn noise(&self, recipe: &Recipe) -> Result<Tensor> {
+        self.noise_after(recipe, &[])
+    }
+
+    /// The same after draws of so many numbers each of the recipe's seed: packed latents [1, N, C·P·P], f32.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn noise_after(&self, recipe: &Recipe, before: &[usize]) -> Result<Tensor> {
         let geometry = self.geometry();
         let shape = geometry.latents_shape(geometry.tokens(recipe.size()));
-        let noise = sampling::noise(recipe.rng.on(&self.on.device)?, recipe.seed, &shape);
+        let noise = sampling::noise_after(recipe.rng.on(&self.on.device)?, recipe.seed, before, &shape);
         sampling::pack(&Tensor::from_vec(noise, &shape, &self.on.device)?, &geometry)
     }
 
-    /// Noise to latents [1, N, C·P·P], f32, from where `from` stands; `after_step` is told of each step.
+    /// A picture to packed latents [1, N, C·P·P] without noise, f32, of the size of a picture of `size`. `picture` gives the rows
+    /// of the size that is computed ([`LatentGeometry::computed`]), from -1 to 1. The encoder's weights come and go here.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where the model has no encoder; [`Error::Numeric`] when a latent is not finite; what reading weights,
+    /// computing and `picture` may fail with.
+    pub fn encode_picture(
+        &self,
+        (posterior, size): (Posterior<'_>, ImageSize),
+        picture: &mut RowSource<'_>,
+        choices: &Choices,
+    ) -> Result<Tensor> {
+        let encoder = self.encoder()?;
+        let geometry = encoder.geometry();
+        let latents = geometry.latents(geometry.tokens(size));
+        let options = choices.encode.clone().unwrap_or_default();
+        let encoded = encoder.encode((posterior, latents), picture, &options, &self.on, self.observer)?; // [1, C, h, w]
+        let ImageSize { height_px, width_px } = geometry.computed(size);
+        self.observer.on(Event::End { stage: Stage::Encode, detail: format!("{height_px} x {width_px} px") });
+        sampling::pack(&encoded, &geometry)
+    }
+
+    /// What makes latents of pictures.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where the model has no encoder.
+    pub fn encoder(&self) -> Result<&dyn Encode> {
+        self.model.encoder().ok_or_else(plan::no_encoder)
+    }
+
+    /// Noise to latents [1, N, C·P·P], f32, from where `from` stands on a schedule of which the first `first` steps are left out;
+    /// `after_step` is told of each step.
     ///
     /// # Errors
     /// [`crate::Error::Numeric`] when latents are not finite; what computing and `after_step` may fail with.
     pub fn denoise(
         &self,
         transformer: &dyn Velocity,
-        recipe: &Recipe,
+        (recipe, first): (&Recipe, usize),
         texts: &Texts,
         from: Progress,
         after_step: &mut dyn FnMut(&After) -> Result<()>,
@@ -115,18 +154,20 @@ impl<'a> Pipeline<'a> {
         let mut denoiser = self.denoiser(transformer, recipe, texts)?;
         let schedule = recipe.schedule();
         let stage = Stage::Denoise;
-        self.observer.on(Event::Begin { stage, total: recipe.steps as u64 });
+        let done = |step: usize| step.saturating_sub(first) as u64;
+        self.observer.on(Event::Begin { stage, total: done(recipe.steps) });
         let observer = self.observer;
-        if from.step > 0 {
-            observer.on(Event::Resume { stage, done: from.step as u64 });
+        if from.step > first {
+            observer.on(Event::Resume { stage, done: done(from.step) });
         }
         let latents = sampling::denoise(&mut *denoiser, &mut Euler, &sigmas, from, &mut |after| {
             let detail = moment(after.step.t, schedule);
-            observer.on(Event::Advance { stage, done: after.step.index as u64 + 1, detail });
+            observer.on(Event::Advance { stage, done: done(after.step.index + 1), detail });
             after_step(after)
         })?;
-        let plural = if recipe.steps == 1 { "" } else { "s" };
-        observer.on(Event::End { stage, detail: format!("{} step{plural}", recipe.steps) });
+        let steps = done(recipe.steps);
+        let plural = if steps == 1 { "" } else { "s" };
+        observer.on(Event::End { stage, detail: format!("{steps} step{plural}") });
         Ok(latents)
     }
 

@@ -306,7 +306,7 @@ impl<'a> Runner<'a> {
                 drop(other);
                 let started = Instant::now();
                 let loaded = self.pipeline.load_transformer(choices)?;
-                times.load = started.elapsed();
+                times.load += started.elapsed();
                 Ok(loaded)
             }
         }

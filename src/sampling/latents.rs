@@ -43,6 +43,18 @@ pub fn unpack(tokens: &Tensor, grid: TokenGrid, geometry: &LatentGeometry) -> Re
     Ok(latents.reshape((1, channels, rows * patch, columns * patch))?) // [1, C, h, w]
 }
 
+/// Latents without noise as they are at the time t of rectified flow: `t · noise + (1 - t) · clean`, in f32. All of one shape.
+///
+/// Source: `scale_noise` of diffusers' `FlowMatchEulerDiscreteScheduler`.
+///
+/// # Errors
+/// When the shapes differ or the device fails.
+pub fn noised(clean: &Tensor, noise: &Tensor, t: f64) -> Result<Tensor> {
+    // The reference holds its sigmas in f32 and subtracts there.
+    let t = t as f32;
+    Ok(((noise * f64::from(t))? + (clean * f64::from(1.0 - t))?)?)
+}
+
 fn wrong_shape(found: &[usize], expected: &str) -> Error {
     let what = format!("latents have shape {found:?}, expected {expected}");
     Error::request(what, "they belong to another size; give the height and width they were made with")

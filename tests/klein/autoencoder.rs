@@ -65,7 +65,8 @@ fn encoded_it_is_the_references_latents() {
     };
     let size = LatentSize { height: 7, width: 9 };
     let on = On { device: Device::Cpu, dtype: DType::F32 };
-    let found = model.vae.encode(size, &mut rows, &Banding::default(), &on, &Silent).expect("encodes");
+    let found =
+        model.vae.encode((Posterior::Mean, size), &mut rows, &Banding::default(), &on, &Silent).expect("encodes");
     let packed = dype::testing::sampling::pack(&found, &LATENTS).expect("packed");
     let error = relative_error(&packed, &golden["encoded_latents"]);
     assert!(error < 1e-4, "{error:e}");

@@ -202,7 +202,7 @@ fn a_run_goes_on_from_its_first_step() {
     let mut after_first = None;
     let start = Progress::start(pipeline.noise(&recipe).expect("noise"));
     let whole = pipeline
-        .denoise(&*transformer, &recipe, &texts, start, &mut |after| {
+        .denoise(&*transformer, (&recipe, 0), &texts, start, &mut |after| {
             if after.step.index == 0 {
                 after_first = after.progress().ok();
             }
@@ -212,7 +212,7 @@ fn a_run_goes_on_from_its_first_step() {
     let after_first = after_first.expect("a first step");
     let error = relative_error(&values(&after_first.latents), &golden.latents("latents_step1"));
     assert!(error < LATENTS_TOLERANCE, "first step: {error:e}");
-    let end = pipeline.denoise(&*transformer, &recipe, &texts, after_first, &mut |_| Ok(())).expect("runs");
+    let end = pipeline.denoise(&*transformer, (&recipe, 0), &texts, after_first, &mut |_| Ok(())).expect("runs");
     assert!(values(&end) == values(&whole), "the same bits");
     let error = relative_error(&values(&end), &golden.latents("latents_final"));
     assert!(error < LATENTS_TOLERANCE, "end: {error:e}");

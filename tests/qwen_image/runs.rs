@@ -173,21 +173,21 @@ fn a_run_goes_on_from_its_checkpoint() {
         ..Wanted::default()
     };
     let recipe = Recipe::new(&wanted, &model.facts().recipe).expect("in range");
-    let task = Task { size: recipe.size(), steps: 3, text_tokens: 512, prompts: 1, cfg: false };
+    let task = Task { size: recipe.size(), steps: 3, text_tokens: 512, prompts: 1, cfg: false, encoding: None };
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
     let text = pipeline.encode(&[golden.prompt.as_str()], 512).expect("encodes").remove(0);
     let transformer = pipeline.load_transformer(&choices).expect("loads");
     let from = || Progress::start(pipeline.noise(&recipe).expect("noise"));
     let texts = text.into();
-    let whole = pipeline.denoise(&*transformer, &recipe, &texts, from(), &mut |_| Ok(())).expect("runs");
+    let whole = pipeline.denoise(&*transformer, (&recipe, 0), &texts, from(), &mut |_| Ok(())).expect("runs");
     let mut middle = None;
-    let stopped = pipeline.denoise(&*transformer, &recipe, &texts, from(), &mut |after| {
+    let stopped = pipeline.denoise(&*transformer, (&recipe, 0), &texts, from(), &mut |after| {
         middle = Some(after.progress()?);
         Err(Error::request("enough", ""))
     });
     assert_eq!(stopped.expect_err("the callback's error").to_string(), "enough");
-    let rest = pipeline.denoise(&*transformer, &recipe, &texts, middle.expect("a step"), &mut |_| Ok(()));
+    let rest = pipeline.denoise(&*transformer, (&recipe, 0), &texts, middle.expect("a step"), &mut |_| Ok(()));
     let numbers = |latents: &Tensor| values(latents);
     assert_eq!(numbers(&rest.expect("runs")), numbers(&whole));
 }
@@ -199,7 +199,7 @@ fn plans_follow_the_size() {
     let mut before = 0;
     for side_px in [1024, 4096, 8192] {
         let size = ImageSize::new(side_px, side_px).expect("a size");
-        let task = Task { size, steps: 40, text_tokens: 512, prompts: 2, cfg: true };
+        let task = Task { size, steps: 40, text_tokens: 512, prompts: 2, cfg: true, encoding: None };
         let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: Some(Bytes(64 << 30)), weights: None };
         let plan = Plan::new(&model, &task, &machine).expect("fits");
         assert!(plan.largest_tensor_elements > before, "{side_px}");

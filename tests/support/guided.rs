@@ -29,7 +29,7 @@ fn first_step(model: &dyn Model, wanted: &Wanted) -> [Vec<f32>; 2] {
     let transformer = pipeline.load_transformer(&choices).expect("loads");
     let noise = pipeline.noise(&recipe).expect("noise");
     let mut first = None;
-    let stopped = pipeline.denoise(&*transformer, &recipe, &texts, Progress::start(noise.clone()), &mut |after| {
+    let stopped = pipeline.denoise(&*transformer, (&recipe, 0), &texts, Progress::start(noise.clone()), &mut |after| {
         first = Some(values(after.latents));
         Err(Error::request("one step is enough", ""))
     });

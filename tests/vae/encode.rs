@@ -233,7 +233,7 @@ fn an_open_model_encodes_what_it_decodes() {
         rows.fill(0.25);
         Ok(())
     };
-    let latents = encoder.encode(size, &mut grey, options, &on, &Silent).expect("encodes");
+    let latents = encoder.encode((Posterior::Mean, size), &mut grey, options, &on, &Silent).expect("encodes");
     assert_eq!(latents.dims(), [1, 16, 4, 6]);
     let mut numbers = 0;
     let mut sink = |_: usize, rows: &[f32]| {

@@ -44,7 +44,7 @@ pub fn run(
     let adapted = loras.models(planned, &*model, report)?;
     let items = execute::plan_items(planned, (&*model, &adapted), machine, None)?;
     let (speeds, name) = (SpeedBook::open(), machine.name());
-    let time = |item: &Item| speeds.estimate(&name, &item.plan.amounts(item.recipe.steps));
+    let time = |item: &Item| speeds.estimate(&name, &item.plan.all_amounts());
     if as_json {
         for (item, planned) in items.iter().zip(planned) {
             let path = output::numbered(&planned.path, planned.number);

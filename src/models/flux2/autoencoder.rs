@@ -16,7 +16,7 @@ use crate::{
         parts::{
             Autoencoder, AutoencoderKind, KlConfig,
             config::{Config, Key, computed, each, idle, one_of, optional},
-            kl::{self, Banding, RowSink, RowSource, Side, VaeConfig, Ways},
+            kl::{self, Banding, Posterior, RowSink, RowSource, Side, VaeConfig, Ways},
         },
     },
     weights::{Expected, Files, check_all},
@@ -241,14 +241,19 @@ impl Encode for Flux2Autoencoder {
         Encode::ways(&self.inner, on, inner_size(size))
     }
 
+    /// The mean: the pipelines of this family take the mode of the distribution.
+    fn samples(&self) -> bool {
+        false
+    }
+
     fn encode(
         &self,
-        size: LatentSize,
+        (posterior, size): (Posterior<'_>, LatentSize),
         picture: &mut RowSource<'_>,
         options: &Banding,
         on: &On,
         observer: &dyn Observer,
     ) -> Result<Tensor> {
-        self.patched(&self.inner.encode(inner_size(size), picture, options, on, observer)?)
+        self.patched(&self.inner.encode((posterior, inner_size(size)), picture, options, on, observer)?)
     }
 }

@@ -9,7 +9,7 @@ use super::{
     ModelPart,
     config::{Config, Said},
     infer,
-    kl::{self, Banding, Decoder, Encoder, RowSink, RowSource, Side, VaeConfig, Ways},
+    kl::{self, Banding, Decoder, Encoder, Posterior, RowSink, RowSource, Side, VaeConfig, Ways},
     open::{self, ConfigFile},
     vae_names,
 };
@@ -156,13 +156,13 @@ impl Encode for Autoencoder {
 
     fn encode(
         &self,
-        size: LatentSize,
+        (posterior, size): (Posterior<'_>, LatentSize),
         picture: &mut RowSource<'_>,
         options: &Banding,
         on: &On,
         observer: &dyn Observer,
     ) -> Result<Tensor> {
         let weights = self.part.weights(on.dtype, &on.device);
-        Encoder::open(self.part.config.clone(), weights)?.encode(size, picture, options, observer)
+        Encoder::open(self.part.config.clone(), weights)?.encode_to(posterior, size, picture, options, observer)
     }
 }

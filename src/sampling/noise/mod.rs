@@ -28,11 +28,16 @@ impl Rng {
 /// Standard normal noise of a shape, row-major: what `torch.randn` gives in f32 right after `manual_seed(seed)`. A card
 /// in use that [`Rng::on`] has not named counts as [`Card::DEFAULT`].
 pub fn noise(rng: Rng, seed: u64, shape: &[usize]) -> Vec<f32> {
+    noise_after(rng, seed, &[], shape)
+}
+
+/// The same after earlier draws of the same generator, of so many values each: with k of them the draw number k, counted from 0.
+pub fn noise_after(rng: Rng, seed: u64, before: &[usize], shape: &[usize]) -> Vec<f32> {
     let count = shape.iter().product();
     match rng {
-        Rng::TorchCpu => torch_cpu::randn(seed, count),
-        Rng::TorchCuda(card) => torch_cuda::randn(&card, seed, count),
-        Rng::TorchCudaInUse => torch_cuda::randn(&Card::DEFAULT, seed, count),
+        Rng::TorchCpu => torch_cpu::randn(seed, before, count),
+        Rng::TorchCuda(card) => torch_cuda::randn(&card, seed, before, count),
+        Rng::TorchCudaInUse => torch_cuda::randn(&Card::DEFAULT, seed, before, count),
     }
 }
 

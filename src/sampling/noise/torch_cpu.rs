@@ -17,22 +17,63 @@ const BLOCK: usize = 16;
 /// Values per parallel task: large enough to outweigh the scheduling, small enough to share out.
 const TASK: usize = BLOCK * 2048;
 
-/// `count` standard normal values.
-pub fn randn(seed: u64, count: usize) -> Vec<f32> {
-    let mut stream = Mt19937::new(seed);
-    if count < BLOCK {
-        return scalar(&mut stream, count);
+/// `count` standard normal values, after draws of so many values each.
+pub fn randn(seed: u64, before: &[usize], count: usize) -> Vec<f32> {
+    let mut generator = Generator { stream: Mt19937::new(seed), kept: None };
+    before.iter().for_each(|count| generator.skip(*count));
+    generator.draw(count)
+}
+
+/// A generator between two draws.
+struct Generator {
+    stream: Mt19937,
+    /// The second of a pair, made and not yet given: draws of fewer than 16 values leave it for the next such one.
+    kept: Option<f64>,
+}
+
+impl Generator {
+    fn draw(&mut self, count: usize) -> Vec<f32> {
+        if count < BLOCK {
+            return (0..count).map(|_| self.scalar() as f32).collect();
+        }
+        let mut values: Vec<f32> = (0..count).map(|_| uniform(&mut self.stream)).collect();
+        let whole = count - count % BLOCK;
+        values[..whole].par_chunks_mut(TASK).for_each(|task| task.chunks_exact_mut(BLOCK).for_each(box_muller));
+        if whole < count {
+            // The last block is drawn anew, over values that are done already.
+            let tail = &mut values[count - BLOCK..];
+            tail.iter_mut().for_each(|value| *value = uniform(&mut self.stream));
+            box_muller(tail);
+        }
+        values
     }
-    let mut values: Vec<f32> = (0..count).map(|_| uniform(&mut stream)).collect();
-    let whole = count - count % BLOCK;
-    values[..whole].par_chunks_mut(TASK).for_each(|task| task.chunks_exact_mut(BLOCK).for_each(box_muller));
-    if whole < count {
-        // The last block is drawn anew, over values that are done already.
-        let tail = &mut values[count - BLOCK..];
-        tail.iter_mut().for_each(|value| *value = uniform(&mut stream));
-        box_muller(tail);
+
+    /// Draws without making the values: [`Generator::draw`] takes a word for each, and for a last block that is not whole
+    /// those of a block more.
+    fn skip(&mut self, count: usize) {
+        if count < BLOCK {
+            for _ in 0..count {
+                self.scalar();
+            }
+            return;
+        }
+        let words = if count.is_multiple_of(BLOCK) { count } else { count + BLOCK };
+        for _ in 0..words {
+            self.stream.next_u32();
+        }
     }
-    values
+
+    /// A value of a draw of fewer than 16: pairs in f64.
+    fn scalar(&mut self) -> f64 {
+        if let Some(kept) = self.kept.take() {
+            return kept;
+        }
+        let (angle, radius) = (uniform_f64(&mut self.stream), uniform_f64(&mut self.stream));
+        let radius = (-2.0 * (-radius).ln_1p()).sqrt();
+        let (sin, cos) = (TAU * angle).sin_cos();
+        self.kept = Some(radius * sin);
+        radius * cos
+    }
 }
 
 /// A uniform value in [0, 1) from the lower 24 bits of a word.
@@ -58,17 +99,4 @@ fn box_muller(block: &mut [f32]) {
         *a = radius * cos as f32;
         *b = radius * sin as f32;
     }
-}
-
-/// The path of fewer than 16 values: pairs in f64, the second of a pair kept for the next value.
-fn scalar(stream: &mut Mt19937, count: usize) -> Vec<f32> {
-    let mut values = Vec::with_capacity(count + 1);
-    while values.len() < count {
-        let (angle, radius) = (uniform_f64(stream), uniform_f64(stream));
-        let radius = (-2.0 * (-radius).ln_1p()).sqrt();
-        let (sin, cos) = (TAU * angle).sin_cos();
-        values.extend([(radius * cos) as f32, (radius * sin) as f32]);
-    }
-    values.truncate(count);
-    values
 }

@@ -26,9 +26,11 @@ const MIN_TASK: usize = 4096;
 /// 2^-32, cuRAND's `CURAND_2POW32_INV`.
 const INV_2_POW_32: f64 = 1.0 / 4_294_967_296.0;
 
-/// `count` standard normal values.
-pub fn randn(card: &Card, seed: u64, count: usize) -> Vec<f32> {
+/// `count` standard normal values, after draws of so many values each: a draw moves the generator's offset by what its threads
+/// have called for.
+pub fn randn(card: &Card, seed: u64, before: &[usize], count: usize) -> Vec<f32> {
     let threads = launched_threads(card, count) as u64;
+    let first_call: u64 = before.iter().map(|count| calls(card, *count)).sum();
     let key = [seed as u32, (seed >> 32) as u32];
     // Each place runs its thread's Philox again: a fourth of the work wasted, and every place independent of the others.
     (0..count)
@@ -36,11 +38,16 @@ pub fn randn(card: &Card, seed: u64, count: usize) -> Vec<f32> {
         .with_min_len(MIN_TASK)
         .map(|place| {
             let (thread, row) = (place as u64 % threads, place as u64 / threads);
-            let (call, component) = (row / UNROLL, row % UNROLL);
+            let (call, component) = (first_call + row / UNROLL, row % UNROLL);
             let counter = [call as u32, (call >> 32) as u32, thread as u32, (thread >> 32) as u32];
             normal4(philox4x32(counter, key), component)
         })
         .collect()
+}
+
+/// Calls of each thread of a launch for so many values.
+fn calls(card: &Card, count: usize) -> u64 {
+    (count as u64).div_ceil(launched_threads(card, count) as u64 * UNROLL)
 }
 
 /// Threads of the launch: one for each value, whole blocks, but no more than the card holds at once (and one for an empty tensor).
@@ -78,9 +85,21 @@ mod tests {
         // Two multiprocessors of 512 threads: 4 blocks, 1024 threads. 10,000 values: calls 0 to 2, the last cut off.
         let card = Card::custom(2, 512).expect("a card");
         let seed = (5u64 << 32) + 7;
-        let values = randn(&card, seed, 10_000);
+        let values = randn(&card, seed, &[], 10_000);
         for (call, component, thread) in [(0, 0, 0), (0, 1, 0), (0, 3, 1023), (1, 2, 77), (2, 0, 1023), (2, 1, 783)] {
             let words = philox4x32([call, 0, thread, 0], [7, 5]);
+            let place = 4 * 1024 * call as usize + 1024 * component as usize + thread as usize;
+            assert_eq!(values[place], normal4(words, component), "{call} {component} {thread}");
+        }
+    }
+
+    #[test]
+    fn a_later_draw_begins_behind_the_calls_of_those_before() {
+        // 10,000 values over 1024 threads are 3 calls of each; 300 over 512 threads are 1.
+        let card = Card::custom(2, 512).expect("a card");
+        let values = randn(&card, 7, &[10_000, 300, 0], 5000);
+        for (call, component, thread) in [(0, 0, 0), (0, 3, 1023), (1, 0, 77)] {
+            let words = philox4x32([4 + call, 0, thread, 0], [7, 0]);
             let place = 4 * 1024 * call as usize + 1024 * component as usize + thread as usize;
             assert_eq!(values[place], normal4(words, component), "{call} {component} {thread}");
         }

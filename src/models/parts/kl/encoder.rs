@@ -24,6 +24,18 @@ use crate::{
 /// row once.
 pub type RowSource<'a> = dyn FnMut(usize, &mut [f32]) -> Result<()> + 'a;
 
+/// Which latents are taken of the distribution that an encoder gives of a picture.
+#[derive(Debug, Clone, Copy)]
+pub enum Posterior<'a> {
+    /// Its mean.
+    Mean,
+    /// A sample, made with this standard normal noise [C, h, w] of the autoencoder's own latents.
+    Sample(&'a [f32]),
+}
+
+/// What the logarithms of variances are held within. Source: `DiagonalGaussianDistribution` of diffusers.
+const LOG_VARIANCES: [f64; 2] = [-30.0, 20.0];
+
 /// Encodes the picture [H, W, 3] into rows of [h, w, 2C]: the mean of each latent's C channels, then the logarithms of their
 /// variances.
 ///
@@ -110,25 +122,40 @@ impl Encoder {
         options: &Banding,
         observer: &dyn Observer,
     ) -> Result<Tensor> {
-        self.encode_by(Path::on(self.weights.device()), size, picture, options, observer)
+        self.encode_to(Posterior::Mean, size, picture, options, observer)
+    }
+
+    /// The same for the mean or a sample of the distribution.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`]; [`Error::Request`] for noise of another size.
+    pub fn encode_to(
+        &self,
+        posterior: Posterior<'_>,
+        size: LatentSize,
+        picture: &mut RowSource<'_>,
+        options: &Banding,
+        observer: &dyn Observer,
+    ) -> Result<Tensor> {
+        self.encode_by(Path::on(self.weights.device()), (posterior, size), picture, options, observer)
     }
 
     /// The same by plain matrix products on the CPU: what the fast kernels are held against.
     #[doc(hidden)]
     pub fn encode_plain(&self, size: LatentSize, picture: &mut RowSource<'_>, options: &Banding) -> Result<Tensor> {
-        self.encode_by(Path::Cpu { plain: true }, size, picture, options, &Silent)
+        self.encode_by(Path::Cpu { plain: true }, (Posterior::Mean, size), picture, options, &Silent)
     }
 
     /// The same by candle's operations, on the device the weights are for: the way of CUDA and Metal, testable on a CPU.
     #[doc(hidden)]
     pub fn encode_on_device(&self, size: LatentSize, picture: &mut RowSource<'_>, options: &Banding) -> Result<Tensor> {
-        self.encode_by(Path::Device, size, picture, options, &Silent)
+        self.encode_by(Path::Device, (Posterior::Mean, size), picture, options, &Silent)
     }
 
     fn encode_by(
         &self,
         path: Path,
-        size: LatentSize,
+        (posterior, size): (Posterior<'_>, LatentSize),
         picture: &mut RowSource<'_>,
         options: &Banding,
         observer: &dyn Observer,
@@ -136,9 +163,10 @@ impl Encoder {
         let options = &Banding { band_rows: options.band_rows.max(1), ..options.clone() };
         observer.on(Event::Begin { stage: Stage::Encode, total: self.cost(size, options)?.flops / 1_000_000 });
         let meter = Meter::new(Stage::Encode, observer);
+        let sampled = Sampled::new(&self.config, size, posterior)?;
         let latents = match path {
-            Path::Cpu { plain } => self.run(&Cpu::new(&self.weights, meter, plain), size, picture, options)?,
-            Path::Device => self.run(&Tensors::new(&self.weights, meter), size, picture, options)?,
+            Path::Cpu { plain } => self.run(&Cpu::new(&self.weights, meter, plain), sampled, size, picture, options)?,
+            Path::Device => self.run(&Tensors::new(&self.weights, meter), sampled, size, picture, options)?,
         };
         let shape = (1, self.config.latent_channels, size.height, size.width);
         Ok(Tensor::from_vec(latents, shape, &Device::Cpu)?.to_device(self.weights.device())?) // [1, C, h, w]
@@ -147,6 +175,7 @@ impl Encoder {
     fn run<K: Kernels>(
         &self,
         kernels: &K,
+        mut sampled: Sampled<'_>,
         size: LatentSize,
         picture: &mut RowSource<'_>,
         options: &Banding,
@@ -160,15 +189,15 @@ impl Encoder {
             map.push(kernels, options.band_rows, band)?;
         }
         drop(numbers);
-        let mut means = Means::new(&self.config, size);
-        walk(kernels, &self.config, options, map, |rows| means.take(&kernels.download(rows)?))?;
-        Ok(means.latents)
+        walk(kernels, &self.config, options, map, |rows| sampled.take(&kernels.download(rows)?))?;
+        Ok(sampled.latents)
     }
 }
 
 /// The latents as far as they have been encoded.
-struct Means {
+struct Sampled<'a> {
     latents: Vec<f32>, // [C, h, w]
+    posterior: Posterior<'a>,
     channels: usize,
     width: usize,
     /// Pixels of the latents so far.
@@ -177,33 +206,55 @@ struct Means {
     factors: Vec<(f64, f64)>,
 }
 
-impl Means {
-    fn new(config: &VaeConfig, size: LatentSize) -> Self {
-        Self {
-            latents: vec![0.0; config.latent_channels * size.height * size.width],
-            channels: config.latent_channels,
-            width: size.width,
-            done: 0,
-            factors: (0..config.latent_channels).map(|channel| config.factor_and_shift(channel)).collect(),
+impl<'a> Sampled<'a> {
+    fn new(config: &VaeConfig, size: LatentSize, posterior: Posterior<'a>) -> Result<Self> {
+        let count = config.latent_channels * size.height * size.width;
+        match posterior {
+            Posterior::Sample(noise) if noise.len() != count => {
+                let what = format!("{} numbers of noise for {count} latents", noise.len());
+                Err(Error::request(what, "please report this"))
+            }
+            _ => Ok(Self {
+                latents: vec![0.0; count],
+                posterior,
+                channels: config.latent_channels,
+                width: size.width,
+                done: 0,
+                factors: (0..config.latent_channels).map(|channel| config.factor_and_shift(channel)).collect(),
+            }),
         }
     }
 
-    /// (mean - shift) * factor of the next rows [rows, w, 2C].
+    /// (z - shift) * factor of the next rows [rows, w, 2C]: z = mean, or mean + exp(logvar / 2) noise.
     fn take(&mut self, rows: &[f32]) -> Result<()> {
         let pixels = self.latents.len() / self.channels;
         for pixel in rows.chunks_exact(2 * self.channels) {
-            for (channel, (mean, (factor, shift))) in pixel.iter().zip(&self.factors).enumerate() {
-                let latent = (f64::from(*mean) - shift) * factor;
+            let (means, log_variances) = pixel.split_at(self.channels);
+            for (channel, (mean, (factor, shift))) in means.iter().zip(&self.factors).enumerate() {
+                let place = channel * pixels + self.done;
+                let z = match self.posterior {
+                    Posterior::Mean => f64::from(*mean),
+                    Posterior::Sample(noise) => {
+                        f64::from(*mean) + deviation(log_variances[channel]) * f64::from(noise[place])
+                    }
+                };
+                let latent = (z - shift) * factor;
                 if !latent.is_finite() {
                     return Err(Error::Numeric {
                         what: format!("the encoded picture is not finite in latent row {}", self.done / self.width),
                         hint: "try --dtype f32; if it stays, the autoencoder's weights are damaged".into(),
                     });
                 }
-                self.latents[channel * pixels + self.done] = latent as f32;
+                self.latents[place] = latent as f32;
             }
             self.done += 1;
         }
         Ok(())
     }
+}
+
+/// The root of a variance that is told by its logarithm.
+fn deviation(log_variance: f32) -> f64 {
+    let [least, most] = LOG_VARIANCES;
+    (f64::from(log_variance).clamp(least, most) / 2.0).exp()
 }

@@ -15,7 +15,7 @@ use candle_core::Device;
 pub(crate) use config::{DOWN_BLOCK, UP_BLOCK};
 pub use config::{Design, LatentStatistics, VaeConfig};
 pub use decoder::{Decoder, RowSink};
-pub use encoder::{Encoder, RowSource};
+pub use encoder::{Encoder, Posterior, RowSource};
 pub use plan::{Banding, Cost, Keep, Side, Way, Ways, cost, tensors};
 
 /// Channels of the picture: red, green, blue.
