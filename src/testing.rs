@@ -54,8 +54,8 @@ pub mod lab {
 /// Of `methods`.
 pub mod methods {
     pub use crate::methods::{
-        AxisFrequencies, Base, DypeSettings, Looks, Method, MethodSpec, Moment, PositionScaler, RotaryAxis, Side,
-        Spectrum, TextBias, Thresholds, Yarn, label,
+        Amplitude, AxisFrequencies, Base, DypeSettings, Knobs, Looks, Method, MethodSpec, Moment, PositionScaler,
+        RotaryAxis, Scaling, Side, Spectrum, TextBias, Thresholds, Yarn, label, proportional,
     };
 }
 

@@ -7,11 +7,12 @@ use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     base::geometry::{ImageSize, TokenGrid},
     base::progress::Silent,
-    methods::{Method, Moment, Spectrum},
+    methods::{DypeSettings, Method, Moment, Spectrum},
     models::{Model, ModelRequest, On, VelocityAt},
-    nn::RopeTables,
+    nn::{RopeTables, WeightsMode},
     output::{load_latents, save_latents},
     plan::{Machine, Plan, Task},
+    recipe::{Recipe, Wanted},
     run::pipeline::Pipeline,
     sampling::spectrum,
 };
@@ -223,8 +224,144 @@ fn a_velocity_by_sega_from_structured_latents_is_the_references() {
         assert!(worst < 1e-6, "{name} off by {worst:e}");
     }
     let rope = RopeTables::new(&positions, base_patches, &*scaler, &at, &Device::Cpu).expect("tables");
-    let at = VelocityAt { t: 0.5, guidance: Some(4.5), text: &text, rope: &rope, text_bias: None };
+    let at = VelocityAt { t: 0.5, guidance: Some(4.5), text: &text, rope: &rope, text_bias: None, logit_scale: 1.0 };
     let velocity = transformer.velocity(latents, &at).expect("a velocity");
     let error = relative_error(&values(&velocity), &values(&golden["sega_step/velocity"]));
     assert!(error < LATENTS_TOLERANCE, "velocity: {error:e}");
+}
+
+/// The first velocity of YaRN with DyPE under logits times a factor. Also streamed, and without the factor: that is 1 to the bit.
+#[test]
+fn a_velocity_by_proportional_attention_is_the_references() {
+    let golden = candle_core::safetensors::load(fixture("expected/proportional.safetensors"), &Device::Cpu);
+    let expected = values(&golden.expect("the fixture")["velocity"]);
+    let model = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let pipeline = Pipeline::open(&model, Device::Cpu, DType::F32, &Silent).expect("opens");
+    let text = pipeline.encode(&[PROMPT], 512).expect("encodes").remove(0);
+    let wanted = Wanted { height: Some(512), width: Some(256), seed: Some(42), ..Wanted::default() };
+    let recipe = Recipe::new(&wanted, &model.facts().recipe).expect("in range");
+    let latents = pipeline.noise(&recipe).expect("noise");
+    let positions = model.positions(model.facts().latents.tokens(recipe.size()), &text);
+    let (scaler, patches) = (Method::YARN.scaler(Some(DypeSettings::default())), model.facts().patches(256));
+    let rope = RopeTables::new(&positions, patches, &*scaler, &Moment::at(1.0), &Device::Cpu).expect("tables");
+    let task = Task { size: recipe.size(), steps: 1, text_tokens: 512, prompts: 1, cfg: false };
+    let velocity = |weights, logit_scale| {
+        let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: Some(weights) };
+        let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
+        let transformer = pipeline.load_transformer(&choices).expect("loads");
+        let at = VelocityAt { t: 1.0, guidance: Some(4.5), text: &text, rope: &rope, text_bias: None, logit_scale };
+        values(&transformer.velocity(&latents, &at).expect("a velocity"))
+    };
+    let resident = velocity(WeightsMode::Resident, 1.0540925533894598);
+    let error = relative_error(&resident, &expected);
+    assert!(error < LATENTS_TOLERANCE, "{error:e}");
+    assert_eq!(velocity(WeightsMode::Stream, 1.0540925533894598), resident);
+    let unscaled = relative_error(&velocity(WeightsMode::Resident, 1.0), &expected);
+    assert!(unscaled > 10.0 * LATENTS_TOLERANCE, "it shows: {unscaled:e}");
+}
+
+/// A picture of 64 x 96 px by a model that is taken to be trained at 32 px, as a file of this name.
+fn larger(place: &Place, name: &str, flags: &str) -> support::program::Run {
+    let usual = ["--base-resolution", "32", "--width", "96", "--steps", "2", "-o", name];
+    place.small(&usual.into_iter().chain(flags.split_whitespace()).collect::<Vec<_>>())
+}
+
+#[test]
+fn attention_is_proportional_where_there_are_more_tokens_than_in_training() {
+    let place = Place::new();
+    let made = |name: &str, flags: &str| larger(&place, name, flags);
+    made("base.png", "--method base").succeeds();
+    let run = made("sharp.png", "--method base --proportional-attention");
+    assert!(!run.succeeds().stderr.contains("comes on top"));
+    assert!(rgb8(&place.path("sharp.png")) != rgb8(&place.path("base.png")), "it acts");
+    assert!(place.dype(&["info", "sharp.png"]).succeeds().stdout.contains("proportional_attention true"));
+    place.dype(&["replay", "sharp.png", "-o", "again.png"]).succeeds();
+    assert!(rgb8(&place.path("again.png")) == rgb8(&place.path("sharp.png")));
+    let settings = |name: &str| {
+        let said = place.dype(&["info", name, "--json"]);
+        let json: serde_json::Value = serde_json::from_str(said.succeeds().stdout.trim()).expect("JSON");
+        json["settings"].clone()
+    };
+    assert!(settings("base.png").get("proportional_attention").is_none(), "what is off is not said");
+    made("fits.png", "--method base --base-resolution 96").succeeds();
+    made("same.png", "--method base --base-resolution 96 --proportional-attention").succeeds();
+    assert!(rgb8(&place.path("same.png")) == rgb8(&place.path("fits.png")), "no more tokens than in training");
+    for method in ["yarn", "sega"] {
+        let run = made("twice.png", &format!("--method {method} --proportional-attention"));
+        run.succeeds().tells(&["comes on top of the amplitude", method, "base and ntk"]);
+    }
+}
+
+#[test]
+fn rules_of_scaling_and_amplitude_make_other_pictures_and_are_replayed() {
+    let place = Place::new();
+    let made = |name: &str, flags: &str| larger(&place, name, flags).succeeds().stderr.clone();
+    let all = [
+        "",
+        "--scaling longest",
+        "--scaling mixed",
+        "--amplitude fading",
+        "--amplitude damped",
+        "--scaling longest --amplitude fading --dype-thresholds power",
+        "--method ntk",
+        "--method ntk --scaling longest --no-dype",
+        "--method ntk --scaling mixed",
+    ];
+    let mut seen = Vec::new();
+    for (index, flags) in all.iter().enumerate() {
+        let name = format!("{index}.png");
+        made(&name, flags);
+        let pixels = rgb8(&place.path(&name));
+        assert!(!seen.contains(&pixels), "{flags} makes a picture of its own");
+        seen.push(pixels);
+    }
+    for index in [2, 5, 7] {
+        place.dype(&["replay", &format!("{index}.png"), "-o", "again.png", "--overwrite"]).succeeds();
+        assert!(rgb8(&place.path("again.png")) == seen[index], "{}", all[index]);
+    }
+    // The usual words are the usual picture, and what has no effect is told.
+    made("usual.png", "--scaling axis --amplitude yarn");
+    assert!(rgb8(&place.path("usual.png")) == seen[0]);
+    for (flags, note) in [
+        ("--method base --scaling longest", "--scaling has no effect"),
+        ("--method sega --scaling longest", "--scaling has no effect"),
+        ("--method ntk --amplitude fading", "--amplitude has no effect here"),
+        ("--text-anchor --amplitude fading", "--amplitude has no effect with --text-anchor"),
+    ] {
+        let told = made("idle.png", flags);
+        assert!(told.contains(note), "{flags}: {told}");
+    }
+    place.small(&["--scaling", "longer"]).fails(2, &["--scaling", "longest"]);
+    place.small(&["--amplitude", "sega"]).fails(2, &["--amplitude", "fading"]);
+}
+
+#[test]
+fn knobs_are_inspected() {
+    let place = Place::new();
+    let inspect = |more: &[&str]| {
+        place
+            .dype(&[&["inspect", "--height", "4096", "--width", "2048", "--steps", "4"], more].concat())
+            .succeeds()
+            .stdout
+            .clone()
+    };
+    let json = |more: &[&str]| -> serde_json::Value {
+        serde_json::from_str(inspect(&[more, &["--json"]].concat()).lines().last().expect("JSON")).expect("JSON")
+    };
+    let usual = json(&[]);
+    assert!(["scaling", "amplitude_rule", "logit_scale"].iter().all(|key| usual.get(key).is_none()), "{usual}");
+    let longest = json(&["--scaling", "longest", "--amplitude", "fading", "--proportional-attention"]);
+    assert_eq!([&longest["scaling"], &longest["amplitude_rule"]], ["longest", "fading"]);
+    let axes = &longest["steps"][0]["axes"];
+    assert_eq!(axes[0]["inv_freq"], axes[1]["inv_freq"]);
+    let amplitude = |json: &serde_json::Value, step: usize| json["steps"][step]["axes"][1]["amplitude"][0].as_f64();
+    assert_eq!(amplitude(&longest, 0), Some(0.1 * 4f64.ln() + 1.0));
+    assert!(amplitude(&longest, 3) < amplitude(&longest, 2));
+    let factor = longest["logit_scale"].as_f64().expect("a number");
+    assert_eq!(factor, ((256.0 * 128.0 + 512.0f64).ln() / 4608f64.ln()).sqrt());
+    let table = inspect(&["--scaling", "longest", "--amplitude", "fading", "--proportional-attention"]);
+    assert!(table.starts_with("yarn, amplitude rule fading, scaling longest, DyPE kappa"), "{table}");
+    assert!(table.contains(&format!("its logits are multiplied by {factor:.4}")), "{table}");
+    let idle = json(&["--method", "base", "--scaling", "longest"]);
+    assert!(idle.get("scaling").is_none());
 }

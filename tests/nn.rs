@@ -336,6 +336,24 @@ fn a_bias_is_added_alike_by_both_kernels() {
     assert!(nn::attention(&a(&q), &a(&k), &a(&v), &how).is_err());
 }
 
+#[test]
+fn scores_grow_by_a_factor_alike_by_both_kernels() {
+    let [q, k, v] = [(70, 1), (600, 2), (600, 3)].map(|(rows, seed)| random(&[3, rows, 16], seed));
+    let tiles = AttentionTiles { query_rows: 33, heads: 2 };
+    let of = |scale| {
+        let how = Attention { scale, bias: Bias::None, tiles };
+        let (q, k, v) = (a(&q), a(&k), a(&v));
+        [nn::attention(&q, &k, &v, &how), tensors::attention(&q, &k, &v, &how)].map(real)
+    };
+    let expected = plain_attention(&(&q * 1.147).expect("scaled"), &k, &v);
+    for found in of(Scale::InverseRootTimes(1.147)) {
+        assert!(relative_error(&found, &expected) < 1e-6);
+    }
+    for (once, plain) in of(Scale::InverseRootTimes(1.0)).iter().zip(of(Scale::InverseRoot)) {
+        assert_eq!(relative_error(once, &plain), 0.0, "1 is nothing, to the bit");
+    }
+}
+
 /// Logits of several hundred, where bf16 has steps of 2: rounded before the softmax, weights would be off by a factor.
 /// Heads that share keys, and look back only, alike by both kernels; the heads of one piece need not be whole groups.
 #[test]

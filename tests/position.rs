@@ -2,7 +2,9 @@
 
 mod support;
 
-use dype::testing::methods::{DypeSettings, Looks, Method, Moment, RotaryAxis, Spectrum};
+use dype::testing::methods::{
+    Amplitude, DypeSettings, Knobs, Looks, Method, Moment, RotaryAxis, Scaling, Spectrum, Thresholds, proportional,
+};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use support::golden::assert_tables;
@@ -43,7 +45,8 @@ fn every_temperature_and_bias_of_anchored_text_is_the_references() {
     let cases: Vec<serde_json::Value> = serde_json::from_slice(&fixture("tide.json")).expect("valid JSON");
     let file = fixture("tide.safetensors");
     let tensors = SafeTensors::deserialize(&file).expect("valid safetensors");
-    let anchored = Method::YARN.tuned(Some(DypeSettings::default()), true);
+    let knobs = Knobs { text_anchor: true, ..Knobs::default() };
+    let anchored = Method::YARN.tuned(Some(DypeSettings::default()), knobs);
     let (mut tables, mut biases) = (0, 0);
     for case in &cases {
         let name = case["case"].as_str().expect("a name");
@@ -73,10 +76,70 @@ fn every_temperature_and_bias_of_anchored_text_is_the_references() {
     assert_eq!((tables, biases), (15, 14));
     assert!(
         Method::NTK
-            .tuned(None, true)
+            .tuned(None, knobs)
             .key_bias(&RotaryAxis::of_picture([56; 2], 1e4, 64, [256; 2]), &Moment::at(1.0))
             .is_none()
     );
+}
+
+/// A case of ComfyUI-DyPE's rules, and the knobs that are that rule here.
+#[derive(Debug, Deserialize)]
+struct ScalingCase {
+    case: String,
+    rule: String,
+    rows: usize,
+    columns: usize,
+    dim: usize,
+    theta: f64,
+    base_patches: usize,
+    t: Vec<f64>,
+    amplitude: Vec<f64>,
+}
+
+impl ScalingCase {
+    fn scaler(&self) -> Box<dyn dype::testing::methods::PositionScaler> {
+        let (method, scaling, amplitude) = match self.rule.as_str() {
+            "vision_yarn" => (Method::YARN, Scaling::Mixed, Amplitude::Fading),
+            "isotropic_yarn" => (Method::YARN, Scaling::Longest, Amplitude::Damped),
+            "isotropic_ntk" => (Method::NTK, Scaling::Longest, Amplitude::Yarn),
+            other => panic!("no such rule: {other}"),
+        };
+        let dype = DypeSettings { thresholds: Thresholds::Power, ..DypeSettings::default() };
+        method.tuned(Some(dype), Knobs { scaling, amplitude, text_anchor: false })
+    }
+}
+
+#[test]
+fn every_table_by_the_longer_side_is_the_references() {
+    let cases: Vec<ScalingCase> = serde_json::from_slice(&fixture("scaling.json")).expect("valid JSON");
+    let file = fixture("scaling.safetensors");
+    let tensors = SafeTensors::deserialize(&file).expect("valid safetensors");
+    assert_eq!(cases.len(), 21);
+    for case in &cases {
+        let scaler = case.scaler();
+        let axes = RotaryAxis::of_picture([case.dim; 2], case.theta, case.base_patches, [case.rows, case.columns]);
+        for (axis, letter) in axes.iter().zip(["h", "w"]) {
+            let expected = f64s(&tensors, &format!("{}/inv_freq_{letter}", case.case));
+            assert_eq!(expected.len(), case.t.len() * case.dim / 2, "{case:?}");
+            for ((t, amplitude), expected) in case.t.iter().zip(&case.amplitude).zip(expected.chunks(case.dim / 2)) {
+                let found = scaler.frequencies(axis, &Moment::at(*t));
+                let worst = found.inv_freq.iter().zip(expected).map(|(a, b)| relative(*a, *b)).fold(0.0, f64::max);
+                assert!(worst <= 1e-12, "{letter} at {t} off by {worst:e}: {case:?}");
+                assert!(found.amplitude.iter().all(|found| relative(*found, *amplitude) <= 1e-12), "{t}: {case:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_scale_of_proportional_attention_is_the_references() {
+    let rows: Vec<(usize, usize, usize, f64)> =
+        serde_json::from_slice(&fixture("proportional.json")).expect("valid JSON");
+    assert_eq!(rows.len(), 20);
+    for (tokens, head_dim, trained, expected) in rows {
+        let found = proportional(tokens, trained) / (head_dim as f64).sqrt();
+        assert!(relative(found, expected) <= 1e-12, "{found} for {expected}: {tokens} of {trained}");
+    }
 }
 
 /// A case of SEGA's: the picture, and the rotary embedding of its two axes.

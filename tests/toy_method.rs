@@ -12,7 +12,8 @@ use dype::testing::{
     },
     lab::{InspectSettings, inspect, save_plot},
     methods::{
-        AxisFrequencies, Looks, Method, MethodSpec, Moment, PositionScaler, RotaryAxis, Side, Spectrum, TextBias, label,
+        AxisFrequencies, Knobs, Looks, Method, MethodSpec, Moment, PositionScaler, RotaryAxis, Side, Spectrum,
+        TextBias, label,
     },
     models::{
         Model, ModelRequest,
@@ -64,7 +65,8 @@ fn inspected(height: usize, width: usize) -> InspectSettings {
     InspectSettings {
         method: Slowed::METHOD,
         dype: None,
-        text_anchor: false,
+        knobs: Knobs::default(),
+        proportional_with: None,
         size: ImageSize::new(height, width).expect("valid"),
         geometry: LATENTS,
         base_resolution_px: 1024,

@@ -9,7 +9,9 @@ use crate::{
     base::geometry::LatentGeometry,
     base::progress::{Event, Observer},
     error::Result,
-    methods::{DYPE_SCALE, DYPE_THRESHOLDS, Method, TEXT_ANCHOR, Thresholds},
+    methods::{
+        self, AMPLITUDE, Amplitude, DYPE_SCALE, DYPE_THRESHOLDS, Method, SCALING, Scaling, TEXT_ANCHOR, Thresholds,
+    },
     models::Model,
     output::NEGATIVE,
     recipe::{self, Recipe, Rng, Source, Wanted, declared},
@@ -23,6 +25,7 @@ pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, repo
         for note in [
             cropped(item, geometry),
             no_effect(item, geometry),
+            sharper(&item.recipe),
             no_guidance(planned, item),
             no_cfg(planned, item),
             drawn(item),
@@ -164,6 +167,20 @@ fn no_effect(item: &Item, geometry: &LatentGeometry) -> Option<String> {
     })
 }
 
+/// Sharpened twice: worth a warning and no error, since it is computed as it is asked for, and may be compared.
+pub fn sharper(recipe: &Recipe) -> Option<String> {
+    let is_twice = recipe.proportional_attention && methods::sharpens(&*recipe.scaler());
+    let others = Method::ALL.iter().filter(|method| !methods::sharpens(&*method.scaler(None)));
+    let others = others.map(|method| method.name()).collect::<Vec<_>>().join(" and ");
+    is_twice.then(|| {
+        format!(
+            "--proportional-attention comes on top of the amplitude of --method {}, which sharpens attention already: it is meant \
+             for {others}",
+            recipe.method
+        )
+    })
+}
+
 fn no_guidance(planned: &Planned, item: &Item) -> Option<String> {
     let asked = planned.wish.asked.by(declared::guidance.key);
     (item.recipe.guidance.is_none() && matches!(asked, Some(Source::Flag | Source::Line)))
@@ -212,6 +229,16 @@ pub fn without_effect(flags: &Wanted) -> Vec<&'static str> {
     }
     if has_thresholds && (flags.dype == Some(false) || !method.spec().has(&DYPE_THRESHOLDS)) {
         notes.push("--dype-thresholds has no effect here: it is about --method yarn with DyPE");
+    }
+    if flags.scaling.is_some_and(|rule| rule != Scaling::default()) && !method.spec().has(&SCALING) {
+        notes.push("--scaling has no effect here: it is about --method ntk and yarn");
+    }
+    if flags.amplitude.is_some_and(|rule| rule != Amplitude::default()) {
+        if !method.spec().has(&AMPLITUDE) {
+            notes.push("--amplitude has no effect here: it is about --method yarn");
+        } else if flags.text_anchor == Some(true) {
+            notes.push("--amplitude has no effect with --text-anchor, which has amplitudes of its own");
+        }
     }
     if flags.text_anchor == Some(true) && !method.spec().has(&TEXT_ANCHOR) {
         notes.push("--text-anchor has no effect here: it is about --method yarn");

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::base::geometry::{ImageSize, LatentGeometry};
 use crate::error::{Error, Result};
 use crate::methods::{
-    Detail, DypeSchedule, DypeSettings, Looks, Method, Moment, PositionScaler, RampSpan, RotaryAxis, Spectrum,
+    self, AMPLITUDE, Amplitude, Detail, DypeSchedule, DypeSettings, Knobs, Looks, Method, Moment, PositionScaler,
+    RampSpan, RotaryAxis, SCALING, Scaling, Spectrum,
 };
 
 /// Share of the first kappa that is much for a last step: 28 steps of FLUX.1 leave 1%, 4 of schnell 6%.
@@ -20,8 +21,10 @@ pub struct InspectSettings {
     pub method: Method,
     /// DyPE's settings; none for the static method.
     pub dype: Option<DypeSettings>,
-    /// Whether text is anchored.
-    pub text_anchor: bool,
+    /// What tunes the method beside DyPE.
+    pub knobs: Knobs,
+    /// Tokens of text, where attention is proportional to their number and the picture's.
+    pub proportional_with: Option<usize>,
     /// The picture's size.
     pub size: ImageSize,
     /// How the model's pixels become tokens.
@@ -45,6 +48,9 @@ pub struct InspectSettings {
 pub struct Inspection {
     /// The method's name.
     pub method: &'static str,
+    /// Rules of the method that are not the usual ones, by name.
+    #[serde(flatten)]
+    pub rules: BTreeMap<&'static str, &'static str>,
     /// Whether DyPE acts: false with `--no-dype`, and for `base`, which nothing moves.
     pub dype: bool,
     /// Height in pixels, as asked.
@@ -53,6 +59,9 @@ pub struct Inspection {
     pub width: usize,
     /// The time shift; null for a schedule without one.
     pub mu: Option<f64>,
+    /// What logits are multiplied by, where attention is proportional.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logit_scale: Option<f64>,
     /// One entry for each t, in the order of the schedule.
     pub steps: Vec<StepInspection>,
     /// DyPE's schedule, where it acts.
@@ -94,6 +103,9 @@ pub struct AxisInspection {
     pub patches: usize,
     /// s = L'/L; 1 or less needs no extrapolation.
     pub scale: f64,
+    /// S: that of the longer side.
+    #[serde(skip)]
+    pub longest: f64,
     /// Radians per patch [D/2].
     pub inv_freq: Vec<f64>,
     /// Factor on cos and sin [D/2].
@@ -116,7 +128,7 @@ pub struct AxisInspection {
 pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
     let schedule = settings.dype.and_then(|dype| settings.method.schedule(dype));
     check(settings, schedule)?;
-    let scaler = settings.method.tuned(settings.dype, settings.text_anchor);
+    let scaler = settings.method.tuned(settings.dype, settings.knobs);
     let axes = settings.axes();
     let step = |(index, &t): (usize, &f64)| {
         let spectrum = settings.spectrum.as_ref().filter(|_| scaler.looks() == Looks::Spectrum);
@@ -132,10 +144,12 @@ pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
     };
     Ok(Inspection {
         method: settings.method.name(),
+        rules: settings.rules(),
         dype: schedule.is_some(),
         height: settings.size.height_px,
         width: settings.size.width_px,
         mu: settings.mu,
+        logit_scale: settings.logit_scale(),
         steps: settings.t.iter().enumerate().map(step).collect(),
         schedule,
         looks: scaler.looks(),
@@ -148,10 +162,28 @@ impl InspectSettings {
     /// extrapolated.
     fn axes(&self) -> [RotaryAxis; 2] {
         let grid = self.geometry.tokens(self.size);
-        let base_patches = self.base_resolution_px / self.geometry.px_per_token();
         let [_, height, width] = self.axes_dim;
         let patches = [grid.height_patches, grid.width_patches];
-        RotaryAxis::of_picture([height, width], self.theta, base_patches, patches)
+        RotaryAxis::of_picture([height, width], self.theta, self.base_patches(), patches)
+    }
+
+    fn base_patches(&self) -> usize {
+        self.base_resolution_px / self.geometry.px_per_token()
+    }
+
+    fn logit_scale(&self) -> Option<f64> {
+        let (picture, trained) = (self.geometry.tokens(self.size).count(), self.base_patches().pow(2));
+        self.proportional_with.map(|text| methods::proportional(picture + text, trained + text))
+    }
+
+    /// The rules that are not the usual ones, of those the method has.
+    fn rules(&self) -> BTreeMap<&'static str, &'static str> {
+        let Knobs { scaling, amplitude, text_anchor } = self.knobs;
+        let has = |knob| self.method.spec().has(knob);
+        let scaling = (SCALING.name, scaling.name(), has(&SCALING) && scaling != Scaling::default());
+        let acts = has(&AMPLITUDE) && !text_anchor && amplitude != Amplitude::default();
+        let amplitude = ("amplitude_rule", amplitude.name(), acts);
+        [scaling, amplitude].into_iter().filter(|(.., acts)| *acts).map(|(name, word, _)| (name, word)).collect()
     }
 }
 
@@ -182,7 +214,9 @@ impl Inspection {
             (None, Looks::Spectrum) => "before the latents' spectrum is known".to_owned(),
         };
         let mu = self.mu.map_or(String::new(), |mu| format!(", mu {mu}"));
-        format!("{}, {moved}, {} x {} px{mu}", self.method, self.height, self.width)
+        let rules: String =
+            self.rules.iter().map(|(name, word)| format!(" {} {word},", name.replace('_', " "))).collect();
+        format!("{},{rules} {moved}, {} x {} px{mu}", self.method, self.height, self.width)
     }
 
     /// Whether some axis is longer than in training; where none is, every frequency is native.
@@ -200,6 +234,9 @@ impl Inspection {
         }
         if let Some(bias) = self.steps.first().and_then(|step| step.text_bias) {
             let _ = writeln!(text, "  text is attended to by {bias:.4} more");
+        }
+        if let Some(factor) = self.logit_scale {
+            let _ = writeln!(text, "  attention is sharper: its logits are multiplied by {factor:.4}");
         }
         if !self.extrapolates() {
             text.push_str("Nothing exceeds the base resolution: neither method nor DyPE has an effect.\n");
@@ -258,6 +295,7 @@ impl AxisInspection {
             axis: axis.side.name(),
             patches: axis.patches,
             scale: axis.scale(),
+            longest: axis.longest(),
             inv_freq: found.inv_freq,
             amplitude: found.amplitude,
             details: scaler.details(axis, at).into_iter().collect(),
@@ -266,7 +304,8 @@ impl AxisInspection {
         }
     }
 
-    /// How many pairs turn as in training, how many turn neither so nor by the scale slower, and how many by the scale slower;
+    /// How many pairs turn as in training, how many turn neither so nor by the scale slower, and how many by the scale slower,
+    /// the axis's own or the longer side's;
     /// to the precision of the f32 tables a run computes with.
     fn kinds(&self) -> [usize; 3] {
         let is = |found: f64, wanted: f64| (found - wanted).abs() <= f64::from(f32::EPSILON) * wanted;
@@ -274,7 +313,7 @@ impl AxisInspection {
         for (found, native) in self.inv_freq.iter().zip(&self.native) {
             let kind = match () {
                 () if is(*found, *native) => 0,
-                () if is(*found, *native / self.scale) => 2,
+                () if is(*found, *native / self.scale) || is(*found, *native / self.longest) => 2,
                 () => 1,
             };
             counts[kind] += 1;

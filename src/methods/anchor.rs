@@ -1,6 +1,6 @@
 //! Text anchoring: text kept as strong against many picture tokens as it was against few, and temperatures that fade with t.
 
-use super::{Knob, RotaryAxis, Takes, TextBias, yarn};
+use super::{Amplitude, Knob, RotaryAxis, Takes, TextBias};
 
 /// Text anchoring, as a knob of methods that take it.
 pub const TEXT_ANCHOR: Knob = Knob {
@@ -30,7 +30,7 @@ pub(super) fn amplitudes(axis: &RotaryAxis, t: f64) -> Vec<f64> {
     if scale <= 1.0 {
         return vec![1.0; axis.pairs()];
     }
-    let least = yarn::amplitude(scale).powi(-2);
+    let least = Amplitude::Yarn.at(scale, t, None).powi(-2);
     let temperature = |frequency: f64| 1.0 - (1.0 - least) * t.powf(EXPONENT[0] - EXPONENT[1] * frequency);
     axis.native().into_iter().map(|frequency| temperature(frequency).sqrt().recip()).collect()
 }

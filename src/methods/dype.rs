@@ -1,8 +1,7 @@
 //! The time in DyPE: how strongly a scaler acts at each moment of the denoising loop.
 
-use std::{fmt, str::FromStr};
-
-use super::{Knob, Takes, UnknownName};
+use super::words::words;
+use super::{Knob, Takes};
 
 /// lambda_s, as a knob of every method that DyPE moves.
 pub const DYPE_SCALE: Knob = Knob {
@@ -75,21 +74,9 @@ pub enum Thresholds {
     Settled,
 }
 
+words!("thresholds", Thresholds: Product = "product", Power = "power", Settled = "settled");
+
 impl Thresholds {
-    /// Every rule, the paper's first.
-    pub const ALL: [Self; 3] = [Self::Product, Self::Power, Self::Settled];
-    /// The name of each of [`Thresholds::ALL`].
-    pub const NAMES: [&str; 3] = ["product", "power", "settled"];
-
-    /// The word that names this rule on the command line and in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Product => "product",
-            Self::Power => "power",
-            Self::Settled => "settled",
-        }
-    }
-
     /// The last pair at which a ramp over so many may begin.
     pub(super) fn last_start(self, pairs: usize) -> f64 {
         match self {
@@ -107,32 +94,9 @@ impl Thresholds {
     }
 }
 
-impl fmt::Display for Thresholds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Thresholds {
-    type Err = UnknownName;
-
-    fn from_str(word: &str) -> Result<Self, UnknownName> {
-        let unknown = || UnknownName { kind: "thresholds", found: word.into(), known: &Self::NAMES };
-        Self::ALL.into_iter().find(|rule| rule.name() == word).ok_or_else(unknown)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_rules_go_both_ways() {
-        assert_eq!(Thresholds::ALL.map(Thresholds::name), Thresholds::NAMES);
-        for rule in Thresholds::ALL {
-            assert_eq!(rule.to_string().parse(), Ok(rule));
-        }
-    }
 
     #[test]
     fn lambdas_are_finite_and_not_negative() {

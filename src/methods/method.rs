@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use super::{Base, DypeSchedule, DypeSettings, MethodSpec, Ntk, PositionScaler, Sega, Tuning, Yarn};
+use super::{Base, DypeSchedule, DypeSettings, Knobs, MethodSpec, Ntk, PositionScaler, Sega, Tuning, Yarn};
 
 /// A method of the registry, or one that a caller of the library brings along; two with one name are the same.
 #[derive(Clone, Copy)]
@@ -74,14 +74,14 @@ impl Method {
         (self.0.scaler)(self.tuning(dype))
     }
 
-    /// The same with text anchored or not, where the method has that knob.
-    pub fn tuned(self, dype: Option<DypeSettings>, text_anchor: bool) -> Box<dyn PositionScaler> {
-        (self.0.scaler)(Tuning { text_anchor, ..self.tuning(dype) })
+    /// The same, tuned where the method has such knobs.
+    pub fn tuned(self, dype: Option<DypeSettings>, knobs: Knobs) -> Box<dyn PositionScaler> {
+        (self.0.scaler)(Tuning { knobs, ..self.tuning(dype) })
     }
 
     fn tuning(self, dype: Option<DypeSettings>) -> Tuning {
         let thresholds = dype.unwrap_or_default().thresholds;
-        Tuning { dype: dype.and_then(|dype| self.schedule(dype)), thresholds, text_anchor: false }
+        Tuning { dype: dype.and_then(|dype| self.schedule(dype)), thresholds, knobs: Knobs::default() }
     }
 }
 

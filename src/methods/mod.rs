@@ -8,7 +8,7 @@
 //! | [`Sega`] | NTK's with a stronger factor from the longer side; amplitudes from the spectrum of the latents |
 //!
 //! kappa(t) = lambda_s · t^lambda_t is DyPE's schedule ([`DypeSchedule`]); a scaler without one is static. An axis with
-//! s <= 1 is native under every scaler. All of it is f64 on plain numbers: no tensors, and nothing else of this crate.
+//! s <= 1 is native under every scaler, unless it is told to go by the longer side ([`Scaling`]). All of it is f64 on plain numbers: no tensors, and nothing else of this crate.
 //!
 //! A method is a file: the scaler, and beside it its [`MethodSpec`], which says its name, what DyPE does with it and what
 //! else tunes it. A line in [`Method::ALL`] makes it known to the command line, files of prompts and old pictures.
@@ -25,9 +25,12 @@ mod method;
 mod ntk;
 #[cfg(test)]
 mod properties;
+mod proportional;
+mod scaling;
 mod sega;
 mod spec;
 mod spectrum;
+mod words;
 mod yarn;
 
 use serde::Serialize;
@@ -39,8 +42,10 @@ pub use dype::{DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSet
 pub use label::{Label, label};
 pub use method::{Method, UnknownName};
 pub use ntk::Ntk;
+pub use proportional::{proportional, sharpens};
+pub use scaling::{AMPLITUDE, Amplitude, SCALING, Scaling};
 pub use sega::Sega;
-pub use spec::{Knob, MethodSpec, Takes, Tuning};
+pub use spec::{Knob, Knobs, MethodSpec, Takes, Tuning};
 pub use spectrum::Spectrum;
 pub use yarn::Yarn;
 

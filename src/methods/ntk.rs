@@ -3,6 +3,7 @@
 use super::base::{geometric, native};
 use super::{
     AxisFrequencies, DYPE_EXPONENT, DYPE_SCALE, DypeSchedule, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis,
+    SCALING, Scaling,
 };
 
 /// NTK-aware scaling: `theta' = theta * s^(D/(D-2) * kappa(t))`, kappa = 1 when static; amplitude 1.
@@ -13,6 +14,8 @@ use super::{
 pub struct Ntk {
     /// DyPE's schedule, or none for the static method.
     pub dype: Option<DypeSchedule>,
+    /// Which side's length an axis is scaled by.
+    pub scaling: Scaling,
 }
 
 impl Ntk {
@@ -21,8 +24,8 @@ impl Ntk {
         name: "ntk",
         help: "a larger theta, so that the slowest pair turns over the longer axis as it did over the shorter",
         dype: Some(DypeSchedule { scale: 2.0, exponent: 2.0 }),
-        knobs: &[DYPE_SCALE, DYPE_EXPONENT],
-        scaler: |tuning| Box::new(Self { dype: tuning.dype }),
+        knobs: &[DYPE_SCALE, DYPE_EXPONENT, SCALING],
+        scaler: |tuning| Box::new(Self { dype: tuning.dype, scaling: tuning.knobs.scaling }),
     };
 }
 
@@ -36,6 +39,7 @@ impl PositionScaler for Ntk {
     }
 
     fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies {
+        let axis = &self.scaling.scaled(axis);
         if axis.scale() <= 1.0 {
             return native(axis);
         }

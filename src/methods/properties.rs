@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
+use super::{Amplitude, Knobs, Scaling, Thresholds, Yarn};
 use super::{AxisFrequencies, DypeSchedule, DypeSettings, Method, Moment, Ntk, PositionScaler, RotaryAxis};
-use super::{Thresholds, Yarn};
 
 /// Axes as models have them, from half to 64 times the training length.
 fn axes() -> impl Strategy<Value = RotaryAxis> {
@@ -23,7 +23,14 @@ fn scalers() -> impl Strategy<Value = Box<dyn PositionScaler>> {
         (prop::option::of(0.0..8.0f64), prop::option::of(0.0..4.0f64), prop::sample::select(&Thresholds::ALL[..]));
     let settings = settings.prop_map(|(scale, exponent, thresholds)| DypeSettings { scale, exponent, thresholds });
     let method = prop::sample::select(Method::ALL.to_vec());
-    (method, prop::option::of(settings)).prop_map(|(method, settings)| method.scaler(settings))
+    (method, prop::option::of(settings), knobs()).prop_map(|(method, settings, knobs)| method.tuned(settings, knobs))
+}
+
+fn knobs() -> impl Strategy<Value = Knobs> {
+    // A damped amplitude has a test of its own: it does not grow for ever.
+    let amplitudes = prop::sample::select(&[Amplitude::Yarn, Amplitude::Fading][..]);
+    let words = (prop::sample::select(&Scaling::ALL[..]), amplitudes, any::<bool>());
+    words.prop_map(|(scaling, amplitude, text_anchor)| Knobs { scaling, amplitude, text_anchor })
 }
 
 impl std::fmt::Debug for dyn PositionScaler {
@@ -100,7 +107,7 @@ proptest! {
 
     #[test]
     fn amplitude_is_at_least_one_and_grows_with_the_axis(scaler in scalers(), axis in axes(), t in 0.0..=1.0f64) {
-        let longer = RotaryAxis { patches: axis.patches + 1, ..axis };
+        let longer = RotaryAxis { patches: axis.patches + 1, longest_patches: axis.patches + 1, ..axis };
         let (short, long) = (at(&*scaler, &axis, t), at(&*scaler, &longer, t));
         prop_assert_eq!(short.amplitude.len(), axis.pairs());
         for (short, long) in short.amplitude.iter().zip(&long.amplitude) {
@@ -118,7 +125,7 @@ proptest! {
 
     #[test]
     fn dy_ntk_ends_native_and_starts_twice_as_strong(axis in longer_axes()) {
-        let ntk = Ntk { dype: Ntk::SPEC.dype };
+        let ntk = Ntk { dype: Ntk::SPEC.dype, ..Ntk::default() };
         prop_assert_eq!(at(&ntk, &axis, 0.0).inv_freq, axis.native());
         // The slowest pair of a static NTK is divided by s; with kappa(1) = 2, by s^2.
         let last = axis.pairs() - 1;
@@ -137,13 +144,45 @@ proptest! {
 
     #[test]
     fn anchored_amplitudes_begin_as_yarns_and_end_at_one(axis in longer_axes(), t in 0.0..=1.0f64) {
-        let anchored = Yarn { text_anchor: true, ..dy_yarn(Thresholds::Product) };
+        let knobs = Knobs { text_anchor: true, ..Knobs::default() };
+        let anchored = Yarn { knobs, ..dy_yarn(Thresholds::Product) };
         let amplitude = |t| at(&anchored, &axis, t).amplitude;
         let yarn = at(&Yarn::default(), &axis, 1.0).amplitude[0];
         prop_assert!(amplitude(1.0).iter().all(|found| (found / yarn - 1.0).abs() < 1e-12));
         prop_assert!(amplitude(0.0).iter().all(|found| *found == 1.0));
         prop_assert!(amplitude(t).iter().all(|found| (1.0..=yarn * (1.0 + 1e-12)).contains(found)));
         prop_assert_eq!(at(&anchored, &axis, t).inv_freq, at(&dy_yarn(Thresholds::Product), &axis, t).inv_freq);
+    }
+
+    #[test]
+    fn a_damped_amplitude_lies_between_none_and_yarns(axis in longer_axes(), t in 0.0..=1.0f64) {
+        let of = |amplitude| {
+            let knobs = Knobs { amplitude, ..Knobs::default() };
+            at(&Yarn { knobs, ..dy_yarn(Thresholds::Product) }, &axis, t).amplitude[0]
+        };
+        prop_assert!(1.0 < of(Amplitude::Damped) && of(Amplitude::Damped) < of(Amplitude::Yarn));
+        prop_assert!(1.0 <= of(Amplitude::Fading) && of(Amplitude::Fading) <= of(Amplitude::Yarn));
+    }
+
+    #[test]
+    fn both_axes_are_alike_by_the_longer_side_and_no_rule_changes_a_square(
+        axis in axes(), other in 1usize..4096, method in prop::sample::select(vec![Method::NTK, Method::YARN]),
+        knobs in knobs(), is_moved: bool, t in 0.0..=1.0f64,
+    ) {
+        let dype = is_moved.then(DypeSettings::default);
+        let of = |patches, scaling| {
+            let scaler = method.tuned(dype, Knobs { scaling, ..knobs });
+            let axes = RotaryAxis::of_picture([axis.dim; 2], axis.theta, axis.base_patches, patches);
+            axes.map(|axis| at(&*scaler, &axis, t))
+        };
+        let patches = [axis.patches, other];
+        let [height, width] = of(patches, Scaling::Longest);
+        prop_assert_eq!(&height, &width);
+        let longer = usize::from(other > axis.patches);
+        for scaling in Scaling::ALL {
+            prop_assert_eq!(&of(patches, scaling)[longer], &height, "the longer side is the same by every rule");
+            prop_assert_eq!(of([axis.patches; 2], scaling), of([axis.patches; 2], Scaling::Axis));
+        }
     }
 
     #[test]

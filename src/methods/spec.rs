@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{DypeSchedule, PositionScaler, Thresholds};
+use super::{Amplitude, DypeSchedule, PositionScaler, Scaling, Thresholds};
 
 /// A method: its name, what moves and tunes it, and how its scaler is made.
 pub struct MethodSpec {
@@ -25,6 +25,17 @@ pub struct Tuning {
     pub dype: Option<DypeSchedule>,
     /// How kappa moves thresholds.
     pub thresholds: Thresholds,
+    /// What has nothing to do with DyPE.
+    pub knobs: Knobs,
+}
+
+/// What tunes a method with and without DyPE; a method without such a knob takes no notice of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Knobs {
+    /// Which side's length an axis is scaled by.
+    pub scaling: Scaling,
+    /// The amplitude of methods that have one for all pairs.
+    pub amplitude: Amplitude,
     /// Whether text is anchored.
     pub text_anchor: bool,
 }

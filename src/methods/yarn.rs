@@ -6,8 +6,9 @@ use super::anchor::{self, TEXT_ANCHOR};
 use super::base::native;
 use super::dype::{DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS};
 use super::ntk::ntk_frequencies;
+use super::scaling::{AMPLITUDE, SCALING};
 use super::{
-    AxisFrequencies, DypeSchedule, Looks, MethodSpec, Moment, PositionScaler, RampSpan, RotaryAxis, TextBias,
+    AxisFrequencies, DypeSchedule, Knobs, Looks, MethodSpec, Moment, PositionScaler, RampSpan, RotaryAxis, TextBias,
     Thresholds, Tuning,
 };
 
@@ -19,22 +20,21 @@ const BETA: [f64; 2] = [1.25, 0.75];
 const GAMMA: [f64; 2] = [16.0, 2.0];
 /// Width of a ramp whose borders coincide. Source: `linear_ramp_mask` of YaRN's and the reference code.
 const STEEPEST: f64 = 0.001;
-/// The amplitude's slope over ln(s). Source: YaRN (arXiv 2309.00071), Eq. 22, applied to q and to k.
-const AMPLITUDE_SLOPE: f64 = 0.1;
 
 /// YaRN as the reference has it: `native/s` for pairs that turn less than beta times over the training length, NTK's
 /// frequency from there, `native` for those that turn more than gamma times; amplitude `0.1 ln(s) + 1`.
 ///
 /// DyPE moves beta and gamma by kappa(t), so that more and more pairs are native as t falls; at t = 0 all are
-/// (paper, section 4.2). The amplitude depends on s alone.
+/// (paper, section 4.2). The amplitude depends on s alone, unless a knob says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Yarn {
     /// DyPE's schedule, or none for the static method.
     pub dype: Option<DypeSchedule>,
     /// How kappa moves the thresholds; the static method moves none.
     pub thresholds: Thresholds,
-    /// Whether text is anchored, and amplitudes follow t instead of s alone ([`super::TEXT_ANCHOR`]).
-    pub text_anchor: bool,
+    /// Which side's length an axis is scaled by, how the amplitude is made, and whether text is anchored, with amplitudes that
+    /// follow t instead ([`super::TEXT_ANCHOR`]).
+    pub knobs: Knobs,
 }
 
 impl Yarn {
@@ -43,8 +43,8 @@ impl Yarn {
         name: "yarn",
         help: "slow pairs interpolated, fast ones native, NTK's frequencies between",
         dype: Some(DypeSchedule { scale: 1.0, exponent: 2.0 }),
-        knobs: &[DYPE_SCALE, DYPE_EXPONENT, DYPE_THRESHOLDS, TEXT_ANCHOR],
-        scaler: |Tuning { dype, thresholds, text_anchor }| Box::new(Self { dype, thresholds, text_anchor }),
+        knobs: &[DYPE_SCALE, DYPE_EXPONENT, DYPE_THRESHOLDS, SCALING, AMPLITUDE, TEXT_ANCHOR],
+        scaler: |Tuning { dype, thresholds, knobs }| Box::new(Self { dype, thresholds, knobs }),
     };
 }
 
@@ -54,30 +54,34 @@ impl PositionScaler for Yarn {
     }
 
     fn looks(&self) -> Looks {
-        if self.dype.is_some() || self.text_anchor { Looks::Time } else { Looks::Nothing }
+        let Knobs { amplitude, text_anchor, .. } = self.knobs;
+        let is_moved = self.dype.is_some() || text_anchor || amplitude.follows_time();
+        if is_moved { Looks::Time } else { Looks::Nothing }
     }
 
     fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies {
-        let s = axis.scale();
-        if s <= 1.0 {
+        let Knobs { scaling, amplitude, text_anchor } = self.knobs;
+        let slower = scaling.interpolation(axis);
+        let axis = &scaling.scaled(axis);
+        if axis.scale() <= 1.0 {
             return native(axis);
         }
         let [to_native, to_ntk] = self.moved_ramps(axis, at);
         AxisFrequencies {
-            inv_freq: blend(axis, &to_ntk, &to_native),
-            amplitude: match self.text_anchor {
+            inv_freq: blend(axis, slower, &to_ntk, &to_native),
+            amplitude: match text_anchor {
                 true => anchor::amplitudes(axis, at.t),
-                false => vec![amplitude(s); axis.pairs()],
+                false => vec![amplitude.at(axis.scale(), at.t, self.dype.map(|dype| dype.exponent)); axis.pairs()],
             },
         }
     }
 
     fn key_bias(&self, axes: &[RotaryAxis; 2], _at: &Moment) -> Option<TextBias> {
-        anchor::text_bias(axes).filter(|_| self.text_anchor)
+        anchor::text_bias(axes).filter(|_| self.knobs.text_anchor)
     }
 
     fn ramps(&self, axis: &RotaryAxis, at: &Moment) -> Vec<RampSpan> {
-        if axis.scale() <= 1.0 {
+        if self.knobs.scaling.scaled(axis).scale() <= 1.0 {
             return Vec::new();
         }
         let last = axis.pairs() as f64;
@@ -97,13 +101,9 @@ impl Yarn {
     }
 }
 
-/// `0.1 ln(s) + 1`.
-pub(super) fn amplitude(scale: f64) -> f64 {
-    AMPLITUDE_SLOPE * scale.ln() + 1.0
-}
-
-/// The frequencies [D/2]: each ramp is 0 where its second kind (NTK, then native) holds alone.
-fn blend(axis: &RotaryAxis, to_ntk: &Ramp, to_native: &Ramp) -> Vec<f64> {
+/// The frequencies [D/2], of which the slowest are native over `slower`: each ramp is 0 where its second kind (NTK, then native)
+/// holds alone.
+fn blend(axis: &RotaryAxis, slower: f64, to_ntk: &Ramp, to_native: &Ramp) -> Vec<f64> {
     let native = axis.native();
     // Past the last pair the reference's ramp turns over, and everything would be interpolated again (t < 0.0068 at
     // D = 56: no schedule of less than some 450 steps gets there). The method says native, and so do we.
@@ -114,7 +114,7 @@ fn blend(axis: &RotaryAxis, to_ntk: &Ramp, to_native: &Ramp) -> Vec<f64> {
     let pairs = native.iter().zip(&ntk).enumerate();
     pairs
         .map(|(pair, (native, ntk))| {
-            let extrapolated = mix(*ntk, native / axis.scale(), to_ntk.at(pair));
+            let extrapolated = mix(*ntk, native / slower, to_ntk.at(pair));
             mix(*native, extrapolated, to_native.at(pair))
         })
         .collect()

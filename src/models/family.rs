@@ -325,6 +325,8 @@ pub struct VelocityAt<'a> {
     pub rope: &'a RopeTables,
     /// What is added to the logits of the text's keys, where the method asks for it.
     pub text_bias: Option<TextBias>,
+    /// What the logits of attention are multiplied by; 1 as the model was trained.
+    pub logit_scale: f64,
 }
 
 /// A loaded transformer.

@@ -20,10 +20,12 @@ pub struct AttentionTiles {
 }
 
 /// What scores are multiplied by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scale {
     /// 1/√D.
     InverseRoot,
+    /// 1/√D times this: proportional attention.
+    InverseRootTimes(f64),
     /// Nothing: the weights were trained for it, as T5's.
     One,
 }
@@ -33,6 +35,7 @@ impl Scale {
     pub fn factor(self, dim: usize) -> f64 {
         match self {
             Self::InverseRoot => 1.0 / (dim as f64).sqrt(),
+            Self::InverseRootTimes(factor) => factor / (dim as f64).sqrt(),
             Self::One => 1.0,
         }
     }
@@ -41,6 +44,7 @@ impl Scale {
     fn in_base_2(self, dim: usize) -> f32 {
         match self {
             Self::InverseRoot => std::f32::consts::LOG2_E / (dim as f32).sqrt(),
+            Self::InverseRootTimes(factor) => factor as f32 * std::f32::consts::LOG2_E / (dim as f32).sqrt(),
             Self::One => std::f32::consts::LOG2_E,
         }
     }

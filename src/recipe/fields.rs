@@ -12,7 +12,10 @@ use super::{
     numbers::{CFG, GUIDANCE, Number, SIDE_PX, Seed, Whole},
     setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Saved, Setting, shown},
 };
-use crate::methods::{self, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, Method, TEXT_ANCHOR, Thresholds};
+use crate::methods::{
+    self, AMPLITUDE, Amplitude, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, Method, SCALING, Scaling, TEXT_ANCHOR,
+    Thresholds,
+};
 
 /// What help says of sides that nobody asks for.
 const USUAL_SIDE: &str = "4096, or what the model's authors use";
@@ -375,13 +378,52 @@ settings! {
         },
     };
 
+    /// Which side's length positions along a side are scaled by.
+    scaling: Scaling => Scaling = Setting {
+        kind: &OneOf::of(&SCALING),
+        fill: Fill::Usual {
+            value: Scaling::default,
+            is_shown: true,
+            keep: |rule, gaps| if gaps.has_knob(&SCALING) { rule } else { Scaling::default() },
+        },
+        face: Face {
+            saved: Saved::UnlessUsual,
+            parameters: Some(Entry {
+                line: Line { rank: 78, name: "Scaling", says: |recipe| unless_usual(recipe.scaling) },
+                reads: |text, wanted| read(text, &mut wanted.scaling),
+            }),
+            ..Face::new(Group::Tuning, "RULE", SCALING.help)
+        },
+    };
+
+    /// How YaRN's amplitude is made. Anchored text has its own.
+    amplitude: Amplitude => Amplitude = Setting {
+        kind: &OneOf::of(&AMPLITUDE),
+        fill: Fill::Usual {
+            value: Amplitude::default,
+            is_shown: true,
+            keep: |rule, gaps| {
+                let acts = gaps.has_knob(&AMPLITUDE) && gaps.wanted.text_anchor != Some(true);
+                if acts { rule } else { Amplitude::default() }
+            },
+        },
+        face: Face {
+            saved: Saved::UnlessUsual,
+            parameters: Some(Entry {
+                line: Line { rank: 79, name: "Amplitude", says: |recipe| unless_usual(recipe.amplitude) },
+                reads: |text, wanted| read(text, &mut wanted.amplitude),
+            }),
+            ..Face::new(Group::Tuning, "RULE", AMPLITUDE.help)
+        },
+    };
+
     /// Whether text is kept as strong against the picture as at the training resolution.
     text_anchor: bool => bool = Setting {
         kind: &Switch,
         fill: Fill::Usual {
             value: || false,
             is_shown: false,
-            keep: |is_asked, gaps| is_asked && gaps.wanted.method.unwrap_or_default().spec().has(&TEXT_ANCHOR),
+            keep: |is_asked, gaps| is_asked && gaps.has_knob(&TEXT_ANCHOR),
         },
         face: Face {
             saved: Saved::UnlessUsual,
@@ -390,6 +432,29 @@ settings! {
                 reads: |text, wanted| read(text, &mut wanted.text_anchor),
             }),
             ..Face::new(Group::Tuning, "", TEXT_ANCHOR.help)
+        },
+    };
+
+    /// Whether attention to many tokens is kept as sharp as it was to those of the training resolution.
+    proportional_attention: bool => bool = Setting {
+        kind: &Switch,
+        fill: Fill::Usual { value: || false, is_shown: false, keep: |is_asked, _| is_asked },
+        face: Face {
+            saved: Saved::UnlessUsual,
+            parameters: Some(Entry {
+                line: Line {
+                    rank: 81,
+                    name: "Proportional attention",
+                    says: |recipe| recipe.proportional_attention.then(|| "true".to_owned()),
+                },
+                reads: |text, wanted| read(text, &mut wanted.proportional_attention),
+            }),
+            ..Face::new(
+                Group::Tuning,
+                "",
+                "Keep attention to many tokens as sharp as it was in training: its logits grow by sqrt(ln n / ln n_train); for base \
+                 and ntk, since amplitudes of yarn and sega do the same in their way",
+            )
         },
     };
 
@@ -433,6 +498,11 @@ settings! {
         fill: shown(|| 0.0),
         face: Face { saved: Saved::UnlessUsual, ..Face::new(Group::Picture, "NUMBER", "How toy-like it looks") },
     };
+}
+
+/// The word of a rule that is not the usual one.
+fn unless_usual<T: Default + PartialEq + ToString>(rule: T) -> Option<String> {
+    (rule != T::default()).then(|| rule.to_string())
 }
 
 const fn line(rank: u8, name: &'static str, says: fn(&Recipe) -> Option<String>) -> Option<Line> {

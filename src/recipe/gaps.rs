@@ -7,7 +7,7 @@ use super::{
     fields::declared,
     setting::{Field, Gaps},
 };
-use crate::methods::{DypeSchedule, DypeSettings, Label};
+use crate::methods::{DypeSchedule, DypeSettings, Knob, Label};
 
 /// What other tools call the scale of classifier-free guidance.
 pub const CFG_SCALE: &str = "CFG scale";
@@ -70,6 +70,11 @@ impl Gaps<'_> {
 
     pub(super) fn normalizes_cfg(&self) -> bool {
         self.is_cfg_on() && self.facts.cfg_rule.rescale == CfgRescale::OnRequest
+    }
+
+    /// Whether this knob tunes the method.
+    pub(super) fn has_knob(&self, knob: &Knob) -> bool {
+        self.wanted.method.unwrap_or_default().spec().has(knob)
     }
 
     /// The DyPE schedule: what is asked for, else the model's own, else the paper's. `None` without DyPE, and for a method

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     base::geometry::{ImageSize, MAX_SIDE_PX},
     error::{Error, Result},
-    methods::{DypeSettings, PositionScaler},
+    methods::{DypeSettings, Knobs, PositionScaler},
 };
 
 /// Where `dype info` tells of settings that have no line of their own.
@@ -81,9 +81,14 @@ impl Recipe {
         self.dype.then_some(DypeSettings { scale, exponent, thresholds })
     }
 
+    /// What tunes the method beside DyPE.
+    pub fn knobs(&self) -> Knobs {
+        Knobs { scaling: self.scaling, amplitude: self.amplitude, text_anchor: self.text_anchor }
+    }
+
     /// The scaler that gives each axis its frequencies.
     pub fn scaler(&self) -> Box<dyn PositionScaler> {
-        self.method.tuned(self.dype_settings(), self.text_anchor)
+        self.method.tuned(self.dype_settings(), self.knobs())
     }
 
     /// What `dype info` says of it: name and text of each line.

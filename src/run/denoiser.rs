@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::{
     base::geometry::TokenGrid,
     error::Result,
-    methods::{Looks, Moment, PositionScaler, Spectrum, TextBias},
+    methods::{self, Looks, Moment, PositionScaler, Spectrum, TextBias},
     models::{Conditioning, Model, Velocity, VelocityAt},
     nn::{PositionIds, RopeTables},
     recipe::Recipe,
@@ -21,6 +21,8 @@ pub(super) struct ModelDenoiser<'a> {
     positions: PositionIds,
     base_patches: usize,
     scaler: Box<dyn PositionScaler>,
+    /// What logits are multiplied by.
+    logit_scale: f64,
     /// The tables of a scaler that looks at nothing: they hold for all steps.
     tables: Option<RopeTables>,
     /// How a token is read as one number, once a scaler has looked at the latents' spectrum.
@@ -32,14 +34,18 @@ impl<'a> ModelDenoiser<'a> {
     pub fn new(model: &dyn Model, transformer: &'a dyn Velocity, recipe: &Recipe, text: &'a Conditioning) -> Self {
         let facts = model.facts();
         let grid = facts.latents.tokens(recipe.size());
+        let base_patches = facts.patches(recipe.base_resolution);
+        let sharper =
+            methods::proportional(grid.count() + text.text_tokens(), base_patches.pow(2) + text.text_tokens());
         Self {
             transformer,
             text,
             guidance: recipe.guidance,
             grid,
             positions: model.positions(grid, text),
-            base_patches: facts.patches(recipe.base_resolution),
+            base_patches,
             scaler: recipe.scaler(),
+            logit_scale: if recipe.proportional_attention { sharper } else { 1.0 },
             tables: None,
             reading: None,
         }
@@ -82,7 +88,14 @@ impl Denoiser for ModelDenoiser<'_> {
         let moment = Moment { spectrum: spectrum.as_ref(), ..step.moment() };
         let rope = self.tables(&moment, latents)?;
         let text_bias = self.text_bias(&moment);
-        let at = VelocityAt { t: step.t, guidance: self.guidance, text: self.text, rope: &rope, text_bias };
+        let at = VelocityAt {
+            t: step.t,
+            guidance: self.guidance,
+            text: self.text,
+            rope: &rope,
+            text_bias,
+            logit_scale: self.logit_scale,
+        };
         self.transformer.velocity(latents, &at)
     }
 }

@@ -138,7 +138,7 @@ impl Model for ToyModel {
         let (x, words, cos, sin) =
             (zeros(&[1, image, 3])?, zeros(&[text, SIZES[0]])?, zeros(&angles)?, zeros(&angles)?);
         let input_bytes = ledger.now_bytes() - loaded;
-        net.forward([&x, &words, &cos, &sin], 1.0, Bias::None)?;
+        net.forward([&x, &words, &cos, &sin], 1.0, (Scale::InverseRoot, Bias::None))?;
         drop((x, words, cos, sin));
         Ok(ForwardCost::of(&ledger, input_bytes))
     }
@@ -195,7 +195,12 @@ impl Net {
         })
     }
 
-    fn forward(&self, [latents, words, cos, sin]: [&Array; 4], t: f64, bias: Bias<'_>) -> Result<Array> {
+    fn forward(
+        &self,
+        [latents, words, cos, sin]: [&Array; 4],
+        t: f64,
+        (scale, bias): (Scale, Bias<'_>),
+    ) -> Result<Array> {
         let ([c, heads, d, ..], image, place) = (SIZES, latents.dim(1), latents.place());
         let tokens = image + words.dim(0);
         let x = place.zeros(&[tokens, c], DType::F32)?; // [N + T, C]
@@ -213,7 +218,7 @@ impl Net {
                 Ok(out)
             };
             let tiles = AttentionTiles { query_rows: self.pieces.query_rows, heads: 1 };
-            let how = Attention { scale: Scale::InverseRoot, bias, tiles };
+            let how = Attention { scale, bias, tiles };
             let attended = attention(&of(&block.q, rotation)?, &of(&block.k, rotation)?, &of(&block.v, None)?, &how)?;
             add_gated(&x, 0, &one, &attended)
         })?;
@@ -234,6 +239,7 @@ impl Velocity for Net {
         });
         let bias = runs.as_ref().map_or(Bias::None, Bias::Keys);
         let [x, cos, sin] = [latents, &at.rope.cos, &at.rope.sin].map(|tensor| Array::from(tensor.clone()));
-        Ok(self.forward([&x, at.text.get::<Array>()?, &cos, &sin], at.t, bias)?.real()?.clone())
+        let how = (Scale::InverseRootTimes(at.logit_scale), bias);
+        Ok(self.forward([&x, at.text.get::<Array>()?, &cos, &sin], at.t, how)?.real()?.clone())
     }
 }

@@ -95,7 +95,8 @@ impl InspectArgs {
         InspectSettings {
             method: recipe.method,
             dype: recipe.dype_settings(),
-            text_anchor: recipe.text_anchor,
+            knobs: recipe.knobs(),
+            proportional_with: recipe.proportional_attention.then_some(recipe.max_sequence_length),
             size: recipe.size(),
             geometry: facts.latents,
             base_resolution_px: recipe.base_resolution,
@@ -146,8 +147,9 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
         settings.spectrum = Some(spectrum(args, latents, facts.latents.tokens(*size), report)?);
     }
     let inspection = lab::inspect(&settings)?;
-    for note in notes::without_effect(&args.position.wanted) {
-        report.on(Event::Note(note.into()));
+    let idle = notes::without_effect(&args.position.wanted).into_iter().map(str::to_owned);
+    for note in idle.chain(notes::sharper(&recipe)) {
+        report.on(Event::Note(note));
     }
     if let Some(file) = &args.plot {
         lab::save_plot(&inspection, file)?;

@@ -6,7 +6,8 @@ fn small() -> InspectSettings {
     InspectSettings {
         method: Method::YARN,
         dype: Some(DypeSettings::default()),
-        text_anchor: false,
+        knobs: Knobs::default(),
+        proportional_with: None,
         size: ImageSize::new(256, 128).expect("valid"),
         geometry: LatentGeometry { channels: 16, px_per_latent: 8, patch: 2 },
         base_resolution_px: 128,

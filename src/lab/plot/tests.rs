@@ -1,14 +1,15 @@
 use super::*;
 use crate::base::geometry::{ImageSize, LatentGeometry};
 use crate::lab::{InspectSettings, inspect};
-use crate::methods::{DypeSettings, Method, Spectrum};
+use crate::methods::{DypeSettings, Knobs, Method, Spectrum};
 
 /// FLUX.1's axes at a size; t falls evenly in 28 steps.
 fn settings(method: Method, dype: bool, height: usize, width: usize) -> InspectSettings {
     InspectSettings {
         method,
         dype: dype.then_some(DypeSettings::default()),
-        text_anchor: false,
+        knobs: Knobs::default(),
+        proportional_with: None,
         size: ImageSize::new(height, width).expect("valid"),
         geometry: LatentGeometry { channels: 16, px_per_latent: 8, patch: 2 },
         base_resolution_px: 1024,

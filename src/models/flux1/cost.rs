@@ -50,7 +50,14 @@ impl Forward<'_> {
         let pooled = zeros(&[1, config.pooled_projection_dim])?;
         let input_bytes = ledger.now_bytes() - loaded;
         let angles = [self.text_tokens + self.image_tokens, config.attention_head_dim / 2];
-        let inputs = Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, text_bias: None };
+        let inputs = Inputs {
+            img,
+            prompt_embeds,
+            cos: zeros(&angles)?,
+            sin: zeros(&angles)?,
+            text_bias: None,
+            logit_scale: 1.0,
+        };
         model.velocity(&inputs, &pooled, 1.0, Some(1.0))?;
         drop((inputs, pooled));
         Ok(ForwardCost::of(&ledger, input_bytes))

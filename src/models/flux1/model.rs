@@ -13,7 +13,6 @@ use super::{
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
     error::Result,
-    methods::TextBias,
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
         TextEncoders, Velocity, VelocityAt, of_networks,
@@ -178,8 +177,7 @@ impl Velocity for Transformer {
 
     fn velocity(&self, latents: &Tensor, at: &VelocityAt<'_>) -> Result<Tensor> {
         let PromptEmbeddings { prompt_embeds, pooled } = at.text.get()?;
-        let text_bias = at.text_bias.map(|TextBias(bias)| bias as f32);
-        let inputs = Inputs { text_bias, ..Inputs::new(latents, prompt_embeds, at.rope) };
+        let inputs = Inputs::at(latents, prompt_embeds, at);
         Ok(self.velocity(&inputs, &Array::from(pooled.clone()), at.t, at.guidance)?.real()?.clone())
     }
 }

@@ -43,7 +43,14 @@ impl Forward<'_> {
         let prompt_embeds = zeros(&[1, text_tokens, config.joint_attention_dim])?;
         let input_bytes = ledger.now_bytes() - loaded;
         let angles = [text_tokens + image_tokens, config.attention_head_dim / 2];
-        let inputs = Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, text_bias: None };
+        let inputs = Inputs {
+            img,
+            prompt_embeds,
+            cos: zeros(&angles)?,
+            sin: zeros(&angles)?,
+            text_bias: None,
+            logit_scale: 1.0,
+        };
         model.velocity(&inputs, 1.0)?;
         drop(inputs);
         Ok(ForwardCost::of(&ledger, input_bytes))

@@ -11,10 +11,11 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{
     error::Result,
-    models::ForwardOptions,
+    methods::TextBias,
+    models::{ForwardOptions, VelocityAt},
     nn::{
         self, Array, Attention, AttentionTiles, Bias, Compute, KeyBias, Linear, NORM_EPS, Parameters, RopeTables,
-        Rotation,
+        Rotation, Scale,
     },
 };
 
@@ -34,6 +35,8 @@ pub struct Pass<C> {
     pub text_tokens: usize,
     /// What is added to the logits of the text's keys, where anything is.
     pub text_bias: Option<KeyBias>,
+    /// What logits are multiplied by.
+    pub logit_scale: f64,
     /// Sizes of the pieces.
     pub options: ForwardOptions,
 }
@@ -50,6 +53,8 @@ pub struct Inputs {
     pub sin: Array,
     /// What is added to the logits of the text's keys.
     pub text_bias: Option<f32>,
+    /// What logits are multiplied by; 1 as trained.
+    pub logit_scale: f64,
 }
 
 impl Inputs {
@@ -57,7 +62,13 @@ impl Inputs {
     pub fn new(img: &Tensor, prompt_embeds: &Tensor, rope: &RopeTables) -> Self {
         let real = |tensor: &Tensor| Array::from(tensor.clone());
         let (img, prompt_embeds) = (real(img), real(prompt_embeds));
-        Self { img, prompt_embeds, cos: real(&rope.cos), sin: real(&rope.sin), text_bias: None }
+        Self { img, prompt_embeds, cos: real(&rope.cos), sin: real(&rope.sin), text_bias: None, logit_scale: 1.0 }
+    }
+
+    /// The same with what is asked for at a moment.
+    pub fn at(img: &Tensor, prompt_embeds: &Tensor, at: &VelocityAt<'_>) -> Self {
+        let text_bias = at.text_bias.map(|TextBias(bias)| bias as f32);
+        Self { text_bias, logit_scale: at.logit_scale, ..Self::new(img, prompt_embeds, at.rope) }
     }
 
     /// Begins a pass of blocks that `vec` modulates, with room for keys and values of so many tokens of text and of picture;
@@ -82,7 +93,8 @@ impl Inputs {
         let values = self.cos.place().zeros(&shape, dtype)?; // [H, N, D]
         let text_bias = self.text_bias.map(|bias| KeyBias { runs: vec![(text_tokens, bias)] });
         let (cos, sin) = (self.cos.clone(), self.sin.clone());
-        Ok(Pass { vec, cos, sin, keys, values, text_tokens, text_bias, options })
+        let logit_scale = self.logit_scale;
+        Ok(Pass { vec, cos, sin, keys, values, text_tokens, text_bias, logit_scale, options })
     }
 }
 
@@ -111,7 +123,8 @@ impl<C> Pass<C> {
     pub(crate) fn attend(&self, q: &Array) -> Result<Array> {
         let tiles = AttentionTiles { query_rows: self.options.query_rows, heads: self.options.heads };
         let bias = self.text_bias.as_ref().map_or(Bias::None, Bias::Keys);
-        nn::attention(q, &self.keys, &self.values, &Attention { bias, ..Attention::plain(tiles) })
+        let scale = Scale::InverseRootTimes(self.logit_scale);
+        nn::attention(q, &self.keys, &self.values, &Attention { scale, bias, tiles })
     }
 }
 

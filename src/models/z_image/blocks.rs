@@ -10,7 +10,7 @@ use super::ZImageConfig;
 use crate::{
     error::Result,
     models::ForwardOptions,
-    nn::{self, Array, Attention, AttentionTiles, Bias, Compute, KeyBias, Linear, Parameters, Place, Rotation},
+    nn::{self, Array, Attention, AttentionTiles, Bias, Compute, KeyBias, Linear, Parameters, Place, Rotation, Scale},
 };
 
 /// Epsilon of the norms of queries and keys. Source: diffusers, `ZImageTransformerBlock`.
@@ -30,6 +30,8 @@ pub(super) struct Pass {
     values: Array,
     /// What is added to the logits of some keys, where anything is.
     pub bias: Option<KeyBias>,
+    /// What logits are multiplied by.
+    pub logit_scale: f64,
     /// Sizes of the pieces.
     options: ForwardOptions,
 }
@@ -45,7 +47,7 @@ impl Pass {
         let shape = [config.n_heads, cos.dim(0), config.head_dim()];
         let room = || cos.place().zeros(&shape, dtype);
         let (keys, values) = (room()?, room()?);
-        Ok(Self { time, cos, sin, keys, values, bias: None, options })
+        Ok(Self { time, cos, sin, keys, values, bias: None, logit_scale: 1.0, options })
     }
 
     fn chunks(&self, work: impl FnMut(usize, usize) -> Result<()>) -> Result<()> {
@@ -63,7 +65,8 @@ impl Pass {
     fn attend(&self, q: &Array) -> Result<Array> {
         let tiles = AttentionTiles { query_rows: self.options.query_rows, heads: self.options.heads };
         let bias = self.bias.as_ref().map_or(Bias::None, Bias::Keys);
-        nn::attention(q, &self.keys, &self.values, &Attention { bias, ..Attention::plain(tiles) })
+        let scale = Scale::InverseRootTimes(self.logit_scale);
+        nn::attention(q, &self.keys, &self.values, &Attention { scale, bias, tiles })
     }
 }
 

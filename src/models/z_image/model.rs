@@ -171,6 +171,7 @@ impl Velocity for Transformer {
             cos: real(&at.rope.cos),
             sin: real(&at.rope.sin),
             text_bias: at.text_bias.map(|TextBias(bias)| bias as f32),
+            logit_scale: at.logit_scale,
         };
         Ok(self.velocity(&inputs, at.t)?.real()?.clone())
     }

@@ -54,6 +54,8 @@ pub(super) struct Inputs {
     pub sin: Array,
     /// What is added to the logits of the text's keys.
     pub text_bias: Option<f32>,
+    /// What logits are multiplied by wherever the picture is among the tokens; 1 as trained.
+    pub logit_scale: f64,
 }
 
 impl Transformer {
@@ -160,6 +162,7 @@ impl Transformer {
         let tables = [inputs.cos.narrow(0, 0, tokens)?, inputs.sin.narrow(0, 0, tokens)?];
         let mut pass = Pass::new(&self.config, Some(time.clone()), tables, (self.dtype, self.options))?;
         let picture = padded(inputs.img.dim(1));
+        pass.logit_scale = inputs.logit_scale;
         let bias = inputs.text_bias.filter(|_| tokens > picture);
         pass.bias = bias.map(|bias| KeyBias { runs: vec![(picture, 0.0), (inputs.text_tokens, bias)] });
         Ok(Some(pass))
