@@ -203,7 +203,8 @@ pub mod plan {
 /// Of `recipe`.
 pub mod recipe {
     pub use crate::recipe::{
-        Card, ModelFacts, Mu, Recipe, Rng, Shard, Wanted, consecutive, parse_seeds, read_prompts, reference_name,
+        Card, ModelFacts, Mu, Recipe, Rng, SamplerName, Shard, Spacing, StepCache, Wanted, consecutive, parse_seeds,
+        read_prompts, reference_name,
     };
 }
 
@@ -220,8 +221,9 @@ pub mod run {
 /// Of `sampling`.
 pub mod sampling {
     pub use crate::sampling::{
-        Denoiser, Dpmpp2m, ErSde, Euler, Heun, MuRule, Progress, Sampler, ScheduleFor, SchedulerConfig, Shift,
-        StepInfo, TimeShift, denoise, noise, noise_after, noised, pack, sigmas, spectrum, unpack,
+        Decision, Denoiser, Dpmpp2m, EasyCache, EasyRule, ErSde, Euler, Heun, MuRule, Progress, Sampler, ScheduleFor,
+        SchedulerConfig, Shift, StepInfo, TimeShift, denoise, noise, noise_after, noised, pack, sigmas, spectrum,
+        unpack,
     };
 
     /// Of `sampling::preview`.

@@ -23,7 +23,7 @@ fn plan(card_gib: u64, side_px: usize) -> Result<Plan, Error> {
 
 fn plan_in(budget: u64, side_px: usize) -> Result<Plan, Error> {
     let size = ImageSize::new(side_px, side_px).expect("a size");
-    let task = Task { size, steps: 28, text_tokens: 512, prompts: 1, cfg: false, encoding: None };
+    let task = Task::new(size, 28, 512);
     // The device stands for where the files are read; what is planned is a GPU.
     let machine = Machine { device: Device::Cpu, dtype: DType::BF16, budget: Some(Bytes(budget)), weights: None };
     Plan::on(&flux1(), &task, &machine, CARD)

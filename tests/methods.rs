@@ -103,10 +103,7 @@ fn a_model_says_how_its_tokens_are_read() {
     let on = On { device: Device::Cpu, dtype: DType::F32 };
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let size = ImageSize::new(64, 64).expect("a size");
-    let choices =
-        Plan::new(&model, &Task { size, steps: 1, text_tokens: 16, prompts: 1, cfg: false, encoding: None }, &machine)
-            .expect("fits")
-            .choices;
+    let choices = Plan::new(&model, &Task::new(size, 1, 16), &machine).expect("fits").choices;
     let transformer = model.velocity(&on, choices.weights, choices.forward).expect("loads");
     let found = transformer.token_reading(&Device::Cpu).expect("a row");
     let weight = (1..=3).find_map(|part| {
@@ -201,7 +198,7 @@ fn a_velocity_by_sega_from_structured_latents_is_the_references() {
     let pipeline = Pipeline::open(&model, Device::Cpu, DType::F32, &Silent).expect("opens");
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let size = ImageSize::new(384, 256).expect("a size");
-    let task = Task { size, steps: 1, text_tokens: 512, prompts: 1, cfg: false, encoding: None };
+    let task = Task::new(size, 1, 512);
     let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
     let text = pipeline.encode(&[PROMPT], 512).expect("encodes").remove(0);
     let transformer = pipeline.load_transformer(&choices).expect("loads");
@@ -224,7 +221,15 @@ fn a_velocity_by_sega_from_structured_latents_is_the_references() {
         assert!(worst < 1e-6, "{name} off by {worst:e}");
     }
     let rope = RopeTables::new(&positions, base_patches, &*scaler, &at, &Device::Cpu).expect("tables");
-    let at = VelocityAt { t: 0.5, guidance: Some(4.5), text: &text, rope: &rope, text_bias: None, logit_scale: 1.0 };
+    let at = VelocityAt {
+        t: 0.5,
+        guidance: Some(4.5),
+        text: &text,
+        rope: &rope,
+        text_bias: None,
+        logit_scale: 1.0,
+        first_block: None,
+    };
     let velocity = transformer.velocity(latents, &at).expect("a velocity");
     let error = relative_error(&values(&velocity), &values(&golden["sega_step/velocity"]));
     assert!(error < LATENTS_TOLERANCE, "velocity: {error:e}");
@@ -249,7 +254,15 @@ fn a_velocity_by_proportional_attention_is_the_references() {
         let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: Some(weights) };
         let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
         let transformer = pipeline.load_transformer(&choices).expect("loads");
-        let at = VelocityAt { t: 1.0, guidance: Some(4.5), text: &text, rope: &rope, text_bias: None, logit_scale };
+        let at = VelocityAt {
+            t: 1.0,
+            guidance: Some(4.5),
+            text: &text,
+            rope: &rope,
+            text_bias: None,
+            logit_scale,
+            first_block: None,
+        };
         values(&transformer.velocity(&latents, &at).expect("a velocity"))
     };
     let resident = velocity(WeightsMode::Resident, 1.0540925533894598);

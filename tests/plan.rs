@@ -18,7 +18,7 @@ fn a_processor_s_pieces_follow_from_memory_alone() {
     for side_px in [4096, 8192] {
         for dtype in [DType::F32, DType::BF16] {
             let size = ImageSize::new(side_px, side_px).expect("a size");
-            let task = Task { size, steps: 28, text_tokens: 512, prompts: 1, cfg: false, encoding: None };
+            let task = Task::new(size, 28, 512);
             let machine = Machine { device: Device::Cpu, dtype, budget: None, weights: None };
             let plan = Plan::new(&files, &task, &machine).expect("all the memory there is");
             assert_eq!(plan.choices.forward, ForwardOptions::default(), "{side_px} px, {dtype:?}");

@@ -140,8 +140,7 @@ fn the_first_step_of_every_run_is_the_references() {
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     for golden in Golden::all() {
         let recipe = golden.recipe(&files.facts.recipe);
-        let task =
-            Task { size: recipe.size(), steps: recipe.steps, text_tokens: 512, prompts: 1, cfg: false, encoding: None };
+        let task = Task::new(recipe.size(), recipe.steps, 512);
         let choices = Plan::new(&files, &task, &machine).expect("fits").choices;
         let embeddings = pipeline.encode(&[golden.prompt.as_str()], 512).expect("encodes").remove(0);
         let transformer = pipeline.load_transformer(&choices).expect("loads");

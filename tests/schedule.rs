@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use dype::testing::{
     Error,
-    recipe::Mu,
+    recipe::{Mu, SamplerName, Spacing},
     sampling::{MuRule, ScheduleFor, SchedulerConfig, Shift, TimeShift, sigmas},
 };
 use serde::Deserialize;
@@ -27,7 +27,7 @@ fn tiny_flux() -> SchedulerConfig {
 }
 
 fn schedule_for(steps: usize, image_tokens: usize, mu: Mu) -> ScheduleFor {
-    ScheduleFor { steps, image_tokens, base_tokens: 4096, mu }
+    ScheduleFor { steps, spacing: Spacing::Uniform, sampler: SamplerName::Euler, image_tokens, base_tokens: 4096, mu }
 }
 
 fn mu_of(config: &SchedulerConfig, image_tokens: usize, mu: Mu) -> Option<f64> {

@@ -174,8 +174,7 @@ fn latents_of(method: Method) -> Vec<f32> {
     let wanted = Wanted { height: Some(128), width: Some(64), steps: Some(3), ..Wanted::default() };
     let mut recipe = Recipe::new(&wanted, &model.facts().recipe).expect("in range");
     recipe.method = method;
-    let task =
-        Task { size: recipe.size(), steps: recipe.steps, text_tokens: 16, prompts: 1, cfg: false, encoding: None };
+    let task = Task::new(recipe.size(), recipe.steps, 16);
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
     let text = pipeline.encode(&["a lake"], 16).expect("encodes").remove(0);

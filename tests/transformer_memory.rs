@@ -159,7 +159,15 @@ fn a_pass_of_z_image_takes_the_memory_that_was_foretold() {
             let text = Conditioning::new(Prompt::new(states.clone()), text_tokens.next_multiple_of(32));
             let ids = model.positions(grid, &text);
             let rope = &RopeTables::new(&ids, 64, &Still, &Moment::at(1.0), &Device::Cpu).expect("tables");
-            let at = VelocityAt { t: 1.0, guidance: None, text: &text, rope, text_bias: None, logit_scale: 1.0 };
+            let at = VelocityAt {
+                t: 1.0,
+                guidance: None,
+                text: &text,
+                rope,
+                text_bias: None,
+                logit_scale: 1.0,
+                first_block: None,
+            };
             Velocity::velocity(transformer, &latents, &at).expect("a velocity");
         };
         for (token_chunk, query_rows, heads) in [(4096, 256, 1), (128, 64, 1)] {

@@ -95,7 +95,7 @@ fn excluded(command: &Command, typed: &HashSet<String>) -> HashSet<String> {
 }
 
 fn with_variable(arg: Arg) -> Arg {
-    let Some(name) = arg.get_long().map(variable) else { return arg };
+    let Some(name) = variable_of(&arg) else { return arg };
     // An empty variable is one that is not set.
     if std::env::var_os(&name).is_some_and(|value| value.is_empty()) {
         return arg;
@@ -105,7 +105,13 @@ fn with_variable(arg: Arg) -> Arg {
     arg.env(name).hide_env_values(true)
 }
 
-/// The variable of a flag.
+/// The variable of an argument that is a flag; a setting's goes by the setting, whatever its flag is called.
+fn variable_of(arg: &Arg) -> Option<String> {
+    let is_it = |id: &&str| FIELDS.iter().any(|field| field.flag() == *id);
+    Some(arg.get_id().as_str()).filter(is_it).or(arg.get_long()).map(variable)
+}
+
+/// The variable of a flag of this name.
 fn variable(long: &str) -> String {
     format!("DYPE_{}", long.replace('-', "_").to_uppercase())
 }
@@ -119,7 +125,7 @@ mod tests {
         let command = command();
         for arg in command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str())) {
             let env = arg.get_env().map(|name| name.to_string_lossy().into_owned());
-            assert_eq!(env, arg.get_long().map(variable), "{}", arg.get_id());
+            assert_eq!(env, variable_of(arg), "{}", arg.get_id());
         }
     }
 

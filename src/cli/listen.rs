@@ -118,6 +118,9 @@ impl Listener for Teller<'_> {
             "resumed_from_step": made.resumed_from,
             "existed": made.existed,
         });
+        if let Some(skipped) = made.skipped {
+            json["skipped_steps"] = skipped.into();
+        }
         paths::add_bytes(&mut json, &made.path);
         if made.existed {
             self.existed += 1;

@@ -14,7 +14,7 @@ use crate::{
     },
     models::Model,
     output::NEGATIVE,
-    recipe::{self, Recipe, Rng, Source, Wanted, declared},
+    recipe::{self, Recipe, Rng, Source, StepCache, Wanted, declared},
     run::Item,
 };
 
@@ -30,6 +30,7 @@ pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, repo
             no_cfg(planned, item),
             drawn(item),
             negative(item),
+            hardly_skipped(item),
         ]
         .into_iter()
         .flatten()
@@ -75,6 +76,15 @@ pub fn of_batch(items: &[Item], report: &Report) {
 fn drawn(item: &Item) -> Option<String> {
     let seed = item.recipe.seed;
     recipe::is_drawn(seed).then(|| format!("seed {seed} was drawn for this run; --seed {seed} makes the picture again"))
+}
+
+/// A step cache computes the first steps, and two that follow each other before it skips one.
+fn hardly_skipped(item: &Item) -> Option<String> {
+    const FEW: usize = 8;
+    let Recipe { step_cache: cache, steps, .. } = item.recipe;
+    (cache != StepCache::Off && steps < FEW).then(|| {
+        format!("--cache {cache} finds hardly a step to skip among {steps}: it is made for runs of 20 and more")
+    })
 }
 
 /// A1111 and its kin take what follows such a line for another prompt.

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches,
-    builder::{PossibleValuesParser, ValueParser},
+    builder::{PossibleValue, PossibleValuesParser, ValueParser},
     parser::ValueSource,
 };
 
@@ -127,13 +127,22 @@ fn text_of(field: &dyn Field, matches: &ArgMatches) -> Option<String> {
 fn arg(field: &'static dyn Field, heading: Option<&'static str>) -> Arg {
     let face = field.face();
     let help = face.default.map_or_else(|| face.help.to_owned(), |words| format!("{} [default: {words}]", face.help));
-    let arg = Arg::new(field.flag()).long(field.flag().replace('_', "-")).help(help).help_heading(heading);
+    let own = field.flag().replace('_', "-");
+    let arg = match face.long {
+        Some(long) => Arg::new(field.flag()).long(long).alias(own),
+        None => Arg::new(field.flag()).long(own),
+    };
+    let arg = arg.help(help).help_heading(heading);
     let arg = match field.style() {
         Style::Switch => return switch(arg, field),
         Style::Prose => arg.allow_hyphen_values(true).value_parser(checked(field)),
         Style::Number => arg.allow_negative_numbers(true).value_parser(checked(field)),
         Style::Name | Style::Many => arg.value_parser(checked(field)),
         Style::OneOf(words) => arg.value_parser(PossibleValuesParser::new(words)).hide_possible_values(true),
+        Style::Spelt(words) => {
+            let values = words.iter().map(|word| PossibleValue::new(word.name).aliases(word.also));
+            arg.value_parser(PossibleValuesParser::new(values)).hide_possible_values(true).ignore_case(true)
+        }
     };
     let action = if field.style() == Style::Many { ArgAction::Append } else { ArgAction::Set };
     let arg = arg.value_name(face.value_name).action(action);

@@ -1,13 +1,14 @@
 //! What everybody else knows of a model: the traits a family implements, and the data it gives.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{any::Any, cell::RefCell, fmt, rc::Rc, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Contents, ForwardCost, ForwardOptions, Found, Identity, NetworkBytes, PartSpec, RgbFactors, SchedulerConfig,
+    Contents, FirstBlock, ForwardCost, ForwardOptions, Found, Identity, NetworkBytes, PartSpec, RgbFactors,
+    SchedulerConfig,
     parts::{
         Piece,
         kl::{Banding, Posterior, RowSink, RowSource, Ways},
@@ -215,6 +216,12 @@ pub trait Model: Send + Sync {
     /// What reading weights may fail with.
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>>;
 
+    /// C: width of the tokens between its blocks, where these can be left out behind the first ([`FirstBlock`]); `None` where
+    /// they cannot.
+    fn first_block_channels(&self) -> Option<usize> {
+        None
+    }
+
     /// Whether files of latents hold them as [1, C, h, w], as this family's reference holds them in its loop, instead of packed.
     fn saves_unpacked(&self) -> bool {
         false
@@ -327,6 +334,8 @@ pub struct VelocityAt<'a> {
     pub text_bias: Option<TextBias>,
     /// What the logits of attention are multiplied by; 1 as the model was trained.
     pub logit_scale: f64,
+    /// What may leave blocks out, of a model with [`Model::first_block_channels`].
+    pub first_block: Option<&'a Rc<RefCell<FirstBlock>>>,
 }
 
 /// A loaded transformer.

@@ -11,6 +11,7 @@ mod cost;
 pub mod demo;
 mod family;
 mod find;
+mod first_block;
 pub mod flux1;
 pub mod flux2;
 mod given;
@@ -47,6 +48,7 @@ pub use family::{
     Velocity, VelocityAt,
 };
 pub use find::{ELSEWHERE, Found, Place};
+pub use first_block::FirstBlock;
 pub use inventory::Inventory;
 pub use known::KnownModel;
 pub use latent_rgb::RgbFactors;

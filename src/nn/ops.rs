@@ -37,6 +37,14 @@ impl Array {
         self.with(other, Tensor::broadcast_add)
     }
 
+    /// The difference from an array of the same shape, or of one that stretches to it.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn sub(&self, other: &Self) -> Result<Self> {
+        self.with(other, Tensor::broadcast_sub)
+    }
+
     /// The product, number by number, with an array of the same shape, or of one that stretches to it.
     ///
     /// # Errors

@@ -97,18 +97,41 @@ impl<B: Send> Blocks<B> {
     /// # Errors
     /// What reading a block or `visit` says.
     pub fn for_each(&self, mut visit: impl FnMut(usize, &B) -> Result<()>) -> Result<()> {
+        self.for_each_while(|index, block| visit(index, block).map(|()| true))
+    }
+
+    /// The same until a visit says false: of streamed blocks those behind the next are not read then. A dry pass visits all.
+    ///
+    /// # Errors
+    /// As [`Blocks::for_each`].
+    pub fn for_each_while(&self, mut visit: impl FnMut(usize, &B) -> Result<bool>) -> Result<()> {
+        let mut all = |index: usize, block: &B| visit(index, block).map(drop);
         match (&self.keeps, &self.dry) {
-            (Keeps::All(blocks), None) => blocks.iter().enumerate().try_for_each(|(i, block)| visit(i, block)),
+            (Keeps::All(blocks), None) => {
+                for (index, block) in blocks.iter().enumerate() {
+                    if !visit(index, block)? {
+                        break;
+                    }
+                }
+                Ok(())
+            }
             (Keeps::All(blocks), Some(ledger)) => {
                 self.starts().try_for_each(|(first, count)| match blocks.get(first) {
-                    Some(block) => ledger.repeat(count, || visit(first, block)),
+                    Some(block) => ledger.repeat(count, || all(first, block)),
                     None => Ok(()),
                 })
             }
-            (Keeps::DryRing(places), Some(ledger)) => self.fill_dry(places, ledger, visit),
-            (_, Some(ledger)) => self.stream_dry(ledger, visit),
+            (Keeps::DryRing(places), Some(ledger)) => self.fill_dry(places, ledger, all),
+            (_, Some(ledger)) => self.stream_dry(ledger, all),
             (Keeps::Ring(ring), None) if self.ahead => self.stream_ahead(ring.as_ref(), visit),
-            (_, None) => (0..self.count()).try_for_each(|index| visit(index, &(self.load)(index)?)),
+            (_, None) => {
+                for index in 0..self.count() {
+                    if !visit(index, &(self.load)(index)?)? {
+                        break;
+                    }
+                }
+                Ok(())
+            }
         }
     }
 
@@ -121,7 +144,7 @@ impl<B: Send> Blocks<B> {
         })
     }
 
-    fn stream_ahead(&self, ring: Option<&Ring>, mut visit: impl FnMut(usize, &B) -> Result<()>) -> Result<()> {
+    fn stream_ahead(&self, ring: Option<&Ring>, mut visit: impl FnMut(usize, &B) -> Result<bool>) -> Result<()> {
         // Of `self`, the thread that reads needs this alone.
         let load = &self.load;
         let read = move |index| match ring {
@@ -134,7 +157,7 @@ impl<B: Send> Blocks<B> {
             let (sender, receiver) = mpsc::sync_channel(0);
             scope.spawn(move || {
                 for index in 0..count {
-                    // A closed channel means that a visit failed: nobody wants the rest.
+                    // A closed channel means that a visit failed or was the last: nobody wants the rest.
                     if sender.send(read(index)).is_err() {
                         break;
                     }
@@ -143,9 +166,12 @@ impl<B: Send> Blocks<B> {
             for index in 0..count {
                 let block = receiver.recv().map_err(|_| Error::model("the thread that reads blocks is gone", ""))?;
                 let (turn, block) = block?;
-                match ring {
+                let goes_on = match ring {
                     Some(ring) => ring.with(turn, || visit(index, &block))?,
                     None => visit(index, &block)?,
+                };
+                if !goes_on {
+                    break;
                 }
             }
             Ok(())

@@ -12,8 +12,9 @@ use serde::{Serialize, Serializer};
 use crate::{
     base::{device::DeviceKind, geometry::ImageSize, memory::Bytes},
     error::{Error, Result},
-    models::{Banding, ForwardCost, ForwardOptions, Model, NetworkBytes, Way},
-    nn::WeightsMode,
+    models::{Banding, FirstBlock, ForwardCost, ForwardOptions, Model, NetworkBytes, Way},
+    nn::{Compute, WeightsMode},
+    recipe::{SamplerName, StepCache},
 };
 
 pub use autoencoder::{Encoding, decode_choice, no_encoder};
@@ -45,7 +46,7 @@ pub struct Choices {
 }
 
 /// What is to be planned.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Task {
     /// The picture.
     pub size: ImageSize,
@@ -59,10 +60,25 @@ pub struct Task {
     pub cfg: bool,
     /// The picture of this size that is encoded first, if one is.
     pub encoding: Option<Encoding>,
+    /// What follows the velocities.
+    pub sampler: SamplerName,
+    /// What may skip steps. Work is planned as if it skipped none.
+    pub cache: StepCache,
 }
 
 impl Task {
-    /// Forward passes of a step.
+    /// Of a picture from a prompt alone, as usual.
+    pub fn new(size: ImageSize, steps: usize, text_tokens: usize) -> Self {
+        let (sampler, cache) = (SamplerName::default(), StepCache::default());
+        Self { size, steps, text_tokens, prompts: 1, cfg: false, encoding: None, sampler, cache }
+    }
+
+    /// Evaluations of the velocity in all steps.
+    pub fn evaluations(&self) -> usize {
+        self.sampler.evaluations(self.steps)
+    }
+
+    /// Forward passes of an evaluation.
     pub fn passes(&self) -> usize {
         1 + usize::from(self.cfg)
     }
@@ -124,10 +140,13 @@ pub struct Plan {
     pub image_tokens: usize,
     /// Tokens of text.
     pub text_tokens: usize,
-    /// Forward passes of one step, where they are several: with classifier-free guidance.
+    /// Forward passes of one evaluation, where they are several: with classifier-free guidance.
     #[serde(skip_serializing_if = "is_one")]
     pub passes: usize,
-    /// Floating point operations of one step.
+    /// Evaluations of all steps, where they are not one a step: with samplers of second order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluations: Option<usize>,
+    /// Floating point operations of one evaluation of the velocity; a step of most samplers is one.
     #[serde(serialize_with = "as_number")]
     pub step_flops: u128,
     /// Floating point operations of encoding a picture, where one is encoded.
@@ -238,10 +257,11 @@ impl Plan {
             image_tokens: grid.count(),
             text_tokens: task.text_tokens,
             passes: task.passes(),
+            evaluations: Some(task.evaluations()).filter(|count| *count != task.steps),
             step_flops,
             encode_flops,
             decode_flops,
-            total_flops: step_flops * task.steps as u128 + autoencoder_flops,
+            total_flops: step_flops * task.evaluations() as u128 + autoencoder_flops,
             weights_bytes: model.weights_bytes()?,
             peak_bytes: StagePeaks { text, encode: encode_peak, denoise: peak, decode: decode_peak },
             budget_bytes: machine.budget.map(|bytes| bytes.0),
@@ -265,10 +285,10 @@ impl Plan {
 }
 
 impl Plan {
-    /// The work of so many steps, and of the decode: what speeds are kept of.
-    pub fn amounts(&self, steps: usize) -> [Amount; 2] {
+    /// The work of so many evaluations, and of the decode: what speeds are kept of.
+    pub fn amounts(&self, evaluations: usize) -> [Amount; 2] {
         [
-            self.amount(Work::Denoise, self.step_flops * steps as u128),
+            self.amount(Work::Denoise, self.step_flops * evaluations as u128),
             self.amount(Work::Decode, self.decode_flops.into()),
         ]
     }
@@ -276,7 +296,7 @@ impl Plan {
     /// The work of everything: the steps, the decode, and the encode where there is one, which is work like the decode's.
     pub fn all_amounts(&self) -> Vec<Amount> {
         let encode = self.encode_flops.map(|flops| self.amount(Work::Decode, flops.into()));
-        self.amounts(self.task.steps).into_iter().chain(encode).collect()
+        self.amounts(self.task.evaluations()).into_iter().chain(encode).collect()
     }
 
     fn amount(&self, work: Work, flops: u128) -> Amount {
@@ -353,7 +373,8 @@ fn denoise_choice(
     let waiting = task.prompts.saturating_sub(1) as u64 * model.conditioning_bytes(task.text_tokens);
     let latents_bytes = (4 * tokens[0] * latents.token_channels()) as u64;
     let guided = if task.cfg { latents_bytes + table_bytes(model, tokens) } else { 0 };
-    let beside = 2 * latents_bytes + waiting + guided;
+    let carried = latents_bytes * task.sampler.tensors() as u64 + cache_bytes(model, task, on, latents_bytes)?;
+    let beside = 2 * latents_bytes + waiting + guided + carried;
     let needs = |cost: &ForwardCost| beside.saturating_add(cost.peak_bytes());
     let peak = |need: u64| kept.with(need).saturating_add(process_bytes(kind));
     let fits = || -> Result<bool> {
@@ -376,6 +397,27 @@ fn denoise_choice(
             Err(if least > budget { too_small("a denoising step", least, budget) } else { error })
         }
     }
+}
+
+/// Bytes of what a step cache keeps for each prompt, and beside it within a step.
+///
+/// # Errors
+/// [`Error::Request`] for one that the model's blocks do not offer.
+fn cache_bytes(model: &dyn Model, task: &Task, (kind, dtype): (DeviceKind, DType), latents_bytes: u64) -> Result<u64> {
+    let prompts = task.passes() as u64;
+    let threshold = match task.cache {
+        StepCache::Off => return Ok(0),
+        // Latents and velocity of the last computed step.
+        StepCache::Easy(_) => return Ok(2 * prompts * latents_bytes),
+        StepCache::FirstBlock(threshold) => threshold,
+    };
+    let Some(channels) = model.first_block_channels() else {
+        let what = format!("--cache first-block:{threshold}: this kind of model cannot leave blocks out");
+        return Err(Error::request(what, "--cache 0.2 (EasyCache) asks nothing of a model"));
+    };
+    let tokens = model.facts().latents.tokens(task.size).count();
+    let [kept, within] = FirstBlock::bytes(tokens, channels, Compute::on(kind, dtype).dtype);
+    Ok(prompts * kept + within)
 }
 
 /// Bytes of the position tables of so many tokens: a method that stays the same keeps them for each prompt of classifier-free

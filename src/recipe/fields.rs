@@ -5,12 +5,14 @@
 //! that came after the first version is `saved: Saved::UnlessUsual`: older pictures stay the pictures they are.
 
 use super::{
-    Mu, Rng,
+    Mu, Rng, SamplerName, Spacing, StepCache,
     gaps::{CFG_SCALE, cfg_elsewhere, position, read, read_cfg, read_position, read_size},
     kinds::{Kind, Noise, OneOf, Shift, Switch, Text},
     loras::{LoraList, Loras},
     numbers::{CFG, GUIDANCE, Number, SIDE_PX, Seed, Whole},
     setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Saved, Setting, shown},
+    spelt::Spelt,
+    step_cache::Threshold,
 };
 use crate::methods::{
     self, AMPLITUDE, Amplitude, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, Method, SCALING, Scaling, TEXT_ANCHOR,
@@ -127,6 +129,53 @@ settings! {
                 reads: |text, wanted| read(text, &mut wanted.steps),
             }),
             ..Face::new(Group::Extent, "N", "Denoising steps")
+        },
+    };
+
+    /// How the velocities are followed from step to step.
+    sampler: SamplerName => SamplerName = Setting {
+        kind: &Spelt(SamplerName::WORDS),
+        fill: shown(SamplerName::default),
+        face: Face {
+            saved: Saved::UnlessUsual,
+            parameters: Some(Entry {
+                line: Line { rank: 20, name: "Sampler", says: |recipe| Some(recipe.sampler.elsewhere().to_owned()) },
+                reads: |text, wanted| read(text, &mut wanted.sampler),
+            }),
+            ..Face::new(
+                Group::Picture,
+                "NAME",
+                "How steps follow the velocities: euler; heun asks twice a step; dpmpp-2m looks one step back; er-sde two, and adds \
+                 fresh noise",
+            )
+        },
+    };
+
+    /// Which steps are taken from those before, instead of being computed.
+    step_cache: StepCache => StepCache = Setting {
+        kind: &Threshold,
+        fill: Fill::Usual { value: StepCache::default, is_shown: false, keep: |asked, _| asked },
+        face: Face {
+            // `DYPE_CACHE` is the program's own folder.
+            long: Some("cache"),
+            also: Some("cache"),
+            saved: Saved::UnlessUsual,
+            default: Some("off"),
+            info: line(32, "cache", |recipe| (recipe.step_cache != StepCache::Off).then(|| recipe.step_cache.in_words())),
+            parameters: Some(Entry {
+                line: Line {
+                    rank: 78,
+                    name: "Step cache",
+                    says: |recipe| (recipe.step_cache != StepCache::Off).then(|| recipe.step_cache.to_string()),
+                },
+                reads: |text, wanted| read(text, &mut wanted.step_cache),
+            }),
+            ..Face::new(
+                Group::Picture,
+                "THRESHOLD",
+                "Skip steps whose velocity would hardly change: faster, and another picture. A number for EasyCache (0.1 to 0.3), or \
+                 first-block[:NUMBER] by what the transformer's first block makes (0.05 to 0.15)",
+            )
         },
     };
 
@@ -328,7 +377,7 @@ settings! {
     /// lambda_s of kappa(t). A recipe has none without DyPE.
     dype_scale: f64 => Option<f64> = Setting {
         kind: &Number::of(&DYPE_SCALE),
-        fill: Fill::Model(|_, gaps| gaps.schedule().map(|schedule| schedule.scale)),
+        fill: Fill::Model(|_, gaps| gaps.schedule().map(|kappa| kappa.scale)),
         face: Face {
             default: Some("the paper's, 1 for yarn and 2 for ntk"),
             parameters: Some(Entry {
@@ -342,7 +391,7 @@ settings! {
     /// lambda_t of kappa(t). A recipe has none without DyPE.
     dype_exponent: f64 => Option<f64> = Setting {
         kind: &Number::of(&DYPE_EXPONENT),
-        fill: Fill::Model(|_, gaps| gaps.schedule().map(|schedule| schedule.exponent)),
+        fill: Fill::Model(|_, gaps| gaps.schedule().map(|kappa| kappa.exponent)),
         face: Face {
             default: Some("2"),
             parameters: Some(Entry {
@@ -487,6 +536,29 @@ settings! {
                 Group::Tuning,
                 "MU",
                 r#"Time shift: a number, "stock" for the model's own formula at every size, or "log" for TIDE's, which grows slower"#,
+            )
+        },
+    };
+
+    /// How the steps are spread over the sigmas.
+    schedule: Spacing => Spacing = Setting {
+        kind: &Spelt(Spacing::WORDS),
+        fill: shown(Spacing::default),
+        face: Face {
+            saved: Saved::UnlessUsual,
+            parameters: Some(Entry {
+                line: Line {
+                    rank: 21,
+                    name: "Schedule type",
+                    says: |recipe| recipe.schedule.elsewhere().map(str::to_owned),
+                },
+                reads: |text, wanted| read(text, &mut wanted.schedule),
+            }),
+            ..Face::new(
+                Group::Tuning,
+                "NAME",
+                "How steps are spread before --mu shifts them: uniform; simple, the same from ComfyUI's table; beta, denser at both \
+                 ends",
             )
         },
     };

@@ -5,7 +5,7 @@ use std::{fmt::Display, str::FromStr};
 
 use serde_json::Value;
 
-use super::{Mu, Rng};
+use super::{Mu, Rng, spelt::Word};
 use crate::methods::{Knob, Takes};
 
 /// How a value looks on a command line.
@@ -19,6 +19,8 @@ pub enum Style {
     Name,
     /// One of these words; the nearest is named for another.
     OneOf(&'static [&'static str]),
+    /// One of these words, in any of their spellings; the nearest is named for another.
+    Spelt(&'static [Word]),
     /// On or off, without a value.
     Switch,
     /// A value that may be given several times; together they are one text, a line each.

@@ -72,6 +72,8 @@ pub struct Face {
     pub default: Option<&'static str>,
     /// The flag's letter.
     pub short: Option<char>,
+    /// The flag's name where the setting's is too long for it; that is taken too, and its variable goes by it.
+    pub long: Option<&'static str>,
     /// Another key of it in files of prompts.
     pub also: Option<&'static str>,
     /// The flag in place of its own, for a switch that is usually on.
@@ -87,8 +89,8 @@ pub struct Face {
 impl Face {
     /// A flag with a value and this help, which nothing else tells of.
     pub const fn new(group: Group, value_name: &'static str, help: &'static str) -> Self {
-        let (default, short, also, off, info, parameters) = (None, None, None, None, None, None);
-        Self { group, value_name, help, default, short, also, off, info, parameters, saved: Saved::Always }
+        let (default, short, long, also, off, info, parameters) = (None, None, None, None, None, None, None);
+        Self { group, value_name, help, default, short, long, also, off, info, parameters, saved: Saved::Always }
     }
 }
 

@@ -1,15 +1,17 @@
 //! A model's transformer as the sampler sees it: what a method makes of a step is asked for outside the transformer.
 
+use std::{cell::RefCell, rc::Rc};
+
 use candle_core::Tensor;
 
 use crate::{
     base::geometry::TokenGrid,
     error::Result,
     methods::{self, Looks, Moment, PositionScaler, Spectrum, TextBias},
-    models::{Conditioning, Model, Velocity, VelocityAt},
+    models::{Conditioning, FirstBlock, Model, Velocity, VelocityAt},
     nn::{PositionIds, RopeTables},
-    recipe::Recipe,
-    sampling::{self, Denoiser, StepInfo},
+    recipe::{Recipe, StepCache},
+    sampling::{self, Denoiser, Skips, StepInfo},
 };
 
 /// One picture's velocity field.
@@ -27,6 +29,9 @@ pub(super) struct ModelDenoiser<'a> {
     tables: Option<RopeTables>,
     /// How a token is read as one number, once a scaler has looked at the latents' spectrum.
     reading: Option<Vec<f64>>,
+    /// What may leave blocks out.
+    first_block: Option<Rc<RefCell<FirstBlock>>>,
+    skips: Skips,
 }
 
 impl<'a> ModelDenoiser<'a> {
@@ -48,6 +53,11 @@ impl<'a> ModelDenoiser<'a> {
             logit_scale: if recipe.proportional_attention { sharper } else { 1.0 },
             tables: None,
             reading: None,
+            first_block: match recipe.step_cache {
+                StepCache::FirstBlock(threshold) => Some(Rc::new(RefCell::new(FirstBlock::new(threshold)))),
+                StepCache::Off | StepCache::Easy(_) => None,
+            },
+            skips: Skips::default(),
         }
     }
 
@@ -88,6 +98,10 @@ impl Denoiser for ModelDenoiser<'_> {
         let moment = Moment { spectrum: spectrum.as_ref(), ..step.moment() };
         let rope = self.tables(&moment, latents)?;
         let text_bias = self.text_bias(&moment);
+        let first_block = self.first_block.as_ref();
+        if let Some(cache) = first_block {
+            cache.borrow_mut().begin(step.evaluation == 0);
+        }
         let at = VelocityAt {
             t: step.t,
             guidance: self.guidance,
@@ -95,7 +109,16 @@ impl Denoiser for ModelDenoiser<'_> {
             rope: &rope,
             text_bias,
             logit_scale: self.logit_scale,
+            first_block,
         };
-        self.transformer.velocity(latents, &at)
+        let velocity = self.transformer.velocity(latents, &at)?;
+        if first_block.is_some_and(|cache| cache.borrow().skipped()) {
+            self.skips.count(step);
+        }
+        Ok(velocity)
+    }
+
+    fn skips(&self) -> Skips {
+        self.skips
     }
 }

@@ -1,7 +1,7 @@
 //! One picture, from its noise or its checkpoint to its file.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -21,8 +21,9 @@ use crate::{
     error::{Error, Result},
     models::Velocity,
     output::{self, LatentsFile, Picture, Provenance},
+    recipe::StepCache,
     run::pipeline::Texts,
-    sampling::{After, Progress, State},
+    sampling::{After, Progress, Skips, State},
 };
 
 /// A picture that is being made.
@@ -32,6 +33,8 @@ struct Making<'m> {
     checkpoint: &'m Checkpoint,
     begun: &'m RefCell<Begun>,
     provenance: &'m Provenance,
+    /// What this run has skipped.
+    skips: &'m Cell<Skips>,
 }
 
 impl Runner<'_> {
@@ -52,13 +55,20 @@ impl Runner<'_> {
         let begun = RefCell::new(begun);
         begun.borrow_mut().reached(resumed_from.unwrap_or(0));
         let provenance = provenance::of(&item.recipe, &self.known, self.machine);
+        let skips = Cell::new(Skips::default());
         let latents = match before {
             Some(Reached { pass, progress }) if job.is_done(pass, progress.step) => {
                 progress.latents.to_device(&self.machine.device)?
             }
             before => {
-                let making =
-                    Making { item, job: &job, checkpoint: &checkpoint, begun: &begun, provenance: &provenance };
+                let making = Making {
+                    item,
+                    job: &job,
+                    checkpoint: &checkpoint,
+                    begun: &begun,
+                    provenance: &provenance,
+                    skips: &skips,
+                };
                 self.denoise(&making, before, coming, &mut times)?
             }
         };
@@ -67,16 +77,17 @@ impl Runner<'_> {
         let started = Instant::now();
         let picture = self.pipeline.decode(&latents, item.recipe.size(), &item.plan.choices)?;
         times.decode = started.elapsed();
-        self.note_speed(item, job.steps() - resumed_from.unwrap_or(0), &times);
+        self.note_speed(item, job.steps() - resumed_from.unwrap_or(0), skips.get(), &times);
         let started = Instant::now();
         let path = self.write(item, replaced, &picture, &provenance);
         times.write = started.elapsed();
         self.tell_of_unconfirmed();
         let path = path?;
         drop(begun);
+        let skipped = (item.recipe.step_cache != StepCache::Off).then_some(skips.get().steps);
         self.hold(&path);
         checkpoint.remove();
-        Ok((Made { path, times, resumed_from, existed: false }, latents_saved.err()))
+        Ok((Made { path, times, resumed_from, skipped, existed: false }, latents_saved.err()))
     }
 
     /// What an earlier run left of this picture, where that is to be used.
@@ -99,6 +110,13 @@ impl Runner<'_> {
                 if let Some(Reached { pass, progress }) = &reached {
                     let done = job.steps_done(*pass, progress.step);
                     self.note(format!("going on after step {done} of {}, from {file}", job.steps()));
+                    if matches!(item.recipe.step_cache, StepCache::FirstBlock(_)) {
+                        self.note(
+                            "what --cache first-block keeps is too large for a checkpoint: the next step is computed in full, and the \
+                             picture may differ a little from one that nothing interrupted"
+                                .to_owned(),
+                        );
+                    }
                 }
                 reached
             }
@@ -179,9 +197,10 @@ impl Runner<'_> {
         embeddings: &Texts,
         transformer: &dyn Velocity,
     ) -> Result<Tensor> {
-        let Pass { first, .. } = making.job.passes()[pass];
+        let (Pass { first, .. }, before) = (making.job.passes()[pass], making.skips.get());
         let recipe = making.job.passes()[pass].recipe(&making.item.recipe);
         self.pipeline.denoise(transformer, (&recipe, first), embeddings, from, &mut |after| {
+            making.skips.set(before + after.skips());
             self.keep(making, pass, after);
             making.begun.borrow_mut().reached(making.job.steps_done(pass, after.step.index + 1));
             self.show(making.item, making.provenance, after);
@@ -254,11 +273,15 @@ impl Runner<'_> {
         }
     }
 
-    /// Keeps how fast this machine was, for the next estimate.
-    fn note_speed(&mut self, item: &Item, steps: usize, times: &Times) {
-        let [denoise, decode] = item.plan.amounts(steps);
+    /// Keeps how fast this machine was over so many steps and what it skipped of them, for the next estimate.
+    fn note_speed(&mut self, item: &Item, steps: usize, skips: Skips, times: &Times) {
+        let evaluations = item.plan.task.sampler.evaluations(steps).saturating_sub(skips.evaluations);
+        let [denoise, decode] = item.plan.amounts(evaluations);
         let machine = self.machine.name();
-        self.speeds.note(&machine, denoise, times.denoise);
+        // What is skipped behind a first block is not nothing, and not known.
+        if skips == Skips::default() || !matches!(item.recipe.step_cache, StepCache::FirstBlock(_)) {
+            self.speeds.note(&machine, denoise, times.denoise);
+        }
         self.speeds.note(&machine, decode, times.decode);
     }
 }

@@ -7,6 +7,7 @@ mod begun;
 mod checkpoint;
 mod denoiser;
 mod existing;
+mod follow;
 mod identity;
 mod job;
 mod make;
@@ -58,7 +59,8 @@ impl Item {
         let (text_tokens, cfg) = (recipe.max_sequence_length, recipe.cfg().is_some());
         // One picture alone has its prompt and its negative one.
         let prompts = prompts.max(1 + usize::from(cfg));
-        Task { size: recipe.size(), steps: recipe.steps, text_tokens, prompts, cfg, encoding: None }
+        let (sampler, cache) = (recipe.sampler, recipe.step_cache);
+        Task { prompts, cfg, sampler, cache, ..Task::new(recipe.size(), recipe.steps, text_tokens) }
     }
 }
 
@@ -99,6 +101,8 @@ pub struct Made {
     pub times: Times,
     /// The steps that an earlier run had done, where this one went on from a checkpoint.
     pub resumed_from: Option<usize>,
+    /// Steps that a step cache skipped in this run, where one is on.
+    pub skipped: Option<usize>,
     /// Whether it was there before and nothing had to be done.
     pub existed: bool,
 }

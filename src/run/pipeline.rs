@@ -3,17 +3,16 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::denoiser::ModelDenoiser;
 use crate::{
     base::geometry::{ImageSize, LatentGeometry},
     base::progress::{Event, Observer, Stage},
-    error::{Error, Result},
+    error::Result,
     methods::DypeSchedule,
     models::{Banding, Conditioning, Decode, Encode, Facts, Model, On, Posterior, RowSource, TextEncoders, Velocity},
     output::Picture,
     plan::{self, Choices},
-    recipe::Recipe,
-    sampling::{self, After, Cfg, Denoiser, Euler, Guided, Progress, ScheduleFor},
+    recipe::{Recipe, StepCache},
+    sampling::{self, After, Progress, ScheduleFor},
 };
 
 /// What a transformer is told for one picture.
@@ -34,10 +33,10 @@ impl From<Conditioning> for Texts {
 
 /// One model on one device, ready to make pictures.
 pub struct Pipeline<'a> {
-    model: &'a dyn Model,
+    pub(super) model: &'a dyn Model,
     text: Box<dyn TextEncoders + 'a>,
     on: On,
-    observer: &'a dyn Observer,
+    pub(super) observer: &'a dyn Observer,
 }
 
 impl<'a> Pipeline<'a> {
@@ -151,40 +150,28 @@ impl<'a> Pipeline<'a> {
         after_step: &mut dyn FnMut(&After) -> Result<()>,
     ) -> Result<Tensor> {
         let sigmas = self.sigmas(recipe)?;
-        let mut denoiser = self.denoiser(transformer, recipe, texts)?;
+        let (mut denoiser, mut sampler) = (self.denoiser(transformer, recipe, texts)?, self.sampler(recipe));
         let schedule = recipe.schedule();
         let stage = Stage::Denoise;
+        let steps = self.steps(recipe, &sigmas);
         let done = |step: usize| step.saturating_sub(first) as u64;
-        self.observer.on(Event::Begin { stage, total: done(recipe.steps) });
+        self.observer.on(Event::Begin { stage, total: done(steps) });
         let observer = self.observer;
         if from.step > first {
             observer.on(Event::Resume { stage, done: done(from.step) });
         }
-        let latents = sampling::denoise(&mut *denoiser, &mut Euler, &sigmas, from, &mut |after| {
+        let mut skipped = 0;
+        let latents = sampling::denoise(&mut *denoiser, &mut *sampler, &sigmas, from, &mut |after| {
             let detail = moment(after.step.t, schedule);
             observer.on(Event::Advance { stage, done: done(after.step.index + 1), detail });
+            skipped = after.skips().steps;
             after_step(after)
         })?;
-        let steps = done(recipe.steps);
-        let plural = if steps == 1 { "" } else { "s" };
-        observer.on(Event::End { stage, detail: format!("{steps} step{plural}") });
+        observer.on(Event::End {
+            stage,
+            detail: in_words(done(steps), (recipe.step_cache != StepCache::Off).then_some(skipped)),
+        });
         Ok(latents)
-    }
-
-    /// The transformer with the prompt, and where classifier-free guidance is on led away from itself with the negative one.
-    fn denoiser<'t>(
-        &self,
-        transformer: &'t dyn Velocity,
-        recipe: &Recipe,
-        texts: &'t Texts,
-    ) -> Result<Box<dyn Denoiser + 't>> {
-        let seeing = |text| ModelDenoiser::new(self.model, transformer, recipe, text);
-        let positive = seeing(&texts.prompt);
-        let Some((scale, _)) = recipe.cfg() else { return Ok(Box::new(positive)) };
-        let missing = || Error::request("the negative prompt of this picture was not encoded", "please report this");
-        let negative = seeing(texts.negative.as_ref().ok_or_else(missing)?);
-        let (rule, normalizes) = (self.facts().recipe.cfg_rule, recipe.cfg_normalization);
-        Ok(Box::new(Guided { positive, negative, cfg: Cfg { scale, rule, normalizes } }))
     }
 
     /// Latents [1, N, C·P·P] of a picture of this size as the family's reference holds them.
@@ -229,6 +216,13 @@ pub fn decode(
     let detail = format!("{} x {} px", size.height_px, size.width_px);
     observer.on(Event::End { stage: Stage::Decode, detail });
     Ok(picture.crop(size))
+}
+
+/// So many steps, and how many of them a step cache has skipped.
+fn in_words(steps: u64, skipped: Option<usize>) -> String {
+    let plural = if steps == 1 { "" } else { "s" };
+    let skipped = skipped.map_or_else(String::new, |skipped| format!(", {skipped} skipped"));
+    format!("{steps} step{plural}{skipped}")
 }
 
 /// What a bar shows of a moment: t, and kappa where DyPE is on.

@@ -16,8 +16,6 @@ pub const MODEL: &str = "Model";
 pub const PROGRAM: &str = "Version";
 /// How the program's name and version begin.
 const OURS: &str = "dype ";
-/// What is the same in every picture of this program: the sampler.
-const FIXED: [(&str, &str); 1] = [("Sampler", "Euler")];
 
 /// The layout of the JSON; a reader of a later one must refuse what it does not know.
 pub const VERSION: u64 = 1;
@@ -30,9 +28,7 @@ pub fn of(recipe: &Recipe, model: &KnownModel, machine: &Machine) -> Provenance 
 /// The text that A1111's web UI writes and other tools read: what the recipe says, and between it what the program adds.
 fn parameters(recipe: &Recipe, model: &KnownModel) -> String {
     let mut list = recipe.parameters();
-    let [(sampler, euler)] = FIXED;
     list.extend([
-        (20, sampler, euler.to_owned()),
         (60, MODEL, model.identity.name()),
         (u8::MAX, PROGRAM, format!("{OURS}{}", env!("CARGO_PKG_VERSION"))),
     ]);
@@ -97,8 +93,7 @@ pub fn of_parameters(text: &Parameters) -> Result<Option<Wanted>> {
     }
     let is_known = |name: &str| [MODEL, PROGRAM].contains(&name) || Recipe::has_entry(name);
     for (name, value) in &text.settings {
-        let expected = FIXED.iter().find(|(fixed, _)| fixed == name).map(|(_, value)| *value);
-        if expected.map_or(!is_known(name), |expected| expected != value) {
+        if !is_known(name) {
             return Err(Error::request(format!("\"{name}: {value}\" is no setting of this version"), "update dype"));
         }
     }

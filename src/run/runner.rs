@@ -197,7 +197,10 @@ impl<'a> Runner<'a> {
                 Some(Found::Whole(path)) => {
                     self.checkpoint(item).remove();
                     self.hold(&path);
-                    listener.made(item, Made { path, times: Times::default(), resumed_from: None, existed: true });
+                    listener.made(
+                        item,
+                        Made { path, times: Times::default(), resumed_from: None, skipped: None, existed: true },
+                    );
                 }
                 Some(Found::Damaged(path)) => {
                     self.note(format!("{} is cut short: it is made again", path.display()));

@@ -4,7 +4,7 @@
 
 use candle_core::{D, DType, Tensor};
 
-use super::{Denoiser, State, StepInfo};
+use super::{Denoiser, Skips, State, StepInfo};
 use crate::{
     error::Result,
     recipe::{CfgRescale, CfgRule, CfgStart},
@@ -91,6 +91,10 @@ impl<D: Denoiser> Denoiser for Guided<D> {
         }
         self.positive.restore(positive)?;
         self.negative.restore(negative)
+    }
+
+    fn skips(&self) -> Skips {
+        self.positive.skips()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The loop over a schedule's steps, whatever sampler takes them and whoever gives the velocities.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Add};
 
 use candle_core::{DType, Tensor};
 
@@ -38,6 +38,31 @@ impl StepInfo {
 /// What a denoiser or a sampler carries from step to step, as tensors by name.
 pub type State = BTreeMap<String, Tensor>;
 
+/// What a denoiser has skipped so far in this run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Skips {
+    /// Steps of which no evaluation was computed in full.
+    pub steps: usize,
+    /// Their evaluations.
+    pub evaluations: usize,
+}
+
+impl Add for Skips {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { steps: self.steps + other.steps, evaluations: self.evaluations + other.evaluations }
+    }
+}
+
+impl Skips {
+    /// Counts this evaluation.
+    pub fn count(&mut self, step: &StepInfo) {
+        self.steps += usize::from(step.evaluation == 0);
+        self.evaluations += 1;
+    }
+}
+
 /// Whatever predicts the velocity of the latents: the transformer, a test, or a decorator around another denoiser.
 ///
 /// A decorator asks the one it holds, or does not. Its own state goes under names of its own beside that of the other, and
@@ -70,6 +95,29 @@ pub trait Denoiser {
                 Err(Error::request(format!("nothing takes the state {name:?} of a checkpoint"), hint))
             }
         }
+    }
+
+    /// What was not computed in full since it was made.
+    fn skips(&self) -> Skips {
+        Skips::default()
+    }
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for Box<D> {
+    fn velocity(&mut self, latents: &Tensor, step: &StepInfo) -> Result<Tensor> {
+        (**self).velocity(latents, step)
+    }
+
+    fn state(&self) -> Result<State> {
+        (**self).state()
+    }
+
+    fn restore(&mut self, state: State) -> Result<()> {
+        (**self).restore(state)
+    }
+
+    fn skips(&self) -> Skips {
+        (**self).skips()
     }
 }
 
@@ -114,6 +162,11 @@ impl After<'_> {
         let mut state = self.denoiser.state()?;
         state.extend(self.sampler.state()?);
         Ok(Progress { step: self.step.index + 1, latents: self.latents.clone(), state })
+    }
+
+    /// What was skipped up to here.
+    pub fn skips(&self) -> Skips {
+        self.denoiser.skips()
     }
 
     /// The clean latents [1, N, C] that the step was heading for.

@@ -2,8 +2,10 @@
 //!
 //! What predicts the velocity is behind [`Denoiser`]; nothing here knows the transformer.
 
+mod beta;
 mod cfg;
 mod denoise;
+mod easy_cache;
 mod latents;
 mod noise;
 pub mod preview;
@@ -13,9 +15,10 @@ mod spectrum;
 
 pub use crate::models::{MuRule, SchedulerConfig, TimeShift};
 pub use cfg::{Cfg, Guided};
-pub use denoise::{After, Denoiser, Progress, State, StepInfo, denoise};
+pub use denoise::{After, Denoiser, Progress, Skips, State, StepInfo, denoise};
+pub use easy_cache::{Decision, EasyCache, EasyRule};
 pub use latents::{noised, pack, unpack};
 pub use noise::{noise, noise_after};
 pub use samplers::{Dpmpp2m, ErSde, Euler, Heun, Sampler};
-pub use sigmas::{ScheduleFor, Shift, sigmas};
+pub use sigmas::{ScheduleFor, Shift, sigma_at, sigmas};
 pub use spectrum::spectrum;

@@ -1,7 +1,8 @@
-//! The decreasing list of sigmas that the Euler loop follows, as diffusers' `FlowMatchEulerDiscreteScheduler` makes it
-//! when a pipeline drives it.
+//! The decreasing list of sigmas that a sampler follows, as diffusers' `FlowMatchEulerDiscreteScheduler` makes it when a
+//! pipeline drives it.
 //!
-//! The pipeline asks for `linspace(1, 1/steps, steps)`; the scheduler shifts every value s towards 1:
+//! The pipeline asks for `linspace(1, 1/steps, steps)`, or what another [`Spacing`] says; the scheduler shifts every value s
+//! towards 1:
 //!
 //! ```text
 //! dynamic, exponential   e^mu / (e^mu + 1/s - 1)
@@ -16,14 +17,24 @@ use std::fmt;
 use crate::{
     error::{Error, Result},
     models::{Facts, MuRule, SchedulerConfig, TimeShift},
-    recipe::{Mu, Recipe},
+    recipe::{Mu, Recipe, SamplerName, Spacing},
+    sampling::beta,
 };
+
+/// Sigmas in the tables that ComfyUI's schedules choose from.
+const TABLE: usize = 10_000;
+/// Where a sampler starts that divides by 1 - t, before the shift. Source: ComfyUI, `offset_first_sigma_for_snr`.
+const NEARLY_ONE: f64 = 1.0 - 1e-4;
 
 /// What a schedule is made for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScheduleFor {
-    /// Euler steps.
+    /// Steps that are asked for.
     pub steps: usize,
+    /// How they are spread.
+    pub spacing: Spacing,
+    /// What follows them.
+    pub sampler: SamplerName,
     /// N: picture tokens.
     pub image_tokens: usize,
     /// Picture tokens at the base resolution.
@@ -37,6 +48,8 @@ impl ScheduleFor {
     pub fn recipe(recipe: &Recipe, facts: &Facts) -> Self {
         Self {
             steps: recipe.steps,
+            spacing: recipe.schedule,
+            sampler: recipe.sampler,
             image_tokens: facts.latents.tokens(recipe.size()).count(),
             base_tokens: facts.patches(recipe.base_resolution).pow(2),
             mu: recipe.mu,
@@ -141,7 +154,8 @@ fn empirical_mu(image_tokens: usize, steps: usize) -> f64 {
     slope * steps as f64 + at_200 - 200.0 * slope
 }
 
-/// The sigmas of a schedule: one more than steps, strictly decreasing from 1, the last 0.
+/// The sigmas of a schedule: one more than steps, strictly decreasing from 1 (hardly less for a sampler that cannot start there),
+/// the last 0. Where the spacing comes twice upon a sigma there are fewer steps than asked for.
 ///
 /// # Errors
 /// [`Error::Request`] when there are no steps, or mu is so extreme that the sigmas no longer decrease.
@@ -151,9 +165,12 @@ pub fn sigmas(config: &SchedulerConfig, wanted: &ScheduleFor) -> Result<Vec<f64>
         return Err(Error::request("--steps 0: no step, no picture", "28 steps are usual; 4 for FLUX.1-schnell"));
     }
     let mu = Shift::of(config, wanted).mu();
-    let mut sigmas: Vec<f64> = (0..steps).map(|i| shifted((steps - i) as f64 / steps as f64, mu, config)).collect();
+    let mut sigmas: Vec<f64> = spread(wanted).into_iter().map(|sigma| shifted(sigma, mu, config)).collect();
     if let Some(terminal) = config.shift_terminal.filter(|terminal| *terminal != 0.0) {
         stretch_to(&mut sigmas, terminal);
+    }
+    if let Some(first) = sigmas.first_mut().filter(|first| **first == 1.0 && wanted.sampler == SamplerName::ErSde) {
+        *first = shifted(NEARLY_ONE, mu, config);
     }
     sigmas.push(0.0);
     let decreasing = sigmas.windows(2).all(|pair| pair[0] > pair[1]);
@@ -163,6 +180,32 @@ pub fn sigmas(config: &SchedulerConfig, wanted: &ScheduleFor) -> Result<Vec<f64>
         return Err(Error::request(what, "leave --mu out: the default fits every size"));
     }
     Ok(sigmas)
+}
+
+/// The sigmas of steps before the shift, in (0, 1], from 1 down.
+fn spread(wanted: &ScheduleFor) -> Vec<f64> {
+    let steps = wanted.steps;
+    let of_table = |from_end: usize| from_end as f64 / TABLE as f64;
+    match wanted.spacing {
+        Spacing::Uniform => (0..steps).map(|i| (steps - i) as f64 / steps as f64).collect(),
+        // Multiplied before it is cut, as there.
+        Spacing::Simple => {
+            let stride = TABLE as f64 / steps as f64;
+            (0..steps).map(|i| of_table(TABLE - (i as f64 * stride) as usize)).collect()
+        }
+        Spacing::Beta => {
+            let last = (TABLE - 1) as f64;
+            let index = |i: usize| (last * beta::quantile(1.0 - i as f64 / steps as f64)).round_ties_even();
+            let mut indices: Vec<usize> = (0..steps).map(|i| index(i) as usize).collect();
+            indices.dedup();
+            indices.into_iter().map(|index| of_table(index + 1)).collect()
+        }
+    }
+}
+
+/// The sigma of a schedule that this one before the shift becomes: where a part of the way through it lies.
+pub fn sigma_at(config: &SchedulerConfig, wanted: &ScheduleFor, unshifted: f64) -> f64 {
+    shifted(unshifted, Shift::of(config, wanted).mu(), config)
 }
 
 /// One sigma after the time shift. `sigma` is in (0, 1].

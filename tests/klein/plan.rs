@@ -48,7 +48,7 @@ fn real(size: &str) -> Flux2 {
 
 fn plan(model: &Flux2, kind: DeviceKind, gigabytes: u64) -> dype::testing::Result<Plan> {
     let size = ImageSize { height_px: 4096, width_px: 4096 };
-    let task = Task { size, steps: 4, text_tokens: 512, prompts: 1, cfg: false, encoding: None };
+    let task = Task::new(size, 4, 512);
     let dtype = if kind.is_cpu() { DType::F32 } else { DType::BF16 };
     // The device stands for where the files are read; what is planned is this kind.
     let budget = Some(Bytes(gigabytes * 1_000_000_000));

@@ -173,7 +173,7 @@ fn a_run_goes_on_from_its_checkpoint() {
         ..Wanted::default()
     };
     let recipe = Recipe::new(&wanted, &model.facts().recipe).expect("in range");
-    let task = Task { size: recipe.size(), steps: 3, text_tokens: 512, prompts: 1, cfg: false, encoding: None };
+    let task = Task::new(recipe.size(), 3, 512);
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
     let text = pipeline.encode(&[golden.prompt.as_str()], 512).expect("encodes").remove(0);
@@ -199,7 +199,7 @@ fn plans_follow_the_size() {
     let mut before = 0;
     for side_px in [1024, 4096, 8192] {
         let size = ImageSize::new(side_px, side_px).expect("a size");
-        let task = Task { size, steps: 40, text_tokens: 512, prompts: 2, cfg: true, encoding: None };
+        let task = Task { prompts: 2, cfg: true, ..Task::new(size, 40, 512) };
         let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: Some(Bytes(64 << 30)), weights: None };
         let plan = Plan::new(&model, &task, &machine).expect("fits");
         assert!(plan.largest_tensor_elements > before, "{side_px}");

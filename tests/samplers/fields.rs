@@ -136,7 +136,7 @@ fn each_goes_on_from_any_step_bit_for_bit() {
         [Box::new(Euler), Box::new(Heun), Box::new(Dpmpp2m::default()), Box::new(er_sde)]
     };
     for which in 0..samplers().len() {
-        let [mut seen, mut clean] = [vec![], vec![]];
+        let (mut seen, mut clean) = (vec![], vec![]);
         let from = Progress::start(golden["field/x"].to_dtype(DType::F32).expect("f32"));
         let sampler = |which: usize| samplers().into_iter().nth(which).expect("one of them");
         let mut normal = Normal32(Normal::new(&golden));

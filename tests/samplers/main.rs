@@ -3,4 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod caches;
 mod fields;
+mod program;
+mod runs;
+mod schedules;

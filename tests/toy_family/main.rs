@@ -184,6 +184,14 @@ fn a_toy_family_goes_through_the_whole_program() {
     assert_eq!((&said["settings"]["cfg"], &said["settings"]["negative_prompt"]), (&json!(2.5), &json!("fog")));
     support::guided::assert_is_arithmetic(&*model, &Wanted { steps: Some(STEPS), ..small() });
 
+    // EasyCache asks nothing of a model; blocks can be left out where a family says so.
+    let cached = |text: &str| Wanted { step_cache: text.parse().ok(), ..Wanted::default() };
+    assert!(make(&*model, item(&*model, &place("easy.png"), cached("0.9")), &Silent).skipped.is_some());
+    let recipe = Recipe::new(&cached("first-block"), &model.facts().recipe).expect("in range");
+    let error = Plan::new(&*model, &Item::task(&recipe, 1), &machine()).expect_err("a toy leaves no block out");
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("--cache first-block:0.05") && error.hint().is_some(), "{error}");
+
     let hill = Wanted { prompt: Some("a hill".into()), ..Wanted::default() };
     for (name, other) in [("hill", hill), ("plain", Wanted { dype: Some(false), ..Wanted::default() })] {
         let made = make(&*model, item(&*model, &place(&format!("{name}.png")), other), &Silent);

@@ -41,7 +41,7 @@ fn real() -> ZImage {
 
 fn plan(model: &ZImage, budget: u64, kind: DeviceKind, dtype: DType, cfg: bool) -> Plan {
     let size = ImageSize::new(4096, 4096).expect("a size");
-    let task = Task { size, steps: 8, text_tokens: 512, prompts: 1 + usize::from(cfg), cfg, encoding: None };
+    let task = Task { prompts: 1 + usize::from(cfg), cfg, ..Task::new(size, 8, 512) };
     // The device stands for where the files are read.
     let machine = Machine { device: Device::Cpu, dtype, budget: Some(Bytes(budget)), weights: None };
     let plan = Plan::on(model, &task, &machine, kind).expect("fits");

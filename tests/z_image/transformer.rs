@@ -50,7 +50,15 @@ impl Pass {
     }
 
     fn found(&self, model: &dyn Velocity, rope: &RopeTables, text_bias: Option<TextBias>) -> Tensor {
-        let at = VelocityAt { t: SIGMA, guidance: None, text: &self.text, rope, text_bias, logit_scale: 1.0 };
+        let at = VelocityAt {
+            t: SIGMA,
+            guidance: None,
+            text: &self.text,
+            rope,
+            text_bias,
+            logit_scale: 1.0,
+            first_block: None,
+        };
         model.velocity(&self.latents, &at).expect("a velocity")
     }
 

@@ -17,7 +17,7 @@ use crate::{
     models::Model,
     output,
     plan::{Estimate, Machine, Plan, SpeedBook},
-    recipe::Recipe,
+    recipe::{Recipe, StepCache},
     run::Item,
     sampling::{ScheduleFor, Shift},
 };
@@ -100,7 +100,12 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
     line("tokens", format!("{} image + {} text", plan.image_tokens, plan.text_tokens));
     line("shift", shift.to_string());
     let passes = if plan.passes > 1 { " (two forward passes: cfg)" } else { "" };
-    line("work", format!("{} a step{passes}, {} in all", tera(plan.step_flops), tera(plan.total_flops)));
+    let skips = if plan.task.cache == StepCache::Off { "" } else { ", less what the cache skips" };
+    let of_one = match plan.evaluations {
+        None => format!("a step{passes}"),
+        Some(count) => format!("an evaluation{passes}, {count} evaluations"),
+    };
+    line("work", format!("{} {of_one}, {} in all{skips}", tera(plan.step_flops), tera(plan.total_flops)));
     line("weights", weights);
     if let Some(loras) = recipe.lora.in_words() {
         line("LoRA", loras);

@@ -57,6 +57,7 @@ impl Forward<'_> {
             sin: zeros(&angles)?,
             text_bias: None,
             logit_scale: 1.0,
+            first_block: None,
         };
         model.velocity(&inputs, &pooled, 1.0, Some(1.0))?;
         drop((inputs, pooled));

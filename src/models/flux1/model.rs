@@ -102,6 +102,10 @@ impl Model for Flux1 {
         Ok(Box::new(Transformer::load(config, &here, weights, on.dtype)?.with_options(pieces)))
     }
 
+    fn first_block_channels(&self) -> Option<usize> {
+        Some(self.transformer.config.hidden_size())
+    }
+
     fn decoder(&self) -> &dyn Decode {
         &self.vae
     }

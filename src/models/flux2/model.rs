@@ -91,6 +91,10 @@ impl Model for Flux2 {
         Ok(Box::new(transformer.with_options(pieces)))
     }
 
+    fn first_block_channels(&self) -> Option<usize> {
+        Some(self.transformer.config.hidden_size())
+    }
+
     fn decoder(&self) -> &dyn Decode {
         &self.vae
     }

@@ -109,7 +109,7 @@ impl Transformer {
         let sides = [(&self.context_embedder, &txt), (&self.x_embedder, &img)];
         let x = streams::embed(sides, self.config.hidden_size(), self.options)?; // [T + N, C]
         drop((txt, img));
-        self.blocks.for_each(|_, block| block.forward(&x, &pass))?;
+        inputs.run(&self.blocks, (&x, &pass), |_, block| block.forward(&x, &pass))?;
         let [shift, scale] = &pass.vec.out;
         streams::project(&x, &pass, [shift, scale], &self.proj_out, self.config.in_channels) // [1, N, 128]
     }

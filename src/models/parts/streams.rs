@@ -5,17 +5,17 @@
 //! never exist for more than one chunk, and x is updated in place: once all keys and values are there, a token's old state
 //! is needed by nobody but itself.
 
-use std::ops::Range;
+use std::{cell::RefCell, ops::Range, rc::Rc};
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
     error::Result,
     methods::TextBias,
-    models::{ForwardOptions, VelocityAt},
+    models::{FirstBlock, ForwardOptions, VelocityAt},
     nn::{
-        self, Array, Attention, AttentionTiles, Bias, Compute, KeyBias, Linear, NORM_EPS, Parameters, RopeTables,
-        Rotation, Scale,
+        self, Array, Attention, AttentionTiles, Bias, Blocks, Compute, KeyBias, Linear, NORM_EPS, Parameters,
+        RopeTables, Rotation, Scale,
     },
 };
 
@@ -55,6 +55,8 @@ pub struct Inputs {
     pub text_bias: Option<f32>,
     /// What logits are multiplied by; 1 as trained.
     pub logit_scale: f64,
+    /// What may leave blocks out.
+    pub first_block: Option<Rc<RefCell<FirstBlock>>>,
 }
 
 impl Inputs {
@@ -62,13 +64,28 @@ impl Inputs {
     pub fn new(img: &Tensor, prompt_embeds: &Tensor, rope: &RopeTables) -> Self {
         let real = |tensor: &Tensor| Array::from(tensor.clone());
         let (img, prompt_embeds) = (real(img), real(prompt_embeds));
-        Self { img, prompt_embeds, cos: real(&rope.cos), sin: real(&rope.sin), text_bias: None, logit_scale: 1.0 }
+        let (cos, sin) = (real(&rope.cos), real(&rope.sin));
+        Self { img, prompt_embeds, cos, sin, text_bias: None, logit_scale: 1.0, first_block: None }
     }
 
     /// The same with what is asked for at a moment.
     pub fn at(img: &Tensor, prompt_embeds: &Tensor, at: &VelocityAt<'_>) -> Self {
-        let text_bias = at.text_bias.map(|TextBias(bias)| bias as f32);
-        Self { text_bias, logit_scale: at.logit_scale, ..Self::new(img, prompt_embeds, at.rope) }
+        let (text_bias, first_block) = (at.text_bias.map(|TextBias(bias)| bias as f32), at.first_block.cloned());
+        Self { text_bias, logit_scale: at.logit_scale, first_block, ..Self::new(img, prompt_embeds, at.rope) }
+    }
+
+    /// Runs the blocks over x [T + N, C], text first, but for those that may be left out behind the first.
+    ///
+    /// # Errors
+    /// What reading a block or `visit` says, or when the device fails.
+    pub(crate) fn run<B: Send, C>(
+        &self,
+        blocks: &Blocks<B>,
+        (x, pass): (&Array, &Pass<C>),
+        visit: impl FnMut(usize, &B) -> Result<()>,
+    ) -> Result<()> {
+        let [_, img] = pass.sides();
+        FirstBlock::run_within(self.first_block.as_deref(), blocks, 0, (x, img), visit)
     }
 
     /// Begins a pass of blocks that `vec` modulates, with room for keys and values of so many tokens of text and of picture;

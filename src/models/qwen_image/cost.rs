@@ -44,6 +44,7 @@ impl Forward<'_> {
             sin: zeros(&angles)?,
             text_bias: None,
             logit_scale: 1.0,
+            first_block: None,
         };
         model.velocity(&inputs, 1.0)?;
         drop(inputs);

@@ -93,6 +93,10 @@ impl Model for QwenImage {
         Ok(Box::new(Transformer::load(&self.transformer.config, &here, weights, on.dtype)?.with_options(pieces)))
     }
 
+    fn first_block_channels(&self) -> Option<usize> {
+        Some(self.transformer.config.hidden_size())
+    }
+
     fn decoder(&self) -> &dyn Decode {
         &self.vae
     }

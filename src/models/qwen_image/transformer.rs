@@ -114,7 +114,7 @@ impl Transformer {
         drop((txt, img));
         let last = self.blocks.count().saturating_sub(1);
         // Nobody looks at what the last block makes of the text.
-        self.blocks.for_each(|index, block| block.forward(&x, &pass, index < last))?; // [T + N, C]
+        inputs.run(&self.blocks, (&x, &pass), |index, block| block.forward(&x, &pass, index < last))?; // [T + N, C]
         let [scale, shift] = self.norm_out.forward(&pass.vec)?;
         streams::project(&x, &pass, [&shift, &scale], &self.proj_out, self.config.in_channels) // [1, N, 64]
     }

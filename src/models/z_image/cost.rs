@@ -54,8 +54,16 @@ impl Forward<'_> {
         let (cos, sin) = (zeros(&angles)?, zeros(&angles)?);
         let tables = [cos.narrow(0, picture, text)?, sin.narrow(0, picture, text)?];
         let refined = model.refine(&hidden_states, tables)?;
-        let inputs =
-            Inputs { img, text: refined, text_tokens: self.text_tokens, cos, sin, text_bias: None, logit_scale: 1.0 };
+        let inputs = Inputs {
+            img,
+            text: refined,
+            text_tokens: self.text_tokens,
+            cos,
+            sin,
+            text_bias: None,
+            logit_scale: 1.0,
+            first_block: None,
+        };
         model.velocity(&inputs, 1.0)?;
         drop((inputs, hidden_states));
         Ok(ForwardCost::of(&ledger, input_bytes))

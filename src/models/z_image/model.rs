@@ -95,6 +95,10 @@ impl Model for ZImage {
         true
     }
 
+    fn first_block_channels(&self) -> Option<usize> {
+        Some(self.transformer.config.dim)
+    }
+
     fn decoder(&self) -> &dyn Decode {
         &self.vae
     }
@@ -172,6 +176,7 @@ impl Velocity for Transformer {
             sin: real(&at.rope.sin),
             text_bias: at.text_bias.map(|TextBias(bias)| bias as f32),
             logit_scale: at.logit_scale,
+            first_block: at.first_block.cloned(),
         };
         Ok(self.velocity(&inputs, at.t)?.real()?.clone())
     }

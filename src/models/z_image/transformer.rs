@@ -1,5 +1,7 @@
 //! The forward pass: noisy latents, prompt and time in, velocity out.
 
+use std::{cell::RefCell, rc::Rc};
+
 use candle_core::{DType, Device, Tensor};
 
 use super::{
@@ -11,7 +13,7 @@ use crate::{
     base::device::DeviceKind,
     error::Result,
     models::{
-        ForwardOptions,
+        FirstBlock, ForwardOptions,
         parts::{SINUSOID_CHANNELS, config::Config, sinusoid},
     },
     nn::{self, Array, Blocks, Compute, KeyBias, Linear, Parameters, RmsNorm, WeightsMode},
@@ -56,6 +58,8 @@ pub(super) struct Inputs {
     pub text_bias: Option<f32>,
     /// What logits are multiplied by wherever the picture is among the tokens; 1 as trained.
     pub logit_scale: f64,
+    /// What may leave blocks out.
+    pub first_block: Option<Rc<RefCell<FirstBlock>>>,
 }
 
 impl Transformer {
@@ -144,7 +148,9 @@ impl Transformer {
         let x = self.embed(inputs)?; // [N + padding + M, C]
         let mut pass = self.pass_over(picture, &time, inputs)?;
         let mut sees_text = false;
-        self.blocks.for_each(|index, block| {
+        // The first of the layers that see all decides whether the others are left out.
+        let (cache, first) = (inputs.first_block.as_deref(), self.config.n_refiner_layers);
+        FirstBlock::run_within(cache, &self.blocks, first, (&x, 0..tokens), |index, block| {
             if index >= self.config.n_refiner_layers && !sees_text {
                 // The room of the layers before goes first.
                 drop(pass.take());
