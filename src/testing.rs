@@ -64,7 +64,8 @@ pub mod models {
     pub use crate::models::{
         BUILT_IN, Conditioning, Confidence, Contents, Decode, Encode, Examples, Facts, Family, ForwardCost,
         ForwardOptions, Found, Identity, Lender, Lent, Model, ModelRequest, NetworkBytes, On, PartKind, PartSpec,
-        Registry, RepositoryFiles, RgbFactors, Seen, TextEncoders, Velocity, VelocityAt, adapt, never_inside,
+        Published, Registry, RepositoryFiles, RgbFactors, Seen, TextEncoders, Velocity, VelocityAt, adapt,
+        never_inside,
     };
 
     /// Of `models::flux1`.

@@ -13,6 +13,7 @@ use super::{
     commands::info::InfoArgs,
     commands::inspect::InspectArgs,
     commands::man::ManArgs,
+    commands::models::ModelsArgs,
     commands::replay::ReplayArgs,
     device::{DeviceChoice, DtypeArg},
     part_args::PartArgs,
@@ -69,6 +70,8 @@ pub enum Command {
     Replay(Box<ReplayArgs>),
     /// Print how a picture was made, or what a model's file holds and what it would take to run
     Info(InfoArgs),
+    /// List the known models: licence, size, steps, memory, and whether a copy is here
+    Models(ModelsArgs),
     /// Decode saved latents to a picture
     Decode(DecodeArgs),
     /// Write the model inside this program to a folder, for other programs

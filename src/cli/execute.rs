@@ -102,7 +102,8 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
             .on(Event::Note(format!("--shard {} holds no picture of this batch: nothing is to be done", order.shard)));
         return Ok(());
     }
-    let source = ModelSource::find(order.model, report)?;
+    let find = if order.machine.dry_run { ModelSource::find_to_plan } else { ModelSource::find };
+    let source = find(order.model, report)?;
     let machine = Machine {
         budget: Machine::budget(&device, order.machine.memory),
         weights: order.machine.weights.into(),

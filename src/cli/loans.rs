@@ -7,7 +7,8 @@ use crate::{
     base::progress::{Observer, Silent},
     error::{Error, Result},
     hub::{DownloadPlan, FileSet, HubFile, HubModel},
-    models::{Lent, LentFiles, PartSpec, Registry},
+    models::{Lacking, Lent, LentFiles, Registry},
+    weights::Files,
 };
 
 /// A part from the Hub, and what of it must be fetched.
@@ -18,6 +19,8 @@ pub struct Loan {
     pub lent: Lent,
     /// Its files.
     pub plan: DownloadPlan,
+    /// What is known of them, where they were looked at.
+    pub known: Option<Files>,
 }
 
 impl Loan {
@@ -29,7 +32,7 @@ impl Loan {
             "" => (plan.snapshot.clone(), from),
             path => (plan.snapshot.join(path), format!("{from}:{path}")),
         };
-        Self { part: part.to_owned(), lent: Lent { path, from }, plan }
+        Self { part: part.to_owned(), lent: Lent { path, from }, plan, known: None }
     }
 
     /// The part that a flag names on the Hub: `owner/name[@revision]:path`, or `owner/name@revision`. `None` for a path of this
@@ -48,23 +51,31 @@ impl Loan {
         Ok(Some(Self::new(part, &files, copy_or_plan(&file.model, &files, search, observer)?)))
     }
 
-    /// A part that is nowhere on this disk's folders, from a repository that lends it: a copy of one where there is any, else
+    /// A part that is nowhere on this disk's folders, from a repository that lends one that fits: a copy where there is any, else
     /// from the first that is open to everybody. `None` where nobody lends it, or nothing may be fetched.
     ///
     /// # Errors
     /// [`Error::Network`] when the Hub cannot be asked.
-    pub fn of(part: &'static PartSpec, search: &SearchArgs, observer: &dyn Observer) -> Result<Option<Self>> {
+    pub fn of(lacking: &Lacking, search: &SearchArgs, observer: &dyn Observer) -> Result<Option<Self>> {
+        let (part, hub) = (lacking.part, search.hub()?);
         for lender in part.lenders {
             let files = LentFiles::of(part, lender);
-            if let Ok(plan) = copy(&lender.repo.parse()?, &files, search) {
-                return Ok(Some(Self::new(part.name, &files, plan)));
+            let Ok(plan) = copy(&lender.repo.parse()?, &files, search) else { continue };
+            let loan = Self::new(part.name, &files, plan);
+            if lacking.is_met_by(&loan.lent, &Files::default()) {
+                return Ok(Some(loan));
             }
         }
-        let hub = search.hub()?;
-        let open = part.lenders.iter().find(|lender| lender.is_open);
-        let Some(lender) = open.filter(|_| !hub.is_offline()) else { return Ok(None) };
-        let files = LentFiles::of(part, lender);
-        Ok(Some(Self::new(part.name, &files, hub.plan(&lender.repo.parse()?, &files, observer)?)))
+        for lender in part.lenders.iter().filter(|lender| lender.is_open && !hub.is_offline()) {
+            let files = LentFiles::of(part, lender);
+            let plan = hub.plan(&lender.repo.parse()?, &files, observer)?;
+            let known = hub.peek(&plan, observer)?;
+            let loan = Self { known: Some(known.clone()), ..Self::new(part.name, &files, plan) };
+            if lacking.is_met_by(&loan.lent, &known) {
+                return Ok(Some(loan));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -13,6 +13,7 @@ mod listen;
 mod loans;
 mod lora_source;
 mod model_source;
+mod needs;
 mod notes;
 mod part_args;
 mod paths;
@@ -30,7 +31,7 @@ use std::{collections::HashSet, process::ExitCode};
 
 use crate::Error;
 use args::{Cli, Command};
-use commands::{compare, completions, decode, export_demo, generate, info, inspect, man, replay, version};
+use commands::{compare, completions, decode, export_demo, generate, info, inspect, man, models, replay, version};
 use environment::Parsed;
 use report::{Report, Verbosity};
 
@@ -66,6 +67,7 @@ fn run(cli: &Cli, typed: &HashSet<String>, report: &Report) -> anyhow::Result<()
         Some(Command::Compare(args)) => compare::run(args, report),
         Some(Command::Replay(args)) => replay::run(args, typed, report),
         Some(Command::Info(args)) => info::run(args, report),
+        Some(Command::Models(args)) => models::run(args, report),
         Some(Command::Decode(args)) => decode::run(args, report),
         Some(Command::ExportDemo(args)) => export_demo::run(args, report),
         Some(Command::Completions(args)) => completions::run(args, report),

@@ -14,8 +14,8 @@ use crate::{
     error::{Error, Result},
     hub::{DownloadPlan, FileSet, Hub, HubFile, OneFile},
     models::{
-        Decode, Facts, ForwardOptions, Model, ModelRequest, On, PartKind, PartSpec, Reading, Registry, RepositoryFiles,
-        demo,
+        AUTOENCODER, Decode, Facts, Family, ForwardOptions, Model, ModelRequest, On, PartKind, PartSpec, Published,
+        Reading, Registry, RepositoryFiles, demo,
     },
     nn::WeightsMode,
     weights::Files,
@@ -32,6 +32,15 @@ pub struct ModelSource {
     search: SearchArgs,
     /// The model as it was named.
     name: String,
+    /// What it is planned by, where it cannot be had.
+    stands_in: Option<StandsIn>,
+}
+
+/// A published model's configs inside this program, and why they stand in for its files.
+pub struct StandsIn {
+    /// The model.
+    pub published: &'static Published,
+    why: Error,
 }
 
 /// A model, and what there is to tell of where its parts were found.
@@ -48,10 +57,36 @@ impl ModelSource {
     /// # Errors
     /// [`crate::Error::Request`] for what names neither a path nor a Hub id, [`crate::Error::Network`] when the Hub does not answer.
     pub fn find(args: &ModelArgs, observer: &dyn Observer) -> Result<Self> {
+        Self::find_or(args, observer, |error| Err(error))
+    }
+
+    /// The same for a run that is only planned: a published model that cannot be asked for, for whatever reason of the network or of
+    /// its licence, is planned by the configs inside this program.
+    ///
+    /// # Errors
+    /// As [`ModelSource::find`], for every other model.
+    pub fn find_to_plan(args: &ModelArgs, observer: &dyn Observer) -> Result<Self> {
+        Self::find_or(args, observer, |error| {
+            let Some((family, published)) = built_in(&args.model).filter(|_| is_of_the_hub(&error)) else {
+                return Err(error);
+            };
+            let request = ModelRequest { dirs: args.search.dirs(), ..published.request(family)? };
+            let (search, name) = (args.search.clone(), args.model.clone());
+            let stands_in = Some(StandsIn { published, why: error });
+            Ok(Self { request, hub: None, stands_in, loans: Vec::new(), search, name })
+        })
+    }
+
+    fn find_or(
+        args: &ModelArgs,
+        observer: &dyn Observer,
+        otherwise: impl FnOnce(Error) -> Result<Self>,
+    ) -> Result<Self> {
         // Parts that come from elsewhere need not be fetched.
         let elsewhere = |part: &PartSpec| args.parts.parts.contains_key(part.name);
         let files = RepositoryFiles::without(Registry::default().families(), elsewhere);
-        let mut source = Self::named(&args.model, &files, args.variant.as_deref(), &args.search, observer)?;
+        let mut source =
+            Self::named(&args.model, &files, args.variant.as_deref(), &args.search, observer).or_else(otherwise)?;
         for (part, path) in &args.parts.parts {
             match Loan::given(part, path, &args.search, observer)? {
                 Some(loan) => source.borrow(loan),
@@ -76,8 +111,14 @@ impl ModelSource {
             files: Files::default().in_variant(variant.map(str::to_owned)),
             ..ModelRequest::new(model)
         };
-        let source =
-            |request, hub| Self { request, hub, loans: Vec::new(), search: search.clone(), name: name.to_owned() };
+        let source = |request, hub| Self {
+            request,
+            hub,
+            loans: Vec::new(),
+            search: search.clone(),
+            name: name.to_owned(),
+            stands_in: None,
+        };
         if let Some(folder) = demo_folder(name)? {
             let named = Some((demo::NAME.to_owned(), demo::revision().to_owned()));
             return Ok(source(ModelRequest { name: named, ..request(folder) }, None));
@@ -107,29 +148,29 @@ impl ModelSource {
 
     /// Finds who lends the parts that a single file lacks, of those that `wanted` takes.
     fn borrow_lacking(&mut self, wanted: impl Fn(&PartSpec) -> bool, observer: &dyn Observer) -> Result<()> {
-        let is_folder = match &self.hub {
-            Some((_, plan)) => self.request.model == plan.snapshot,
-            None => self.request.model.is_dir(),
-        };
-        if is_folder {
+        if self.is_repository() || self.request.files.is_dir(&self.request.model) {
             return Ok(());
         }
         let request = ModelRequest { files: self.peek(observer)?, ..self.request.clone() };
-        let registry = Registry::default();
-        for part in registry.lacking(&request, &wanted)? {
-            match Loan::of(part, &self.search, observer) {
+        let mut is_refused = false;
+        for lacking in Registry::default().lacking(&request, &wanted)? {
+            match Loan::of(&lacking, &self.search, observer) {
                 Ok(Some(loan)) => self.borrow(loan),
-                Ok(None) => {}
+                Ok(None) => is_refused |= lacking.part.lenders.iter().any(|lender| lender.is_open),
                 Err(error) => return Err(not_fetched(&error, &request)),
             }
         }
-        let request = ModelRequest { lent: self.request.lent.clone(), ..request };
-        let lacking = registry.lacking(&request, &wanted)?;
-        if lacking.iter().any(|part| part.lenders.iter().any(|lender| lender.is_open)) {
+        if is_refused && self.search.hub()?.is_offline() {
             let offline = Error::model("nothing is fetched, for --offline or HF_HUB_OFFLINE is set", "");
+            let request = ModelRequest { lent: self.request.lent.clone(), ..request };
             return Err(not_fetched(&offline, &request));
         }
         Ok(())
+    }
+
+    /// Whether it is a whole repository of the Hub, not one of its files.
+    fn is_repository(&self) -> bool {
+        self.hub.as_ref().is_some_and(|(_, plan)| self.request.model == plan.snapshot)
     }
 
     /// All that is fetched, or is here already.
@@ -150,7 +191,10 @@ impl ModelSource {
             files = files.and(&known);
         }
         for loan in &self.loans {
-            files = files.and(&self.search.hub()?.peek(&loan.plan, observer)?);
+            files = files.and(&match &loan.known {
+                Some(known) => known.clone(),
+                None => self.search.hub()?.peek(&loan.plan, observer)?,
+            });
         }
         Ok(files)
     }
@@ -162,6 +206,40 @@ impl ModelSource {
     /// What asking the Hub and opening may fail with.
     pub fn look(&self, observer: &dyn Observer) -> Result<Opened> {
         open(&ModelRequest { files: self.peek(observer)?, ..self.request.clone() })
+    }
+
+    /// The same for a plan alone: weights and tokenizers that are nowhere are as the model's configs say, and where these cannot be had
+    /// of a published model, as those inside this program say. Both is told.
+    ///
+    /// # Errors
+    /// As [`ModelSource::look`], for what no config tells.
+    pub fn look_to_plan(&self, observer: &dyn Observer) -> Result<Opened> {
+        let mut remarks = Vec::new();
+        let told =
+            |why: &Error, repo: &str| format!("{why}; planned by the configs of {repo} that are inside this program");
+        let request = match (&self.stands_in, self.peek(observer)) {
+            (Some(StandsIn { published, why }), files) => {
+                remarks.push(told(why, published.repo));
+                ModelRequest { files: files?, ..self.request.clone() }
+            }
+            (None, Ok(files)) => ModelRequest { files, ..self.request.clone() },
+            (None, Err(why)) => {
+                let known = built_in(&self.name).filter(|_| self.is_repository() && is_of_the_hub(&why));
+                let Some((family, published)) = known else { return Err(why) };
+                remarks.push(told(&why, published.repo));
+                let ModelRequest { model, files, .. } = published.request(family)?;
+                ModelRequest { model, files, ..self.request.clone() }
+            }
+        };
+        let (request, by_configs) = Registry::default().by_configs(&request)?;
+        let opened = open(&request)?;
+        remarks.extend(by_configs.into_iter().chain(opened.remarks));
+        Ok(Opened { remarks, ..opened })
+    }
+
+    /// The published model whose configs stand in for its files, of which nothing could be asked.
+    pub fn stands_in(&self) -> Option<&'static Published> {
+        self.stands_in.as_ref().map(|stands_in| stands_in.published)
     }
 
     /// Fetches all that is small and reads the tokenizers, so that a broken one is told of before gigabytes are fetched; `looked`
@@ -181,7 +259,7 @@ impl ModelSource {
     }
 
     /// Fetches what is missing; what is here then is what to open.
-    fn fetch(self, observer: &dyn Observer) -> Result<ModelRequest> {
+    fn fetch(mut self, observer: &dyn Observer) -> Result<ModelRequest> {
         if let Some((hub, plan)) = &self.hub {
             hub.fetch(plan, observer).map_err(|error| or_the_demo(&self.name, error))?;
         }
@@ -189,9 +267,12 @@ impl ModelSource {
         Ok(self.request)
     }
 
-    fn fetch_loans(&self, observer: &dyn Observer) -> Result<()> {
-        for loan in &self.loans {
-            self.search.hub()?.fetch(&loan.plan, observer)?;
+    fn fetch_loans(&mut self, observer: &dyn Observer) -> Result<()> {
+        let hub = self.search.hub()?;
+        for loan in &mut self.loans {
+            hub.fetch(&loan.plan, observer)?;
+            // From now on there is more than that.
+            loan.known = None;
         }
         Ok(())
     }
@@ -209,6 +290,16 @@ fn open(request: &ModelRequest) -> Result<Opened> {
     let (family, found) = Registry::default().find(request)?;
     let remarks = found.remarks.clone();
     Ok(Opened { model: family.open(found)?, remarks })
+}
+
+/// What this program knows of a published model.
+fn built_in(name: &str) -> Option<(&'static dyn Family, &'static Published)> {
+    Registry::default().published().find(|(_, published)| published.repo == name)
+}
+
+/// Whether it is the network, or whoever guards the model, that is in the way.
+fn is_of_the_hub(error: &Error) -> bool {
+    matches!(error, Error::Network { .. })
 }
 
 /// The folder of the model inside this program, when `model` names it. The name wins over a folder `demo` of the user's,
@@ -317,22 +408,27 @@ pub fn autoencoder(
 ) -> Result<Box<dyn Decode>> {
     let registry = Registry::default();
     if let Some(path) = vae {
-        return match Loan::given("vae", path, search, observer)? {
+        let request = match Loan::given(AUTOENCODER, path, search, observer)? {
             Some(loan) => {
                 search.hub()?.fetch(&loan.plan, observer)?;
-                registry.autoencoder(&ModelRequest::new(loan.lent.path))
+                ModelRequest::new(loan.lent.path)
             }
-            None => registry.autoencoder(&ModelRequest::new(path)),
+            None => ModelRequest::new(path),
         };
+        return registry.autoencoder(&ModelRequest { dirs: search.dirs(), ..request });
     }
-    let is_autoencoder = |part: &PartSpec| part.name == "vae";
+    let is_autoencoder = |part: &PartSpec| part.name == AUTOENCODER;
     let files = RepositoryFiles::only(registry.families(), is_autoencoder);
     let mut source = ModelSource::named(name, &files, None, search, observer)?;
-    // What is no transformer may be an autoencoder itself.
-    let is_file = source.request.model.is_file();
-    match source.borrow_lacking(is_autoencoder, observer) {
-        Err(Error::Model { .. }) if is_file => {}
-        other => other?,
+    if !source.is_repository() && !source.request.model.is_dir() {
+        let request = ModelRequest { files: source.peek(observer)?, ..source.request.clone() };
+        let holds = registry.inventory(&request)?;
+        // Of a transformer's file that holds no autoencoder the header is enough.
+        if holds.family.is_some() && !holds.parts.contains(&AUTOENCODER) {
+            source.borrow_lacking(is_autoencoder, observer)?;
+            source.fetch_loans(observer)?;
+            return registry.autoencoder(&ModelRequest { files: source.peek(observer)?, ..source.request });
+        }
     }
     registry.autoencoder(&source.fetch(observer)?)
 }

@@ -67,6 +67,13 @@ impl RepoCache {
         found.into_iter().map(|(_, commit)| commit).collect()
     }
 
+    /// Whether there is anything of it.
+    pub(super) fn is_begun(&self) -> bool {
+        let holds =
+            |folder: &str| fs::read_dir(self.root.join(folder)).is_ok_and(|mut entries| entries.next().is_some());
+        holds("snapshots") || holds("blobs")
+    }
+
     /// Whether files of `commit` can be added.
     pub(super) fn is_writable(&self, commit: &str) -> bool {
         [self.locks.clone(), self.root.join("blobs"), self.snapshot(commit)].iter().all(|folder| is_writable(folder))

@@ -133,6 +133,17 @@ impl DownloadPlan {
     }
 }
 
+/// How much of a model is in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyState {
+    /// All that a picture needs.
+    Complete,
+    /// Something of it.
+    Partly,
+    /// Nothing.
+    None,
+}
+
 /// The way to the Hub and its cache on this machine. Blocking; may be used inside an async runtime too.
 #[derive(Debug, Clone)]
 pub struct Hub {
@@ -213,6 +224,16 @@ impl Hub {
         let advice = "set HF_HUB_OFFLINE=1 to use it without asking";
         observer.on(Event::Warning(format!("{why}; using the copy of commit {} ({advice})", &commit[..7])));
         self.plan_from_copy(model, cache, commit, files)
+    }
+
+    /// What of these files of `model` is in the cache, without asking anybody.
+    pub fn copy(&self, model: &HubModel, files: &dyn FileSet) -> CopyState {
+        let cache = RepoCache::new(&self.settings.cache_dir, model);
+        match Copies::find(&cache, model, files).usable {
+            Some(_) => CopyState::Complete,
+            None if cache.is_begun() => CopyState::Partly,
+            None => CopyState::None,
+        }
     }
 
     /// What is known of the files of `plan` before they are fetched: configs, and the headers of weights. Nothing is written.

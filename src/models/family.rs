@@ -1,13 +1,13 @@
 //! What everybody else knows of a model: the traits a family implements, and the data it gives.
 
-use std::{any::Any, cell::RefCell, fmt, rc::Rc, sync::Arc};
+use std::{any::Any, cell::RefCell, fmt, path::Path, rc::Rc, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Contents, FirstBlock, ForwardCost, ForwardOptions, Found, Identity, NetworkBytes, PartSpec, RgbFactors,
+    Contents, FirstBlock, ForwardCost, ForwardOptions, Found, Identity, NetworkBytes, PartSpec, Published, RgbFactors,
     SchedulerConfig,
     parts::{
         Piece,
@@ -24,7 +24,7 @@ use crate::{
     methods::TextBias,
     nn::{PositionAxis, PositionIds, RopeTables, WeightsMode},
     recipe::ModelFacts,
-    weights::{TensorSource, lora::Network},
+    weights::{Expected, TensorSource, lora::Network},
 };
 
 /// What one text encoder reads of a prompt.
@@ -81,6 +81,20 @@ pub trait Family: Sync {
     /// # Errors
     /// [`Error::Model`] when something is missing, damaged or does not fit; [`Error::Disk`] when a file cannot be read.
     fn open(&self, found: Found) -> Result<Box<dyn Model>>;
+
+    /// Names and shapes of the tensors that one of its networks is read from, in diffusers layout, by its config alone, which was
+    /// read at `path`: what a plan needs to know of weights that are nowhere yet.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the config makes no sense, or the family has no such network.
+    fn tensors(&self, part: &str, _config: &Value, _path: &Path) -> Result<Vec<Expected>> {
+        Err(Error::model(format!("what {part} of a {} model holds is not known without its weights", self.name()), ""))
+    }
+
+    /// What its authors published.
+    fn published(&self) -> &'static [Published] {
+        &[]
+    }
 
     /// Opens the autoencoder alone.
     ///
@@ -360,6 +374,11 @@ pub trait Velocity {
 
 /// Latents to pixels.
 pub trait Decode: Send + Sync {
+    /// What diffusers calls autoencoders with these latents, where that tells them from others: files of latents say it.
+    fn class(&self) -> Option<&'static str> {
+        None
+    }
+
     /// How pixels become latents and tokens.
     fn geometry(&self) -> LatentGeometry;
 

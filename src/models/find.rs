@@ -1,15 +1,22 @@
 //! Where each part of a model is, and which family's model it is.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde_json::Value;
 
 use super::{
-    Contents, Family, Identity, ModelRequest, Origin, PartKind, PartSpec,
+    Contents, Decode, Family, Identity, Lent, ModelRequest, Origin, PartKind, PartSpec, Seen,
     choose::{Choice, choose},
     contents,
     given::{exists, given},
+    parts::open,
     repository::PIPELINE_INDEX,
     shelves::{Shelves, weights_in},
-    whose::{family_of_file, family_of_folder, first},
+    whose::{family_of_file, family_of_folder, first, surest},
 };
 use crate::{
     base::paths,
@@ -106,6 +113,22 @@ impl Found {
     }
 }
 
+/// A part that a single file lacks and that is nowhere around it.
+pub struct Lacking {
+    /// The part.
+    pub part: &'static PartSpec,
+    /// The single file.
+    denoiser: Arc<dyn TensorSource>,
+}
+
+impl Lacking {
+    /// Whether what is lent, among these files, goes with the transformer. What has no weights does.
+    pub fn is_met_by(&self, lent: &Lent, files: &Files) -> bool {
+        let fits = |source| (self.part.is_inside)(&source) && (self.part.fits)(&source, &self.denoiser).is_ok();
+        !self.part.has_weights() || open::tensors_at(&lent.place(files), files).is_ok_and(fits)
+    }
+}
+
 /// What the model's path is.
 enum Base {
     /// A folder in diffusers layout.
@@ -184,9 +207,11 @@ impl<'a> Finder<'a> {
     ///
     /// # Errors
     /// As [`Finder::found`], but for what is missing.
-    pub(super) fn lacking(&self, wanted: impl Fn(&PartSpec) -> bool) -> Result<Vec<&'static PartSpec>> {
+    pub(super) fn lacking(&self, wanted: impl Fn(&PartSpec) -> bool) -> Result<Vec<Lacking>> {
         // A folder in diffusers layout is whole or damaged.
-        if matches!(self.base, Base::Folder) { Ok(Vec::new()) } else { Ok(self.search(wanted)?.missing) }
+        let Base::File(Holder { source, .. }, _) = &self.base else { return Ok(Vec::new()) };
+        let lacking = |part| Lacking { part, denoiser: Arc::clone(source) };
+        Ok(self.search(wanted)?.missing.into_iter().map(lacking).collect())
     }
 
     /// Where the parts are that `wanted` takes.
@@ -279,8 +304,7 @@ impl<'a> Finder<'a> {
         }
         if let Some(lent) = self.request.lent.get(part.name) {
             search.elsewhere.insert(part.name, Origin::Hub(lent.from.clone()));
-            let is_folder = self.request.files.is_dir(&lent.path);
-            return Ok(Some(if is_folder { Place::Folder(lent.path.clone()) } else { Place::File(lent.path.clone()) }));
+            return Ok(Some(lent.place(&self.request.files)));
         }
         if let Base::File(holder, _) = &self.base {
             if part.kind == PartKind::Denoiser {
@@ -355,34 +379,85 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// Where an autoencoder is that `path` names: its file or folder, or a model's that holds it. A model's folder says whose it
-/// is; anything else is taken for the first family's.
+/// Opens the autoencoder that `request` names: its file or folder, or a model's that holds it. Whose it is, it says itself.
 ///
 /// # Errors
 /// [`Error::Model`] when there is none.
-pub(super) fn autoencoder(
+pub(super) fn autoencoder(request: &ModelRequest, families: &[&'static dyn Family]) -> Result<Box<dyn Decode>> {
+    let (path, files) = (&request.model, &request.files);
+    if files.is_file(path) {
+        let source: Arc<dyn TensorSource> = Arc::new(files.open(std::slice::from_ref(path))?);
+        let seen = Seen { tensors: Some(Arc::clone(&source)), ..Seen::default() };
+        // A transformer's file leads to its autoencoder.
+        if surest(&seen, families).is_some() {
+            let finder = Finder::new(request, families)?;
+            return finder.family().autoencoder(&finder.found(|part| part.name == AUTOENCODER)?);
+        }
+        return bare_autoencoder(request, families, |part| (part.is_inside)(&source));
+    }
+    if files.is_file(&path.join(PIPELINE_INDEX)) {
+        return bare_autoencoder(request, &[family_of_folder(path, files, families)?], |_| true);
+    }
+    let class = |folder: &Path| {
+        let config: Value = files.read_json(&folder.join("config.json")).ok()?;
+        Some(config.get("_class_name")?.as_str()?.to_owned())
+    };
+    let class = class(path).or_else(|| class(&path.join(AUTOENCODER)));
+    let is_said = |part: &PartSpec| class.is_none() || part.class.is_none() || class.as_deref() == part.class;
+    bare_autoencoder(request, families, is_said)
+}
+
+/// The same without a transformer, of the first family that can open it among those whose part `may_be` it; of the usual one where
+/// it may be nobody's.
+fn bare_autoencoder(
     request: &ModelRequest,
     families: &[&'static dyn Family],
-) -> Result<(&'static dyn Family, Found)> {
-    let (path, files) = (&request.model, Files::default());
-    // A transformer's file leads to its autoencoder.
-    if let Some(finder) = path.is_file().then(|| Finder::new(request, families).ok()).flatten() {
-        return Ok((finder.family(), finder.found(|part| part.name == AUTOENCODER)?));
+    may_be: impl Fn(&PartSpec) -> bool,
+) -> Result<Box<dyn Decode>> {
+    let part = |family: &dyn Family| family.parts().iter().find(|part| part.name == AUTOENCODER);
+    let is_candidate = |family: &&&'static dyn Family| part(**family).is_some_and(&may_be);
+    let mut candidates: Vec<_> = families.iter().filter(is_candidate).copied().collect();
+    if candidates.is_empty() {
+        candidates.push(first(families)?);
     }
-    let is_model = path.join(PIPELINE_INDEX).is_file();
-    let family = if is_model { family_of_folder(path, &files, families)? } else { first(families)? };
-    let Some(part) = family.parts().iter().find(|part| part.name == AUTOENCODER) else {
-        return Err(Error::model(format!("{} models have no autoencoder", family.name()), ""));
+    let open = |family: &'static dyn Family| {
+        let none = || Error::model(format!("{} models have no autoencoder", family.name()), "");
+        let part = part(family).ok_or_else(none)?;
+        let places = BTreeMap::from([(part.name, given(part, &request.model)?)]);
+        let model = request.model.display().to_string();
+        let (parts, variants) = (BTreeMap::new(), BTreeMap::new());
+        let identity = Identity { model, revision: None, layout: "diffusers", parts, variants };
+        let files = request.files.clone();
+        family.autoencoder(&Found { identity, files, remarks: Vec::new(), places, given: Vec::new() })
     };
-    let places = BTreeMap::from([(part.name, given(part, path)?)]);
-    let model = path.display().to_string();
-    let (parts, variants) = (BTreeMap::new(), BTreeMap::new());
-    let identity = Identity { model, revision: None, layout: "diffusers", parts, variants };
-    Ok((family, Found { identity, files, remarks: Vec::new(), places, given: Vec::new() }))
+    let mut refused: Vec<Error> = Vec::new();
+    for family in candidates {
+        match open(family) {
+            Ok(autoencoder) => return Ok(autoencoder),
+            Err(error) => refused.push(error),
+        }
+    }
+    Err(all_of(refused))
+}
+
+/// One error that says what several do, each once.
+fn all_of(errors: Vec<Error>) -> Error {
+    let mut said: Vec<String> = Vec::new();
+    for error in &errors {
+        let text = error.to_string();
+        if !said.contains(&text) {
+            said.push(text);
+        }
+    }
+    match (errors.into_iter().next(), said.len()) {
+        (Some(Error::Model { hint, .. }), 2..) => Error::Model { what: said.join("; or "), hint },
+        (Some(first), _) => first,
+        (None, _) => Error::model("no kind of model is known", ""),
+    }
 }
 
 /// How the remark begins that names all parts from elsewhere.
 pub const ELSEWHERE: &str = "parts from elsewhere";
 
 /// What every family calls its autoencoder, as diffusers does.
-pub(super) const AUTOENCODER: &str = "vae";
+pub const AUTOENCODER: &str = "vae";

@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Lender, PartKind, PartSpec, part::has_weights_ending};
-use crate::hub::FileSet;
+use super::{Lender, PartKind, PartSpec, Place, part::has_weights_ending};
+use crate::{hub::FileSet, weights::Files};
 
 /// A tokenizer's settings, which it can do without.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
@@ -18,6 +18,13 @@ pub struct Lent {
     pub path: PathBuf,
     /// What to call its origin: `owner/name@commit:path`.
     pub from: String,
+}
+
+impl Lent {
+    /// Where it is, among these files.
+    pub(super) fn place(&self, files: &Files) -> Place {
+        if files.is_dir(&self.path) { Place::Folder(self.path.clone()) } else { Place::File(self.path.clone()) }
+    }
 }
 
 /// The files of a part in a repository.
@@ -41,7 +48,7 @@ impl LentFiles {
     /// What a lender has of a part.
     pub fn of(part: &'static PartSpec, lender: &Lender) -> Self {
         let within = match lender.files {
-            [] => Within::Path(part.name.to_owned()),
+            [] => Within::Anywhere,
             files => Within::Files(files),
         };
         Self { specs: vec![part], within }

@@ -3,6 +3,7 @@
 //! A family is a folder that implements [`Family`] and a line in [`BUILT_IN`]; nobody outside it knows more of its models than
 //! the traits here say.
 
+mod by_config;
 mod choose;
 #[cfg(test)]
 mod config_keys;
@@ -19,9 +20,11 @@ mod inventory;
 mod known;
 mod latent_rgb;
 mod lent;
+mod local;
 mod lora;
 mod part;
 pub mod parts;
+mod published;
 pub mod qwen_image;
 mod repository;
 mod scheduler;
@@ -47,16 +50,18 @@ pub use family::{
     Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, Model, On, Reading, Seen, TextEncoders,
     Velocity, VelocityAt,
 };
-pub use find::{ELSEWHERE, Found, Place};
+pub use find::{AUTOENCODER, ELSEWHERE, Found, Lacking, Place};
 pub use first_block::FirstBlock;
 pub use inventory::Inventory;
 pub use known::KnownModel;
 pub use latent_rgb::RgbFactors;
 pub use lent::{Lent, LentFiles};
+pub use local::LocalModel;
 pub use lora::{adapt, of_networks};
 pub(crate) use part::has_weights_ending;
 pub use part::{Lender, PartKind, PartSpec, never_inside};
 pub use parts::kl::{Banding, Posterior, RowSource, Way};
+pub use published::{Licence, Published, PublishedWeights};
 pub use repository::RepositoryFiles;
 pub use scheduler::{MuRule, SchedulerConfig, TimeShift};
 
@@ -218,12 +223,34 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::open`], but for what is missing.
-    pub fn lacking(
-        &self,
-        request: &ModelRequest,
-        wanted: impl Fn(&PartSpec) -> bool,
-    ) -> Result<Vec<&'static PartSpec>> {
+    pub fn lacking(&self, request: &ModelRequest, wanted: impl Fn(&PartSpec) -> bool) -> Result<Vec<Lacking>> {
         Finder::new(request, &self.families)?.lacking(wanted)
+    }
+
+    /// The same request for a model in diffusers layout, with the weights and tokenizers that are not there as its configs describe
+    /// them: enough to plan a run, not to make one. Beside it what was made up, in words.
+    ///
+    /// # Errors
+    /// As [`Registry::open`], but for weights that are missing.
+    pub fn by_configs(&self, request: &ModelRequest) -> Result<(ModelRequest, Option<String>)> {
+        by_config::completed(request, &self.families)
+    }
+
+    /// The models in these folders: ComfyUI's, those of files, and those in diffusers layout.
+    ///
+    /// # Errors
+    /// [`crate::Error::Model`] when one is no folder.
+    pub fn local(&self, dirs: &[PathBuf]) -> Result<Vec<LocalModel>> {
+        local::models(dirs, &self.families)
+    }
+
+    /// All that families published, each with its family.
+    pub fn published(&self) -> impl Iterator<Item = (&'static dyn Family, &'static Published)> {
+        let of = |family: &&'static dyn Family| {
+            let family = *family;
+            family.published().iter().map(move |published| (family, published))
+        };
+        self.families.iter().flat_map(of)
     }
 
     /// What the model at a path says about itself, for which only its transformer's config need be there.
@@ -258,8 +285,7 @@ impl Registry {
     /// # Errors
     /// [`crate::Error::Model`] when there is none; [`crate::Error::Disk`] when a file cannot be read.
     pub fn autoencoder(&self, request: &ModelRequest) -> Result<Box<dyn Decode>> {
-        let (family, found) = find::autoencoder(request, &self.families)?;
-        family.autoencoder(&found)
+        find::autoencoder(request, &self.families)
     }
 
     /// The facts of the usual model, for whoever names none.

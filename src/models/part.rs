@@ -42,6 +42,8 @@ pub struct PartSpec {
     pub flag: Option<&'static str>,
     /// What the flag's help says.
     pub help: &'static str,
+    /// What its config's `_class_name` is, where families have parts of one name and different classes.
+    pub class: Option<&'static str>,
     /// Files of any of these sets make it, in its folder; where several are there, the last is the one that is read.
     pub files: &'static [&'static [&'static str]],
     /// Names of files beside a single-file transformer that are this part, the best first; a `*` stands for any letters.
@@ -61,7 +63,8 @@ pub struct PartSpec {
 pub struct Lender {
     /// `owner/name`.
     pub repo: &'static str,
-    /// The part's files by their paths there; none for the part's own folder in diffusers layout.
+    /// The part's files by their paths there; none for the part's own folder in diffusers layout, or, where there is no such folder,
+    /// the files in the root.
     pub files: &'static [&'static str],
     /// Whether anybody may fetch them. Of a repository whose licence has to be accepted first only a copy that is on this disk
     /// serves.
@@ -135,6 +138,7 @@ impl PartSpec {
         kind: PartKind::Network,
         flag: None,
         help: "",
+        class: None,
         files: &[&[CONFIG]],
         beside: &[],
         is_inside: never_inside,

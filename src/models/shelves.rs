@@ -30,11 +30,24 @@ impl Shelves {
     /// # Errors
     /// [`Error::Model`] when one of `dirs` is no folder.
     pub fn around(model: &Path, folders: &[&str], dirs: &[PathBuf]) -> Result<Self> {
+        let mut shelves = Self::of(dirs)?;
+        if let Some(tree) = tree_of(model, folders) {
+            shelves.trees.retain(|known| *known != tree);
+            shelves.trees.insert(0, tree);
+        }
+        Ok(shelves)
+    }
+
+    /// Those in `dirs`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when one of them is no folder.
+    pub fn of(dirs: &[PathBuf]) -> Result<Self> {
         if let Some(odd) = dirs.iter().find(|dir| !dir.is_dir()) {
             let what = format!("--model-dir {}: there is no such folder", odd.display());
             return Err(Error::model(what, "check the path, or the list in DYPE_MODEL_DIR"));
         }
-        let mut trees: Vec<PathBuf> = tree_of(model, folders).into_iter().collect();
+        let mut trees: Vec<PathBuf> = Vec::new();
         for dir in dirs {
             // ComfyUI's own folder, or the one of its models.
             for tree in [dir.clone(), dir.join("models")] {
@@ -61,10 +74,22 @@ impl Shelves {
                 found.insert(folder);
             }
         }
-        if part.kind != PartKind::Network {
-            return found;
+        if part.kind == PartKind::Network {
+            found.extend(Self::below(tree, part, files));
         }
-        found.extend(weights_in(tree, files));
+        found
+    }
+
+    /// The files of weights of `tree` that may hold `part`.
+    pub fn files(tree: &Path, part: &PartSpec) -> BTreeSet<PathBuf> {
+        let mut found = Self::below(tree, part, &Files::default());
+        found.retain(|path| path.is_file());
+        found
+    }
+
+    /// The files of weights in a tree and in the part's folders there, and folders in diffusers layout in these.
+    fn below(tree: &Path, part: &PartSpec, files: &Files) -> BTreeSet<PathBuf> {
+        let mut found = BTreeSet::from_iter(weights_in(tree, files));
         for folder in children(tree).filter(|folder| is_called(folder, part.folders) && folder.is_dir()) {
             let mut left = MOST_ENTRIES;
             walk(&folder, part, files, DEPTH, &mut left, &mut found);
@@ -96,7 +121,7 @@ fn walk(folder: &Path, part: &PartSpec, files: &Files, depth: usize, left: &mut 
     }
 }
 
-fn children(folder: &Path) -> impl Iterator<Item = PathBuf> {
+pub(super) fn children(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let mut children: Vec<_> =
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     children.sort();

@@ -21,6 +21,8 @@ use crate::{
 const KEY: &str = "latents";
 /// The metadata that holds the sha256 of the tensor's bytes; for tensors beside the latents a dot and their name follow.
 const SHA256: &str = "sha256";
+/// The metadata that says whose latents they are, by the class of the autoencoder.
+pub const AUTOENCODER: &str = "autoencoder";
 /// No file of latents is longer: 65,536 px a side take 4.3 GB.
 const MAX_BYTES: u64 = 8 << 30;
 

@@ -24,7 +24,7 @@ use crate::{base::geometry::ImageSize, error::Result};
 pub use atomic::{Naming, check_writable, numbered, write_atomically, write_named};
 pub use confirm::{Confirmation, take_unconfirmed};
 pub use format::Format;
-pub use latents::{LatentsFile, load_latents, save_latents};
+pub use latents::{AUTOENCODER, LatentsFile, load_latents, save_latents};
 pub use marker::{Marker, take_left};
 pub use parameters::{NEGATIVE, Parameters, parameters_text};
 pub use picture::Picture;

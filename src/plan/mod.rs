@@ -238,8 +238,7 @@ impl Plan {
     pub fn on(model: &dyn Model, task: &Task, machine: &Machine, kind: DeviceKind) -> Result<Self> {
         let budget = machine.budget.map_or(u64::MAX, |bytes| bytes.0);
         let grid = model.facts().latents.tokens(task.size);
-        let text_need = model.text_bytes((kind, machine.dtype), task.prompts, task.text_tokens)?;
-        let text = process_bytes(kind) + Kept::of(kind, 0).with(text_need);
+        let (text_need, text) = text_stage(model, task, (kind, machine.dtype))?;
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
         }
@@ -281,6 +280,30 @@ impl Plan {
                 encode: encode.map(|way| way.options),
             },
         })
+    }
+}
+
+impl StagePeaks {
+    /// The least that each stage of a task takes with weights in this mode, whatever it costs in time: a budget below it is refused,
+    /// one a little above it serves.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a configuration makes no sense.
+    pub fn least(model: &dyn Model, task: &Task, on: (DeviceKind, DType), mode: WeightsMode) -> Result<Self> {
+        let (kind, latents) = (on.0, &model.facts().latents);
+        let grid = latents.tokens(task.size);
+        let tokens = [grid.count(), task.text_tokens];
+        let (text_need, text) = text_stage(model, task, on)?;
+        let cost = model.step_cost(on, mode, tokens, ForwardOptions::LEAST)?;
+        let need = beside_bytes(model, task, on, tokens)?.saturating_add(cost.peak_bytes());
+        let denoise = process_bytes(kind) + Kept::of(kind, text_need).with(need);
+        let geometry = model.decoder().geometry();
+        let ways = model.decoder().ways(on, geometry.latents(grid))?;
+        let size = geometry.image(grid);
+        let picture = 3 * (size.height_px * size.width_px) as u64;
+        let least = picture + ways.least().map_or(0, |way| way.cost.memory_bytes);
+        let decode = process_bytes(kind) + Kept::of(kind, text_need + need).with(least);
+        Ok(Self { text, encode: None, denoise, decode })
     }
 }
 
@@ -368,13 +391,7 @@ fn denoise_choice(
     let (latents, on) = (&model.facts().latents, (kind, machine.dtype));
     let tokens = [latents.tokens(task.size).count(), task.text_tokens];
     let cost = |mode, pieces| model.step_cost(on, mode, tokens, pieces);
-    // The next latents and their sum, and the prompts that wait for their pictures. With classifier-free guidance the velocity
-    // with the prompt waits for the other.
-    let waiting = task.prompts.saturating_sub(1) as u64 * model.conditioning_bytes(task.text_tokens);
-    let latents_bytes = (4 * tokens[0] * latents.token_channels()) as u64;
-    let guided = if task.cfg { latents_bytes + table_bytes(model, tokens) } else { 0 };
-    let carried = latents_bytes * task.sampler.tensors() as u64 + cache_bytes(model, task, on, latents_bytes)?;
-    let beside = 2 * latents_bytes + waiting + guided + carried;
+    let beside = beside_bytes(model, task, on, tokens)?;
     let needs = |cost: &ForwardCost| beside.saturating_add(cost.peak_bytes());
     let peak = |need: u64| kept.with(need).saturating_add(process_bytes(kind));
     let fits = || -> Result<bool> {
@@ -397,6 +414,22 @@ fn denoise_choice(
             Err(if least > budget { too_small("a denoising step", least, budget) } else { error })
         }
     }
+}
+
+/// What encoding the prompts needs, and the peak of it.
+fn text_stage(model: &dyn Model, task: &Task, on: (DeviceKind, DType)) -> Result<(u64, u64)> {
+    let need = model.text_bytes(on, task.prompts, task.text_tokens)?;
+    Ok((need, process_bytes(on.0) + Kept::of(on.0, 0).with(need)))
+}
+
+/// What a step holds beside a forward pass: the next latents and their sum, the prompts that wait for their pictures, and what is
+/// carried from step to step. With classifier-free guidance the velocity with the prompt waits for the other.
+fn beside_bytes(model: &dyn Model, task: &Task, on: (DeviceKind, DType), tokens: [usize; 2]) -> Result<u64> {
+    let waiting = task.prompts.saturating_sub(1) as u64 * model.conditioning_bytes(task.text_tokens);
+    let latents_bytes = (4 * tokens[0] * model.facts().latents.token_channels()) as u64;
+    let guided = if task.cfg { latents_bytes + table_bytes(model, tokens) } else { 0 };
+    let carried = latents_bytes * task.sampler.tensors() as u64 + cache_bytes(model, task, on, latents_bytes)?;
+    Ok(2 * latents_bytes + waiting + guided + carried)
 }
 
 /// Bytes of what a step cache keeps for each prompt, and beside it within a step.

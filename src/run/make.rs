@@ -247,6 +247,7 @@ impl Runner<'_> {
         let mut metadata = checkpoint::sized(item.recipe.size());
         metadata.insert("parameters".to_owned(), provenance.parameters.clone());
         metadata.insert("provenance".to_owned(), provenance.json.to_string());
+        metadata.extend(self.pipeline.latents_of().map(|class| (output::AUTOENCODER.to_owned(), class.to_owned())));
         let path = output::numbered(path, item.index as u64 + 1);
         let latents = self.pipeline.to_save(latents, item.recipe.size())?;
         let saved =

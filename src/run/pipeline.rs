@@ -62,6 +62,11 @@ impl<'a> Pipeline<'a> {
         self.facts().latents
     }
 
+    /// Whose latents the model's are: its autoencoder's class.
+    pub fn latents_of(&self) -> Option<&'static str> {
+        self.model.decoder().class()
+    }
+
     /// The sigmas of a recipe: steps + 1 values, the last 0.
     ///
     /// # Errors

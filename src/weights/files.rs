@@ -9,9 +9,11 @@ use std::{
     sync::Arc,
 };
 
+use candle_core::DType;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
-use super::{SafetensorsStore, Stored, index};
+use super::{Expected, SafetensorsStore, Stored, index};
 use crate::{
     base::json::{parse_json, read_json},
     error::{Error, Result},
@@ -37,6 +39,25 @@ pub enum Ahead {
         /// The length of the whole file in bytes.
         file_bytes: u64,
     },
+}
+
+impl Ahead {
+    /// A safetensors file that holds these tensors, each once, in one number type, as far as anybody can know it who has no numbers.
+    pub fn of_tensors(tensors: impl IntoIterator<Item = Expected>, dtype: DType) -> Self {
+        let tensors: BTreeMap<_, _> = tensors.into_iter().collect();
+        let mut end = 0;
+        let entry = |(name, shape): Expected| {
+            let start = end;
+            end += dtype.size_in_bytes() as u64 * shape.iter().map(|side| *side as u64).product::<u64>();
+            let kind = dtype.as_str().to_ascii_uppercase();
+            (name, json!({ "dtype": kind, "shape": shape, "data_offsets": [start, end] }))
+        };
+        let header: serde_json::Map<String, Value> = tensors.into_iter().map(entry).collect();
+        let header = Value::from(header).to_string();
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        let file_bytes = bytes.len() as u64 + end;
+        Self::Header { bytes, file_bytes }
+    }
 }
 
 /// The files of this disk, and those known ahead of them.

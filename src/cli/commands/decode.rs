@@ -20,6 +20,7 @@ use crate::{
     base::device::DeviceKind,
     base::memory::Bytes,
     base::progress::{Event, Observer},
+    error::{Error, Result},
     output::{self, Format, LatentsFile, Provenance},
     plan::{self, Kept, Machine},
     run::pipeline,
@@ -69,6 +70,7 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let file = LatentsFile::read(&args.file)?;
     let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), &args.search, report)?;
     let geometry = vae.geometry();
+    check_class(args, &file, vae.class())?;
     let asked = args.height.zip(args.width);
     let (latents, size) = latents_file::of_model(&args.file, &file, asked, &geometry)?;
     Format::from_path(&args.output)?.check_size(size)?;
@@ -86,6 +88,19 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
         report.path(&path);
     }
     Ok(())
+}
+
+/// Latents that say whose they are go with an autoencoder of that class. Others of as many channels would make noise of them.
+fn check_class(args: &DecodeArgs, file: &LatentsFile, class: Option<&str>) -> Result<()> {
+    let (Some(said), Some(class)) = (file.metadata.get(output::AUTOENCODER), class) else { return Ok(()) };
+    if said == class {
+        return Ok(());
+    }
+    let what = format!("{} holds latents of an {said}, and this autoencoder is an {class}", args.file.display());
+    let model = file.metadata.get("provenance").and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let model = model.as_ref().and_then(|json| json["model"]["model"].as_str());
+    let model = model.map_or_else(String::new, |model| format!(": they were made with {model}"));
+    Err(Error::model(what, format!("give the model that made them with --model, or its autoencoder with --vae{model}")))
 }
 
 /// What the latents say of how they were made, for the picture; what no picture would say is left out, and told. A checkpoint

@@ -38,7 +38,15 @@ pub fn run(
             download_table(missing)
         });
     }
-    let Opened { model, remarks } = source.look(report)?;
+    if let Some(published) = source.stands_in() {
+        report.result(&if as_json {
+            let (model, bytes) = (published.repo, published.bytes());
+            json!({ "download": { "model": model, "bytes_to_fetch": bytes, "built_in": true } }).to_string()
+        } else {
+            format!("{} to fetch of {}, as far as this program knows", Bytes(published.bytes()), published.repo)
+        });
+    }
+    let Opened { model, remarks } = source.look_to_plan(report)?;
     notes::of_search(remarks, report);
     notes::of_model(&*model, report);
     let adapted = loras.models(planned, &*model, report)?;

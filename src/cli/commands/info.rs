@@ -13,6 +13,7 @@ use crate::cli::{
 };
 use crate::{
     base::printable::printable,
+    models::MuRule,
     output::{self, Parameters},
     recipe::Recipe,
     run::PROGRAM_ENTRY,
@@ -125,7 +126,16 @@ fn schedule(model: &Value) -> Option<String> {
     let said = model.get("schedule")?;
     Some(match said.get("use_dynamic_shifting")? {
         Value::Bool(true) => {
-            format!("dynamic shift, base {} to max {}", said.get("base_shift")?, said.get("max_shift")?)
+            let line = format!("base {} to max {}", said.get("base_shift")?, said.get("max_shift")?);
+            let rule = said.get("mu_rule").cloned().map(serde_json::from_value).transpose().ok()?.unwrap_or_default();
+            match rule {
+                MuRule::MaxShift => format!("dynamic shift, {line}"),
+                MuRule::LineUpTo(tokens) => format!("dynamic shift, {line}, held from {tokens} tokens on"),
+                // The file's numbers play no part.
+                MuRule::Empirical => {
+                    "dynamic shift, mu by tokens and steps, held from the base resolution on".to_owned()
+                }
+            }
         }
         _ => format!("static shift {}", said.get("shift")?),
     })

@@ -2,12 +2,12 @@
 
 use std::{fmt::Write, path::Path};
 
-use candle_core::Device;
 use serde_json::{Value, json};
 
 use crate::cli::{
     args::ModelArgs,
     model_source::{ModelSource, Opened},
+    needs::{MODES, Need, SIDES_PX},
     part_args::PartArgs,
     report::Report,
     search_args::SearchArgs,
@@ -15,18 +15,9 @@ use crate::cli::{
 use crate::{
     base::{device::DeviceKind, memory::Bytes, printable::printable, progress::Silent},
     error::Result,
-    models::{ELSEWHERE, Inventory, Model, ModelRequest, Registry, has_weights_ending},
-    nn::WeightsMode,
-    plan::{Machine, Plan},
-    recipe::{Recipe, Wanted},
-    run::Item,
+    models::{ELSEWHERE, Inventory, ModelRequest, Registry, has_weights_ending},
     weights::lora,
 };
-
-/// Sides of the pictures whose needs are told, in pixels.
-const SIDES_PX: [usize; 2] = [1024, 4096];
-/// The ways weights reach the device, and what to call them.
-const MODES: [(WeightsMode, &str); 2] = [(WeightsMode::Resident, "resident"), (WeightsMode::Stream, "stream")];
 
 /// Whether `info` is asked about weights, not about a picture.
 pub fn is_meant(file: &Path) -> bool {
@@ -67,14 +58,6 @@ struct Ready {
     needs: Vec<Need>,
 }
 
-/// What one square picture takes.
-struct Need {
-    side_px: usize,
-    step_flops: u128,
-    /// The peak of each of [`MODES`].
-    peak_bytes: [u64; 2],
-}
-
 impl Running {
     fn of(file: &Path, search: &SearchArgs) -> Self {
         Ready::of(file, search).map_or_else(
@@ -93,24 +76,8 @@ impl Ready {
         let Opened { model, mut remarks } = source.look(&Silent)?;
         remarks.extend(model.remarks());
         let parts = model.identity().parts.iter().map(|(part, origin)| (*part, origin.text().to_owned())).collect();
-        let needs = SIDES_PX.iter().map(|side| Need::of(&*model, *side)).collect::<Result<_>>()?;
+        let needs = SIDES_PX.iter().map(|side| Need::of(&*model, *side, DeviceKind::Cpu)).collect::<Result<_>>()?;
         Ok(Self { parts, remarks, fetch_bytes, needs })
-    }
-}
-
-impl Need {
-    /// On the CPU in its usual numbers: what a run takes with as much memory as it likes.
-    fn of(model: &dyn Model, side_px: usize) -> Result<Self> {
-        let wanted = Wanted { height: Some(side_px), width: Some(side_px), ..Wanted::default() };
-        let recipe = Recipe::new(&wanted, &model.facts().recipe)?;
-        let (device, dtype) = (Device::Cpu, DeviceKind::of(&Device::Cpu).usual_dtype());
-        let plan = |mode| {
-            let machine = Machine { device: device.clone(), dtype, budget: None, weights: Some(mode) };
-            Plan::new(model, &Item::task(&recipe, 1), &machine)
-        };
-        let [resident, stream] = [plan(MODES[0].0)?, plan(MODES[1].0)?];
-        let peak_bytes = [&resident, &stream].map(|plan| plan.peak_bytes.most());
-        Ok(Self { side_px, step_flops: resident.step_flops, peak_bytes })
     }
 }
 
@@ -151,9 +118,8 @@ impl Ready {
         if self.fetch_bytes > 0 {
             entries.push(("to fetch", Bytes(self.fetch_bytes).to_string()));
         }
-        for Need { side_px, step_flops, peak_bytes: [resident, stream] } in &self.needs {
-            let work = *step_flops as f64 / 1e12;
-            let memory = format!("{} of memory, {} with streamed weights", Bytes(*resident), Bytes(*stream));
+        for need in &self.needs {
+            let (side_px, memory, work) = (need.side_px, need.memory(), need.step_flops as f64 / 1e12);
             entries.push(("to run", format!("{side_px} x {side_px} px on a CPU: {memory}, {work:.1} TFLOP a step")));
         }
         entries

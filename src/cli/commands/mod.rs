@@ -10,5 +10,6 @@ pub mod info;
 pub mod info_model;
 pub mod inspect;
 pub mod man;
+pub mod models;
 pub mod replay;
 pub mod version;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     Compute, FluxConfig, Forward, LATENTS, WeightsMode, bfl, fits, infer,
+    published::PUBLISHED,
     schedule::{Schedule, schedule},
     text, transformer_tensors,
 };
@@ -14,15 +15,15 @@ use crate::{
     base::{device::DeviceKind, geometry::TokenGrid},
     error::{Error, Result},
     models::{
-        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec, Reading,
-        SchedulerConfig, Seen,
+        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec, Published,
+        Reading, SchedulerConfig, Seen,
         parts::{
             Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, KL16_RGB, ModelPart, PromptTokenizer, T5,
             T5Config, Tokenizers, config::Said, kl16, open, text_names, vae_names,
         },
         strangers::{derived_from_a_model, made_for_another},
     },
-    weights::{Files, Renamed, TensorSource, Weights},
+    weights::{Expected, Files, Renamed, TensorSource, Weights},
 };
 
 /// FLUX.1: dev, Krea-dev, schnell, and whatever else has their layout.
@@ -77,6 +78,7 @@ pub(super) static PARTS: [PartSpec; 7] = [
         name: "vae",
         flag: Some("vae"),
         help: "Autoencoder: a file or a folder",
+        class: Some("AutoencoderKL"),
         beside: &["ae.safetensors", "ae.sft"],
         is_inside: |source| vae_names::vae(Arc::clone(source)).is_some(),
         folders: &["vae"],
@@ -191,6 +193,20 @@ impl Family for Flux1Family {
             Ok(Reading { encoder, length, tokens, padding, cut })
         };
         Ok(vec![read("CLIP", &tokenizers.clip, CLIP_TOKENS)?, read("T5", &tokenizers.t5, length)?])
+    }
+
+    fn tensors(&self, part: &str, config: &Value, path: &Path) -> Result<Vec<Expected>> {
+        match part {
+            "transformer" => transformer_tensors(&Said::<FluxConfig>::by_file(config, path)?.config),
+            "vae" => AutoencoderKind::tensors(config, path),
+            "text_encoder" => CLIP.tensors(config, path),
+            "text_encoder_2" => T5.tensors(config, path),
+            _ => Err(Error::model(format!("{NAME} models have no network {part}"), "please report this")),
+        }
+    }
+
+    fn published(&self) -> &'static [Published] {
+        PUBLISHED
     }
 
     fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {

@@ -9,6 +9,7 @@ mod fits;
 mod infer;
 pub mod layers;
 mod model;
+mod published;
 mod schedule;
 mod stream;
 pub mod text;

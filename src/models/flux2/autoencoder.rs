@@ -1,8 +1,11 @@
 //! FLUX.2's autoencoder: a KL one of 32 channels, of whose latents 2 x 2 become one of 128, normalised by the statistics of a batch
 //! norm instead of a scale and a shift.
 
+use std::path::Path;
+
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     base::{
@@ -12,10 +15,10 @@ use crate::{
     },
     error::{Error, Result},
     models::{
-        Decode, Encode, On, Place,
+        Decode, Encode, On, Place, RgbFactors,
         parts::{
             Autoencoder, AutoencoderKind, KlConfig,
-            config::{Config, Key, computed, each, idle, one_of, optional},
+            config::{Config, Key, Said, computed, each, idle, one_of, optional},
             kl::{self, Banding, Posterior, RowSink, RowSource, Side, VaeConfig, Ways},
         },
     },
@@ -105,14 +108,12 @@ impl Config for Flux2VaeConfig {
 
     fn check(&self) -> Result<()> {
         self.kl.check()?;
-        let refuse = |what: String| Err(Error::model(what, Self::ADVICE));
-        if self.kl.latent_channels != INNER.channels {
-            let found = self.kl.latent_channels;
-            return refuse(format!("it works on {found} latent channels, FLUX.2's autoencoder on {}", INNER.channels));
-        }
         match self.batch_norm_eps {
             eps if eps.is_finite() && eps >= 0.0 => Ok(()),
-            eps => refuse(format!("batch_norm_eps is {eps}, expected a number of at least 0")),
+            eps => {
+                let what = format!("batch_norm_eps is {eps}, expected a number of at least 0");
+                Err(Error::model(what, Self::ADVICE))
+            }
         }
     }
 }
@@ -171,6 +172,15 @@ impl Flux2Autoencoder {
         Ok(Self { inner, batch_norm_eps: config.batch_norm_eps })
     }
 
+    /// Every tensor of the autoencoder that this config, which was read at `path`, describes.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it makes no sense.
+    pub(super) fn tensors(config: &Value, path: &Path) -> Result<Vec<Expected>> {
+        let config = Said::<Flux2VaeConfig>::by_file(config, path)?.config;
+        Ok([vae_tensors(&config, Side::Encoder)?, vae_tensors(&config, Side::Decoder)?].concat())
+    }
+
     /// Mean and deviation of each of 128 channels, f32, [1, 128, 1, 1] each. They are stored in bf16.
     fn statistics(&self, device: &Device) -> Result<[Tensor; 2]> {
         let weights = self.inner.part.weights(DType::F32, device);
@@ -178,6 +188,14 @@ impl Flux2Autoencoder {
         let deviation = variance?.affine(1.0, self.batch_norm_eps)?.sqrt()?;
         let shape = (1, LATENTS.channels, 1, 1);
         Ok([mean?.reshape(shape)?, deviation.reshape(shape)?])
+    }
+
+    /// The colours of the loop's latents, where the config brings those of the 32 channels behind the patches, as other programs have
+    /// them: of the normalised latents. A token's colour is the mean of its four.
+    pub(super) fn latent_rgb(&self) -> Option<RgbFactors> {
+        let RgbFactors { factors, bias } = self.inner.latent_rgb.as_ref()?;
+        let quarters = |row: &[f32; 3]| [row.map(|factor| factor / 4.0); 4];
+        Some(RgbFactors { factors: factors.iter().flat_map(quarters).collect(), bias: *bias })
     }
 
     /// Latents of the loop [1, 128, h, w] as the decoder takes them: the norm undone, each token's channels as 2 x 2 of 32:
@@ -212,6 +230,10 @@ fn inner_size(size: LatentSize) -> LatentSize {
 }
 
 impl Decode for Flux2Autoencoder {
+    fn class(&self) -> Option<&'static str> {
+        Some(Flux2VaeConfig::CLASS)
+    }
+
     fn geometry(&self) -> LatentGeometry {
         LATENTS
     }

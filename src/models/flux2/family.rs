@@ -1,17 +1,23 @@
 //! FLUX.2 \[klein\] as a family: how its models are recognised, which parts they have, and what opening one means.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use candle_core::{DType, Device};
 use serde_json::Value;
 
-use super::{Flux2Autoencoder, Flux2Config, LATENTS, bfl, cost::Forward, fits, infer, text, transformer_tensors};
+use super::{
+    Flux2Autoencoder, Flux2Config, LATENTS, bfl, cost::Forward, fits, infer, published::PUBLISHED, text,
+    transformer_tensors,
+};
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid},
     error::{Error, Result},
     models::{
         Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind, PartSpec, Place,
-        Reading, RgbFactors, SchedulerConfig, Seen,
+        Published, Reading, RgbFactors, SchedulerConfig, Seen,
         parts::{
             ChatTokenizer, ModelPart, Qwen3Config, TextEncoderKind, config::Said, open, qwen3, text_names, vae_names,
         },
@@ -19,7 +25,7 @@ use crate::{
         strangers::derived_from_a_model,
     },
     nn::{Compute, WeightsMode},
-    weights::{TensorSource, Weights},
+    weights::{Expected, TensorSource, Weights},
 };
 
 /// FLUX.2 \[klein\]: 4B, 9B, and their base variants.
@@ -45,7 +51,14 @@ const VOCABULARY: usize = 151_936;
 const QWEN: TextEncoderKind<Qwen3Config> = qwen3(text::encoder_tensors);
 
 /// The authors' open repository. Autoencoder and tokenizer are the same in all of theirs.
-const OWN: &[Lender] = &[Lender { repo: "black-forest-labs/FLUX.2-klein-4B", files: &[], is_open: true }];
+const OWN: Lender = Lender { repo: "black-forest-labs/FLUX.2-klein-4B", files: &[], is_open: true };
+/// Text encoders of both sizes as Qwen publishes them, which klein's are.
+const TEXT: &[Lender] = &[
+    OWN,
+    Lender { repo: "black-forest-labs/FLUX.2-klein-9B", files: &[], is_open: false },
+    Lender { repo: "Qwen/Qwen3-4B", files: &[], is_open: true },
+    Lender { repo: "Qwen/Qwen3-8B", files: &[], is_open: true },
+];
 
 pub(super) static PARTS: [PartSpec; 5] = [
     PartSpec::TRANSFORMER,
@@ -53,11 +66,12 @@ pub(super) static PARTS: [PartSpec; 5] = [
         name: "vae",
         flag: Some("vae"),
         help: "Autoencoder: a file or a folder",
+        class: Some("AutoencoderKLFlux2"),
         beside: &["flux2-vae.safetensors", "flux2-vae.sft"],
         is_inside: |source| vae_names::vae(Arc::clone(source)).is_some(),
         folders: &["vae"],
         fits: fits::vae,
-        lenders: OWN,
+        lenders: &[OWN],
         ..PartSpec::BARE
     },
     PartSpec {
@@ -68,6 +82,7 @@ pub(super) static PARTS: [PartSpec; 5] = [
         is_inside: |source| text_names::qwen3(Arc::clone(source)).is_some(),
         folders: &["text_encoders", "clip"],
         fits: fits::qwen3,
+        lenders: TEXT,
         ..PartSpec::BARE
     },
     PartSpec {
@@ -76,7 +91,7 @@ pub(super) static PARTS: [PartSpec; 5] = [
         flag: Some("tokenizer"),
         help: "Qwen3 tokenizer: a folder, or a tokenizer.json",
         files: &[&["vocab.json", "merges.txt"], &["tokenizer.json"]],
-        lenders: OWN,
+        lenders: &[OWN],
         ..PartSpec::BARE
     },
     PartSpec::SCHEDULER,
@@ -128,6 +143,19 @@ impl Family for Flux2Family {
         Ok(vec![Reading { encoder: "Qwen3", length, tokens, padding, cut: read.lost }])
     }
 
+    fn tensors(&self, part: &str, config: &Value, path: &Path) -> Result<Vec<Expected>> {
+        match part {
+            "transformer" => transformer_tensors(&Said::<Flux2Config>::by_file(config, path)?.config),
+            "vae" => Flux2Autoencoder::tensors(config, path),
+            "text_encoder" => QWEN.tensors(config, path),
+            _ => Err(Error::model(format!("{NAME} models have no network {part}"), "please report this")),
+        }
+    }
+
+    fn published(&self) -> &'static [Published] {
+        PUBLISHED
+    }
+
     fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {
         Ok(Box::new(Flux2Autoencoder::open(NAME, found.place("vae")?, &found.files)?))
     }
@@ -175,8 +203,7 @@ fn schedule(found: &Found) -> Result<SchedulerConfig> {
 fn of_config(config: &Flux2Config, scheduler: SchedulerConfig, is_distilled: bool) -> Facts {
     let axes = config.position_ids(TokenGrid { height_patches: 1, width_patches: 1 }, 0).axes;
     let recipe = Flux2Config::recipe_facts(is_distilled);
-    // Those that other programs have are of the 32 channels behind the patches, which previews here do not undo; none could be
-    // fitted without the real weights.
+    // None could be fitted without the real weights; the autoencoder's config may bring some.
     Facts { latents: LATENTS, axes, recipe, scheduler, latent_rgb: RgbFactors::UNKNOWN }
 }
 
@@ -215,7 +242,8 @@ impl Flux2 {
         let vae = Flux2Autoencoder::open(NAME, found.place("vae")?, files)?;
         let text_encoder = QWEN.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
         let is_distilled = is_distilled(&found)?;
-        let facts = of_config(&config, schedule(&found)?, is_distilled != Some(false));
+        let mut facts = of_config(&config, schedule(&found)?, is_distilled != Some(false));
+        facts.latent_rgb = vae.latent_rgb().unwrap_or(facts.latent_rgb);
         let remark = is_distilled.is_none().then(|| {
             "whether this FLUX.2 [klein] is distilled or a base variant does not show in its tensors: taken as distilled; for a base \
              variant give --steps 50 --cfg 4"

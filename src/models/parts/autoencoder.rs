@@ -3,15 +3,16 @@
 use candle_core::{DType, Tensor};
 use serde_json::Value;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use super::{
     ModelPart,
     config::{Config, Said},
     infer,
-    kl::{self, Banding, Decoder, Encoder, Posterior, RowSink, RowSource, Side, VaeConfig, Ways},
+    kl::{self, Banding, Decoder, Design, Encoder, Posterior, RowSink, RowSource, Side, VaeConfig, Ways},
     open::{self, ConfigFile},
     vae_names,
+    wan::CLASS as WAN_CLASS,
 };
 use crate::{
     base::{
@@ -21,7 +22,7 @@ use crate::{
     },
     error::{Error, Result},
     models::{Decode, Encode, On, Place, RgbFactors, strangers::looks_like},
-    weights::{Files, TensorSource},
+    weights::{Expected, Files, TensorSource},
 };
 
 /// An autoencoder, open.
@@ -95,6 +96,14 @@ impl AutoencoderKind {
         Ok((Autoencoder { part, latent_rgb, geometry: self.geometry }, said.config))
     }
 
+    /// Every tensor of the autoencoder that this config, which was read at `path`, describes.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it makes no sense.
+    pub(crate) fn tensors(config: &Value, path: &Path) -> Result<Vec<Expected>> {
+        kl::tensors_of_both(&Said::<VaeConfig>::by_file(config, path)?.config)
+    }
+
     /// The tensors of a file under diffusers' names.
     fn named(&self, source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>> {
         if let Some(renamed) = vae_names::vae(Arc::clone(&source)) {
@@ -106,6 +115,15 @@ impl AutoencoderKind {
 
     fn check<C: KlConfig>(&self, said: &Said<C>, source: &dyn TensorSource) -> Result<()> {
         let config = said.config.as_ref();
+        if config.latent_channels != self.geometry.channels {
+            let (found, expected) = (config.latent_channels, self.geometry.channels);
+            let (file, family) = (&said.file, self.family);
+            let what = format!("{file}: it works on {found} latent channels, {family}'s autoencoder on {expected}");
+            return Err(Error::model(
+                what,
+                format!("this autoencoder is of another model; give {family}'s with --vae"),
+            ));
+        }
         if config.scale() != self.geometry.px_per_latent {
             let (found, expected) = (config.block_out_channels.len(), self.geometry.px_per_latent.ilog2() + 1);
             let file = &said.file;
@@ -117,6 +135,13 @@ impl AutoencoderKind {
 }
 
 impl Decode for Autoencoder {
+    fn class(&self) -> Option<&'static str> {
+        Some(match self.part.config.design {
+            Design::Kl => VaeConfig::CLASS,
+            Design::Wan => WAN_CLASS,
+        })
+    }
+
     fn geometry(&self) -> LatentGeometry {
         self.geometry
     }

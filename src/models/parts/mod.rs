@@ -13,6 +13,7 @@ mod kl16;
 mod layers;
 pub(crate) mod modulation;
 pub(crate) mod open;
+pub(crate) mod published;
 mod qwen;
 mod sentencepiece;
 mod settle;

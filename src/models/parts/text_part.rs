@@ -1,6 +1,8 @@
 //! The text encoders as parts of a model: found under their usual names, and checked before anything is loaded.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
+
+use serde_json::Value;
 
 use super::{
     ClipConfig, ModelPart, Qwen3Config, Qwen25VlConfig, T5Config, clip_tensors,
@@ -64,6 +66,14 @@ pub(crate) const fn qwen25_vl(
 }
 
 impl<C: Config> TextEncoderKind<C> {
+    /// What is read of the encoder that this config, which was read at `path`, describes.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it makes no sense.
+    pub(crate) fn tensors(&self, config: &Value, path: &Path) -> Result<Vec<Expected>> {
+        (self.tensors)(&Said::by_file(config, path)?.config)
+    }
+
     /// Opens the encoder at a place; `family` and `flag` say what to give where it is another.
     ///
     /// # Errors

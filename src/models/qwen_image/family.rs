@@ -1,14 +1,19 @@
 //! Qwen-Image as a family: how its models are recognised, which parts they have, and what opening one means.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use super::{LATENTS, QwenImageConfig, fits, latent_rgb::LATENT_RGB, text, transformer_tensors};
+use serde_json::Value;
+
+use super::{LATENTS, QwenImageConfig, fits, latent_rgb::LATENT_RGB, published::PUBLISHED, text, transformer_tensors};
 use crate::{
     base::geometry::TokenGrid,
     error::{Error, Result},
     models::{
         Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind, PartSpec,
-        Reading, SchedulerConfig, Seen,
+        Published, Reading, SchedulerConfig, Seen,
         parts::{
             Autoencoder, ChatTokenizer, HiddenStates, ModelPart, Qwen25VlConfig, TextEncoderKind,
             config::Said,
@@ -17,7 +22,7 @@ use crate::{
         },
         strangers::derived_from_a_model,
     },
-    weights::{Cut, Renamed, TensorSource},
+    weights::{Cut, Expected, Renamed, TensorSource},
 };
 
 /// Qwen-Image.
@@ -50,6 +55,7 @@ pub(super) static PARTS: [PartSpec; 5] = [
         name: "vae",
         flag: Some("vae"),
         help: "Autoencoder: a file or a folder",
+        class: Some("AutoencoderKLQwenImage"),
         beside: &["qwen_image_vae.safetensors", "qwen_image_vae*.safetensors", "wan_2.1_vae.safetensors"],
         is_inside: |source| wan::names::wan(Arc::clone(source)).is_some(),
         folders: &["vae"],
@@ -80,8 +86,7 @@ pub(super) static PARTS: [PartSpec; 5] = [
     PartSpec::SCHEDULER,
 ];
 
-const AUTOENCODER: WanKind =
-    WanKind { family: NAME, class: "AutoencoderKLQwenImage", example: "qwen_image_vae.safetensors", geometry: LATENTS };
+const AUTOENCODER: WanKind = WanKind { family: NAME, example: "qwen_image_vae.safetensors", geometry: LATENTS };
 /// What is read of the text encoder: its last hidden states, after the final norm. Source: diffusers, `hidden_states[-1]`.
 pub(super) const READS: HiddenStates = HiddenStates::Last;
 const TEXT_ENCODER: TextEncoderKind<Qwen25VlConfig> = qwen25_vl(|config| qwen_tensors(&config.0, &READS));
@@ -141,6 +146,19 @@ impl Family for QwenImageFamily {
         const ROWS: usize = 152_064;
         let tokenizer = ChatTokenizer::qwen(&found.path("tokenizer")?, text::TEMPLATE, ROWS)?;
         Ok(vec![text::reading(&tokenizer, prompt, asked.unwrap_or(usual))?])
+    }
+
+    fn tensors(&self, part: &str, config: &Value, path: &Path) -> Result<Vec<Expected>> {
+        match part {
+            "transformer" => transformer_tensors(&Said::<QwenImageConfig>::by_file(config, path)?.config),
+            "vae" => AUTOENCODER.tensors(config, path),
+            "text_encoder" => TEXT_ENCODER.tensors(config, path),
+            _ => Err(Error::model(format!("{NAME} models have no network {part}"), "please report this")),
+        }
+    }
+
+    fn published(&self) -> &'static [Published] {
+        PUBLISHED
     }
 
     fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {

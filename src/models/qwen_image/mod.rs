@@ -7,6 +7,7 @@ mod family;
 mod fits;
 mod latent_rgb;
 mod model;
+mod published;
 mod text;
 mod transformer;
 

@@ -1,13 +1,15 @@
 //! Z-Image as a family: how its models are recognised, which parts they have, and what opening one means.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use candle_core::{DType, Device};
+use serde_json::Value;
 
 use super::{
     Forward, LATENTS, ZImageConfig, comfy,
     config::{BASE_RESOLUTION_PX, TEXT_TOKENS},
     fits, infer,
+    published::PUBLISHED,
     schedule::{Schedule, is_base, schedule, turbo},
     text, transformer_tensors,
 };
@@ -15,8 +17,8 @@ use crate::{
     base::device::DeviceKind,
     error::{Error, Result},
     models::{
-        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec, Reading,
-        SchedulerConfig, Seen,
+        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec, Published,
+        Reading, SchedulerConfig, Seen,
         parts::{
             Autoencoder, AutoencoderKind, ChatTokenizer, KL16_RGB, ModelPart, Qwen3Config, TextEncoderKind,
             config::Said, kl16, open, qwen3, text_names, vae_names,
@@ -25,7 +27,7 @@ use crate::{
     },
     nn::{Compute, WeightsMode},
     recipe::{CfgRescale, CfgRule, CfgStart, ModelFacts},
-    weights::{TensorSource, Weights},
+    weights::{Expected, TensorSource, Weights},
 };
 
 /// Z-Image, Z-Image-Turbo, and whatever else has their layout.
@@ -53,6 +55,7 @@ pub(super) static PARTS: [PartSpec; 5] = [
         name: "vae",
         flag: Some("vae"),
         help: "Autoencoder: a file or a folder",
+        class: Some("AutoencoderKL"),
         beside: &["ae.safetensors", "ae.sft"],
         is_inside: |source| vae_names::vae(Arc::clone(source)).is_some(),
         folders: &["vae"],
@@ -133,6 +136,19 @@ impl Family for ZImageFamily {
         let read = tokenizer.encode(prompt, length)?;
         let tokens = tokenizer.pieces(&read.ids);
         Ok(vec![Reading { encoder: "Qwen3", length, tokens, padding: 0, cut: read.lost }])
+    }
+
+    fn tensors(&self, part: &str, config: &Value, path: &Path) -> Result<Vec<Expected>> {
+        match part {
+            "transformer" => transformer_tensors(&Said::<ZImageConfig>::by_file(config, path)?.config),
+            "vae" => AutoencoderKind::tensors(config, path),
+            "text_encoder" => TEXT_ENCODER.tensors(config, path),
+            _ => Err(Error::model(format!("{NAME} models have no network {part}"), "please report this")),
+        }
+    }
+
+    fn published(&self) -> &'static [Published] {
+        PUBLISHED
     }
 
     fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {
@@ -238,12 +254,6 @@ impl ZImage {
 
     /// What one part gives is as wide as what the next takes.
     fn check_widths(&self) -> Result<()> {
-        let latent = self.vae.part.config.latent_channels;
-        if latent != LATENTS.channels {
-            let file = self.vae.part.source.describe();
-            let what = format!("{file} works on {latent} latent channels, the transformer on {}", LATENTS.channels);
-            return Err(Error::model(what, "this autoencoder is of another model; give Z-Image's with --vae"));
-        }
         let (gives, takes) = (self.text_encoder.config.0.hidden_size, self.transformer.config.cap_feat_dim);
         if gives != takes {
             let file = self.text_encoder.source.describe();

@@ -9,6 +9,7 @@ mod family;
 mod fits;
 mod infer;
 mod model;
+mod published;
 mod schedule;
 pub mod text;
 mod transformer;

@@ -16,6 +16,7 @@ pub(crate) use config::{DOWN_BLOCK, UP_BLOCK};
 pub use config::{Design, LatentStatistics, VaeConfig};
 pub use decoder::{Decoder, RowSink};
 pub use encoder::{Encoder, Posterior, RowSource};
+pub(crate) use plan::tensors_of_both;
 pub use plan::{Banding, Cost, Keep, Side, Way, Ways, cost, tensors};
 
 /// Channels of the picture: red, green, blue.

@@ -1,7 +1,10 @@
 //! What an encode or a decode will need, known before it: memory and work for each way of doing it, and the best way within
 //! a budget.
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::DType;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::{PICTURE_CHANNELS, VaeConfig, decoder, encoder};
 use crate::{
@@ -103,6 +106,14 @@ pub fn tensors(config: &VaeConfig, side: Side) -> Result<Vec<Expected>> {
     Ok(dry.into_asked())
 }
 
+/// Every tensor of both sides.
+///
+/// # Errors
+/// As [`cost`].
+pub(crate) fn tensors_of_both(config: &VaeConfig) -> Result<Vec<Expected>> {
+    Ok([tensors(config, Side::Encoder)?, tensors(config, Side::Decoder)?].concat())
+}
+
 /// One way to encode or decode, and what it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
@@ -120,15 +131,37 @@ pub struct Ways {
     ways: Vec<Way>,
 }
 
+/// The ways of one autoencoder on one kind of device.
+struct Walked {
+    config: VaeConfig,
+    on: (DeviceKind, DType),
+    ways: Ways,
+}
+
+/// What was walked lately, the latest first: plans ask for the same again and again.
+static WALKED: Mutex<Vec<Walked>> = Mutex::new(Vec::new());
+const MOST_WALKED: usize = 16;
+
 impl Ways {
-    /// Walks them all.
+    /// Walks them all, on as many threads as there are; what this process walked before, not again.
     ///
     /// # Errors
     /// As [`cost`].
     pub fn new(config: &VaeConfig, side: Side, on: (DeviceKind, DType), size: LatentSize) -> Result<Self> {
+        let known = || WALKED.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_asked = |walked: &&Walked| {
+            (&walked.config, walked.on, walked.ways.side, walked.ways.size) == (config, on, side, size)
+        };
+        if let Some(walked) = known().iter().find(is_asked) {
+            return Ok(walked.ways.clone());
+        }
         let way = |options| Ok(Way { cost: cost(config, side, on, size, &options)?, options });
-        let ways = bandings(config.block_out_channels.len()).map(way).collect::<Result<_>>()?;
-        Ok(Self { side, size, ways })
+        let all: Vec<Banding> = bandings(config.block_out_channels.len()).collect();
+        let ways = Self { side, size, ways: all.into_par_iter().map(way).collect::<Result<_>>()? };
+        let mut known = known();
+        known.truncate(MOST_WALKED - 1);
+        known.insert(0, Walked { config: config.clone(), on, ways: ways.clone() });
+        Ok(ways)
     }
 
     /// The one with the least work that fits into `budget_bytes` and into what the device can count; among equals the one

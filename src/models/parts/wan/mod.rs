@@ -9,4 +9,4 @@ pub mod names;
 mod part;
 
 pub use config::WanConfig;
-pub(crate) use part::WanKind;
+pub(crate) use part::{CLASS, WanKind};

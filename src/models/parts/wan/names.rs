@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::weights::{Cut, Renamed, TensorSource};
+use crate::weights::{Cut, Expected, Renamed, TensorSource};
 
 /// Prefixes an autoencoder's names may carry.
 const PREFIXES: [&str; 3] = ["", "vae.", "first_stage_model."];
@@ -125,6 +125,61 @@ impl Stages {
             false => format!("encoder.down_blocks.{stage}.resnets.{layer}.{tail}"),
         })
     }
+}
+
+/// What diffusers stores for the tensors that the walk asks for, of an autoencoder with so many residual blocks in a stage of its
+/// encoder; but for the convolutions between frames, which nobody asks for.
+pub(super) fn stored(walk: Vec<Expected>, blocks: usize) -> Vec<Expected> {
+    walk.into_iter().filter_map(|(name, shape)| stored_one(&name, shape, blocks)).collect()
+}
+
+/// One tensor, as [`Stages::walk_names`] reads it; of query, key and value the first stands for all.
+fn stored_one(name: &str, mut shape: Vec<usize>, blocks: usize) -> Option<Expected> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    let (layer, last) = stem.rsplit_once('.').unwrap_or(("", stem));
+    let of_norm = |name: String, mut shape: Vec<usize>, ones: usize| {
+        shape.extend(vec![1; ones]);
+        Some((format!("{name}.gamma"), shape))
+    };
+    match (last, kind) {
+        ("to_k" | "to_v", _) => return None,
+        ("to_q", _) => {
+            shape[0] *= 3;
+            shape.extend(if kind == "weight" { &[1, 1][..] } else { &[] });
+            return Some((format!("{layer}.to_qkv.{kind}"), shape));
+        }
+        // to_out.0
+        ("0", _) if layer.ends_with(".to_out") => {
+            shape.extend(if kind == "weight" { &[1, 1][..] } else { &[] });
+            return Some((format!("{}.proj.{kind}", layer.strip_suffix(".to_out")?), shape));
+        }
+        ("group_norm", _) => return of_norm(format!("{layer}.norm"), shape, 2),
+        ("conv_norm_out", _) => return of_norm(format!("{layer}.norm_out"), shape, 3),
+        ("norm1" | "norm2", _) => return of_norm(unstaged(stem, blocks)?, shape, 3),
+        _ => {}
+    }
+    if let Some(resizing) = stem.strip_suffix("s.0.conv").filter(|stem| stem.ends_with("sampler")) {
+        let flat = match resizing.strip_suffix(".downsampler") {
+            Some(stage) => unstaged(&format!("{stage}.downsamplers.0"), blocks)?,
+            None => format!("{resizing}s.0"),
+        };
+        return Some((format!("{flat}.resample.1.{kind}"), shape));
+    }
+    // As many frames as rows; a convolution of one pixel sees one.
+    if let [_, _, rows, _] = shape[..] {
+        shape.insert(2, rows);
+    }
+    Some((format!("{}.{kind}", unstaged(stem, blocks)?), shape))
+}
+
+/// A name whose stages of encoder layers have become a flat list.
+fn unstaged(stem: &str, blocks: usize) -> Option<String> {
+    let Some(rest) = stem.strip_prefix("encoder.down_blocks.") else { return Some(stem.to_owned()) };
+    let mut words = rest.splitn(4, '.');
+    let (stage, kind, layer) = (words.next()?.parse::<usize>().ok()?, words.next()?, words.next()?);
+    let layer = if kind == "downsamplers" { blocks } else { layer.parse().ok()? };
+    let tail = words.next().map_or_else(String::new, |tail| format!(".{tail}"));
+    Some(format!("encoder.down_blocks.{}{tail}", stage * (blocks + 1) + layer))
 }
 
 /// The stage, and the layer in it, of a layer of a flat list, where so many come before the one that resizes.

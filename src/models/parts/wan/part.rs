@@ -1,6 +1,8 @@
 //! The autoencoder as a part of a model.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
+
+use serde_json::Value;
 
 use super::{WanConfig, names};
 use crate::{
@@ -16,15 +18,16 @@ use crate::{
         },
         strangers::looks_like,
     },
-    weights::{Files, TensorSource},
+    weights::{Expected, Files, TensorSource},
 };
+
+/// What diffusers calls the class.
+pub(crate) const CLASS: &str = "AutoencoderKLQwenImage";
 
 /// What a family says of its autoencoders.
 pub(crate) struct WanKind {
     /// The family's name.
     pub(crate) family: &'static str,
-    /// What diffusers calls the class.
-    pub(crate) class: &'static str,
     /// A file to name in advice.
     pub(crate) example: &'static str,
     /// How the family's pixels become latents.
@@ -32,13 +35,22 @@ pub(crate) struct WanKind {
 }
 
 impl WanKind {
+    /// Every tensor of the autoencoder that this config, which was read at `path`, describes, as diffusers stores them.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it makes no sense.
+    pub(crate) fn tensors(&self, config: &Value, path: &Path) -> Result<Vec<Expected>> {
+        let config = Said::<WanConfig>::by_file(config, path)?.config;
+        Ok(names::stored(kl::tensors_of_both(&config.dimensions())?, config.num_res_blocks))
+    }
+
     /// Opens and checks the autoencoder at a place.
     ///
     /// # Errors
     /// [`Error::Model`] when it is another kind of file, incomplete or damaged; [`Error::Disk`] when it cannot be read.
     pub(crate) fn open(&self, place: &Place, files: &Files) -> Result<Autoencoder> {
         let advice = format!("give {}'s {} with --vae", self.family, self.example);
-        let config = open::config_at(place, files, ["_class_name", self.class, &advice])?;
+        let config = open::config_at(place, files, ["_class_name", CLASS, &advice])?;
         let own = config.as_ref().map_or(Ok(None), ConfigFile::own)?;
         let beside = config.as_ref().and_then(ConfigFile::beside);
         let source = open::source_at(place, files)?;
