@@ -1,0 +1,221 @@
+//! The stream-ordered allocator: a pool of chunks that are mapped when they are needed, cut into allocations, and given back
+//! at the next synchronisation once nothing lies in them. Source: CUDA, "Stream Ordered Memory Allocator": the release
+//! threshold is 0 by default. How a driver cuts its chunks is not written anywhere; here, best fit in chunks of 32 MiB steps.
+
+use std::collections::BTreeMap;
+
+use super::{card::CONTEXT_BYTES, memory};
+
+/// Allocations begin at multiples of this. Source: CUDA programming guide, "at least 256 bytes"; drivers use 512.
+const GRAIN: u64 = 512;
+/// Chunks are multiples of this.
+const CHUNK: u64 = 32 << 20;
+/// Plain `cuMemAlloc` maps pages of this size.
+const PAGE: u64 = 2 << 20;
+/// Addresses between chunks belong to nobody, so that what runs over one is seen.
+const GUARD: u64 = 1 << 20;
+
+/// Who may use a free range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freed {
+    /// Anybody.
+    Done,
+    /// What comes later on this stream: operations before it may still use it. With the number of the free on it.
+    On(u64, u64),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    bytes: u64,
+    freed: Freed,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    bytes: u64,
+    /// Free ranges by address.
+    free: BTreeMap<u64, Range>,
+    /// Whether it belongs to the pool; else it is one plain allocation.
+    pooled: bool,
+}
+
+/// All of the device's memory, as addresses.
+#[derive(Debug)]
+pub struct Pool {
+    total: u64,
+    chunks: BTreeMap<u64, Chunk>,
+    /// Bytes of each allocation, as it takes them.
+    taken: BTreeMap<u64, u64>,
+    next: u64,
+    /// Bytes allocated, and at most so far.
+    pub used: u64,
+    /// Their most.
+    pub most_used: u64,
+    /// Bytes of chunks at most.
+    pub most_mapped: u64,
+}
+
+impl Pool {
+    /// An empty device of so many bytes.
+    pub fn new(total: u64) -> Self {
+        let next = memory::BASE + CHUNK;
+        Self { total, chunks: BTreeMap::new(), taken: BTreeMap::new(), next, used: 0, most_used: 0, most_mapped: 0 }
+    }
+
+    /// Bytes of all chunks.
+    pub fn mapped(&self) -> u64 {
+        self.chunks.values().map(|chunk| chunk.bytes).sum()
+    }
+
+    /// Bytes that no chunk takes: what `cuMemGetInfo` calls free.
+    pub fn unmapped(&self) -> u64 {
+        self.total.saturating_sub(CONTEXT_BYTES + self.mapped())
+    }
+
+    /// The device's bytes.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// An address for so many bytes that a stream allocates; `done` says whether a free has been executed.
+    pub fn allocate(&mut self, bytes: u64, stream: u64, done: impl Fn(u64, u64) -> bool) -> Option<u64> {
+        let bytes = bytes.max(1).next_multiple_of(GRAIN);
+        let usable = |range: &Range| match range.freed {
+            Freed::Done => true,
+            Freed::On(its, at) => its == stream || done(its, at),
+        };
+        let fits = |range: &Range| range.bytes >= bytes && usable(range);
+        let best = self
+            .chunks
+            .iter()
+            .filter(|(_, chunk)| chunk.pooled)
+            .flat_map(|(start, chunk)| chunk.free.iter().map(move |(at, range)| (*start, *at, *range)))
+            .filter(|(_, _, range)| fits(range))
+            .min_by_key(|(_, _, range)| range.bytes);
+        let (chunk, at) = match best {
+            Some((chunk, at, _)) => (chunk, at),
+            None => {
+                let start = self.map(bytes.next_multiple_of(CHUNK), true)?;
+                (start, start)
+            }
+        };
+        let chunk = self.chunks.get_mut(&chunk)?;
+        let range = chunk.free.remove(&at)?;
+        if range.bytes > bytes {
+            chunk.free.insert(at + bytes, Range { bytes: range.bytes - bytes, freed: range.freed });
+        }
+        self.take(at, bytes);
+        Some(at)
+    }
+
+    /// An address for a plain allocation.
+    pub fn allocate_plain(&mut self, bytes: u64) -> Option<u64> {
+        let bytes = bytes.max(1).next_multiple_of(PAGE);
+        let at = self.map(bytes, false)?;
+        self.take(at, bytes);
+        Some(at)
+    }
+
+    fn take(&mut self, at: u64, bytes: u64) {
+        self.taken.insert(at, bytes);
+        self.used += bytes;
+        self.most_used = self.most_used.max(self.used);
+    }
+
+    fn map(&mut self, bytes: u64, pooled: bool) -> Option<u64> {
+        if bytes > self.unmapped() {
+            return None;
+        }
+        let start = self.next;
+        self.next += bytes.next_multiple_of(GUARD) + GUARD;
+        assert!(self.next - memory::BASE < memory::SPAN as u64, "the device's addresses are used up");
+        let free = BTreeMap::from_iter(pooled.then_some((start, Range { bytes, freed: Freed::Done })));
+        self.chunks.insert(start, Chunk { bytes, free, pooled });
+        self.most_mapped = self.most_mapped.max(self.mapped());
+        Some(start)
+    }
+
+    /// Takes back what lies at an address; false where nothing does.
+    pub fn free(&mut self, at: u64, freed: Freed) -> bool {
+        let Some(bytes) = self.taken.remove(&at) else { return false };
+        self.used -= bytes;
+        let Some((start, chunk)) = self.chunks.range_mut(..=at).next_back() else { return false };
+        if !chunk.pooled {
+            let start = *start;
+            self.chunks.remove(&start);
+            return true;
+        }
+        chunk.free.insert(at, Range { bytes, freed });
+        true
+    }
+
+    /// All frees have been executed: ranges that touch become one, and chunks in which nothing lies are given back.
+    pub fn synchronised(&mut self, done: impl Fn(u64, u64) -> bool) {
+        for chunk in self.chunks.values_mut() {
+            let mut joined: BTreeMap<u64, Range> = BTreeMap::new();
+            for (at, range) in &chunk.free {
+                let freed = match range.freed {
+                    Freed::On(stream, number) if !done(stream, number) => range.freed,
+                    _ => Freed::Done,
+                };
+                match joined.iter_mut().next_back() {
+                    Some((start, last)) if start + last.bytes == *at && last.freed == freed => {
+                        last.bytes += range.bytes
+                    }
+                    _ => drop(joined.insert(*at, Range { bytes: range.bytes, freed })),
+                }
+            }
+            chunk.free = joined;
+        }
+        let empty = |chunk: &Chunk| {
+            chunk.pooled && chunk.free.values().all(|range| range.bytes == chunk.bytes && range.freed == Freed::Done)
+        };
+        self.chunks.retain(|_, chunk| chunk.free.is_empty() || !empty(chunk));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(mib: u64) -> Pool {
+        Pool::new(CONTEXT_BYTES + (mib << 20))
+    }
+
+    #[test]
+    fn what_a_stream_freed_it_may_use_at_once_and_others_when_it_is_done() {
+        let mut pool = pool(64);
+        let first = pool.allocate(20 << 20, 1, |_, _| false).unwrap();
+        assert!(pool.free(first, Freed::On(1, 5)));
+        assert_eq!(pool.allocate(20 << 20, 1, |_, _| false), Some(first));
+        assert!(pool.free(first, Freed::On(1, 6)));
+        assert_ne!(pool.allocate(20 << 20, 2, |_, _| false), Some(first));
+        assert_eq!(pool.allocate(20 << 20, 2, |_, at| at <= 6), Some(first));
+        assert!(!pool.free(first + 512, Freed::Done));
+    }
+
+    #[test]
+    fn memory_ends_and_comes_back_when_the_device_is_synchronised() {
+        let mut pool = pool(64);
+        let all = pool.allocate(64 << 20, 1, |_, _| true).unwrap();
+        assert_eq!((pool.unmapped(), pool.used), (0, 64 << 20));
+        assert_eq!(pool.allocate(1, 1, |_, _| true), None);
+        pool.free(all, Freed::On(1, 0));
+        assert_eq!(pool.unmapped(), 0);
+        pool.synchronised(|_, _| true);
+        assert_eq!((pool.unmapped(), pool.used, pool.most_used), (64 << 20, 0, 64 << 20));
+    }
+
+    #[test]
+    fn fragments_are_no_room_for_what_is_larger() {
+        let mut pool = pool(32);
+        let parts: Vec<_> = (0..4).map(|_| pool.allocate(8 << 20, 1, |_, _| true).unwrap()).collect();
+        pool.free(parts[0], Freed::Done);
+        pool.free(parts[2], Freed::Done);
+        pool.synchronised(|_, _| true);
+        assert_eq!(pool.allocate(16 << 20, 1, |_, _| true), None);
+        pool.free(parts[1], Freed::Done);
+        pool.synchronised(|_, _| true);
+        assert_eq!(pool.allocate(24 << 20, 1, |_, _| true), Some(parts[0]));
+    }
+}

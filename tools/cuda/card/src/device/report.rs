@@ -1,0 +1,159 @@
+//! What was counted, as JSON: memory, kernels, and how far copies and kernels went side by side.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use super::{Device, run::Engine};
+use crate::machine::Counts;
+
+/// A kernel's total.
+#[derive(Debug, Default, Clone, Copy)]
+struct Total {
+    launches: u64,
+    threads: u64,
+    counts: Counts,
+    seconds: f64,
+}
+
+/// Everything counted so far.
+#[derive(Debug, Default)]
+pub struct Report {
+    kernels: BTreeMap<String, Total>,
+    /// Simulated time at which the host has last waited for the device.
+    pub(super) host: f64,
+    /// Bytes allocated at most.
+    pub(super) most_used: u64,
+    /// Bytes mapped at most.
+    pub(super) most_mapped: u64,
+    /// Allocations that did not fit: their bytes, what was allocated then, what was free.
+    pub(super) refused: Vec<(u64, u64, u64)>,
+    compute: Line,
+    uploads: Line,
+    downloads: Line,
+}
+
+/// When an engine was busy.
+#[derive(Debug, Default)]
+struct Line {
+    until: f64,
+    busy: Vec<(f64, f64)>,
+}
+
+impl Line {
+    fn add(&mut self, begin: f64, seconds: f64) -> f64 {
+        let begin = begin.max(self.until);
+        self.until = begin + seconds;
+        match self.busy.last_mut() {
+            Some(last) if last.1 >= begin => last.1 = self.until,
+            _ => self.busy.push((begin, self.until)),
+        }
+        self.until
+    }
+
+    fn seconds(&self) -> f64 {
+        self.busy.iter().map(|(begin, end)| end - begin).sum()
+    }
+
+    /// Seconds in which both were busy.
+    fn beside(&self, other: &Self) -> f64 {
+        let (mut at, mut both) = (0, 0.0);
+        for (begin, end) in &self.busy {
+            while other.busy.get(at).is_some_and(|busy| busy.1 <= *begin) {
+                at += 1;
+            }
+            let meets = other.busy[at.min(other.busy.len())..].iter().take_while(|busy| busy.0 < *end);
+            both += meets.map(|busy| busy.1.min(*end) - busy.0.max(*begin)).sum::<f64>();
+        }
+        both
+    }
+}
+
+impl Report {
+    /// An engine is busy for so long from `begin` on, or as soon as it is free; gives the end.
+    pub(super) fn busy(&mut self, engine: Engine, begin: f64, seconds: f64) -> f64 {
+        match engine {
+            Engine::Compute => self.compute.add(begin, seconds),
+            Engine::Uploads => self.uploads.add(begin, seconds),
+            Engine::Downloads => self.downloads.add(begin, seconds),
+            Engine::None => begin,
+        }
+    }
+
+    /// A kernel ran.
+    pub(super) fn kernel(&mut self, name: &str, threads: u64, counts: Counts, seconds: f64) {
+        if !self.kernels.contains_key(name) {
+            self.kernels.insert(name.to_owned(), Total::default());
+        }
+        if let Some(total) = self.kernels.get_mut(name) {
+            total.launches += 1;
+            total.threads += threads;
+            total.counts.add(counts, 1);
+            total.seconds += seconds;
+        }
+    }
+
+    /// The report as JSON.
+    fn json(&self, device: &Device) -> String {
+        let mut out = String::from("{\n");
+        let card = device.settings.card;
+        let end = self.compute.until.max(self.uploads.until).max(self.downloads.until);
+        let launches: u64 = self.kernels.values().map(|total| total.launches).sum();
+        // Writing to a string never fails.
+        let _ = writeln!(out, "  \"card\": \"{}\", \"card_bytes\": {},", card.name, card.bytes);
+        let _ = writeln!(out, "  \"fault\": {},", device.broken.unwrap_or(0));
+        let _ = writeln!(
+            out,
+            "  \"used_bytes\": {}, \"most_used_bytes\": {}, \"most_mapped_bytes\": {},",
+            device.pool.used, device.pool.most_used, device.pool.most_mapped
+        );
+        let refused: Vec<_> = self.refused.iter().map(|(a, b, c)| format!("[{a}, {b}, {c}]")).collect();
+        let _ = writeln!(out, "  \"refused\": [{}],", refused.join(", "));
+        let _ = writeln!(
+            out,
+            "  \"seconds\": {end:.6}, \"compute_seconds\": {:.6}, \"upload_seconds\": {:.6},",
+            self.compute.seconds(),
+            self.uploads.seconds()
+        );
+        let _ = writeln!(
+            out,
+            "  \"upload_beside_compute_seconds\": {:.6}, \"launches\": {launches},",
+            self.uploads.beside(&self.compute)
+        );
+        let _ = writeln!(out, "  \"kernels\": {{");
+        let rows: Vec<_> = self.kernels.iter().map(|(name, total)| {
+            let Counts { read, written, flops, instructions } = total.counts;
+            format!(
+                "    \"{name}\": {{\"launches\": {}, \"threads\": {}, \"read\": {read}, \"written\": {written}, \"flops\": {flops}, \"instructions\": {instructions}, \"seconds\": {:.9}}}",
+                total.launches, total.threads, total.seconds
+            )
+        }).collect();
+        let _ = writeln!(out, "{}\n  }}\n}}", rows.join(",\n"));
+        out
+    }
+}
+
+impl Device {
+    /// Writes the report where the settings say.
+    pub fn write_report(&self) {
+        let Some(path) = &self.settings.report else { return };
+        if let Err(error) = std::fs::write(path, self.report.json(self)) {
+            eprintln!("card: cannot write {path}: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_side_by_side_is_counted_once() {
+        let (mut kernels, mut copies) = (Line::default(), Line::default());
+        kernels.add(0.0, 2.0);
+        kernels.add(1.0, 2.0);
+        kernels.add(10.0, 5.0);
+        copies.add(1.0, 1.0);
+        copies.add(3.0, 8.0);
+        assert_eq!((kernels.seconds(), copies.seconds()), (9.0, 9.0));
+        assert_eq!(copies.beside(&kernels), 1.0 + 1.0 + 1.0);
+    }
+}

@@ -1,0 +1,192 @@
+//! A warp executes instructions until all its lanes wait or have exited.
+
+use super::{
+    Fault, FaultKind,
+    block::Block,
+    warp::{FULL, Path, Wait, Warp},
+};
+use crate::ptx::code::{Instruction, LANES, Lanes, Op};
+
+/// What comes after an instruction.
+pub(super) enum After {
+    /// The next instruction.
+    Next,
+    /// The paths have changed.
+    Parted,
+}
+
+impl Block<'_> {
+    /// Runs a warp as far as it goes.
+    pub(super) fn run_warp(&mut self, warp: &mut Warp, index: usize) -> Result<(), Fault> {
+        let kernel = self.launch.kernel;
+        while let Some((path, stop)) = warp.next() {
+            loop {
+                let at = warp.paths[path].at;
+                if at >= stop {
+                    warp.join();
+                    self.meet(warp);
+                    break;
+                }
+                self.counts.instructions += 1;
+                let instruction = &kernel.code[at];
+                let after = self.step(warp, path, instruction).map_err(|fault| {
+                    let lane = warp.paths.get(path).map_or(0, |path| path.lanes.trailing_zeros() as usize % LANES);
+                    fault.within(&format!(
+                        "kernel {}, line {} of its PTX, block {:?} of {:?}, thread {:?} of {:?} or one of its warp",
+                        kernel.name,
+                        instruction.line,
+                        self.ids.at,
+                        self.ids.grid,
+                        self.ids.thread(index, lane),
+                        self.ids.block
+                    ))
+                })?;
+                match after {
+                    After::Next => warp.paths[path].at += 1,
+                    After::Parted => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A path that came to where another waits for lanes waits there no longer: the instruction looks again who is there.
+    fn meet(&self, warp: &mut Warp) {
+        for index in 0..warp.paths.len() {
+            let path = warp.paths[index];
+            let partner = warp.paths.iter().any(|p| p.at == path.at && p.wait == Wait::Lanes);
+            if path.wait == Wait::Not && partner {
+                for other in &mut warp.paths {
+                    if other.at == path.at && other.wait == Wait::Lanes {
+                        other.wait = Wait::Not;
+                    }
+                }
+                warp.join();
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self, warp: &mut Warp, path: usize, instruction: &Instruction) -> Result<After, Fault> {
+        let all = warp.paths[path].lanes;
+        let lanes = match instruction.guard {
+            None => all,
+            Some((slot, negated)) => all & predicate(warp.lanes(slot), negated),
+        };
+        if lanes == 0 {
+            return Ok(After::Next);
+        }
+        match &instruction.op {
+            Op::Compute { f, d, from, flops } => {
+                let mut out = [0; LANES];
+                f(warp.lanes(from[0]), warp.lanes(from[1]), warp.lanes(from[2]), &mut out);
+                self.counts.flops += u64::from(*flops) * u64::from(lanes.count_ones());
+                warp.write(*d, lanes, &out);
+            }
+            Op::Carry { f, d, from, carry } => {
+                let [a, b, c] = from.map(|slot| *warp.lanes(slot));
+                let before = *warp.lanes(*carry);
+                let both: [(u64, u64); LANES] = std::array::from_fn(|i| f(a[i], b[i], c[i], before[i]));
+                warp.write(*carry, lanes, &both.map(|(_, carry)| carry));
+                warp.write(*d, lanes, &both.map(|(value, _)| value));
+            }
+            Op::Four { f, d, from } => {
+                let [a, b, c, e] = from.map(|slot| *warp.lanes(slot));
+                warp.write(*d, lanes, &std::array::from_fn(|i| f(a[i], b[i], c[i], e[i])));
+            }
+            Op::Unpack { parts, bits, from } => {
+                let whole = *warp.lanes(*from);
+                for (at, part) in parts.iter().enumerate() {
+                    let mask = (1 << bits) - 1;
+                    warp.write(*part, lanes, &whole.map(|bits_| bits_ >> (at as u32 * bits) & mask));
+                }
+            }
+            Op::Pack { d, parts, bits } => {
+                let mut whole: Lanes = [0; LANES];
+                for (at, part) in parts.iter().enumerate() {
+                    let mask = (1 << bits) - 1;
+                    for (out, value) in whole.iter_mut().zip(warp.lanes(*part)) {
+                        *out |= (value & mask) << (at as u32 * bits);
+                    }
+                }
+                warp.write(*d, lanes, &whole);
+            }
+            Op::Load { to, at, signed } => self.load(warp, lanes, to, at, *signed)?,
+            Op::Store { from, at } => self.store(warp, lanes, from, at)?,
+            Op::Atomic { f, d, at, from } => self.atomic(warp, lanes, (*f, *d), at, *from)?,
+            Op::Shuffle { how, d, p, from, mask } => {
+                if self.waits_for_lanes(warp, path, lanes, *mask) {
+                    return Ok(After::Parted);
+                }
+                super::exchange::shuffle(warp, lanes, *how, (*d, *p), *from)?;
+            }
+            Op::Vote { how, d, from, mask } => {
+                if self.waits_for_lanes(warp, path, lanes, *mask) {
+                    return Ok(After::Parted);
+                }
+                super::exchange::vote(warp, lanes, *how, *d, *from);
+            }
+            Op::WarpBarrier(mask) => {
+                if self.waits_for_lanes(warp, path, lanes, *mask) {
+                    return Ok(After::Parted);
+                }
+            }
+            Op::Barrier(name) => {
+                if lanes != all {
+                    return Err(Fault::new(FaultKind::Deadlock, "a barrier of the block behind a predicate"));
+                }
+                let name = warp.lanes(*name)[lanes.trailing_zeros() as usize];
+                warp.paths[path].wait = Wait::Block(name);
+                warp.join();
+                return Ok(After::Parted);
+            }
+            Op::Branch(target) => return Ok(branch(warp, path, lanes, *target)),
+            Op::Exit => {
+                warp.paths[path].lanes &= !lanes;
+                warp.paths[path].at += 1;
+                warp.paths.retain(|path| path.lanes != 0);
+                // Those who waited for the lanes that left look again.
+                warp.paths.iter_mut().filter(|path| path.wait == Wait::Lanes).for_each(|path| path.wait = Wait::Not);
+                return Ok(After::Parted);
+            }
+            Op::Nothing => {}
+            Op::Fail(what) => return Err(Fault::new(FaultKind::Instruction, what.clone())),
+        }
+        Ok(After::Next)
+    }
+
+    /// Whether lanes of the mask are still elsewhere: then this path waits for them.
+    fn waits_for_lanes(&self, warp: &mut Warp, path: usize, lanes: u32, mask: u32) -> bool {
+        if warp.paths.len() == 1 {
+            return false;
+        }
+        let asked = warp.lanes(mask)[lanes.trailing_zeros() as usize] as u32;
+        // `activemask` asks for nobody.
+        if asked & warp.live() & !lanes == 0 {
+            return false;
+        }
+        warp.paths[path].wait = Wait::Lanes;
+        warp.join();
+        true
+    }
+}
+
+/// The lanes whose predicate holds.
+pub(super) fn predicate(values: &Lanes, negated: bool) -> u32 {
+    let set = values.iter().enumerate().fold(0, |set, (lane, value)| set | u32::from(*value != 0) << lane);
+    if negated { !set } else { set }
+}
+
+fn branch(warp: &mut Warp, path: usize, lanes: u32, target: usize) -> After {
+    let all = warp.paths[path].lanes;
+    if lanes == all {
+        warp.paths[path].at = target;
+    } else {
+        warp.paths[path].lanes = all & !lanes;
+        warp.paths[path].at += 1;
+        warp.paths.push(Path { at: target, lanes, wait: Wait::Not });
+    }
+    debug_assert!(warp.paths.len() <= LANES && FULL.count_ones() as usize == LANES);
+    warp.join();
+    After::Parted
+}
