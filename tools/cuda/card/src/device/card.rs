@@ -119,6 +119,9 @@ pub struct Settings {
     pub shapes: bool,
     /// `CARD_REPORT`: where to write what was counted.
     pub report: Option<String>,
+    /// `CARD_PTX`: a folder of PTX files that take the place of modules without text, as a binary has them that was built
+    /// with `stub-nvcc`.
+    pub ptx: Option<String>,
     /// `CARD_TRACE=1`: every operation on standard error.
     pub trace: bool,
 }
@@ -145,7 +148,7 @@ impl Settings {
         }
         let on = |name: &str| read(name).is_some_and(|value| value == "1");
         let (shapes, trace) = (on("CARD_SHAPES"), on("CARD_TRACE"));
-        Ok(Self { card, seed: number("CARD_SEED")?, shapes, report: read("CARD_REPORT"), trace })
+        Ok(Self { card, seed: number("CARD_SEED")?, shapes, report: read("CARD_REPORT"), ptx: read("CARD_PTX"), trace })
     }
 }
 

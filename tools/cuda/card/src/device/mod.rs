@@ -261,6 +261,13 @@ impl Device {
         handle
     }
 
+    /// Forgets an event that has been reached; others are kept for the waits that mean them.
+    pub fn close_event(&mut self, event: u64) {
+        if self.event_reached(event) {
+            self.streams.close_event(event);
+        }
+    }
+
     /// `cuEventRecord`
     ///
     /// # Errors
@@ -317,7 +324,7 @@ impl Device {
     /// `INVALID_PTX` for a text that is not understood or is for newer cards; `OUT_OF_MEMORY`.
     pub fn load_module(&mut self, text: &str) -> Result<u64, u32> {
         self.sound()?;
-        let text = ptx::parse(text).map_err(|wrong| {
+        let text = self.parsed(text).map_err(|wrong| {
             eprintln!("card: a module is not understood: {wrong}");
             result::INVALID_PTX
         })?;
@@ -330,6 +337,20 @@ impl Device {
         let handle = self.streams.handle();
         self.modules.insert(handle, Module { text, globals });
         Ok(handle)
+    }
+
+    /// A module's text, read; one without text is all that the folder of `CARD_PTX` holds.
+    fn parsed(&self, text: &str) -> Result<ptx::Module, String> {
+        let Some(folder) = self.settings.ptx.as_ref().filter(|_| text.is_empty()) else { return ptx::parse(text) };
+        let said = |error: std::io::Error| format!("{folder}: {error}");
+        let mut all = ptx::Module::default();
+        for entry in std::fs::read_dir(folder).map_err(said)? {
+            let path = entry.map_err(said)?.path();
+            if path.extension().is_some_and(|extension| extension == "ptx") {
+                all.extend(ptx::parse(&std::fs::read_to_string(path).map_err(said)?)?);
+            }
+        }
+        Ok(all)
     }
 
     /// Puts a module's variables into memory, one behind the other.

@@ -67,6 +67,11 @@ impl Streams {
         self.events.insert(event, Event::default());
     }
 
+    /// Forgets an event.
+    pub fn close_event(&mut self, event: u64) {
+        self.events.remove(&event);
+    }
+
     /// Whether it is known.
     pub fn knows_event(&self, event: u64) -> bool {
         self.events.contains_key(&event)

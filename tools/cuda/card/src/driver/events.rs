@@ -56,8 +56,11 @@ pub unsafe extern "C" fn cuEventCreate(event: *mut u64, _flags: c_uint) -> u32 {
 
 /// Waits that were asked for still mean it; its handle is never used again.
 #[unsafe(no_mangle)]
-pub extern "C" fn cuEventDestroy_v2(_event: u64) -> u32 {
-    on_device(|_| Ok(()))
+pub extern "C" fn cuEventDestroy_v2(event: u64) -> u32 {
+    on_device(|device| {
+        device.close_event(event);
+        Ok(())
+    })
 }
 
 /// Behind everything asked of the stream so far.

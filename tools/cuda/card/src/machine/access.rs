@@ -68,6 +68,20 @@ fn of(lanes: u32) -> impl Iterator<Item = usize> {
     (0..LANES).filter(move |lane| lanes >> lane & 1 == 1)
 }
 
+/// Bytes that an access of a warp moves: memory answers in sectors of 32 bytes, and lanes that reach into the sector of the
+/// lane before share it.
+fn moved(addresses: &Lanes, lanes: u32, width: usize) -> u64 {
+    const SECTOR: u64 = 32;
+    let (mut last, mut sectors) = (u64::MAX, 0);
+    for lane in of(lanes) {
+        let first = addresses[lane] / SECTOR;
+        let end = (addresses[lane] + width as u64 - 1) / SECTOR;
+        sectors += end - first + u64::from(first != last);
+        last = end;
+    }
+    sectors * SECTOR
+}
+
 fn extended(value: u64, width: usize) -> u64 {
     let shift = 64 - 8 * width as u32;
     ((value << shift) as i64 >> shift) as u64
@@ -116,7 +130,7 @@ impl Block<'_> {
     ) -> Result<(), Fault> {
         let (space, addresses) = self.addresses(warp, lanes, at, to.len())?;
         if space == Space::Global {
-            self.counts.read += u64::from(lanes.count_ones()) * (at.width * to.len()) as u64;
+            self.counts.read += moved(&addresses, lanes, at.width * to.len());
         }
         for (element, slot) in to.iter().enumerate() {
             let mut values = [0; LANES];
@@ -133,7 +147,7 @@ impl Block<'_> {
     pub(super) fn store(&mut self, warp: &mut Warp, lanes: u32, from: &[Slot], at: &Address) -> Result<(), Fault> {
         let (space, addresses) = self.addresses(warp, lanes, at, from.len())?;
         if space == Space::Global {
-            self.counts.written += u64::from(lanes.count_ones()) * (at.width * from.len()) as u64;
+            self.counts.written += moved(&addresses, lanes, at.width * from.len());
         }
         for (element, slot) in from.iter().enumerate() {
             let values = *warp.lanes(*slot);
@@ -159,8 +173,8 @@ impl Block<'_> {
         for lane in of(lanes) {
             old[lane] = match space {
                 Space::Global => {
-                    self.counts.read += at.width as u64;
-                    self.counts.written += at.width as u64;
+                    self.counts.read += moved(&addresses, 1 << lane, at.width);
+                    self.counts.written += moved(&addresses, 1 << lane, at.width);
                     self.memory.update(addresses[lane], at.width, |old| f(old, b[lane], c[lane]))?
                 }
                 _ => {

@@ -41,7 +41,7 @@ pub struct Launch<'a> {
 /// What executing took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Bytes read from global memory, every access counted.
+    /// Bytes read from global memory, in sectors; no cache is counted on.
     pub read: u64,
     /// Bytes written to it.
     pub written: u64,

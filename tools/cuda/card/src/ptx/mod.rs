@@ -22,6 +22,15 @@ pub struct Module {
     pub functions: Vec<Function>,
 }
 
+impl Module {
+    /// Takes in what another module declares.
+    pub fn extend(&mut self, other: Self) {
+        self.target = self.target.max(other.target);
+        self.variables.extend(other.variables);
+        self.functions.extend(other.functions);
+    }
+}
+
 /// State spaces that variables lie in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Space {
