@@ -80,7 +80,7 @@ impl Parameters {
 
     /// Nothing, on the CPU: for tests of what takes parameters and reads none.
     #[cfg(test)]
-    pub(super) fn of_nothing(dtype: DType) -> Self {
+    pub(crate) fn of_nothing(dtype: DType) -> Self {
         Self::real(&Weights::absent(dtype))
     }
 

@@ -66,7 +66,7 @@ impl Golden {
 
     fn plan(&self, model: &Flux1) -> Plan {
         let (size, steps, encoding) = (self.size(), self.sigmas_used.len(), Some(Encoding::default()));
-        let task = Task { size, steps, text_tokens: 512, prompts: 1, cfg: false, encoding };
+        let task = Task { encoding, ..Task::new(size, steps, 512) };
         let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
         Plan::new(model, &task, &machine).expect("fits")
     }
