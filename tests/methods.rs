@@ -249,7 +249,7 @@ fn a_velocity_by_proportional_attention_is_the_references() {
     let positions = model.positions(model.facts().latents.tokens(recipe.size()), &text);
     let (scaler, patches) = (Method::YARN.scaler(Some(DypeSettings::default())), model.facts().patches(256));
     let rope = RopeTables::new(&positions, patches, &*scaler, &Moment::at(1.0), &Device::Cpu).expect("tables");
-    let task = Task { size: recipe.size(), steps: 1, text_tokens: 512, prompts: 1, cfg: false };
+    let task = Task::new(recipe.size(), 1, 512);
     let velocity = |weights, logit_scale| {
         let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: Some(weights) };
         let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
