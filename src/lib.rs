@@ -18,6 +18,7 @@
 //! |---|---|
 //! | [`cli`] | flags, commands, and the only writer to the terminal |
 //! | [`lab`] | pictures and methods looked at: measures, sheets, plots |
+//! | [`convert`] | a network as a file in another number type |
 //! | [`run`] | pictures in a row: checkpoints, resuming, previews |
 //! | [`plan`] | what a run will need, before it loads anything |
 //! | [`sampling`] | sigmas, noise, the Euler loop |
@@ -40,6 +41,7 @@
 
 mod base;
 mod cli;
+mod convert;
 mod error;
 mod hub;
 mod lab;

@@ -41,6 +41,11 @@ pub mod cli {
     }
 }
 
+/// Of `convert`.
+pub mod convert {
+    pub use crate::convert::{Format, Kind, Plan, write};
+}
+
 /// Of `hub`.
 pub mod hub {
     pub use crate::hub::{DownloadPlan, Hub, HubModel, HubSettings, Token};

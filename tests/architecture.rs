@@ -27,6 +27,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     // What is done with a network, and what it will need.
     ("sampling", &["error", "base", "methods", "recipe", "nn", "models"]),
     ("plan", &["error", "base", "methods", "recipe", "weights", "hub", "nn", "models", "sampling"]),
+    // A model's weights as a file in another number type.
+    ("convert", &["error", "base", "weights", "models", "output"]),
     // Many pictures, and nothing lost.
     ("run", &["error", "base", "methods", "recipe", "weights", "hub", "nn", "models", "sampling", "plan", "output"]),
     // Pictures and methods looked at.

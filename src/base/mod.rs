@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod device;
+pub(crate) mod disk;
 pub(crate) mod excerpt;
 pub mod fourier;
 pub mod geometry;
@@ -14,3 +15,4 @@ pub mod memory;
 pub(crate) mod paths;
 pub mod printable;
 pub mod progress;
+pub(crate) mod simd;

@@ -55,6 +55,8 @@ pub enum Stage {
     Denoise,
     /// Latents become pixels; units are whatever the decoder counts.
     Decode,
+    /// Weights become a file in another number type; units are bytes.
+    Convert,
 }
 
 /// Whoever listens to a run.

@@ -8,6 +8,7 @@ use super::{
     batch_args::{ProgressArgs, SelectArgs},
     commands::compare::CompareArgs,
     commands::completions::CompletionsArgs,
+    commands::convert::ConvertArgs,
     commands::decode::DecodeArgs,
     commands::export_demo::ExportDemoArgs,
     commands::info::InfoArgs,
@@ -74,6 +75,8 @@ pub enum Command {
     Models(ModelsArgs),
     /// Decode saved latents to a picture
     Decode(DecodeArgs),
+    /// Write a model's transformer or text encoder as one file in another number type
+    Convert(ConvertArgs),
     /// Write the model inside this program to a folder, for other programs
     ExportDemo(ExportDemoArgs),
     /// Print completions for bash, zsh or fish

@@ -13,7 +13,7 @@ use super::{
     device::{self, DtypeArg},
     items::{self, Planned, Wish},
     listen::{Finished, Teller},
-    lora_source::LoraSource,
+    lora_source::{self, LoraSource},
     model_source::{ModelSource, Opened},
     notes,
     report::Report,
@@ -87,7 +87,7 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
         // Told to whoever looks at the picture: another machine could not know which card was in use.
         *rng = rng.on(&device)?;
     }
-    let mut loras = LoraSource::find(&mut order.wishes, &order.model.search, report)?;
+    let mut loras = LoraSource::find(&mut order.wishes, &order.model.model, &order.model.search, report)?;
     let (mut planned, repeated) = items::arrange(order.wishes, order.shard)?;
     if repeated > 0 {
         let what = if repeated == 1 { "1 picture is".into() } else { format!("{repeated} pictures are") };
@@ -123,13 +123,14 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     loras.fetch(&mut planned, report)?;
     let Opened { model, remarks } = source.open(report)?;
     notes::of_search(remarks, report);
+    let (model, shared) = lora_source::shared(model, &planned, &machine.device)?;
     let adapted = loras.models(&planned, &*model, report)?;
     if let Some(note) = notes::variants(&*model, order.model.variant.as_deref())? {
         report.on(Event::Note(note));
     }
     notes::of_model(&*model, report);
     let options = order.progress.options(order.output.overwrite);
-    let mut runner = Runner::new(&*model, &machine, &options, report)?.with_adapted(&adapted);
+    let mut runner = Runner::new(&*model, &machine, &options, report)?.with_adapted(&adapted).with_kept(shared);
     let made = plan_items(&planned, (&*model, &adapted), &machine, order.output.save_latents.as_deref())?;
     for (item, planned) in made.iter().zip(&planned) {
         runner.check(item).map_err(|error| planned.wish.named(error))?;

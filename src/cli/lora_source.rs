@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use candle_core::Device;
 
 use super::{
     items::{Planned, Wish},
@@ -13,12 +16,12 @@ use crate::{
     base::progress::{Event, Observer},
     error::{Error, Result},
     hub::{DownloadPlan, FileSet, Hub, HubFile, paths_below},
-    models::{Model, adapt},
+    models::{Model, adapt, loras_called},
     recipe::{LoraChoice, Loras},
     run::Adapted,
     weights::{
-        Files,
-        lora::{LoraFile, peft_settings, sha256_of},
+        Files, Kept, TensorSource,
+        lora::{LoraFile, Network, TRANSFORMER, peft_settings, sha256_of},
     },
 };
 
@@ -26,7 +29,7 @@ use crate::{
 const USUAL_NAME: &str = "pytorch_lora_weights.safetensors";
 /// Files of a repository that a message shows.
 const SHOWN: usize = 5;
-const HINT: &str = "give a .safetensors file, or a Hub id such as OWNER/NAME or OWNER/NAME:FILE.safetensors";
+const HINT: &str = "give a .safetensors file, the name of one in a folder of LoRA files (--model-dir), or a Hub id such as OWNER/NAME or OWNER/NAME:FILE.safetensors";
 
 /// The LoRA files of a run, by the names pictures say.
 #[derive(Default)]
@@ -52,14 +55,15 @@ impl LoraSource {
     /// # Errors
     /// [`Error::Request`] for what names neither a file nor a Hub id; [`Error::Network`] when the Hub does not answer;
     /// [`Error::Model`] and [`Error::Disk`] for a file that is no LoRA, or cannot be read.
-    pub fn find(wishes: &mut [Wish], search: &SearchArgs, observer: &dyn Observer) -> Result<Self> {
+    pub fn find(wishes: &mut [Wish], model: &str, search: &SearchArgs, observer: &dyn Observer) -> Result<Self> {
+        let places = Places { model: Path::new(model), search };
         let mut source = Self::default();
         let mut names: BTreeMap<String, String> = BTreeMap::new();
         for wish in wishes {
             let Some(Loras(asked)) = wish.asked.wanted.lora.clone() else { continue };
             for lora in &asked {
                 if !names.contains_key(&lora.name) {
-                    let (name, found) = find(&lora.name, search, observer).map_err(|error| wish.named(error))?;
+                    let (name, found) = find(&lora.name, &places, observer).map_err(|error| wish.named(error))?;
                     names.insert(lora.name.clone(), name.clone());
                     source.found.entry(name).or_insert(found);
                 }
@@ -78,16 +82,7 @@ impl LoraSource {
     pub fn fetch(&mut self, planned: &mut [Planned], observer: &dyn Observer) -> Result<()> {
         let mut sums = BTreeMap::new();
         for (name, found) in &mut self.found {
-            let path = match &found.place {
-                Place::File(path) => path.clone(),
-                Place::Hub(place) => {
-                    let (hub, plan) = &**place;
-                    let path = hub.fetch(plan, observer)?.join(weights_of(plan));
-                    found.file = LoraFile::open(&path, &Files::default())?;
-                    path
-                }
-            };
-            sums.insert(name.clone(), sha256_of(&path)?);
+            sums.insert(name.clone(), sha256_of(&found.fetch(observer)?)?);
         }
         let mut others = Vec::new();
         for lora in
@@ -149,22 +144,109 @@ impl LoraSource {
     }
 }
 
+/// A model whose pictures are made with one set of files and then another: all that is made of it shares its transformer's weights,
+/// which are held here. The model as it is, where one set serves all.
+///
+/// # Errors
+/// What the model fails with.
+pub fn shared(
+    model: Box<dyn Model>,
+    planned: &[Planned],
+    device: &Device,
+) -> Result<(Box<dyn Model>, Option<Arc<Kept>>)> {
+    let loras = |one: &Planned| one.wish.asked.wanted.lora.clone().unwrap_or_default();
+    let several = planned.windows(2).any(|pair| loras(&pair[0]) != loras(&pair[1]));
+    let networks = if several { model.networks()? } else { Vec::new() };
+    let Some(transformer) = networks.iter().find(|network| network.part == TRANSFORMER) else {
+        return Ok((model, None));
+    };
+    let kept = Arc::new(Kept::new(Arc::clone(&transformer.source), device));
+    let source = |network: &Network| -> Arc<dyn TensorSource> {
+        if network.part == TRANSFORMER { kept.clone() } else { Arc::clone(&network.source) }
+    };
+    let model = model.with_sources(networks.iter().map(source).collect())?;
+    Ok((model, Some(kept)))
+}
+
+/// The files of these names, each with its strength, fetched where they are not here.
+///
+/// # Errors
+/// What finding and fetching may fail with.
+pub fn open(
+    loras: &[LoraChoice],
+    model: &str,
+    search: &SearchArgs,
+    observer: &dyn Observer,
+) -> Result<Vec<(LoraFile, f64)>> {
+    let places = Places { model: Path::new(model), search };
+    let open = |lora: &LoraChoice| {
+        let (_, mut found) = find(&lora.name, &places, observer)?;
+        found.fetch(observer)?;
+        Ok((found.file, lora.strength))
+    };
+    loras.iter().map(open).collect()
+}
+
+impl Found {
+    /// Brings it here; gives its path.
+    fn fetch(&mut self, observer: &dyn Observer) -> Result<PathBuf> {
+        match &self.place {
+            Place::File(path) => Ok(path.clone()),
+            Place::Hub(place) => {
+                let (hub, plan) = &**place;
+                let path = hub.fetch(plan, observer)?.join(weights_of(plan));
+                self.file = LoraFile::open(&path, &Files::default())?;
+                Ok(path)
+            }
+        }
+    }
+}
+
+/// Where files are looked for.
+struct Places<'a> {
+    /// The model, as it was named: folders of LoRA files may lie around it.
+    model: &'a Path,
+    search: &'a SearchArgs,
+}
+
+impl Places<'_> {
+    /// The file of this name in a folder of LoRA files.
+    fn called(&self, name: &str) -> Result<Option<PathBuf>> {
+        let (found, looked) = loras_called(name, self.model, &self.search.dirs())?;
+        let found: Vec<PathBuf> = found.into_iter().collect();
+        let shown =
+            |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        match found.as_slice() {
+            [one] => Ok(Some(one.clone())),
+            [] if name.parse::<HubFile>().is_ok() => Ok(None),
+            [] => {
+                let looked = if looked.is_empty() { String::new() } else { format!(" (looked in {})", shown(&looked)) };
+                let what = format!("--lora {name}: there is no such file{looked}, and it is no Hub id");
+                Err(Error::request(what, HINT))
+            }
+            several => {
+                let what = format!("--lora {name}: several files are called so: {}", shown(several));
+                Err(Error::request(what, "name the one that is meant with its folder, or by its path"))
+            }
+        }
+    }
+}
+
 /// A file by the name it was asked for: the name that holds from everywhere, and what is known of it.
-fn find(asked: &str, search: &SearchArgs, observer: &dyn Observer) -> Result<(String, Found)> {
+fn find(asked: &str, places: &Places<'_>, observer: &dyn Observer) -> Result<(String, Found)> {
     let path = Path::new(asked);
     if path.is_dir() {
         let what = format!("--lora {asked} is a folder");
         return Err(Error::request(what, "name the .safetensors file in it"));
     }
-    if path.exists() {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let here = if path.exists() { Some(path.to_path_buf()) } else { places.called(asked)? };
+    if let Some(path) = here {
+        let path = std::path::absolute(&path).unwrap_or(path);
         let file = LoraFile::open(&path, &Files::default())?;
         return Ok((path.display().to_string(), Found { place: Place::File(path), file }));
     }
-    let HubFile { model, path: file } = asked
-        .parse()
-        .map_err(|_| Error::request(format!("--lora {asked}: there is no such file, and it is no Hub id"), HINT))?;
-    let hub = search.hub()?;
+    let HubFile { model, path: file } = asked.parse()?;
+    let hub = places.search.hub()?;
     let plan = hub.plan(&model, &LoraFiles { file }, observer)?;
     let name = weights_of(&plan);
     let here = hub.peek(&plan, observer)?;

@@ -31,7 +31,9 @@ use std::{collections::HashSet, process::ExitCode};
 
 use crate::Error;
 use args::{Cli, Command};
-use commands::{compare, completions, decode, export_demo, generate, info, inspect, man, models, replay, version};
+use commands::{
+    compare, completions, convert, decode, export_demo, generate, info, inspect, man, models, replay, version,
+};
 use environment::Parsed;
 use report::{Report, Verbosity};
 
@@ -68,6 +70,7 @@ fn run(cli: &Cli, typed: &HashSet<String>, report: &Report) -> anyhow::Result<()
         Some(Command::Replay(args)) => replay::run(args, typed, report),
         Some(Command::Info(args)) => info::run(args, report),
         Some(Command::Models(args)) => models::run(args, report),
+        Some(Command::Convert(args)) => convert::run(args, report),
         Some(Command::Decode(args)) => decode::run(args, report),
         Some(Command::ExportDemo(args)) => export_demo::run(args, report),
         Some(Command::Completions(args)) => completions::run(args, report),

@@ -396,6 +396,24 @@ pub fn token_reading(name: &str, search: &SearchArgs, observer: &dyn Observer) -
     model.velocity(&on, WeightsMode::Stream, ForwardOptions::default())?.token_reading(&on.device)
 }
 
+/// The model `name` with the network `part` of it, or its transformer, on this disk; of the Hub's models no more is fetched.
+///
+/// # Errors
+/// What finding and fetching may fail with.
+pub fn network(
+    name: &str,
+    part: Option<&str>,
+    variant: Option<&str>,
+    search: &SearchArgs,
+    observer: &dyn Observer,
+) -> Result<ModelRequest> {
+    let is_wanted = |spec: &PartSpec| part.map_or(spec.kind == PartKind::Denoiser, |part| spec.name == part);
+    let files = RepositoryFiles::only(Registry::default().families(), is_wanted);
+    let source = ModelSource::named(name, &files, variant, search, observer)?;
+    DownloadPlan::check_disk_for(&source.missing())?;
+    source.fetch(observer)
+}
+
 /// The autoencoder of the model `name`, or the one at `vae`; of the Hub's models only that part is fetched.
 ///
 /// # Errors

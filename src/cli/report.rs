@@ -260,6 +260,7 @@ fn name(stage: Stage) -> &'static str {
         Stage::Encode => "encode",
         Stage::Denoise => "denoise",
         Stage::Decode => "decode",
+        Stage::Convert => "convert",
     }
 }
 
@@ -269,6 +270,7 @@ fn new_bar(stage: Stage, total: u64) -> ProgressBar {
         Stage::Denoise => "denoise   {bar:18} {pos}/{len}  ETA {eta}  {wide_msg}",
         Stage::Encode => "encode    {bar:24} {percent}%  ETA {eta}  {wide_msg}",
         Stage::Decode => "decode    {bar:24} {percent}%  ETA {eta}  {wide_msg}",
+        Stage::Convert => "convert   {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}  {wide_msg}",
         Stage::Text => "text      {bar:24} {percent}%  {wide_msg}",
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -287,7 +289,7 @@ fn plain_line(running: &Running, done: u64, detail: &str) -> String {
         Stage::Denoise => {
             format!("{stage:<9} step {done}/{}  {}  ETA {left}  {detail}", running.total, pace(elapsed, now))
         }
-        Stage::Download => {
+        Stage::Download | Stage::Convert => {
             let rate = Bytes((done as f64 / elapsed.as_secs_f64().max(1e-3)) as u64);
             format!("{stage:<9} {} of {}  {rate}/s  ETA {left}  {detail}", Bytes(done), Bytes(running.total))
         }

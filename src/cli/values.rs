@@ -3,7 +3,7 @@
 use super::device::DeviceChoice;
 use crate::{
     base::memory::Bytes,
-    recipe::{self, Kind, SIDE_PX, Shard},
+    recipe::{self, Kind, LoraList, Loras, SIDE_PX, Shard},
 };
 
 /// A side of the picture in pixels.
@@ -48,6 +48,11 @@ pub fn variant(text: &str) -> Result<String, String> {
     } else {
         Err("a word such as fp16 is wanted, as in model.fp16.safetensors".into())
     }
+}
+
+/// A LoRA with its strength.
+pub fn lora(text: &str) -> Result<Loras, String> {
+    LoraList.parse(text)
 }
 
 /// An amount of memory.

@@ -194,33 +194,6 @@ pub(super) fn is_inside(path: &str) -> bool {
     !path.is_empty() && !path.contains('\\') && Path::new(path).components().all(plain)
 }
 
-/// Bytes free for this user on the disk that holds `path` or will hold it; `None` where the system does not say.
-pub(super) fn disk_free_bytes(path: &Path) -> Option<u64> {
-    let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
-    free_bytes(existing)
-}
-
-#[cfg(unix)]
-#[allow(clippy::unnecessary_cast, reason = "these fields are narrower than u64 on some systems")]
-fn free_bytes(folder: &Path) -> Option<u64> {
-    use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::CString::new(folder.as_os_str().as_bytes()).ok()?;
-    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: `path` is a C string and `stat` has room for what statvfs writes; both outlive the call.
-    let failed = unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) } != 0;
-    if failed {
-        return None;
-    }
-    // SAFETY: statvfs succeeded, so it has filled the whole structure.
-    let stat = unsafe { stat.assume_init() };
-    Some((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
-}
-
-#[cfg(not(unix))]
-fn free_bytes(_folder: &Path) -> Option<u64> {
-    None
-}
-
 fn has_size(path: &Path, size_bytes: u64) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size_bytes)
 }
@@ -356,12 +329,5 @@ mod tests {
             assert!(!is_inside(path), "{path:?}");
         }
         assert!(is_inside("model_index.json") && is_inside("vae/config.json"));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn free_space_is_known_before_the_folder_exists() {
-        let free = disk_free_bytes(Path::new("/no/such/folder/yet")).expect("a number");
-        assert!(free > 0);
     }
 }

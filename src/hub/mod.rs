@@ -22,13 +22,14 @@ use std::path::{Path, PathBuf};
 
 use self::{
     ask::Question,
-    cache::{RepoCache, disk_free_bytes},
+    cache::RepoCache,
     client::{block_on, hf_client},
     copies::{Copies, Copy, CopyOf},
     download::{Downloader, Meter},
     failure::GaveUp,
 };
 use crate::{
+    base::disk::free_bytes_at,
     base::progress::{Event, Observer, Stage},
     error::{Error, Result},
     weights::Files,
@@ -346,7 +347,7 @@ impl Hub {
             snapshot: cache.snapshot(&commit),
             commit,
             bytes_to_fetch: absent.map(|file| file.size_bytes - cache.bytes_begun(file)).sum(),
-            disk_free_bytes: disk_free_bytes(&self.settings.cache_dir),
+            disk_free_bytes: free_bytes_at(&self.settings.cache_dir),
             files,
             is_answer,
         }

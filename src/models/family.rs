@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Contents, FirstBlock, ForwardCost, ForwardOptions, Found, Identity, NetworkBytes, PartSpec, Published, RgbFactors,
-    SchedulerConfig,
+    Contents, Exchange, FirstBlock, ForwardCost, ForwardOptions, Found, Identity, NetworkBytes, PartSpec, Published,
+    RgbFactors, SchedulerConfig,
     parts::{
         Piece,
         kl::{Banding, Posterior, RowSink, RowSource, Ways},
@@ -94,6 +94,14 @@ pub trait Family: Sync {
     /// What its authors published.
     fn published(&self) -> &'static [Published] {
         &[]
+    }
+
+    /// How files of other programs hold a part of a model, for who writes such a file. The other parts need not be there.
+    ///
+    /// # Errors
+    /// As [`Family::open`]; [`Error::Request`] for a part that is not written.
+    fn exchange(&self, _found: &Found, part: &str) -> Result<Exchange> {
+        Err(Error::request(format!("the {part} of {} models is not converted", self.name()), "give another part"))
     }
 
     /// Opens the autoencoder alone.

@@ -59,6 +59,11 @@ pub struct Found {
 }
 
 impl Found {
+    /// Parts at these places.
+    pub(super) fn of(identity: Identity, files: Files, places: BTreeMap<&'static str, Place>) -> Self {
+        Self { identity, files, remarks: Vec::new(), places, given: Vec::new() }
+    }
+
     /// Where a part is.
     ///
     /// # Errors

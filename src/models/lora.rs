@@ -39,12 +39,48 @@ pub fn adapt(model: &dyn Model, loras: &[(LoraFile, f64)]) -> Result<Adaptation>
         check_family(file, &fitted)?;
         remarks.extend(unused(file, &fitted));
         remarks.extend(decomposed(file, &fitted, *strength));
-        for (all, one) in adapters.iter_mut().zip(fitted.adapters) {
-            one.into_iter().for_each(|(layer, added)| all.entry(layer).or_default().extend(added));
-        }
+        add(&mut adapters, fitted);
     }
     let sources = networks.into_iter().zip(adapters).map(|(network, adapters)| adapted(network, adapters)).collect();
     Ok(Adaptation { sources, remarks })
+}
+
+/// What these files add to one network of a model, whose others are not at hand: its tensors with that, and what there is to tell.
+///
+/// # Errors
+/// As [`adapt`]; [`Error::Model`] for a file that changes nothing of this network.
+pub fn adapt_part(network: Network, loras: &[(LoraFile, f64)]) -> Result<(Arc<dyn TensorSource>, Vec<String>)> {
+    let (mut adapters, mut remarks) = (vec![HashMap::new()], Vec::new());
+    for (file, strength) in loras {
+        let mut fitted = file.fit(std::slice::from_ref(&network), *strength)?;
+        let all = fitted.unknown.len();
+        fitted.unknown.retain(|name| network.is_addressed(name));
+        let elsewhere = all - fitted.unknown.len();
+        fitted.unused.retain(|name| network.is_addressed(name));
+        if fitted.known == 0 && fitted.unknown.is_empty() {
+            let what = format!("the LoRA {} changes nothing of the {}", file.name(), network.part);
+            return Err(Error::model(what, "leave --lora away, or name the part it changes with --part"));
+        }
+        check_family(file, &fitted)?;
+        remarks.extend(unused(file, &fitted));
+        remarks.extend((elsewhere > 0).then(|| {
+            format!(
+                "the LoRA {}: of its layers {elsewhere} are of other parts than the {}, which are converted by themselves",
+                file.name(),
+                network.part
+            )
+        }));
+        remarks.extend(decomposed(file, &fitted, *strength));
+        add(&mut adapters, fitted);
+    }
+    Ok((adapted(network, adapters.remove(0)), remarks))
+}
+
+/// Adds the changes of one more file to those of each network.
+fn add(adapters: &mut [HashMap<String, Vec<Adapter>>], fitted: Fitted) {
+    for (all, one) in adapters.iter_mut().zip(fitted.adapters) {
+        one.into_iter().for_each(|(layer, added)| all.entry(layer).or_default().extend(added));
+    }
 }
 
 /// The sources of a model's N networks, in the order of [`Model::networks`].
@@ -63,8 +99,9 @@ fn adapted(network: Network, adapters: HashMap<String, Vec<Adapter>>) -> Arc<dyn
 
 /// Refuses a file most of whose layers this model has not: what names two families share must not pass for a fit.
 fn check_family(file: &LoraFile, fitted: &Fitted) -> Result<()> {
-    let (known, all) = (fitted.known, fitted.known + fitted.unknown);
-    if known > fitted.unknown {
+    let (known, unknown) = (fitted.known, fitted.unknown.len());
+    let all = known + unknown;
+    if known > unknown {
         return Ok(());
     }
     let looks = strangers::lora_of(&fitted.unused)

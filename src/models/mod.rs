@@ -10,8 +10,10 @@ mod config_keys;
 mod contents;
 mod cost;
 pub mod demo;
+mod exchange;
 mod family;
 mod find;
+mod find_one;
 mod first_block;
 pub mod flux1;
 pub mod flux2;
@@ -46,6 +48,7 @@ use find::Finder;
 
 pub use contents::Contents;
 pub use cost::{ForwardCost, ForwardOptions, NetworkBytes};
+pub use exchange::{Composed, Exchange, GgufNames};
 pub use family::{
     Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, Model, On, Reading, Seen, TextEncoders,
     Velocity, VelocityAt,
@@ -57,13 +60,14 @@ pub use known::KnownModel;
 pub use latent_rgb::RgbFactors;
 pub use lent::{Lent, LentFiles};
 pub use local::LocalModel;
-pub use lora::{adapt, of_networks};
+pub use lora::{adapt, adapt_part, of_networks};
 pub(crate) use part::has_weights_ending;
 pub use part::{Lender, PartKind, PartSpec, never_inside};
 pub use parts::kl::{Banding, Posterior, RowSource, Way};
 pub use published::{Licence, Published, PublishedWeights};
 pub use repository::RepositoryFiles;
 pub use scheduler::{MuRule, SchedulerConfig, TimeShift};
+pub use shelves::loras as loras_called;
 
 /// The families this program knows, the usual one first.
 pub const BUILT_IN: [&'static dyn Family; 4] = [&flux1::FAMILY, &flux2::FAMILY, &z_image::FAMILY, &qwen_image::FAMILY];
@@ -286,6 +290,23 @@ impl Registry {
     /// [`crate::Error::Model`] when there is none; [`crate::Error::Disk`] when a file cannot be read.
     pub fn autoencoder(&self, request: &ModelRequest) -> Result<Box<dyn Decode>> {
         find::autoencoder(request, &self.families)
+    }
+
+    /// How files of other programs hold a part of a model, by its name, or its transformer; of a file that holds another network, that
+    /// one. The other parts need not be there.
+    ///
+    /// # Errors
+    /// As [`Registry::open`]; [`crate::Error::Request`] for a part that is not there or not written.
+    pub fn exchange(&self, request: &ModelRequest, part: Option<&str>) -> Result<Exchange> {
+        let mut refused = None;
+        for (family, found, part) in find_one::part(request, part, &self.families)? {
+            match family.exchange(&found, part.name) {
+                Ok(exchange) => return Ok(exchange),
+                // Another family may ask less of it.
+                Err(error) => drop(refused.get_or_insert(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| crate::error::Error::model("no part", "please report this")))
     }
 
     /// The facts of the usual model, for whoever names none.

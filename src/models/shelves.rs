@@ -98,6 +98,54 @@ impl Shelves {
     }
 }
 
+/// What ComfyUI, A1111 and Forge call their folders of LoRA files, in small letters.
+const LORAS: [&str; 2] = ["loras", "lora"];
+
+/// The LoRA files called `name` around a model's file and in `dirs`, of the nearest folder that has any, and the folders that were
+/// looked through. A name may begin with folders, and may be without its ending.
+///
+/// # Errors
+/// As [`Shelves::around`].
+pub fn loras(name: &str, model: &Path, dirs: &[PathBuf]) -> Result<(BTreeSet<PathBuf>, Vec<PathBuf>)> {
+    let shelves = Shelves::around(model, PartSpec::TRANSFORMER.folders, dirs)?;
+    let wanted = Path::new(name);
+    let is_called = |file: &PathBuf| file.ends_with(wanted) || file.with_extension("").ends_with(wanted);
+    let mut looked = Vec::new();
+    for tree in shelves.trees() {
+        let is_loras = |folder: &PathBuf| self::is_called(folder, &LORAS) && folder.is_dir();
+        let folders: Vec<PathBuf> = std::iter::once(tree.clone()).chain(children(tree)).filter(is_loras).collect();
+        // A folder of LoRA files may have any name.
+        let mut found: BTreeSet<PathBuf> = safetensors_in(tree).filter(is_called).collect();
+        for folder in &folders {
+            let (mut all, mut left) = (BTreeSet::new(), MOST_ENTRIES);
+            walk_files(folder, DEPTH, &mut left, &mut all);
+            found.extend(all.into_iter().filter(is_called));
+        }
+        if !found.is_empty() {
+            return Ok((found, looked));
+        }
+        looked.extend(if folders.is_empty() { vec![tree.clone()] } else { folders });
+    }
+    Ok((BTreeSet::new(), looked))
+}
+
+fn safetensors_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    children(folder).filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"))
+}
+
+fn walk_files(folder: &Path, depth: usize, left: &mut usize, found: &mut BTreeSet<PathBuf>) {
+    found.extend(safetensors_in(folder));
+    for child in children(folder) {
+        if depth == 0 || *left == 0 {
+            return;
+        }
+        *left -= 1;
+        if child.is_dir() {
+            walk_files(&child, depth - 1, left, found);
+        }
+    }
+}
+
 /// The files of weights in a folder itself; no shards, of which none is a part.
 pub fn weights_in(folder: &Path, files: &Files) -> impl Iterator<Item = PathBuf> {
     let names = files.names_in(folder).into_iter().filter(|name| has_weights_ending(name) && !is_shard(name));

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::DType;
 
 use super::{
     Adapter, Array, Compute, Dense, Form, Kronecker, Ledger, Linear, LowRank, Place, Quantised, array,
@@ -16,7 +16,7 @@ use crate::{
     error::Result,
     weights::{
         BlockType, Expected, Ring, Weights,
-        lora::{Change, Layer, Piece},
+        lora::{self, Change, Layer, Piece},
     },
 };
 
@@ -220,13 +220,8 @@ impl Parameters {
             let more = || self.place().zeros(&[outputs], compute.dtype);
             return if is_there { bias().map(Some) } else { (!added.is_empty()).then(more).transpose() };
         }
-        let mut sum = match is_there {
-            true => self.weights.on_cpu("bias", &[outputs], DType::F32)?,
-            false => Tensor::zeros(outputs, DType::F32, &Device::Cpu)?,
-        };
-        for added in added {
-            sum = (sum + added.make()?)?;
-        }
+        let own = is_there.then_some(|| self.weights.on_cpu("bias", &[outputs], DType::F32));
+        let sum = lora::bias(self.weights.adapters(), outputs, own)?;
         Ok(Some(self.weights.send(&sum.to_dtype(compute.dtype)?)?.into()))
     }
 
@@ -249,17 +244,17 @@ impl Parameters {
             };
             layer = layer.with_adapter(adapter)?;
         }
-        let gains: Vec<_> = adapters.iter().filter_map(|adapter| adapter.gain.as_ref()).collect();
-        let Some(first) = gains.first() else { return Ok(layer) };
-        // Each of several counts from the weight as it is: their sum, less the weights that are counted twice.
         if self.dry.is_some() {
-            return Ok(layer.with_gain(self.piece(first)?));
+            let gain = adapters.iter().find_map(|adapter| adapter.gain.as_ref());
+            return match gain {
+                Some(gain) => Ok(layer.with_gain(self.piece(gain)?)),
+                None => Ok(layer),
+            };
         }
-        let mut total = first.make()?;
-        for gain in &gains[1..] {
-            total = ((total + gain.make()?)? - 1.0)?;
+        match lora::gain(adapters)? {
+            Some(gain) => Ok(layer.with_gain(self.weights.send(&gain)?.into())),
+            None => Ok(layer),
         }
-        Ok(layer.with_gain(self.weights.send(&total)?.into()))
     }
 
     /// An array that is made beside the weights, where they arrive.

@@ -7,7 +7,7 @@ use candle_core::{
     quantized::{GgmlDType, QStorage, QTensor},
 };
 
-use super::{Array, Place, array::Launch, kernels::cpu::linear::decode_blocks, mismatch};
+use super::{Array, Place, array::Launch, mismatch};
 use crate::{error::Result, weights::BlockType};
 
 /// Rows that are widened at a time: 512 of 15,360 inputs are 31 MB of f32.
@@ -100,7 +100,7 @@ impl Quantised {
                 let bytes = bytes.real().map_err(candle_core::Error::wrap)?;
                 let bytes = bytes.narrow(0, first, count)?.flatten_all()?.to_vec1::<u8>()?;
                 let mut numbers = vec![0.0; count * self.columns];
-                decode_blocks(self.kind, &bytes, &mut numbers);
+                self.kind.decode(&bytes, &mut numbers);
                 Tensor::from_vec(numbers, &shape, &Device::Cpu)
             }
             Held::Panels(panels) => {

@@ -31,7 +31,7 @@ pub use fields::{Recipe, Wanted};
 pub use file_name::reference_name;
 pub use gaps::CFG_SCALE;
 pub(crate) use kinds::{Kind, Style};
-pub use loras::{LoraChoice, Loras};
+pub use loras::{LoraChoice, LoraList, Loras};
 pub use noise_source::Rng;
 pub(crate) use numbers::SIDE_PX;
 pub use prompts::{Line, read_prompt, read_prompts};

@@ -10,6 +10,7 @@ mod existing;
 mod follow;
 mod identity;
 mod job;
+mod loras;
 mod make;
 pub mod pipeline;
 mod preview;
@@ -26,11 +27,12 @@ use crate::{
 
 #[cfg(test)]
 pub(crate) use identity::settings_key;
+pub use loras::{Adapted, with_loras};
 pub use preview::Preview;
 pub use provenance::{
     MODEL as MODEL_ENTRY, PROGRAM as PROGRAM_ENTRY, VERSION as PROVENANCE_VERSION, is_ours, of_parameters, prompts,
 };
-pub use runner::{Adapted, Runner, with_loras};
+pub use runner::Runner;
 
 /// The most prompts that are encoded together. T5's weights pass through memory once for all of them, and each keeps
 /// 8 MB (512 tokens of 4,096 f32) until its pictures are made.

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -15,6 +16,7 @@ use super::{
     checkpoint::{self, Checkpoint},
     existing::{Existing, Found},
     identity::{self, Sought},
+    loras::{Adapted, with_loras},
 };
 use crate::{
     base::device::DeviceKind,
@@ -28,22 +30,11 @@ use crate::{
     plan::{Machine, SpeedBook, what_fits},
     recipe::{Loras, Recipe},
     run::pipeline::{Pipeline, Texts},
+    weights::{
+        Kept,
+        lora::{Network, TRANSFORMER},
+    },
 };
-
-/// The model as it is with these LoRA files.
-pub type Adapted = (Loras, Box<dyn Model>);
-
-/// The model a picture is made with, of `model` and it with LoRA files.
-///
-/// # Errors
-/// [`Error::Model`] when it was not made with these: a bug of the caller.
-pub fn with_loras<'m>(loras: &Loras, model: &'m dyn Model, adapted: &'m [Adapted]) -> Result<&'m dyn Model> {
-    if loras.0.is_empty() {
-        return Ok(model);
-    }
-    let found = adapted.iter().find(|(known, _)| known == loras).map(|(_, model)| &**model);
-    found.ok_or_else(|| Error::model("the model was not opened with these LoRA files", "please report this"))
-}
 
 /// A picture that must be made, with the damaged file it takes the place of.
 pub(super) type Waiting<'i> = (&'i Item, Option<PathBuf>);
@@ -54,8 +45,12 @@ pub struct Runner<'a> {
     model: &'a dyn Model,
     /// It with LoRA files.
     adapted: &'a [Adapted],
+    /// Those of them that change what is told of prompts.
+    of_text: Vec<Loras>,
     /// The files that the pipeline's has.
     loras: Loras,
+    /// The weights that all of them share, where several are taken in turn.
+    kept: Option<Arc<Kept>>,
     pub(super) machine: &'a Machine,
     pub(super) options: &'a Options,
     pub(super) observer: &'a dyn Observer,
@@ -92,7 +87,9 @@ impl<'a> Runner<'a> {
             known,
             model,
             adapted: &[],
+            of_text: Vec::new(),
             loras: Loras::default(),
+            kept: None,
             machine,
             options,
             observer,
@@ -109,19 +106,45 @@ impl<'a> Runner<'a> {
     /// The same, with the model as it is with the LoRA files of each picture that has some.
     #[must_use]
     pub fn with_adapted(self, adapted: &'a [Adapted]) -> Self {
-        Self { adapted, ..self }
+        let is_text = |network: &Network| network.part != TRANSFORMER && network.source.is_adapted();
+        let changes = |model: &dyn Model| model.networks().map_or(true, |networks| networks.iter().any(is_text));
+        let of_text = adapted.iter().filter(|(_, model)| changes(&**model)).map(|(loras, _)| loras.clone()).collect();
+        Self { adapted, of_text, ..self }
     }
 
-    /// Makes the model of a picture the one that computes; what another has made is let go.
+    /// The same, where transformers of all these models share the weights that are held here.
+    #[must_use]
+    pub fn with_kept(self, kept: Option<Arc<Kept>>) -> Self {
+        Self { kept, ..self }
+    }
+
+    /// Makes the model of a picture the one that computes; what another has made is let go, but for the weights that both have
+    /// and embeddings that are the same.
     pub(super) fn take_model(&mut self, item: &Item) -> Result<()> {
         if self.loras == item.recipe.lora {
             return Ok(());
         }
-        (self.transformer, self.embeddings) = (None, Vec::new());
+        self.transformer = None;
+        if self.texts_of(&self.loras) != self.texts_of(&item.recipe.lora) {
+            self.embeddings = Vec::new();
+        }
         let model = with_loras(&item.recipe.lora, self.model, self.adapted)?;
         self.pipeline = Pipeline::open(model, self.machine.device.clone(), self.machine.dtype, self.observer)?;
         self.loras = item.recipe.lora.clone();
         Ok(())
+    }
+
+    /// These files, where they change what is told of prompts.
+    fn texts_of<'l>(&self, loras: &'l Loras) -> Option<&'l Loras> {
+        self.of_text.contains(loras).then_some(loras)
+    }
+
+    /// Lets go of the transformer, and of the weights it shares.
+    fn drop_transformer(&mut self) {
+        self.transformer = None;
+        if let Some(kept) = &self.kept {
+            kept.let_go();
+        }
     }
 
     /// The model, as pictures say it.
@@ -175,7 +198,7 @@ impl<'a> Runner<'a> {
         if !error.is_out_of_memory() {
             return error;
         }
-        self.transformer = None;
+        self.drop_transformer();
         let planned = Bytes(item.plan.peak_bytes.most());
         Error::Memory {
             what: format!("the device has no room for this picture, planned for {planned} ({error})"),
@@ -270,10 +293,12 @@ impl<'a> Runner<'a> {
         let started = Instant::now();
         self.embeddings.clear();
         if !item.plan.holds_transformer_beside(item.plan.peak_bytes.text) {
-            self.transformer = None;
+            self.drop_transformer();
         }
         let tokens = item.recipe.max_sequence_length;
-        let alike = coming.iter().map(|(other, _)| &other.recipe).filter(|other| other.lora == item.recipe.lora);
+        let own = self.texts_of(&item.recipe.lora);
+        let is_alike = |other: &&Recipe| self.texts_of(&other.lora) == own;
+        let alike = coming.iter().map(|(other, _)| &other.recipe).filter(is_alike);
         let group = encoded_together(alike, tokens);
         let embeddings = self.pipeline.encode(&group, tokens)?;
         self.embeddings = group.into_iter().map(|prompt| (prompt.to_owned(), tokens)).zip(embeddings).collect();
@@ -307,6 +332,10 @@ impl<'a> Runner<'a> {
             other => {
                 // It leaves memory before the next comes.
                 drop(other);
+                if let Some(kept) = &self.kept {
+                    // A block that comes and goes is nobody's to hold.
+                    if choices.weights == WeightsMode::Resident { kept.keep() } else { kept.let_go() }
+                }
                 let started = Instant::now();
                 let loaded = self.pipeline.load_transformer(choices)?;
                 times.load += started.elapsed();
@@ -323,7 +352,7 @@ impl<'a> Runner<'a> {
     /// Lets go of the transformer when nothing needs it any more, or the decoder needs its room.
     pub(super) fn make_room_for_decoder(&mut self, item: &Item, is_last: bool) {
         if is_last || !item.plan.holds_transformer_beside(item.plan.peak_bytes.decode) {
-            self.transformer = None;
+            self.drop_transformer();
         }
     }
 

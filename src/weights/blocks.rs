@@ -5,6 +5,8 @@
 
 use half::f16;
 
+use crate::base::simd::multiversion;
+
 /// Numbers that are decoded at a time.
 pub(crate) const GROUP: usize = 32;
 
@@ -111,12 +113,12 @@ impl BlockType {
 
     /// The numbers of whole blocks.
     pub fn decode(self, blocks: &[u8], out: &mut [f32]) {
-        self.decode_inline(blocks, out);
+        decode(self, blocks, out);
     }
 
     /// The same, compiled anew for the instructions of whoever calls it.
     #[inline(always)]
-    pub(crate) fn decode_inline(self, blocks: &[u8], out: &mut [f32]) {
+    fn decode_inline(self, blocks: &[u8], out: &mut [f32]) {
         match self {
             Self::Q4_0 => each::<18, 1>(blocks, out, q4_0),
             Self::Q4_1 => each::<20, 1>(blocks, out, q4_1),
@@ -131,6 +133,14 @@ impl BlockType {
             Self::Iq4Nl => each::<18, 1>(blocks, out, iq4_nl),
             Self::Iq4Xs => each::<136, 8>(blocks, out, iq4_xs),
         }
+    }
+}
+
+multiversion! {
+    /// The numbers of whole blocks.
+    pub fn decode<FMA>(kind: BlockType, blocks: &[u8], out: &mut [f32]) {
+        // Multiplied and added one after the other everywhere, so that the numbers are the same on all processors.
+        kind.decode_inline(blocks, out);
     }
 }
 

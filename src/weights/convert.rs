@@ -272,9 +272,45 @@ const fn f8_e5m2(code: u8) -> f32 {
     if code >= 128 { -magnitude } else { magnitude }
 }
 
+/// The largest f8_e4m3 (arXiv 2209.05433, table 1).
+pub const LARGEST_E4M3: f32 = 448.0;
+
+/// The code of the nearest f8_e4m3, of two as near the even one; beyond the largest that one.
+pub fn nearest_e4m3(x: f32) -> u8 {
+    /// Bits of an f32's mantissa that are dropped.
+    const DROPPED: u32 = 20;
+    let magnitude = x.abs();
+    let code = if magnitude < 1.0 / 64.0 {
+        // Subnormal: eighths of 2^-6; the eighth is the first normal one.
+        (magnitude * 512.0).round_ties_even() as u32
+    } else {
+        let bits = magnitude.min(LARGEST_E4M3).to_bits();
+        let rounded = bits + (1 << (DROPPED - 1)) - 1 + (bits >> DROPPED & 1);
+        // Biases of the exponents: 127 there, 7 here.
+        (rounded >> DROPPED) - (120 << 3)
+    };
+    code as u8 | if x.is_sign_negative() { 0x80 } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_e4m3_is_found() {
+        let table = Float8::E4M3.numbers();
+        let mut finite: Vec<(f32, u8)> = (0..0x7f).map(|code| (table[usize::from(code)], code)).collect();
+        finite.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for pair in finite.windows(2) {
+            let [(low, below), (high, above)] = [pair[0], pair[1]];
+            let middle = (low + high) / 2.0;
+            let even = if below % 2 == 0 { below } else { above };
+            for (x, code) in [(low, below), (middle.next_down(), below), (middle, even), (middle.next_up(), above)] {
+                assert_eq!((nearest_e4m3(x), nearest_e4m3(-x)), (code, code | 0x80), "{x}");
+            }
+        }
+        assert_eq!([460.0, 1e30, f32::INFINITY].map(nearest_e4m3), [0x7e; 3]);
+    }
 
     #[test]
     fn every_e5m2_is_the_upper_half_of_an_f16() {

@@ -23,7 +23,7 @@ const MOST_BYTES: u64 = 64 << 20;
 /// Where numbers start, in multiples of this, where a file does not say.
 const USUAL_ALIGNMENT: u64 = 32;
 /// Most dimensions of a tensor. Source: ggml, `GGML_MAX_DIMS`; more are of another library.
-const MOST_DIMS: u32 = 4;
+pub(super) const MOST_DIMS: u32 = 4;
 /// Least bytes of a key: an empty name, a type, one byte of value.
 const LEAST_KEY: u64 = 8 + 4 + 1;
 /// Least bytes of a tensor's description: an empty name, no dimension, a type and an offset.
@@ -33,7 +33,7 @@ const LEAST_TENSOR: u64 = 8 + 4 + 4 + 8;
 const TRUE_SHAPE: &str = "comfy.gguf.orig_shape.";
 
 /// The key that says what kind of model a file was made for.
-pub(super) const MADE_FOR: &str = "general.architecture";
+pub(crate) const MADE_FOR: &str = "general.architecture";
 
 /// Reads the header of a file of `file_len` bytes (called `path` in messages) that begins with `file`. Bytes behind the header
 /// need not be there.
@@ -311,19 +311,21 @@ impl<'a> Reader<'a> {
 }
 
 // Types of values. Source: ggml, docs/gguf.md, `gguf_metadata_value_type`.
-const U32: u32 = 4;
-const I32: u32 = 5;
-const STRING: u32 = 8;
-const ARRAY: u32 = 9;
+pub(super) const U32: u32 = 4;
+pub(super) const I32: u32 = 5;
+pub(super) const F32: u32 = 6;
+pub(super) const BOOL: u32 = 7;
+pub(super) const STRING: u32 = 8;
+pub(super) const ARRAY: u32 = 9;
 const U64: u32 = 10;
 const I64: u32 = 11;
 
 /// Bytes of a value of this type, where all have as many.
 fn width_of(kind: u32) -> Option<u64> {
     match kind {
-        0 | 1 | 7 => Some(1),
+        0 | 1 | BOOL => Some(1),
         2 | 3 => Some(2),
-        U32 | I32 | 6 => Some(4),
+        U32 | I32 | F32 => Some(4),
         U64 | I64 | 12 => Some(8),
         _ => None,
     }

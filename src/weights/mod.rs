@@ -6,6 +6,7 @@ mod files;
 mod gguf;
 mod header;
 mod index;
+mod kept;
 pub(crate) mod lora;
 mod magic;
 mod number;
@@ -13,6 +14,7 @@ mod renamed;
 mod store;
 mod stored;
 mod upload;
+pub(crate) mod write;
 
 use std::{fmt::Display, ops::Range, sync::Arc};
 
@@ -21,12 +23,14 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, Result};
 
 pub use blocks::BlockType;
-pub use convert::Float8;
+pub use convert::{Float8, LARGEST_E4M3};
 pub(crate) use files::names_in;
 pub use files::{Ahead, Files};
 pub(crate) use header::header_bytes;
 pub use index::{ShardIndex, open_folder};
-pub use renamed::{Cut, Renamed, lookup};
+pub use kept::Kept;
+pub(crate) use renamed::is_beside_weights;
+pub use renamed::{Cut, Renamed, lookup, reverse};
 pub use store::SafetensorsStore;
 pub(crate) use stored::{STEMS, Stored, is_shard, is_usual_name};
 pub use upload::{Ring, SLOTS};
@@ -35,6 +39,11 @@ pub use upload::{Ring, SLOTS};
 pub trait TensorSource: Send + Sync {
     /// Shape of the tensor `name`, if there is one.
     fn shape(&self, name: &str) -> Option<Vec<usize>>;
+
+    /// The tensor of a file that `name` stands for, and what of it.
+    fn stored_as(&self, name: &str) -> Option<(String, Cut)> {
+        self.shape(name).map(|_| (name.to_owned(), Cut::Whole))
+    }
 
     /// The tensor `name`, converted to `dtype` on `device`.
     ///

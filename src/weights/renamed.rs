@@ -42,6 +42,17 @@ pub fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str
     table.iter().find(|(stored, _)| *stored == name).map(|&(_, new)| new)
 }
 
+/// The stored name that a table of (stored, new) names gives for a new one.
+pub fn reverse(table: &[(&'static str, &str)], name: &str) -> Option<&'static str> {
+    table.iter().find(|(_, new)| *new == name).map(|&(stored, _)| stored)
+}
+
+/// Whether a tensor only says how another's numbers are to be read, as files in 8 bits have them.
+pub(crate) fn is_beside_weights(name: &str) -> bool {
+    const ENDINGS: [&str; 5] = [".scale_weight", ".weight_scale", ".scale_input", ".input_scale", "scaled_fp8"];
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
 impl Renamed {
     /// Gives `inner` the names of `table`: new name, stored name, what of it.
     pub fn new(inner: Arc<dyn TensorSource>, table: impl IntoIterator<Item = (String, String, Cut)>) -> Self {
@@ -99,6 +110,16 @@ impl TensorSource for Renamed {
             Cut::LastFrame => {}
         }
         Some(shape)
+    }
+
+    fn stored_as(&self, name: &str) -> Option<(String, Cut)> {
+        let (stored, cut) = self.stored(name)?;
+        match (self.inner.stored_as(stored)?, cut) {
+            ((stored, Cut::Whole), cut) => Some((stored, cut.clone())),
+            (within, Cut::Whole) => Some(within),
+            // Of a part of a part nobody asks.
+            _ => None,
+        }
     }
 
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {

@@ -172,3 +172,72 @@ fn a_prompt_that_names_one_is_told_of_the_flag() {
     let place = Place::new();
     place.small(&["--prompt", "a lake <lora:snow:0.8>"]).succeeds().tells(&["<lora:snow:0.8>", "--lora"]);
 }
+
+#[test]
+fn a_name_is_found_in_folders_of_lora_files() {
+    let place = Place::new();
+    let put = |path: &str, name: &str| {
+        let to = place.path(path);
+        std::fs::create_dir_all(to.parent().expect("a folder")).expect("folders");
+        std::fs::copy(file(name), to).expect("copies");
+    };
+    put("C/models/loras/style/snow.safetensors", "peft");
+    put("C/models/loras/fog.safetensors", "kohya");
+    put("C/models/loras/old/fog.safetensors", "peft");
+    put("mine/rain.safetensors", "peft");
+    let dirs = ["--model-dir", "C", "--model-dir", "mine"];
+    let pixels = |lora: &str| place.pixels(&[&dirs[..], &["--lora", lora, "-o", "x.png", "--overwrite"]].concat());
+    let expected = place.pixels(&["--lora", &file("peft"), "-o", "x.png", "--overwrite"]);
+    for name in ["snow", "snow.safetensors", "style/snow", "style/snow.safetensors", "rain", "old/fog"] {
+        assert!(pixels(name) == expected, "{name}");
+    }
+    let half = place.pixels(&["--lora", &format!("{}:0.5", file("peft")), "-o", "x.png", "--overwrite"]);
+    assert!(pixels("snow:0.5") == half);
+    assert!(said(&place, "x.png")[0]["name"].as_str().is_some_and(|name| name.ends_with("style/snow.safetensors")));
+    let run = |lora: &str| place.small(&[&dirs[..], &["--lora", lora]].concat());
+    run("fog").fails(2, &["--lora fog", "several", "old/fog.safetensors", "with its folder"]);
+    run("sleet").fails(2, &["--lora sleet", "no such file", "models/loras", "mine"]);
+    run("now").fails(2, &["no such file"]);
+    // Around the model's own file.
+    std::fs::create_dir_all(place.path("C/models/unet")).expect("folders");
+    std::fs::copy(fixture("tiny-bfl/flux1-tiny.safetensors"), place.path("C/models/unet/m.safetensors"))
+        .expect("copies");
+    let convert = ["convert", "C/models/unet/m.safetensors", "-o", "m.gguf", "--type", "q8_0", "--lora", "snow"];
+    place.dype(&convert).succeeds();
+}
+
+/// Pictures that take files in turn come in the order they were asked for, and as each comes alone.
+#[test]
+fn files_in_turn_make_the_pictures_that_each_makes_alone() {
+    let place = Place::new();
+    let (peft, text) = (file("peft"), file("kohya-text"));
+    let loras = [Some(peft.as_str()), None, Some(text.as_str()), Some(peft.as_str()), None, Some(text.as_str())];
+    let mut lines = String::new();
+    for (index, lora) in loras.iter().enumerate() {
+        let mut line = serde_json::json!({ "prompt": "a lake", "seed": index });
+        if let Some(lora) = lora {
+            line["lora"] = (*lora).into();
+        }
+        lines += &format!("{line}\n");
+    }
+    std::fs::write(place.path("p.jsonl"), lines).expect("writes");
+    let args = super::support::program::small(&["-o", "out/"]);
+    let args: Vec<String> =
+        args.iter().filter(|word| !["--prompt", "a lake"].contains(&word.as_str())).cloned().collect();
+    for weights in ["resident", "stream"] {
+        let more = ["--prompts", "p.jsonl", "--weights", weights, "--overwrite"].map(str::to_owned);
+        let run = place.dype(&[&args[..], &more].concat());
+        let made: Vec<_> = run.succeeds().stdout.lines().map(str::to_owned).collect();
+        assert_eq!(made.len(), loras.len());
+        for (index, (picture, lora)) in made.iter().zip(loras).enumerate() {
+            assert!(picture.contains(&format!("seed_{index}_")), "{picture}");
+            let seed = index.to_string();
+            let mut alone = vec!["--seed", &seed, "-o", "x.png", "--overwrite", "--weights", weights];
+            alone.extend(lora.iter().flat_map(|lora| ["--lora", lora]));
+            assert!(
+                super::support::program::rgb8(&place.path(picture)) == place.pixels(&alone),
+                "{weights}: {picture}"
+            );
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod completions;
+pub mod convert;
 pub mod decode;
 pub mod dry_run;
 pub mod export_demo;

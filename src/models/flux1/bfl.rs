@@ -9,7 +9,7 @@ use std::{ops::Range, sync::Arc};
 use super::{FluxConfig, blocks::FEED_FORWARD_RATIO};
 use crate::{
     error::Error,
-    weights::{Cut, Renamed, TensorSource, lookup, lora::Alias},
+    weights::{Cut, Renamed, TensorSource, lookup, lora::Alias, reverse},
 };
 
 /// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
@@ -23,30 +23,56 @@ pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     Some(Renamed::by(&source, prefix, |name| transformer_names(name, hidden, rows(name))))
 }
 
-/// The names that LoRA files have for the transformer's layers beside diffusers': Black Forest Labs' and XLabs'.
-pub fn aliases(config: &FluxConfig) -> Vec<Alias> {
+/// The layers as they are stored here, each with what of diffusers' it is made of.
+pub fn layers(config: &FluxConfig) -> Vec<Alias> {
     let hidden = config.hidden_size();
-    let alias = |name: String, like: &str, rows: usize| {
-        Alias::of_weight(name, transformer_names(&format!("{like}.weight"), hidden, Some(rows)))
-    };
-    let own = |name: String, rows: usize| alias(name.clone(), &name, rows);
+    let own = |name: String, rows| alias(name.clone(), &name, hidden, rows);
     let mut all: Vec<Alias> = TOP.iter().map(|(name, _)| own((*name).to_owned(), hidden)).collect();
     all.push(own("final_layer.adaLN_modulation.1".to_owned(), 2 * hidden));
     for block in (0..config.num_layers).map(|i| format!("double_blocks.{i}")) {
         all.extend(DOUBLE.iter().map(|(name, _)| own(format!("{block}.{name}"), hidden)));
         all.extend(["img", "txt"].map(|stream| own(format!("{block}.{stream}_attn.qkv"), 3 * hidden)));
+    }
+    for block in (0..config.num_single_layers).map(|i| format!("single_blocks.{i}")) {
+        all.push(own(format!("{block}.linear1"), (3 + FEED_FORWARD_RATIO) * hidden));
+        all.extend(["linear2", "modulation.lin"].map(|name| own(format!("{block}.{name}"), hidden)));
+    }
+    all
+}
+
+/// The name that one tensor of diffusers has here, of those that belong to no layer: norms.
+pub fn stored_name(name: &str) -> Option<String> {
+    let block = |kind: &str, own: &str, norms| -> Option<String> {
+        let (i, rest) = name.strip_prefix(kind)?.split_once('.')?;
+        let norm = reverse(norms, rest.strip_suffix(".weight")?)?;
+        Some(format!("{own}.{i}.{norm}.scale"))
+    };
+    block("transformer_blocks.", "double_blocks", DOUBLE_NORMS)
+        .or_else(|| block("single_transformer_blocks.", "single_blocks", SINGLE_NORMS))
+}
+
+/// The layers that `name` stands for, which are those of the tensor `like`, of so many rows.
+fn alias(name: String, like: &str, hidden: usize, rows: usize) -> Alias {
+    Alias::of_weight(name, transformer_names(&format!("{like}.weight"), hidden, Some(rows)))
+}
+
+/// The names that LoRA files have for the transformer's layers beside diffusers': Black Forest Labs' and XLabs'.
+pub fn aliases(config: &FluxConfig) -> Vec<Alias> {
+    let hidden = config.hidden_size();
+    let alias = |name: String, like: &str, rows| alias(name, like, hidden, rows);
+    let mut all = layers(config);
+    for block in (0..config.num_layers).map(|i| format!("double_blocks.{i}")) {
         let adapter = |(name, like): (&str, &str)| {
             alias(format!("{block}.processor.{name}"), &format!("{block}.{like}"), 3 * hidden)
         };
         all.extend(XLABS_DOUBLE.map(adapter));
     }
     for block in (0..config.num_single_layers).map(|i| format!("single_blocks.{i}")) {
-        let linear1 = own(format!("{block}.linear1"), (3 + FEED_FORWARD_RATIO) * hidden);
+        let fused = format!("{block}.linear1");
+        let mut qkv = alias(format!("{block}.processor.qkv_lora"), &fused, (3 + FEED_FORWARD_RATIO) * hidden);
         // Of the fused layer XLabs changes the attention's part alone.
-        let qkv = linear1.parts[..linear1.parts.len().min(3)].to_vec();
-        all.push(Alias { name: format!("{block}.processor.qkv_lora"), parts: qkv });
-        all.push(linear1);
-        all.extend(["linear2", "modulation.lin"].map(|name| own(format!("{block}.{name}"), hidden)));
+        qkv.parts.truncate(3);
+        all.push(qkv);
         all.push(alias(format!("{block}.processor.proj_lora"), &format!("{block}.linear2"), hidden));
     }
     all

@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use serde_json::Value;
 
 use super::{
-    Compute, FluxConfig, Forward, LATENTS, WeightsMode, bfl, fits, infer,
+    Compute, FluxConfig, Forward, LATENTS, WeightsMode, bfl, exchange, fits, infer,
     published::PUBLISHED,
     schedule::{Schedule, schedule},
     text, transformer_tensors,
@@ -15,8 +15,8 @@ use crate::{
     base::{device::DeviceKind, geometry::TokenGrid},
     error::{Error, Result},
     models::{
-        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec, Published,
-        Reading, SchedulerConfig, Seen,
+        Confidence, Decode, Examples, Exchange, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec,
+        Published, Reading, SchedulerConfig, Seen,
         parts::{
             Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, KL16_RGB, ModelPart, PromptTokenizer, T5,
             T5Config, Tokenizers, config::Said, kl16, open, text_names, vae_names,
@@ -33,9 +33,9 @@ pub const FAMILY: Flux1Family = Flux1Family;
 pub struct Flux1Family;
 
 /// What it is called.
-const NAME: &str = "FLUX.1";
+pub(super) const NAME: &str = "FLUX.1";
 /// What GGUF files of it say that they were made for. Source: city96/ComfyUI-GGUF, `tools/convert.py`.
-const MADE_FOR: &str = "flux";
+pub(super) const MADE_FOR: &str = "flux";
 /// Pipelines of diffusers whose parts are FLUX.1's.
 pub(super) const PIPELINES: [&str; 4] =
     ["FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "FluxKontextPipeline"];
@@ -209,6 +209,10 @@ impl Family for Flux1Family {
         PUBLISHED
     }
 
+    fn exchange(&self, found: &Found, part: &str) -> Result<Exchange> {
+        exchange::of(found, part)
+    }
+
     fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {
         Ok(Box::new(AUTOENCODER.open(found.place("vae")?, &found.files)?))
     }
@@ -232,6 +236,14 @@ fn config(found: &Found) -> Result<(Said<FluxConfig>, Option<Source>)> {
         }
     };
     open::transformer(found, CLASS, named, infer::transformer, transformer_tensors)
+}
+
+/// The transformer, opened and checked.
+pub(super) fn transformer(found: &Found) -> Result<ModelPart<FluxConfig>> {
+    let (said, source) = config(found)?;
+    let source = source.map_or_else(|| open::source_at(found.place("transformer")?, &found.files), Ok)?;
+    said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
+    Ok(ModelPart { config: said.config, source })
 }
 
 fn of_config(config: &FluxConfig, scheduler: SchedulerConfig) -> Facts {
@@ -273,19 +285,16 @@ impl Flux1 {
     /// As [`Family::open`].
     pub fn open(found: Found) -> Result<Self> {
         let files = &found.files;
-        let (said, source) = config(&found)?;
-        let source = source.map_or_else(|| open::source_at(found.place("transformer")?, files), Ok)?;
-        said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
-        let config = said.config;
+        let transformer = transformer(&found)?;
+        let config = &transformer.config;
         let vae = AUTOENCODER.open(found.place("vae")?, files)?;
         let text_encoder = CLIP.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
         let text_encoder_2 = T5.open(found.place("text_encoder_2")?, files, NAME, "--text-encoder-2")?;
         let (tokenizer, tokenizer_2) = (found.path("tokenizer")?, found.path("tokenizer_2")?);
-        let Schedule { config: numbers, file: scheduler, remark } = schedule(&config, &found)?;
-        let mut facts = of_config(&config, numbers);
+        let Schedule { config: numbers, file: scheduler, remark } = schedule(config, &found)?;
+        let mut facts = of_config(config, numbers);
         facts.recipe = config.recipe_facts(text_tokens(&tokenizer_2, files)?);
         facts.latent_rgb = vae.latent_rgb.clone().unwrap_or(KL16_RGB);
-        let transformer = ModelPart { config, source };
         let identity = found.identity.clone();
         let model = Self {
             identity,

@@ -4,6 +4,7 @@ pub mod bfl;
 pub mod blocks;
 mod config;
 mod cost;
+mod exchange;
 mod family;
 mod fits;
 mod infer;

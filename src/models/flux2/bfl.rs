@@ -10,7 +10,7 @@
 use std::{ops::Range, sync::Arc};
 
 use super::Flux2Config;
-use crate::weights::{Cut, Renamed, TensorSource, lookup, lora::Alias};
+use crate::weights::{Cut, Renamed, TensorSource, lookup, lora::Alias, reverse};
 
 /// Prefixes a single file's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
 const PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
@@ -31,6 +31,39 @@ pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     Some(Renamed::by(&source, prefix, |name| single_file_names(name, hidden, rows(name))))
 }
 
+/// The layers as single files hold them, each with what of those that are loaded it is made of.
+pub(super) fn layers(config: &Flux2Config) -> Vec<Alias> {
+    let (hidden, wide) = (config.hidden_size(), config.feed_forward_size());
+    let own = |name: String, rows| {
+        let names = single_file_names(&format!("{name}.weight"), hidden, Some(rows));
+        Alias::of_weight(name, names)
+    };
+    let mut all: Vec<Alias> = TOP.iter().map(|(name, _)| own((*name).to_owned(), hidden)).collect();
+    all.push(own("final_layer.adaLN_modulation.1".to_owned(), 2 * hidden));
+    for block in (0..config.num_layers).map(|i| format!("double_blocks.{i}")) {
+        let own = |name: &str, rows| own(format!("{block}.{name}"), rows);
+        all.extend(DOUBLE.iter().map(|(name, _)| own(name, hidden)));
+        all.extend(["img_attn.qkv", "txt_attn.qkv"].map(|name| own(name, 3 * hidden)));
+        all.extend(["img_mlp.0", "txt_mlp.0"].map(|name| own(name, 2 * wide)));
+    }
+    for block in (0..config.num_single_layers).map(|i| format!("single_blocks.{i}")) {
+        all.push(own(format!("{block}.linear1"), 3 * hidden + 2 * wide));
+        all.push(own(format!("{block}.linear2"), hidden));
+    }
+    all
+}
+
+/// The name that single files have for a tensor of no layer: a norm.
+pub(super) fn stored_name(name: &str) -> Option<String> {
+    let block = |kind: &str, own: &str, norms| -> Option<String> {
+        let (i, rest) = name.strip_prefix(kind)?.split_once(".attn.")?;
+        let norm = reverse(norms, rest.strip_suffix(".weight")?)?;
+        Some(format!("{own}.{i}.{norm}.scale"))
+    };
+    block("transformer_blocks.", "double_blocks", DOUBLE_NORMS)
+        .or_else(|| block("single_transformer_blocks.", "single_blocks", SINGLE_NORMS))
+}
+
 /// The names that LoRA files have for the transformer's layers, where they are not those they are loaded by: of both layouts'
 /// tensors.
 pub(super) fn aliases(config: &Flux2Config) -> Vec<Alias> {
@@ -39,25 +72,13 @@ pub(super) fn aliases(config: &Flux2Config) -> Vec<Alias> {
         let names = diffusers_names(&format!("{name}.weight"), hidden, Some(rows));
         Alias::of_weight(name, names)
     };
-    let single = |name: String, rows| {
-        let names = single_file_names(&format!("{name}.weight"), hidden, Some(rows));
-        Alias::of_weight(name, names)
-    };
-    let mut all: Vec<Alias> = TOP.iter().map(|(name, _)| single((*name).to_owned(), hidden)).collect();
-    all.push(single("final_layer.adaLN_modulation.1".to_owned(), 2 * hidden));
+    let mut all = layers(config);
     for i in 0..config.num_layers {
-        let own = |name: &str, rows| single(format!("double_blocks.{i}.{name}"), rows);
-        all.extend(DOUBLE.iter().map(|(name, _)| own(name, hidden)));
-        all.extend(["img_attn.qkv", "txt_attn.qkv"].map(|name| own(name, 3 * hidden)));
-        all.extend(["img_mlp.0", "txt_mlp.0"].map(|name| own(name, 2 * wide)));
         let linear_in = |ff: &str| diffusers(format!("transformer_blocks.{i}.{ff}.linear_in"), 2 * wide);
         all.extend(["ff", "ff_context"].map(linear_in));
     }
-    let fused = 3 * hidden + 2 * wide;
     for i in 0..config.num_single_layers {
-        all.push(single(format!("single_blocks.{i}.linear1"), fused));
-        all.push(single(format!("single_blocks.{i}.linear2"), hidden));
-        all.push(diffusers(format!("single_transformer_blocks.{i}.attn.to_qkv_mlp_proj"), fused));
+        all.push(diffusers(format!("single_transformer_blocks.{i}.attn.to_qkv_mlp_proj"), 3 * hidden + 2 * wide));
     }
     all
 }

@@ -9,15 +9,15 @@ use candle_core::{DType, Device};
 use serde_json::Value;
 
 use super::{
-    Flux2Autoencoder, Flux2Config, LATENTS, bfl, cost::Forward, fits, infer, published::PUBLISHED, text,
+    Flux2Autoencoder, Flux2Config, LATENTS, bfl, cost::Forward, exchange, fits, infer, published::PUBLISHED, text,
     transformer_tensors,
 };
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid},
     error::{Error, Result},
     models::{
-        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind, PartSpec, Place,
-        Published, Reading, RgbFactors, SchedulerConfig, Seen,
+        Confidence, Decode, Examples, Exchange, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind,
+        PartSpec, Place, Published, Reading, RgbFactors, SchedulerConfig, Seen,
         parts::{
             ChatTokenizer, ModelPart, Qwen3Config, TextEncoderKind, config::Said, open, qwen3, text_names, vae_names,
         },
@@ -48,7 +48,7 @@ const CLASS: [&str; 3] = [
 const VOCABULARY: usize = 151_936;
 
 /// The text encoder, of which nothing behind the last state that is read is asked for.
-const QWEN: TextEncoderKind<Qwen3Config> = qwen3(text::encoder_tensors);
+pub(super) const QWEN: TextEncoderKind<Qwen3Config> = qwen3(text::encoder_tensors);
 
 /// The authors' open repository. Autoencoder and tokenizer are the same in all of theirs.
 const OWN: Lender = Lender { repo: "black-forest-labs/FLUX.2-klein-4B", files: &[], is_open: true };
@@ -156,6 +156,10 @@ impl Family for Flux2Family {
         PUBLISHED
     }
 
+    fn exchange(&self, found: &Found, part: &str) -> Result<Exchange> {
+        exchange::of(found, part)
+    }
+
     fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {
         Ok(Box::new(Flux2Autoencoder::open(NAME, found.place("vae")?, &found.files)?))
     }
@@ -176,6 +180,14 @@ fn named(source: Source) -> Source {
         // What lacks the first of its tensors is told of by the check of all.
         None => source,
     }
+}
+
+/// The transformer, opened and checked.
+pub(super) fn transformer(found: &Found) -> Result<ModelPart<Flux2Config>> {
+    let (said, source) = config(found)?;
+    let source = source.map_or_else(|| open::source_at(found.place("transformer")?, &found.files).map(named), Ok)?;
+    said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
+    Ok(ModelPart { config: said.config, source })
 }
 
 /// Whether a model is distilled to few steps, where its folder says so: `is_distilled` of model_index.json, which base variants
@@ -235,14 +247,11 @@ impl Flux2 {
     /// As [`Family::open`].
     pub fn open(found: Found) -> Result<Self> {
         let files = &found.files;
-        let (said, source) = config(&found)?;
-        let source = source.map_or_else(|| open::source_at(found.place("transformer")?, files).map(named), Ok)?;
-        said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
-        let config = said.config;
+        let transformer = transformer(&found)?;
         let vae = Flux2Autoencoder::open(NAME, found.place("vae")?, files)?;
         let text_encoder = QWEN.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
         let is_distilled = is_distilled(&found)?;
-        let mut facts = of_config(&config, schedule(&found)?, is_distilled != Some(false));
+        let mut facts = of_config(&transformer.config, schedule(&found)?, is_distilled != Some(false));
         facts.latent_rgb = vae.latent_rgb().unwrap_or(facts.latent_rgb);
         let remark = is_distilled.is_none().then(|| {
             "whether this FLUX.2 [klein] is distilled or a base variant does not show in its tensors: taken as distilled; for a base \
@@ -252,7 +261,7 @@ impl Flux2 {
         let model = Self {
             identity: found.identity.clone(),
             facts,
-            transformer: ModelPart { config, source },
+            transformer,
             vae,
             text_encoder,
             tokenizer: found.path("tokenizer")?,

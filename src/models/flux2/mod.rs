@@ -5,6 +5,7 @@ mod bfl;
 mod blocks;
 mod config;
 mod cost;
+mod exchange;
 mod family;
 mod fits;
 mod infer;

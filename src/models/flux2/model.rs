@@ -18,7 +18,7 @@ use crate::{
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
         TextEncoders, Velocity, VelocityAt, of_networks,
-        parts::{ChatTokenizer, ModelPart, QwenEncoder, kl::Side, settle, streams::Inputs},
+        parts::{ChatTokenizer, ModelPart, QwenEncoder, kl::Side, qwen_layers, settle, streams::Inputs, text_names},
     },
     nn::{PositionIds, WeightsMode},
     weights::{TensorSource, lora::Network},
@@ -62,13 +62,18 @@ impl Model for Flux2 {
 
     fn networks(&self) -> Result<Vec<Network>> {
         let config = &self.transformer.config;
-        Ok(vec![Network::transformer(&self.transformer.source, transformer_layers(config)?, bfl::aliases(config))])
+        let transformer =
+            Network::transformer(&self.transformer.source, transformer_layers(config)?, bfl::aliases(config));
+        let qwen = &self.text_encoder;
+        let layers = qwen_layers(&qwen.config.0, &text::reads())?;
+        Ok(vec![transformer, text_names::qwen_network("text_encoder", &qwen.source, layers)])
     }
 
     fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {
-        let [source] = of_networks(sources)?;
-        let transformer = ModelPart { source, ..self.transformer.clone() };
-        Ok(Box::new(Self { transformer, ..self.clone() }))
+        let [transformer, text_encoder] = of_networks(sources)?;
+        let transformer = ModelPart { source: transformer, ..self.transformer.clone() };
+        let text_encoder = ModelPart { source: text_encoder, ..self.text_encoder.clone() };
+        Ok(Box::new(Self { transformer, text_encoder, ..self.clone() }))
     }
 
     fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {

@@ -8,7 +8,8 @@ use crate::{
     error::Result,
     weights::{
         Cut, Renamed, TensorSource, lookup,
-        lora::{Alias, Network},
+        lora::{Alias, Layer, Network},
+        reverse,
     },
 };
 
@@ -167,6 +168,19 @@ const LLAMA_LAYERS: &[(&str, &str)] = &[
     ("ffn_norm", "1.layer_norm"),
 ];
 
+/// llama.cpp's name for a tensor of T5's encoder.
+pub(crate) fn llama_name_of_t5(name: &str) -> Option<String> {
+    if T5_EMBEDDINGS.contains(&name) {
+        return Some("token_embd.weight".into());
+    }
+    if name == "encoder.final_layer_norm.weight" {
+        return Some("enc.output_norm.weight".into());
+    }
+    let (block, rest) = name.strip_prefix("encoder.block.")?.split_once(".layer.")?;
+    let (stem, kind) = rest.rsplit_once('.')?;
+    Some(format!("enc.blk.{block}.{}.{kind}", reverse(LLAMA_LAYERS, stem)?))
+}
+
 /// A Qwen3 whose names begin with `model.`, whatever they begin with in the file; `None` if the source holds none.
 pub fn qwen3(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     qwen(source, "layers.0.self_attn.q_norm.weight")
@@ -225,6 +239,31 @@ pub(crate) fn t5_network(part: &'static str, t5: &ModelPart<T5Config>) -> Result
     })
 }
 
+/// One of Qwen's language models as LoRA files change it: `part` is its name in a model. Prefixes: diffusers, ComfyUI, which names the
+/// models; kohya's sd-scripts.
+pub(crate) fn qwen_network(part: &'static str, source: &Arc<dyn TensorSource>, layers: Vec<Layer>) -> Network {
+    // As the language model alone calls them, and as it does inside one that sees.
+    let other = |layer: &Layer| {
+        let short = layer.name.strip_prefix("model.")?.to_owned();
+        let parts = vec![(layer.name.clone(), Cut::Whole)];
+        let within = format!("model.language_model.{short}");
+        Some([short, within].map(|name| Alias { name, parts: parts.clone() }))
+    };
+    Network {
+        part,
+        source: Arc::clone(source),
+        aliases: layers.iter().filter_map(other).flatten().collect(),
+        layers,
+        prefixes: &[
+            "text_encoder.",
+            "text_encoders.qwen3_4b.transformer.",
+            "text_encoders.qwen3_8b.transformer.",
+            "text_encoders.qwen25_7b.transformer.",
+        ],
+        flat_prefixes: &["lora_te1_", "lora_te_"],
+    }
+}
+
 /// A language model's tensors outside its blocks, as llama.cpp calls them. Source: ggml-org/llama.cpp,
 /// `gguf-py/gguf/tensor_mapping.py`.
 const QWEN_LLAMA_TOP: [(&str, &str); 2] =
@@ -253,4 +292,14 @@ fn qwen_of_llama(name: &str) -> Option<String> {
     let (stem, kind) = rest.rsplit_once('.')?;
     let new = lookup(&QWEN_LLAMA_BLOCK, stem)?;
     Some(format!("model.layers.{index}.{new}.{kind}"))
+}
+
+/// llama.cpp's name for a tensor of a Qwen.
+pub(crate) fn llama_name_of_qwen(name: &str) -> Option<String> {
+    if let Some(stored) = reverse(&QWEN_LLAMA_TOP, name) {
+        return Some(stored.to_owned());
+    }
+    let (index, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (stem, kind) = rest.rsplit_once('.')?;
+    Some(format!("blk.{index}.{}.{kind}", reverse(&QWEN_LLAMA_BLOCK, stem)?))
 }

@@ -7,13 +7,15 @@ use std::{
 
 use serde_json::Value;
 
-use super::{LATENTS, QwenImageConfig, fits, latent_rgb::LATENT_RGB, published::PUBLISHED, text, transformer_tensors};
+use super::{
+    LATENTS, QwenImageConfig, exchange, fits, latent_rgb::LATENT_RGB, published::PUBLISHED, text, transformer_tensors,
+};
 use crate::{
     base::geometry::TokenGrid,
     error::{Error, Result},
     models::{
-        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind, PartSpec,
-        Published, Reading, SchedulerConfig, Seen,
+        Confidence, Decode, Examples, Exchange, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind,
+        PartSpec, Published, Reading, SchedulerConfig, Seen,
         parts::{
             Autoencoder, ChatTokenizer, HiddenStates, ModelPart, Qwen25VlConfig, TextEncoderKind,
             config::Said,
@@ -32,7 +34,7 @@ pub const FAMILY: QwenImageFamily = QwenImageFamily;
 pub struct QwenImageFamily;
 
 /// What it is called.
-const NAME: &str = "Qwen-Image";
+pub(super) const NAME: &str = "Qwen-Image";
 /// The pipeline of diffusers whose parts are Qwen-Image's.
 const PIPELINE: &str = "QwenImagePipeline";
 const NOT_QWEN: &str =
@@ -89,7 +91,7 @@ pub(super) static PARTS: [PartSpec; 5] = [
 const AUTOENCODER: WanKind = WanKind { family: NAME, example: "qwen_image_vae.safetensors", geometry: LATENTS };
 /// What is read of the text encoder: its last hidden states, after the final norm. Source: diffusers, `hidden_states[-1]`.
 pub(super) const READS: HiddenStates = HiddenStates::Last;
-const TEXT_ENCODER: TextEncoderKind<Qwen25VlConfig> = qwen25_vl(|config| qwen_tensors(&config.0, &READS));
+pub(super) const TEXT_ENCODER: TextEncoderKind<Qwen25VlConfig> = qwen25_vl(|config| qwen_tensors(&config.0, &READS));
 
 /// The schedule of the published model. Source: Qwen/Qwen-Image, scheduler_config.json; mu is the stock formula's up to the
 /// largest size of the method's authors, and held at its value there.
@@ -161,6 +163,10 @@ impl Family for QwenImageFamily {
         PUBLISHED
     }
 
+    fn exchange(&self, found: &Found, part: &str) -> Result<Exchange> {
+        exchange::of(found, part)
+    }
+
     fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {
         Ok(Box::new(AUTOENCODER.open(found.place("vae")?, &found.files)?))
     }
@@ -185,6 +191,14 @@ fn config(found: &Found) -> Result<(Said<QwenImageConfig>, Option<Source>)> {
         named(&source).ok_or_else(none)
     };
     open::transformer(found, CLASS, named, QwenImageConfig::infer, transformer_tensors)
+}
+
+/// The transformer, opened and checked.
+pub(super) fn transformer(found: &Found) -> Result<ModelPart<QwenImageConfig>> {
+    let (said, source) = config(found)?;
+    let source = source.map_or_else(|| open::source_at(found.place("transformer")?, &found.files), Ok)?;
+    said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
+    Ok(ModelPart { config: said.config, source })
 }
 
 /// What a scheduler's file says that was given or came with the transformer's folder, else the published model's; which mu a
@@ -230,10 +244,7 @@ impl QwenImage {
     /// As [`Family::open`].
     pub fn open(found: Found) -> Result<Self> {
         let files = &found.files;
-        let (said, source) = config(&found)?;
-        let source = source.map_or_else(|| open::source_at(found.place("transformer")?, files), Ok)?;
-        said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
-        let transformer = ModelPart { config: said.config, source };
+        let transformer = transformer(&found)?;
         let facts = of_config(&transformer.config, schedule(&found)?);
         let model = Self {
             identity: found.identity.clone(),

@@ -3,6 +3,7 @@
 
 mod config;
 mod cost;
+mod exchange;
 mod family;
 mod fits;
 mod latent_rgb;

@@ -19,8 +19,9 @@ use crate::{
         parts::{
             ChatTokenizer, ModelPart, QwenEncoder,
             kl::{self, Side},
-            qwen_tensors, settle,
+            qwen_layers, qwen_tensors, settle,
             streams::Inputs,
+            text_names,
         },
     },
     nn::{PositionIds, WeightsMode},
@@ -59,17 +60,18 @@ impl Model for QwenImage {
     }
 
     fn networks(&self) -> Result<Vec<Network>> {
-        Ok(vec![Network::transformer(
-            &self.transformer.source,
-            transformer_layers(&self.transformer.config)?,
-            Vec::new(),
-        )])
+        let layers = transformer_layers(&self.transformer.config)?;
+        let transformer = Network::transformer(&self.transformer.source, layers, Vec::new());
+        let qwen = &self.text_encoder;
+        let layers = qwen_layers(&qwen.config.0, &READS)?;
+        Ok(vec![transformer, text_names::qwen_network("text_encoder", &qwen.source, layers)])
     }
 
     fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {
-        let [source] = of_networks(sources)?;
-        let transformer = ModelPart { source, ..self.transformer.clone() };
-        Ok(Box::new(Self { transformer, ..self.clone() }))
+        let [transformer, text_encoder] = of_networks(sources)?;
+        let transformer = ModelPart { source: transformer, ..self.transformer.clone() };
+        let text_encoder = ModelPart { source: text_encoder, ..self.text_encoder.clone() };
+        Ok(Box::new(Self { transformer, text_encoder, ..self.clone() }))
     }
 
     fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {

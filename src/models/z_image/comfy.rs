@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use super::ZImageConfig;
-use crate::weights::{Cut, Renamed, TensorSource, lora::Alias};
+use crate::weights::{Cut, Renamed, TensorSource, lookup, lora::Alias};
 
 /// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
 const PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
 /// What one fused tensor holds, a third of its rows each.
 const QKV: [&str; 3] = ["to_q", "to_k", "to_v"];
+/// The norms of queries and keys, which diffusers calls otherwise.
+const NORMS: [(&str, &str); 2] =
+    [("attention.q_norm.weight", "attention.norm_q.weight"), ("attention.k_norm.weight", "attention.norm_k.weight")];
 /// What tells Z-Image from Lumina 2, whose layers have the same names.
 const KNOWN_BY: &str = "x_pad_token";
 
@@ -47,6 +50,13 @@ pub(super) fn aliases(config: &ZImageConfig) -> Vec<Alias> {
     fused.chain(ends).map(alias).collect()
 }
 
+/// The name here of a tensor that diffusers may call otherwise and that belongs to no fused layer.
+pub(super) fn stored_name(name: &str) -> Option<String> {
+    let renamed =
+        NORMS.iter().find_map(|(stored, new)| Some(format!("{}.{stored}", name.strip_suffix(&format!(".{new}"))?)));
+    Some(renamed.unwrap_or_else(|| name.to_owned()))
+}
+
 /// diffusers' names for one tensor; `rows` is its first dimension.
 fn names(name: &str, rows: Option<usize>) -> Option<Vec<(String, Cut)>> {
     // It lies in published files and belongs to no layer.
@@ -68,8 +78,9 @@ fn names(name: &str, rows: Option<usize>) -> Option<Vec<(String, Cut)>> {
             Some(QKV.into_iter().enumerate().map(part).collect())
         }
         "out.weight" => whole(format!("{layer}.attention.to_out.0.weight")),
-        "q_norm.weight" => whole(format!("{layer}.attention.norm_q.weight")),
-        "k_norm.weight" => whole(format!("{layer}.attention.norm_k.weight")),
-        _ => whole(name.to_owned()),
+        _ => whole(match lookup(&NORMS, &format!("attention.{rest}")) {
+            Some(norm) => format!("{layer}.{norm}"),
+            None => name.to_owned(),
+        }),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     Forward, LATENTS, ZImageConfig, comfy,
     config::{BASE_RESOLUTION_PX, TEXT_TOKENS},
-    fits, infer,
+    exchange, fits, infer,
     published::PUBLISHED,
     schedule::{Schedule, is_base, schedule, turbo},
     text, transformer_tensors,
@@ -17,8 +17,8 @@ use crate::{
     base::device::DeviceKind,
     error::{Error, Result},
     models::{
-        Confidence, Decode, Examples, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec, Published,
-        Reading, SchedulerConfig, Seen,
+        Confidence, Decode, Examples, Exchange, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec,
+        Published, Reading, SchedulerConfig, Seen,
         parts::{
             Autoencoder, AutoencoderKind, ChatTokenizer, KL16_RGB, ModelPart, Qwen3Config, TextEncoderKind,
             config::Said, kl16, open, qwen3, text_names, vae_names,
@@ -37,7 +37,7 @@ pub const FAMILY: ZImageFamily = ZImageFamily;
 pub struct ZImageFamily;
 
 /// What it is called.
-const NAME: &str = "Z-Image";
+pub(super) const NAME: &str = "Z-Image";
 /// Pipelines of diffusers whose parts are Z-Image's.
 pub(super) const PIPELINES: [&str; 3] = ["ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"];
 const NOT_OURS: &str =
@@ -88,7 +88,7 @@ pub(super) static PARTS: [PartSpec; 5] = [
 
 const AUTOENCODER: AutoencoderKind =
     AutoencoderKind { family: NAME, example: "ae.safetensors", like: kl16, geometry: LATENTS };
-const TEXT_ENCODER: TextEncoderKind<Qwen3Config> = qwen3(text::text_tensors);
+pub(super) const TEXT_ENCODER: TextEncoderKind<Qwen3Config> = qwen3(text::text_tensors);
 
 impl Family for ZImageFamily {
     fn name(&self) -> &'static str {
@@ -151,6 +151,10 @@ impl Family for ZImageFamily {
         PUBLISHED
     }
 
+    fn exchange(&self, found: &Found, part: &str) -> Result<Exchange> {
+        exchange::of(found, part)
+    }
+
     fn autoencoder(&self, found: &Found) -> Result<Box<dyn Decode>> {
         Ok(Box::new(AUTOENCODER.open(found.place("vae")?, &found.files)?))
     }
@@ -168,6 +172,14 @@ fn config(found: &Found) -> Result<(Said<ZImageConfig>, Option<Source>)> {
         }
     };
     open::transformer(found, CLASS, named, infer::transformer, transformer_tensors)
+}
+
+/// The transformer, opened and checked.
+pub(super) fn transformer(found: &Found) -> Result<ModelPart<ZImageConfig>> {
+    let (said, source) = config(found)?;
+    let source = source.map_or_else(|| open::source_at(found.place("transformer")?, &found.files), Ok)?;
+    said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
+    Ok(ModelPart { config: said.config, source })
 }
 
 fn of_config(config: &ZImageConfig, scheduler: SchedulerConfig) -> Facts {
@@ -217,17 +229,13 @@ impl ZImage {
     /// As [`Family::open`].
     pub fn open(found: Found) -> Result<Self> {
         let files = &found.files;
-        let (said, source) = config(&found)?;
-        let source = source.map_or_else(|| open::source_at(found.place("transformer")?, files), Ok)?;
-        said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
-        let config = said.config;
+        let transformer = transformer(&found)?;
         let vae = AUTOENCODER.open(found.place("vae")?, files)?;
         let text_encoder = TEXT_ENCODER.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
         let tokenizer = found.path("tokenizer")?;
         let Schedule { config: numbers, remark } = schedule(&found)?;
-        let mut facts = of_config(&config, numbers);
+        let mut facts = of_config(&transformer.config, numbers);
         facts.latent_rgb = vae.latent_rgb.clone().unwrap_or(KL16_RGB);
-        let transformer = ModelPart { config, source };
         let identity = found.identity.clone();
         let model = Self { identity, facts, transformer, vae, text_encoder, tokenizer, remark, found };
         model.check_widths()?;

@@ -5,6 +5,7 @@ mod blocks;
 pub mod comfy;
 mod config;
 mod cost;
+mod exchange;
 mod family;
 mod fits;
 mod infer;

@@ -23,7 +23,7 @@ use crate::{
         parts::{
             ChatTokenizer, ModelPart, QwenEncoder,
             kl::{self, Side},
-            settle,
+            qwen_layers, settle, text_names,
         },
     },
     nn::{Array, PositionIds, WeightsMode},
@@ -56,17 +56,19 @@ impl Model for ZImage {
     }
 
     fn networks(&self) -> Result<Vec<Network>> {
-        Ok(vec![Network::transformer(
-            &self.transformer.source,
-            transformer_layers(&self.transformer.config)?,
-            comfy::aliases(&self.transformer.config),
-        )])
+        let config = &self.transformer.config;
+        let transformer =
+            Network::transformer(&self.transformer.source, transformer_layers(config)?, comfy::aliases(config));
+        let qwen = &self.text_encoder;
+        let layers = qwen_layers(&qwen.config.0, &text::reads(&qwen.config))?;
+        Ok(vec![transformer, text_names::qwen_network("text_encoder", &qwen.source, layers)])
     }
 
     fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {
-        let [source] = of_networks(sources)?;
-        let transformer = ModelPart { source, ..self.transformer.clone() };
-        Ok(Box::new(Self { transformer, ..self.clone() }))
+        let [transformer, text_encoder] = of_networks(sources)?;
+        let transformer = ModelPart { source: transformer, ..self.transformer.clone() };
+        let text_encoder = ModelPart { source: text_encoder, ..self.text_encoder.clone() };
+        Ok(Box::new(Self { transformer, text_encoder, ..self.clone() }))
     }
 
     fn text(&self, on: &On) -> Result<Box<dyn TextEncoders + '_>> {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    super::{BlockType, Float8, TensorSource},
+    super::{BlockType, Cut, Float8, TensorSource},
     change::Adapter,
 };
 use crate::error::Result;
@@ -34,6 +34,10 @@ impl TensorSource for Adapted {
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.inner.shape(name)
+    }
+
+    fn stored_as(&self, name: &str) -> Option<(String, Cut)> {
+        self.inner.stored_as(name)
     }
 
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {

@@ -22,7 +22,7 @@ pub struct Fitted {
     /// Layers, as the file names them, that the model has.
     pub known: usize,
     /// Layers, as the file names them, that it has not.
-    pub unknown: usize,
+    pub unknown: Vec<String>,
     /// Tensors that change nothing.
     pub unused: Vec<String>,
     /// How many layers hold each kind of change.
@@ -46,13 +46,13 @@ impl LoraFile {
         let mut fitted = Fitted {
             adapters: networks.iter().map(|_| HashMap::new()).collect(),
             known: 0,
-            unknown: 0,
+            unknown: Vec::new(),
             unused: self.keys.others.clone(),
             kinds: BTreeMap::new(),
         };
         for (name, pieces) in &self.keys.layers {
             let Some(meaning) = names.meaning(name) else {
-                fitted.unknown += 1;
+                fitted.unknown.push(name.clone());
                 fitted.unused.extend(pieces.values().cloned());
                 continue;
             };

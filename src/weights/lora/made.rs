@@ -268,7 +268,7 @@ fn row_lengths(base: &dyn TensorSource, part: &Part, [down, up]: [&Tensor; 2]) -
 }
 
 /// Rows of the Kronecker product of first [a, b] and second [d, e]: [rows, b·e].
-fn kronecker_rows(first: &Tensor, second: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+pub(super) fn kronecker_rows(first: &Tensor, second: &Tensor, rows: Range<usize>) -> Result<Tensor> {
     let ((_, b), (d, e)) = (first.dims2()?, second.dims2()?);
     let pick = |index: fn(usize, usize) -> usize| -> Result<Tensor> {
         let indices = rows.clone().map(|row| index(row, d.max(1)) as u32).collect::<Vec<_>>();

@@ -53,10 +53,19 @@ pub struct Network {
 }
 
 impl Network {
+    /// Whether a layer's name in a file, known or not, is one of this network's: others' begin otherwise.
+    pub fn is_addressed(&self, name: &str) -> bool {
+        // A transformer's may begin with nothing.
+        if self.prefixes.contains(&"") {
+            return !TEXT_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        }
+        self.prefixes.iter().chain(self.flat_prefixes).any(|prefix| name.starts_with(prefix))
+    }
+
     /// A model's transformer.
     pub fn transformer(source: &Arc<dyn TensorSource>, layers: Vec<Layer>, aliases: Vec<Alias>) -> Self {
         Self {
-            part: "transformer",
+            part: TRANSFORMER,
             source: Arc::clone(source),
             layers,
             aliases,
@@ -65,6 +74,12 @@ impl Network {
         }
     }
 }
+
+/// The part that every model's transformer is.
+pub const TRANSFORMER: &str = "transformer";
+
+/// Before the names of text encoders' layers: diffusers, ComfyUI; kohya's sd-scripts, OneTrainer.
+const TEXT_PREFIXES: [&str; 2] = ["text_encoder", "lora_te"];
 
 /// Before the names of a transformer's layers: none (peft, BFL), diffusers, ComfyUI, peft's own and fal's files.
 const TRANSFORMER_PREFIXES: &[&str] = &[

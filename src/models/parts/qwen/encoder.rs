@@ -10,7 +10,7 @@ use crate::{
     base::device::DeviceKind,
     error::{Error, Result},
     nn::{Array, Blocks, Ledger, Parameters, Place, RmsNorm, embedding_rows},
-    weights::{Expected, Weights},
+    weights::{Expected, Weights, lora::Layer},
 };
 
 /// What is read of a language model.
@@ -110,12 +110,24 @@ impl QwenEncoder {
 /// # Errors
 /// [`Error::Model`] when the configuration makes no sense, or has fewer layers than are read.
 pub fn qwen_tensors(config: &QwenConfig, reads: &HiddenStates) -> Result<Vec<Expected>> {
+    Ok(loaded_dry(config, reads)?.asked())
+}
+
+/// The linear layers of an encoder, in the order its loader asks for them.
+///
+/// # Errors
+/// As [`qwen_tensors`].
+pub(crate) fn qwen_layers(config: &QwenConfig, reads: &HiddenStates) -> Result<Vec<Layer>> {
+    Ok(loaded_dry(config, reads)?.layers())
+}
+
+fn loaded_dry(config: &QwenConfig, reads: &HiddenStates) -> Result<Parameters> {
     reads.check(config)?;
     let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
     embedding_rows(&parameters.pp("model.embed_tokens"), token_table(config), &[vec![0]])?;
     (0..reads.layers(config)).try_for_each(|index| QwenLayer::load(config, &parameters, index).map(drop))?;
     reads.norm(config, &parameters)?;
-    Ok(parameters.asked())
+    Ok(parameters)
 }
 
 impl HiddenStates {

@@ -8,4 +8,5 @@ mod encoder;
 mod layer;
 
 pub use config::{Qwen3Config, Qwen25VlConfig, QwenConfig};
+pub(crate) use encoder::qwen_layers;
 pub use encoder::{HiddenStates, QwenEncoder, Sequence, qwen_tensors};

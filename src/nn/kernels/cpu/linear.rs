@@ -300,14 +300,6 @@ multiversion! {
     }
 }
 
-multiversion! {
-    /// The numbers of whole blocks.
-    pub fn decode_blocks<FMA>(kind: BlockType, blocks: &[u8], out: &mut [f32]) {
-        // Multiplied and added one after the other everywhere, so that the numbers are the same on all processors.
-        kind.decode_inline(blocks, out);
-    }
-}
-
 /// The same number with 16 more bits, all zero.
 fn widen(value: bf16) -> f32 {
     f32::from_bits(u32::from(value.to_bits()) << 16)
@@ -378,7 +370,7 @@ impl Size {
                 let blocks = kind.bytes_of(from)..kind.bytes_of(from + whole);
                 for (lane, out) in numbers.chunks_mut(SPAN).take(lanes).enumerate() {
                     let row = &bytes[(start + lane) * self.stride..];
-                    decode_blocks(kind, &row[blocks.clone()], &mut out[..whole]);
+                    kind.decode(&row[blocks.clone()], &mut out[..whole]);
                 }
                 // Of the first block and of the last some numbers may not count.
                 let (skipped, until) = (first.saturating_sub(from), whole.min(end - from));

@@ -1,0 +1,42 @@
+//! The room on a disk.
+
+use std::path::Path;
+
+/// Bytes free for this user on the disk that holds `path` or will hold it; `None` where the system does not say.
+pub fn free_bytes_at(path: &Path) -> Option<u64> {
+    let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    free_bytes(existing)
+}
+
+#[cfg(unix)]
+#[allow(clippy::unnecessary_cast, reason = "these fields are narrower than u64 on some systems")]
+fn free_bytes(folder: &Path) -> Option<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(folder.as_os_str().as_bytes()).ok()?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `path` is a C string and `stat` has room for what statvfs writes; both outlive the call.
+    let failed = unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) } != 0;
+    if failed {
+        return None;
+    }
+    // SAFETY: statvfs succeeded, so it has filled the whole structure.
+    let stat = unsafe { stat.assume_init() };
+    Some((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+}
+
+#[cfg(not(unix))]
+fn free_bytes(_folder: &Path) -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn free_space_is_known_before_the_folder_exists() {
+        let free = free_bytes_at(Path::new("/no/such/folder/yet")).expect("a number");
+        assert!(free > 0);
+    }
+}

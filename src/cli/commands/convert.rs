@@ -1,0 +1,121 @@
+//! `dype convert`: a model's transformer, or another of its networks, in another number type as one file.
+
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, builder::ValueParser};
+
+use crate::cli::{device, lora_source, model_source, report::Report, search_args::SearchArgs, values};
+use crate::{
+    base::progress::{Event, Observer},
+    convert::{self, Format, Kind, Plan},
+    error::{Error, Result},
+    models::{Exchange, ModelRequest, Registry, adapt_part},
+    output,
+    recipe::Loras,
+};
+
+/// What becomes what.
+#[derive(Debug, Clone, Args)]
+#[allow(rustdoc::broken_intra_doc_links, reason = "help texts, printed as they stand")]
+pub struct ConvertArgs {
+    /// Hub id (owner/name[@revision][:file]), folder in diffusers layout, single file of a transformer or text encoder, or demo
+    #[arg(value_name = "MODEL")]
+    model: String,
+    /// File to write, of the layout its ending says: .gguf, or .safetensors in the layout of MODEL
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Number type of most of it: q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, q3_k, q2_k (.gguf); fp8 (with a scale a
+    /// tensor), fp8_e4m3fn (plain) (.safetensors); bf16, f16, f32 (both)
+    #[arg(long = "type", value_name = "TYPE", value_parser = ValueParser::new(kind))]
+    kind: Kind,
+    /// Which network of a model: transformer, text_encoder, text_encoder_2 [default: the transformer]
+    #[arg(long, value_name = "NAME")]
+    part: Option<String>,
+    /// LoRA (file, or owner/name[:file]) to add to the weights before they are rounded, with its strength; may come again
+    #[arg(long, value_name = "FILE[:STRENGTH]", value_parser = ValueParser::new(values::lora))]
+    lora: Vec<Loras>,
+    /// Weights in this variant where the model has it, such as fp16
+    #[arg(long, value_name = "NAME", value_parser = values::variant)]
+    variant: Option<String>,
+    /// Replace an existing file
+    #[arg(long)]
+    overwrite: bool,
+    /// Where else to look.
+    #[command(flatten)]
+    search: SearchArgs,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    text.parse()
+}
+
+/// Runs `dype convert`.
+pub fn run(args: &ConvertArgs, report: &Report) -> anyhow::Result<()> {
+    let format = Format::of(&args.output, args.kind)?;
+    check_output(args)?;
+    let loras: Vec<_> = args.lora.iter().flat_map(|Loras(loras)| loras).cloned().collect();
+    let (variant, part) = (args.variant.as_deref(), args.part.as_deref());
+    let request = model_source::network(&args.model, part, variant, &args.search, report)?;
+    check_not_of_the_model(&request, &args.output)?;
+    let loras = lora_source::open(&loras, &args.model, &args.search, report)?;
+    let exchange = Registry::default().exchange(&request, part)?;
+    let (source, remarks) = adapt_part(exchange.network.clone(), &loras)?;
+    let name = said(&args.model, &exchange, &args.lora);
+    let plan = Plan::new(&exchange, &*source, args.kind, format, &name)?;
+    for remark in remarks.iter().chain(&plan.remarks) {
+        report.on(Event::Note(remark.clone()));
+    }
+    device::start_threads()?;
+    let path = convert::write(&plan, &*source, &args.output, args.overwrite, report)?;
+    report.path(&path);
+    Ok(())
+}
+
+/// What the file says it is of: names alone, for paths are of no use elsewhere.
+fn said(model: &str, exchange: &Exchange, loras: &[Loras]) -> String {
+    let bare =
+        |name: &str| Path::new(name).file_name().map_or_else(|| name.to_owned(), |name| name.to_string_lossy().into());
+    let with = loras.iter().flat_map(|Loras(loras)| loras);
+    let with: Vec<String> = with.map(|lora| format!("{} at {}", bare(&lora.name), lora.strength)).collect();
+    let with = if with.is_empty() { String::new() } else { format!(" with {}", with.join(", ")) };
+    format!("{} of {}{with}", exchange.network.part, bare(model))
+}
+
+/// The output can be written, and replaces nothing that it is not to replace.
+fn check_output(args: &ConvertArgs) -> Result<()> {
+    let path = &args.output;
+    if path.is_dir() {
+        return Err(Error::request(format!("-o {} is a folder", path.display()), "name a file in it"));
+    }
+    if path.exists() && !args.overwrite {
+        let what = format!("{} is there already", path.display());
+        return Err(Error::request(what, "name another file, or replace it with --overwrite"));
+    }
+    let inputs = args.lora.iter().flat_map(|Loras(loras)| loras).map(|lora| Path::new(&lora.name));
+    for input in inputs.chain([Path::new(&args.model)]) {
+        if is_same(input, path) {
+            let what = format!("{} is read and cannot be written meanwhile", path.display());
+            return Err(Error::request(what, "name another file with --output"));
+        }
+    }
+    output::check_place(path, 1, args.overwrite, &mut HashSet::new())
+}
+
+/// Nothing of the model itself is replaced: it may be mapped.
+fn check_not_of_the_model(request: &ModelRequest, path: &Path) -> Result<()> {
+    let inside = fs::canonicalize(&request.model).ok().filter(|folder| folder.is_dir());
+    let (Some(folder), Ok(path)) = (inside, fs::canonicalize(path)) else { return Ok(()) };
+    if path.starts_with(&folder) {
+        let what = format!("{} is a file of the model that is read", path.display());
+        return Err(Error::request(what, "name another file with --output"));
+    }
+    Ok(())
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
+}
