@@ -144,16 +144,15 @@ impl LoraSource {
     }
 }
 
+/// A model, and the weights that all that is made of it shares.
+pub type Shared = (Box<dyn Model>, Option<Arc<Kept>>);
+
 /// A model whose pictures are made with one set of files and then another: all that is made of it shares its transformer's weights,
 /// which are held here. The model as it is, where one set serves all.
 ///
 /// # Errors
 /// What the model fails with.
-pub fn shared(
-    model: Box<dyn Model>,
-    planned: &[Planned],
-    device: &Device,
-) -> Result<(Box<dyn Model>, Option<Arc<Kept>>)> {
+pub fn shared(model: Box<dyn Model>, planned: &[Planned], device: &Device) -> Result<Shared> {
     let loras = |one: &Planned| one.wish.asked.wanted.lora.clone().unwrap_or_default();
     let several = planned.windows(2).any(|pair| loras(&pair[0]) != loras(&pair[1]));
     let networks = if several { model.networks()? } else { Vec::new() };

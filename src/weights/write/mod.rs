@@ -61,7 +61,7 @@ impl Rounding {
 
     /// Whether rows of so many numbers can be written: blocks do not cross them.
     pub fn takes_rows_of(self, columns: usize) -> bool {
-        !matches!(self, Self::Blocks(kind) if columns % kind.numbers() != 0)
+        !matches!(self, Self::Blocks(kind) if !columns.is_multiple_of(kind.numbers()))
     }
 
     /// Numbers, rounded, as their bytes.
@@ -93,7 +93,7 @@ impl Rounding {
             Self::F16 => f32::from(f16::MAX),
             Self::E4M3 | Self::Blocks(_) => f32::MAX,
         };
-        match numbers.iter().find(|x| !(x.abs() <= most)) {
+        match numbers.iter().find(|x| x.is_nan() || x.abs() > most) {
             None => Ok(()),
             Some(odd) => {
                 let what = format!("it holds {odd}, which {self} cannot hold");
@@ -235,7 +235,7 @@ mod tests {
         let keys = vec![("general.architecture".to_owned(), Key::Text("flux".into()))];
         let gguf = SafetensorsStore::from_bytes("x.gguf", file(&Container::Gguf(keys), &all)).expect("a GGUF file");
         assert_eq!(gguf.made_for(), Some("flux"));
-        let simple: Vec<_> = all.iter().filter(|(one, _)| !matches!(one.rounding, Rounding::Blocks(_))).cloned();
+        let simple = all.iter().filter(|(one, _)| !matches!(one.rounding, Rounding::Blocks(_))).cloned();
         let fp8 = tensor(&Rounding::E4M3);
         let simple: Vec<_> = simple.chain([fp8]).collect();
         let texts = vec![("format".to_owned(), "pt".to_owned())];
