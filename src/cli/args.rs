@@ -65,7 +65,7 @@ pub struct Cli {
 pub enum Command {
     /// Show t, kappa and each axis's frequencies, step by step, without a model
     Inspect(InspectArgs),
-    /// Make one picture by each of several methods, and a sheet of all
+    /// Make one picture by each of several methods or settings, with a sheet and a page of all
     Compare(CompareArgs),
     /// Make a picture again from what it says of itself
     Replay(Box<ReplayArgs>),

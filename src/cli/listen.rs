@@ -17,6 +17,8 @@ use crate::{
 pub struct Finished {
     /// Its place in the batch, from 0.
     pub index: usize,
+    /// What asked for it, where anything is said of that.
+    pub origin: Option<String>,
     /// Its file.
     pub path: PathBuf,
     /// What is told of it with `--json`.
@@ -91,10 +93,14 @@ impl<'a> Teller<'a> {
         self.planned.len() > 1
     }
 
+    fn planned(&self, item: &Item) -> Option<&'a Planned> {
+        let at = self.planned.binary_search_by_key(&item.index, |planned| planned.index).ok()?;
+        self.planned.get(at)
+    }
+
     fn headline(&self, item: &Item) -> String {
-        let planned = self.planned.binary_search_by_key(&item.index, |planned| planned.index);
-        let origin =
-            planned.ok().and_then(|at| self.planned[at].wish.origin.as_ref()).map(|origin| format!("{origin}, "));
+        let origin = self.planned(item).and_then(|planned| planned.wish.origin.as_ref());
+        let origin = origin.map(|origin| format!("{origin}, "));
         format!("{}seed {}: {}", origin.unwrap_or_default(), item.recipe.seed, shortened(&item.recipe.prompt))
     }
 }
@@ -132,8 +138,9 @@ impl Listener for Teller<'_> {
         } else if !output::is_stdout(&made.path) {
             self.report.path(&made.path);
         }
+        let origin = self.planned(item).and_then(|planned| planned.wish.origin.clone());
         if let Some(kept) = &mut self.kept {
-            kept.push(Finished { index: item.index, path: made.path, json });
+            kept.push(Finished { index: item.index, origin, path: made.path, json });
         }
     }
 

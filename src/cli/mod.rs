@@ -26,6 +26,7 @@ mod target;
 mod toy_setting;
 mod usage;
 mod values;
+mod variants;
 
 use std::{collections::HashSet, process::ExitCode};
 

@@ -17,6 +17,8 @@ const GAP: f32 = 1.0 / 24.0;
 const LABEL: f32 = 1.0 / 22.0;
 const TITLE: f32 = 1.0 / 32.0;
 const DETAIL: f32 = 1.0 / 38.0;
+/// How far the letters of a long label shrink before it is cut.
+const SMALLEST_LABEL: f32 = 0.6;
 /// The shortest text that is still read, in pixels.
 const MIN_TEXT_PX: f32 = 8.0;
 
@@ -220,8 +222,9 @@ impl Layout {
 
     fn column(&self, canvas: &mut Canvas, tile: &Tile, x: u32, colors: &Colors) {
         let width = self.geometry.column as f32;
-        let label = fitting(&tile.label, self.label, width);
-        canvas.text(&label, [x as f32, self.label_y], text(self.label, colors.ink));
+        let height = self.label * (width / text_width(&tile.label, self.label)).clamp(SMALLEST_LABEL, 1.0);
+        let label = fitting(&tile.label, height, width);
+        canvas.text(&label, [x as f32, self.label_y], text(height, colors.ink));
         if let Some(detail) = &tile.detail {
             let detail = fitting(detail, self.detail, width);
             canvas.text(&detail, [x as f32, self.detail_y], text(self.detail, colors.faint));
@@ -284,10 +287,14 @@ fn text(height: f32, color: Color) -> TextStyle {
     TextStyle { height, color, align: Align::Start, upwards: false }
 }
 
+/// Pixels that a text takes whose capitals are so high.
+fn text_width(text: &str, height: f32) -> f32 {
+    font::text_width(text) * (height / font::CAPITAL_HEIGHT)
+}
+
 /// The text, or as much of its start as fits into `width` pixels, with three dots.
 fn fitting(text: &str, height: f32, width: f32) -> String {
-    let unit = height / font::CAPITAL_HEIGHT;
-    let fits = |text: &str| font::text_width(text) * unit <= width;
+    let fits = |text: &str| text_width(text, height) <= width;
     if fits(text) {
         return text.to_owned();
     }

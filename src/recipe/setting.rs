@@ -246,6 +246,8 @@ pub trait Field: Sync {
     fn check_wanted(&self, wanted: &Wanted) -> Result<(), Problem>;
     /// Whether what a recipe holds is in range.
     fn check_held(&self, recipe: &Recipe) -> Result<(), Problem>;
+    /// Whether a recipe holds what is asked for, where anything is.
+    fn is_held(&self, wanted: &Wanted, recipe: &Recipe) -> bool;
     /// What a picture says of it: null for a value that the picture goes without, nothing for what need not be said.
     fn saved(&self, recipe: &Recipe) -> Option<Value>;
     /// What makes it the same as another, of what a picture says.
@@ -330,6 +332,11 @@ impl<W: Clone + PartialEq, R: Held<W>> Field for Declared<W, R> {
 
     fn check_held(&self, recipe: &Recipe) -> Result<(), Problem> {
         self.check((self.held)(recipe).value())
+    }
+
+    fn is_held(&self, wanted: &Wanted, recipe: &Recipe) -> bool {
+        let asked = (self.wanted)(wanted).as_ref();
+        asked.is_none() || asked == (self.held)(recipe).value()
     }
 
     fn known_by(&self, saved: &Value) -> Value {

@@ -17,6 +17,10 @@ const TOLERANCE: f64 = 1e-4;
 const SIGMA: f64 = 0.7;
 const GRID: TokenGrid = TokenGrid { height_patches: 11, width_patches: 19 };
 
+/// What is added to the text's logits, and what all are multiplied by.
+type Logits = (Option<TextBias>, f64);
+const AS_TRAINED: Logits = (None, 1.0);
+
 /// The golden pass: packed latents, what the prompt became, and the tables as native and as stretched from 128 px.
 struct Pass {
     golden: std::collections::HashMap<String, Tensor>,
@@ -46,17 +50,17 @@ impl Pass {
     }
 
     fn velocity(&self, model: &dyn Velocity, kind: &str) -> Vec<f32> {
-        values(&self.found(model, &self.tables(kind), None))
+        values(&self.found(model, &self.tables(kind), AS_TRAINED))
     }
 
-    fn found(&self, model: &dyn Velocity, rope: &RopeTables, text_bias: Option<TextBias>) -> Tensor {
+    fn found(&self, model: &dyn Velocity, rope: &RopeTables, (text_bias, logit_scale): Logits) -> Tensor {
         let at = VelocityAt {
             t: SIGMA,
             guidance: None,
             text: &self.text,
             rope,
             text_bias,
-            logit_scale: 1.0,
+            logit_scale,
             first_block: None,
         };
         model.velocity(&self.latents, &at).expect("a velocity")
@@ -161,9 +165,23 @@ fn a_bias_on_the_texts_keys_acts_on_them_alone() {
     let (pass, model) = (Pass::new(), tiny());
     let transformer = model.velocity(&CPU_F32, WeightsMode::Resident, ForwardOptions::default()).expect("loads");
     let tables = pass.tables("native");
-    let of = |bias: Option<f64>| values(&pass.found(&*transformer, &tables, bias.map(TextBias)));
+    let of = |bias: Option<f64>| values(&pass.found(&*transformer, &tables, (bias.map(TextBias), 1.0)));
     assert!(of(Some(0.0)) == of(None), "nothing added is nothing changed");
     assert!(relative_error(&of(Some(2.0)), &of(None)) > 1e-4);
+}
+
+#[test]
+fn logits_grow_alike_with_weights_resident_and_streamed() {
+    let (pass, model) = (Pass::new(), tiny());
+    let tables = pass.tables("native");
+    let of = |mode, scale| {
+        let transformer = model.velocity(&CPU_F32, mode, ForwardOptions::default()).expect("loads");
+        values(&Pass::new().found(&*transformer, &tables, (None, scale)))
+    };
+    let sharper = of(WeightsMode::Resident, 1.147);
+    assert!(sharper == of(WeightsMode::Stream, 1.147));
+    assert!(relative_error(&sharper, &of(WeightsMode::Resident, 1.0)) > 1e-4, "it acts");
+    assert!(relative_error(&of(WeightsMode::Resident, 1.0), &pass.expected("native")) < TOLERANCE);
 }
 
 /// A dry pass launches, and multiplies, what a real one does.
@@ -180,7 +198,7 @@ fn the_plan_of_a_step_is_the_step() {
         let tables = pass.tables("native");
         let fresh = Pass::new();
         let before = launches();
-        fresh.found(&transformer, &tables, None);
+        fresh.found(&transformer, &tables, AS_TRAINED);
         let real = launches() - before;
         let compute = Compute::on(DeviceKind::Cpu, dtype);
         let (image_tokens, text_tokens) = (GRID.count(), pass.golden["cap_feats"].dim(0).expect("tokens"));
