@@ -9,7 +9,7 @@ use dype::testing::{
     models::{
         Decode, Encode, On,
         flux2::{Flux2Autoencoder, LATENTS},
-        parts::kl::Banding,
+        parts::kl::{Banding, Posterior},
     },
     sampling::unpack,
 };
