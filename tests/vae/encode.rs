@@ -1,6 +1,6 @@
 //! The banded encoder against the reference's latents, and against a plain encoder of the whole picture at once.
 
-use dype::testing::models::{Model, ModelRequest, On};
+use dype::testing::models::{Model, ModelRequest, On, parts::kl::Posterior};
 
 use super::*;
 

@@ -54,15 +54,8 @@ impl Pass {
     }
 
     fn found(&self, model: &dyn Velocity, rope: &RopeTables, (text_bias, logit_scale): Logits) -> Tensor {
-        let at = VelocityAt {
-            t: SIGMA,
-            guidance: None,
-            text: &self.text,
-            rope,
-            text_bias,
-            logit_scale,
-            first_block: None,
-        };
+        let at =
+            VelocityAt { t: SIGMA, guidance: None, text: &self.text, rope, text_bias, logit_scale, first_block: None };
         model.velocity(&self.latents, &at).expect("a velocity")
     }
 

@@ -3,7 +3,10 @@
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     base::{geometry::LatentSize, progress::Silent},
-    models::{Model, parts::kl::Banding},
+    models::{
+        Model,
+        parts::kl::{Banding, Posterior},
+    },
 };
 
 use super::{CPU_F32, support::relative_error, support::values, tensors, tiny};
