@@ -28,6 +28,7 @@
 //! | [`recipe`] | what a picture is made with: settings, files of prompts, seeds |
 //! | [`weights`], [`hub`] | tensors by name behind a memory map; the Hub |
 //! | [`output`] | pictures with their provenance |
+//! | [`input`] | pictures that somebody gives: read, turned, resized |
 //! | [`base`], [`error`] | what everybody speaks of |
 //!
 //! # Shapes
@@ -44,6 +45,7 @@ mod cli;
 mod convert;
 mod error;
 mod hub;
+mod input;
 mod lab;
 mod methods;
 mod models;

@@ -51,6 +51,11 @@ pub mod hub {
     pub use crate::hub::{DownloadPlan, Hub, HubModel, HubSettings, Token};
 }
 
+/// Of `input`.
+pub mod input {
+    pub use crate::input::{look, open};
+}
+
 /// Of `lab`.
 pub mod lab {
     pub use crate::lab::{InspectSettings, Measures, SheetOptions, Theme, Tile, inspect, save_plot, sheet};

@@ -21,6 +21,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("hub", &["error", "base", "weights"]),
     // Pictures as files.
     ("output", &["error", "base"]),
+    ("input", &["error", "base"]),
     // What networks are made of, and the networks.
     ("nn", &["error", "base", "methods", "weights"]),
     ("models", &["error", "base", "methods", "recipe", "weights", "hub", "nn"]),
@@ -30,7 +31,13 @@ const FLOORS: &[(&str, &[&str])] = &[
     // A model's weights as a file in another number type.
     ("convert", &["error", "base", "weights", "models", "output"]),
     // Many pictures, and nothing lost.
-    ("run", &["error", "base", "methods", "recipe", "weights", "hub", "nn", "models", "sampling", "plan", "output"]),
+    (
+        "run",
+        &[
+            "error", "base", "methods", "recipe", "weights", "hub", "nn", "models", "sampling", "plan", "output",
+            "input",
+        ],
+    ),
     // Pictures and methods looked at.
     ("lab", &["error", "base", "methods", "output"]),
 ];

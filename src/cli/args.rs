@@ -94,6 +94,9 @@ pub struct GenerateArgs {
     /// Take an empty prompt as it is, instead of refusing it
     #[arg(long, help_heading = "Picture")]
     pub allow_empty_prompt: bool,
+    /// Make a picture N times as large: --image, which says prompt, seed and settings itself where dype made it; flags go before
+    #[arg(long, value_name = "N", help_heading = "Picture", value_parser = values::factor)]
+    pub upscale: Option<f64>,
     /// Batch flags.
     #[command(flatten)]
     pub select: SelectArgs,

@@ -38,7 +38,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::
 
 /// Flags that `dype replay` takes from the picture, its settings, the model and its parts: no variable may stand in their way.
 fn replayed() -> impl Iterator<Item = &'static str> {
-    FIELDS.iter().map(|field| field.flag()).chain(["model", "variant"]).chain(part_args::ids())
+    FIELDS.iter().map(|field| field.flag()).chain(["model", "variant", "upscale"]).chain(part_args::ids())
 }
 
 /// The whole command with all its variables, for help, completions and man pages.

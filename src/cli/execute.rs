@@ -11,6 +11,7 @@ use super::{
     batch_args::ProgressArgs,
     commands::dry_run,
     device::{self, DtypeArg},
+    image_source::ImageSource,
     items::{self, Planned, Wish},
     listen::{Finished, Teller},
     lora_source::{self, LoraSource},
@@ -25,7 +26,7 @@ use crate::{
     error::{Error, Result},
     models::Model,
     output::{self, Format},
-    plan::{Machine, Plan},
+    plan::{Machine, Plan, Task},
     recipe::{Loras, Recipe, Shard},
     run::{Adapted, Item, PROMPTS_AT_ONCE, Runner, with_loras},
 };
@@ -46,6 +47,8 @@ pub struct Order<'a> {
     pub output: &'a OutputArgs,
     /// Where and in what a picture was made that is to be made again.
     pub like: Option<MadeOn>,
+    /// How many times as large as the picture it begins with each becomes.
+    pub upscale: Option<f64>,
 }
 
 /// Where a picture was made, and in what numbers: another device or number type gives one close to it, not equal.
@@ -87,6 +90,7 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
         // Told to whoever looks at the picture: another machine could not know which card was in use.
         *rng = rng.on(&device)?;
     }
+    let images = ImageSource::find(&mut order.wishes, order.upscale, report)?;
     let mut loras = LoraSource::find(&mut order.wishes, &order.model.model, &order.model.search, report)?;
     let (mut planned, repeated) = items::arrange(order.wishes, order.shard)?;
     if repeated > 0 {
@@ -111,13 +115,13 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
         dtype,
     };
     if order.machine.dry_run {
-        return dry_run::run(&planned, (&source, &loras), &machine, order.output.json, report);
+        return dry_run::run(&planned, (&source, &loras, &images), &machine, order.output.json, report);
     }
     if !source.missing().is_empty() || !loras.is_here() {
         // A wrong repository, too little memory or a broken tokenizer is refused before gigabytes are fetched.
         let looked = source.look(report)?.model;
         let adapted = loras.models(&planned, &*looked, &Silent)?;
-        plan_items(&planned, (&*looked, &adapted), &machine, None)?;
+        plan_items(&planned, (&*looked, &adapted), &images, &machine, None)?;
         source.check_text(&*looked, report)?;
     }
     loras.fetch(&mut planned, report)?;
@@ -131,7 +135,8 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     notes::of_model(&*model, report);
     let options = order.progress.options(order.output.overwrite);
     let mut runner = Runner::new(&*model, &machine, &options, report)?.with_adapted(&adapted).with_kept(shared);
-    let made = plan_items(&planned, (&*model, &adapted), &machine, order.output.save_latents.as_deref())?;
+    let latents = order.output.save_latents.as_deref();
+    let made = plan_items(&planned, (&*model, &adapted), &images, &machine, latents)?;
     for (item, planned) in made.iter().zip(&planned) {
         runner.check(item).map_err(|error| planned.wish.named(error))?;
     }
@@ -153,6 +158,7 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
 pub fn plan_items(
     planned: &[Planned],
     (model, adapted): (&dyn Model, &[Adapted]),
+    images: &ImageSource,
     machine: &Machine,
     latents: Option<&Path>,
 ) -> anyhow::Result<Vec<Item>> {
@@ -166,7 +172,7 @@ pub fn plan_items(
     let mut plans: Vec<(Loras, Rc<Plan>)> = Vec::new();
     let mut made = Vec::with_capacity(planned.len());
     for (one, recipe) in planned.iter().zip(recipes) {
-        let task = Item::task(&recipe, prompts);
+        let task = Task { encoding: images.encoding(&recipe), ..Item::task(&recipe, prompts) };
         let plan = match plans.iter().find(|(loras, plan)| *loras == recipe.lora && plan.task == task) {
             Some((_, plan)) => Rc::clone(plan),
             None => {

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{args::OutputArgs, batch_args::SelectArgs, target::Target};
+use super::{args::OutputArgs, batch_args::SelectArgs, image_source, target::Target};
 use crate::{
     error::{Error, Result},
     output,
@@ -67,7 +67,11 @@ fn of_line(base: &Wish, line: &Line, file: &Path) -> Wish {
     let name = file.to_string_lossy();
     let name = if name == "-" { "stdin".into() } else { name };
     let origin = Some(format!("{name} line {}", line.number));
-    let asked = base.asked.clone().with(Source::Line, &line.wanted());
+    let mut wanted = line.wanted();
+    if let Some(image) = &mut wanted.image {
+        image.path = image_source::beside(file, &image.path);
+    }
+    let asked = base.asked.clone().with(Source::Line, &wanted);
     let target = line.output.as_ref().map_or_else(|| base.target.clone(), |output| Target::new(Some(output)));
     Wish { asked, target, origin }
 }

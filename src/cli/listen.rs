@@ -154,16 +154,20 @@ impl Listener for Teller<'_> {
 }
 
 fn seconds(times: &Times) -> Value {
-    let Times { text, load, denoise, decode, write } = times;
-    let total = *text + *load + *denoise + *decode + *write;
-    json!({
+    let Times { text, encode, load, denoise, decode, write } = times;
+    let total = *text + *encode + *load + *denoise + *decode + *write;
+    let mut seconds = json!({
         "text": text.as_secs_f64(),
         "load": load.as_secs_f64(),
         "denoise": denoise.as_secs_f64(),
         "decode": decode.as_secs_f64(),
         "write": write.as_secs_f64(),
         "total": total.as_secs_f64(),
-    })
+    });
+    if !encode.is_zero() {
+        seconds["encode"] = encode.as_secs_f64().into();
+    }
+    seconds
 }
 
 /// The start of a prompt, on one line.

@@ -6,6 +6,7 @@ mod commands;
 mod device;
 mod environment;
 mod execute;
+mod image_source;
 mod interrupts;
 mod items;
 mod latents_file;
@@ -76,6 +77,6 @@ fn run(cli: &Cli, typed: &HashSet<String>, report: &Report) -> anyhow::Result<()
         Some(Command::ExportDemo(args)) => export_demo::run(args, report),
         Some(Command::Completions(args)) => completions::run(args, report),
         Some(Command::Man(args)) => man::run(args, report),
-        None => generate::run(&cli.generate, report),
+        None => generate::run(&cli.generate, typed, report),
     }
 }

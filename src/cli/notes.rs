@@ -28,6 +28,8 @@ pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, repo
             sharper(&item.recipe),
             no_guidance(planned, item),
             no_cfg(planned, item),
+            no_image(planned, item),
+            nothing_kept(item),
             drawn(item),
             negative(item),
             hardly_skipped(item),
@@ -195,6 +197,27 @@ fn no_guidance(planned: &Planned, item: &Item) -> Option<String> {
     let asked = planned.wish.asked.by(declared::guidance.key);
     (item.recipe.guidance.is_none() && matches!(asked, Some(Source::Flag | Source::Line)))
         .then(|| "this model takes no guidance: --guidance is ignored".into())
+}
+
+/// A strength that begins at the first step: there is nothing but noise.
+fn nothing_kept(item: &Item) -> Option<String> {
+    let Recipe { steps, strength, .. } = item.recipe;
+    let strength = strength.filter(|_| item.recipe.first_step() == 0)?;
+    let more = match steps {
+        1 => "more --steps keep some".to_owned(),
+        // The first step is left out from here on downwards.
+        _ => format!("a strength of {:.2} keeps some", ((steps - 1) as f64 / steps as f64 * 100.0).floor() / 100.0),
+    };
+    Some(format!(
+        "--strength {strength} begins at the first of {steps} steps, where there is noise alone: nothing of the picture is kept; {more}"
+    ))
+}
+
+/// A strength that nothing is made anew by.
+fn no_image(planned: &Planned, item: &Item) -> Option<String> {
+    let is_asked = matches!(planned.wish.asked.by(declared::strength.key), Some(Source::Flag | Source::Line));
+    (is_asked && item.recipe.image.is_none())
+        .then(|| "--strength has no effect without --image, the picture to begin with".into())
 }
 
 /// What is asked of classifier-free guidance where that is off, or goes by another rule.

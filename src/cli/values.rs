@@ -30,6 +30,12 @@ pub fn shard(text: &str) -> Result<Shard, String> {
     text.parse().map_err(|e| with_hint(&e))
 }
 
+/// How many times as large a picture becomes.
+pub fn factor(text: &str) -> Result<f64, String> {
+    let is_factor = |number: &f64| (1.0..=64.0).contains(number);
+    text.parse().ok().filter(is_factor).ok_or_else(|| "a number from 1 to 64 is wanted, such as 2 or 4".into())
+}
+
 /// A whole number from 1 on.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number >= 1).ok_or_else(|| "a whole number of 1 or more is wanted".into())

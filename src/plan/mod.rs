@@ -318,8 +318,12 @@ impl Plan {
 
     /// The work of everything: the steps, the decode, and the encode where there is one, which is work like the decode's.
     pub fn all_amounts(&self) -> Vec<Amount> {
-        let encode = self.encode_flops.map(|flops| self.amount(Work::Decode, flops.into()));
-        self.amounts(self.task.evaluations()).into_iter().chain(encode).collect()
+        self.amounts(self.task.evaluations()).into_iter().chain(self.encode_amount()).collect()
+    }
+
+    /// The work of the encode, where there is one.
+    pub fn encode_amount(&self) -> Option<Amount> {
+        self.encode_flops.map(|flops| self.amount(Work::Decode, flops.into()))
     }
 
     fn amount(&self, work: Work, flops: u128) -> Amount {

@@ -7,9 +7,10 @@
 use super::{
     Mu, Rng, SamplerName, Spacing, StepCache,
     gaps::{CFG_SCALE, cfg_elsewhere, position, read, read_cfg, read_position, read_size},
+    image::{DEFAULT_STRENGTH, Image, ImageChoice},
     kinds::{Kind, Noise, OneOf, Shift, Switch, Text},
     loras::{LoraList, Loras},
-    numbers::{CFG, GUIDANCE, Number, SIDE_PX, Seed, Whole},
+    numbers::{CFG, GUIDANCE, Number, SIDE_PX, STRENGTH, Seed, Whole},
     setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Saved, Setting, shown},
     spelt::Spelt,
     step_cache::Threshold,
@@ -276,6 +277,53 @@ settings! {
                 Group::Picture,
                 "",
                 "With --cfg, scale a velocity down where it is longer than the prompt alone makes it; of Z-Image",
+            )
+        },
+    };
+
+    /// The picture it begins with, if it begins with one.
+    image: ImageChoice => Option<ImageChoice> = Setting {
+        kind: &Image,
+        fill: Fill::Model(|asked, _| asked),
+        face: Face {
+            info: line(53, "image", |recipe| Some(recipe.image.as_ref()?.in_words())),
+            parameters: Some(Entry {
+                line: Line { rank: 66, name: "Image", says: |recipe| Some(recipe.image.as_ref()?.to_string()) },
+                reads: ImageChoice::of_elsewhere,
+            }),
+            saved: Saved::UnlessUsual,
+            ..Face::new(
+                Group::Picture,
+                "FILE",
+                "Begin with this picture (PNG, JPEG, WebP) instead of noise; a side that is not asked for follows it",
+            )
+        },
+    };
+
+    /// How much of the picture it begins with is made anew. A recipe has none without one.
+    strength: f64 => Option<f64> = Setting {
+        kind: &STRENGTH,
+        fill: Fill::Model(|asked, gaps| gaps.wanted.image.as_ref().map(|_| asked.unwrap_or(DEFAULT_STRENGTH))),
+        face: Face {
+            info: line(54, "strength", |recipe| {
+                let (number, begins) = (recipe.strength?, recipe.first_step() + 1);
+                Some(format!("{number}: begins at step {begins} of {}", recipe.steps))
+            }),
+            parameters: Some(Entry {
+                // As A1111's web UI and its kin call it.
+                line: Line {
+                    rank: 67,
+                    name: "Denoising strength",
+                    says: |recipe| recipe.strength.map(|number| number.to_string()),
+                },
+                reads: |text, wanted| read(text, &mut wanted.strength),
+            }),
+            saved: Saved::UnlessUsual,
+            default: Some("0.6; with --upscale 0.4"),
+            ..Face::new(
+                Group::Picture,
+                "0..1",
+                "How much of --image is made anew: so much of the steps is done, from its last ones; 0.3 keeps most, 1 nothing",
             )
         },
     };

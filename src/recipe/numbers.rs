@@ -147,6 +147,9 @@ pub const GUIDANCE: Number = Number { least: -1e6, most: 1e6 };
 /// Scales of classifier-free guidance: cards say 1 to 10, and nothing is seen of a prompt far beyond.
 pub const CFG: Number = Number { least: 0.0, most: 1e6 };
 
+/// How much of a picture is made anew, from nothing to all.
+pub const STRENGTH: Number = Number { least: 0.0, most: 1.0 };
+
 impl Kind<f64> for Number {
     fn style(&self) -> Style {
         Style::Number

@@ -37,6 +37,7 @@ impl Recipe {
         let recipe = Self::resolve(&Gaps { wanted: &wanted.completed(), facts });
         FIELDS.iter().try_for_each(|field| field.check_held(&recipe)).map_err(refuse)?;
         recipe.check_sides(facts.most_side_px)?;
+        recipe.check_strength()?;
         Ok(recipe)
     }
 

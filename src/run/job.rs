@@ -28,6 +28,8 @@ pub struct Pass {
 pub enum Start {
     /// The noise of the seed.
     Noise,
+    /// The recipe's picture, with noise of the seed as its first sigma has it.
+    Picture,
 }
 
 impl Pass {
@@ -44,9 +46,11 @@ impl Pass {
 }
 
 impl Job {
-    /// A picture from text: one pass, from noise.
+    /// A picture from text, or from another picture: one pass.
     pub fn of(recipe: &Recipe) -> Self {
-        Self { passes: vec![Pass { size: recipe.size(), start: Start::Noise, steps: recipe.steps, first: 0 }] }
+        let start = if recipe.image.is_some() { Start::Picture } else { Start::Noise };
+        let (size, steps, first) = (recipe.size(), recipe.steps, recipe.first_step());
+        Self { passes: vec![Pass { size, start, steps, first }] }
     }
 
     /// The steps of all passes.

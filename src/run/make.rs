@@ -12,7 +12,7 @@ use super::{
     Item, Made, Runner, Times,
     begun::Begun,
     checkpoint::{self, Checkpoint, Near, Reached},
-    job::{Job, Pass, Start},
+    job::{Job, Pass},
     provenance,
     runner::Waiting,
 };
@@ -145,44 +145,27 @@ impl Runner<'_> {
         coming: &[Waiting<'_>],
         times: &mut Times,
     ) -> Result<Tensor> {
-        self.take_model(making.item)?;
+        let item = making.item;
+        self.take_model(item)?;
         let embeddings = self.embeddings(coming, times)?;
         let (mut pass, mut from) = match before {
             Some(Reached { pass, progress }) => (pass, self.on_device(progress)?),
-            None => (0, self.start(making, 0)?),
+            None => (0, self.start(item, making.job, 0, times)?),
         };
         // The passes that are left, to the latents of the last.
         loop {
-            let transformer = self.take_transformer(making.item, times)?;
+            let transformer = self.take_transformer(item, times)?;
             let started = Instant::now();
             let result = self.steps(making, pass, from, &embeddings, &*transformer);
             times.denoise += started.elapsed();
-            self.keep_transformer(making.item, transformer);
+            self.keep_transformer(item, transformer);
             let latents = result?;
             pass += 1;
             if pass == making.job.passes().len() {
                 return Ok(latents);
             }
-            from = self.start(making, pass)?;
+            from = self.start(item, making.job, pass, times)?;
         }
-    }
-
-    /// Where a pass begins. The transformer is at nobody's: what needs its room may have it.
-    fn start(&mut self, making: &Making<'_>, number: usize) -> Result<Progress> {
-        let pass = making.job.passes()[number];
-        let recipe = pass.recipe(&making.item.recipe);
-        let before = self.draws_before(making.job, number);
-        let latents = match pass.start {
-            Start::Noise => self.pipeline.noise_after(&recipe, &before)?,
-        };
-        Ok(Progress { step: pass.first, ..Progress::start(latents) })
-    }
-
-    /// Numbers in each draw of the seed that the passes before this one have taken: each took its noise.
-    fn draws_before(&self, job: &Job, pass: usize) -> Vec<usize> {
-        let geometry = self.geometry();
-        let count = |pass: &Pass| geometry.latents_shape(geometry.tokens(pass.size)).iter().product();
-        job.passes().iter().take(pass).map(count).collect()
     }
 
     fn on_device(&self, progress: Progress) -> Result<Progress> {
@@ -284,5 +267,8 @@ impl Runner<'_> {
             self.speeds.note(&machine, denoise, times.denoise);
         }
         self.speeds.note(&machine, decode, times.decode);
+        if let Some(encode) = item.plan.encode_amount() {
+            self.speeds.note(&machine, encode, times.encode);
+        }
     }
 }

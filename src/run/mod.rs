@@ -16,6 +16,7 @@ pub mod pipeline;
 mod preview;
 mod provenance;
 mod runner;
+mod start;
 
 use std::{path::PathBuf, rc::Rc, time::Duration};
 
@@ -27,6 +28,7 @@ use crate::{
 
 #[cfg(test)]
 pub(crate) use identity::settings_key;
+use job::Job;
 pub use loras::{Adapted, with_loras};
 pub use preview::Preview;
 pub use provenance::{
@@ -56,13 +58,14 @@ pub struct Item {
 }
 
 impl Item {
-    /// What a plan needs to know of a picture; `prompts` are encoded together, negative ones among them.
+    /// What a plan needs to know of a picture but what it begins with; `prompts` are encoded together, negative ones among them.
     pub fn task(recipe: &Recipe, prompts: usize) -> Task {
         let (text_tokens, cfg) = (recipe.max_sequence_length, recipe.cfg().is_some());
         // One picture alone has its prompt and its negative one.
         let prompts = prompts.max(1 + usize::from(cfg));
         let (sampler, cache) = (recipe.sampler, recipe.step_cache);
-        Task { prompts, cfg, sampler, cache, ..Task::new(recipe.size(), recipe.steps, text_tokens) }
+        let steps = Job::of(recipe).steps();
+        Task { prompts, cfg, sampler, cache, ..Task::new(recipe.size(), steps, text_tokens) }
     }
 }
 
@@ -84,6 +87,8 @@ pub struct Options {
 pub struct Times {
     /// Prompts to embeddings; 0 for a picture whose prompt was encoded with an earlier one's.
     pub text: Duration,
+    /// A picture to latents; 0 where none is begun with.
+    pub encode: Duration,
     /// Loading the transformer; 0 where it was there already.
     pub load: Duration,
     /// Noise to latents.

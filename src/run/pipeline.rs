@@ -107,8 +107,17 @@ impl<'a> Pipeline<'a> {
     pub fn noise_after(&self, recipe: &Recipe, before: &[usize]) -> Result<Tensor> {
         let geometry = self.geometry();
         let shape = geometry.latents_shape(geometry.tokens(recipe.size()));
-        let noise = sampling::noise_after(recipe.rng.on(&self.on.device)?, recipe.seed, before, &shape);
-        sampling::pack(&Tensor::from_vec(noise, &shape, &self.on.device)?, &geometry)
+        sampling::pack(&Tensor::from_vec(self.draw(recipe, before)?, &shape, &self.on.device)?, &geometry)
+    }
+
+    /// The same as numbers [C, h, w], before they are packed.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn draw(&self, recipe: &Recipe, before: &[usize]) -> Result<Vec<f32>> {
+        let geometry = self.geometry();
+        let shape = geometry.latents_shape(geometry.tokens(recipe.size()));
+        Ok(sampling::noise_after(recipe.rng.on(&self.on.device)?, recipe.seed, before, &shape))
     }
 
     /// A picture to packed latents [1, N, C·P·P] without noise, f32, of the size of a picture of `size`. `picture` gives the rows

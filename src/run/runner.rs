@@ -292,9 +292,7 @@ impl<'a> Runner<'a> {
         }
         let started = Instant::now();
         self.embeddings.clear();
-        if !item.plan.holds_transformer_beside(item.plan.peak_bytes.text) {
-            self.drop_transformer();
-        }
+        self.make_room_for(item, item.plan.peak_bytes.text);
         let tokens = item.recipe.max_sequence_length;
         let own = self.texts_of(&item.recipe.lora);
         let is_alike = |other: &&Recipe| self.texts_of(&other.lora) == own;
@@ -351,7 +349,15 @@ impl<'a> Runner<'a> {
 
     /// Lets go of the transformer when nothing needs it any more, or the decoder needs its room.
     pub(super) fn make_room_for_decoder(&mut self, item: &Item, is_last: bool) {
-        if is_last || !item.plan.holds_transformer_beside(item.plan.peak_bytes.decode) {
+        if is_last {
+            self.drop_transformer();
+        }
+        self.make_room_for(item, item.plan.peak_bytes.decode);
+    }
+
+    /// Lets go of the transformer where a stage with this peak needs its room.
+    pub(super) fn make_room_for(&mut self, item: &Item, peak_bytes: u64) {
+        if !item.plan.holds_transformer_beside(peak_bytes) {
             self.drop_transformer();
         }
     }

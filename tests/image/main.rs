@@ -1,6 +1,10 @@
-//! Image to image against the reference: the noise of later draws, what is encoded, first and final latents.
+//! Image to image: what the reference computes, what pictures are read, and the program that makes pictures of them.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod families;
 mod golden;
+mod program;
+mod reading;
+mod refused;

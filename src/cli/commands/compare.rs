@@ -14,6 +14,7 @@ use crate::cli::{
     batch_args::ProgressArgs,
     commands::generate,
     execute::{self, Order},
+    image_source::ImageSource,
     items::Wish,
     listen::Finished,
     report::Report,
@@ -71,6 +72,10 @@ pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
         }
     };
     let flags = Merged::of(Source::Flag, &generate::with_stdin(&args.settings.wanted, args.allow_empty_prompt)?);
+    // A picture to begin with settles the sides that nobody asks for.
+    let mut base = Wish { asked: flags, target: target.clone(), origin: None };
+    ImageSource::find(std::slice::from_mut(&mut base), None, report)?;
+    let flags = base.asked;
     let common = common(args, &flags, report)?;
     let wishes = args.methods.0.iter().map(|variant| Wish {
         asked: flags.clone().with(Source::Flag, &variant.wanted),
@@ -85,6 +90,7 @@ pub fn run(args: &CompareArgs, report: &Report) -> anyhow::Result<()> {
         progress: &args.progress,
         output: &args.output,
         like: None,
+        upscale: None,
     };
     let mut finished = Vec::new();
     let outcome = execute::run(order, report, Some(&mut finished));

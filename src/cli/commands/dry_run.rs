@@ -8,6 +8,7 @@ use crate::{
     base::memory::Bytes,
     cli::{
         execute,
+        image_source::ImageSource,
         items::Planned,
         lora_source::LoraSource,
         model_source::{ModelSource, Opened},
@@ -26,7 +27,7 @@ use crate::{
 /// the most demanding one.
 pub fn run(
     planned: &[Planned],
-    (source, loras): (&ModelSource, &LoraSource),
+    (source, loras, images): (&ModelSource, &LoraSource, &ImageSource),
     machine: &Machine,
     as_json: bool,
     report: &report::Report,
@@ -50,7 +51,7 @@ pub fn run(
     notes::of_search(remarks, report);
     notes::of_model(&*model, report);
     let adapted = loras.models(planned, &*model, report)?;
-    let items = execute::plan_items(planned, (&*model, &adapted), machine, None)?;
+    let items = execute::plan_items(planned, (&*model, &adapted), images, machine, None)?;
     let (speeds, name) = (SpeedBook::open(), machine.name());
     let time = |item: &Item| speeds.estimate(&name, &item.plan.all_amounts());
     if as_json {
@@ -104,7 +105,11 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<10} {value}");
     };
-    line("picture", format!("{} x {} px, {}", recipe.height, recipe.width, report::steps(recipe.steps)));
+    line("picture", format!("{} x {} px, {}", recipe.height, recipe.width, report::steps(plan.task.steps)));
+    if let Some((image, strength)) = recipe.image.as_ref().zip(recipe.strength) {
+        let first = recipe.first_step() + 1;
+        line("image", format!("{}, strength {strength}: from step {first} of {}", image.in_words(), recipe.steps));
+    }
     line("tokens", format!("{} image + {} text", plan.image_tokens, plan.text_tokens));
     line("shift", shift.to_string());
     let passes = if plan.passes > 1 { " (two forward passes: cfg)" } else { "" };
@@ -120,7 +125,13 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
     }
     line(
         "memory",
-        format!("text {}, denoise {}, decode {}", Bytes(peaks.text), Bytes(peaks.denoise), Bytes(peaks.decode)),
+        format!(
+            "text {}, {}denoise {}, decode {}",
+            Bytes(peaks.text),
+            peaks.encode.map_or_else(String::new, |bytes| format!("encode {}, ", Bytes(bytes))),
+            Bytes(peaks.denoise),
+            Bytes(peaks.decode)
+        ),
     );
     let budget = plan.budget_bytes.map_or_else(|| "unknown".to_owned(), |bytes| Bytes(bytes).to_string());
     line("budget", format!("{budget}; the run's peak is {}", Bytes(peaks.most())));

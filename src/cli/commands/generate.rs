@@ -1,7 +1,10 @@
 //! Making pictures: from flags to wishes.
 
+use std::{collections::HashSet, path::Path};
+
 use crate::cli::{
     args::GenerateArgs,
+    commands::upscale,
     execute::{self, MadeOn, Order},
     items::{self, Wish},
     notes,
@@ -15,8 +18,11 @@ use crate::{
 };
 
 /// Runs `dype` without a subcommand.
-pub fn run(args: &GenerateArgs, report: &Report) -> anyhow::Result<()> {
+pub fn run(args: &GenerateArgs, typed: &HashSet<String>, report: &Report) -> anyhow::Result<()> {
     let wanted = &args.settings.wanted;
+    if let (Some(_), Some(image)) = (args.upscale, &wanted.image) {
+        return upscale::run(args, Path::new(&image.path), typed, report);
+    }
     for note in notes::without_effect(wanted) {
         report.on(Event::Note(note.into()));
     }
@@ -38,6 +44,7 @@ pub fn execute(args: &GenerateArgs, base: &Wish, like: Option<MadeOn>, report: &
         progress: &args.progress,
         output: &args.output,
         like,
+        upscale: args.upscale,
     };
     execute::run(order, report, None)
 }

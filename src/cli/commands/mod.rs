@@ -13,4 +13,5 @@ pub mod inspect;
 pub mod man;
 pub mod models;
 pub mod replay;
+pub mod upscale;
 pub mod version;

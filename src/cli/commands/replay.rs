@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use crate::cli::{
     args::{GenerateArgs, ModelArgs},
-    commands::generate,
+    commands::{generate, upscale},
     execute::MadeOn,
+    image_source,
     items::Wish,
     pictured::{self, Pictured},
     report::Report,
@@ -38,36 +39,66 @@ pub struct ReplayArgs {
 
 /// Runs `dype replay`; `typed` are the ids of the flags that were typed: only those replace the picture's settings.
 pub fn run(args: &ReplayArgs, typed: &HashSet<String>, report: &Report) -> anyhow::Result<()> {
-    let is_typed = |id: &str| typed.contains(id);
+    if args.flags.upscale.is_some() {
+        return upscale::run(&args.flags, &args.file, typed, report);
+    }
     let mut flags = args.flags.clone();
-    let (said, like) = match pictured::read(&args.file)? {
-        Pictured::Whole { json, recipe } => {
-            let is_its_own = !is_typed("model");
-            if is_its_own {
-                flags.model = model(&json, flags.model, &args.file, &is_typed);
-            }
-            (Wanted::from(&*recipe), Some(made_on(&json, is_its_own && has_its_parts(&flags, &is_typed))))
-        }
-        Pictured::Text { text, wanted } => {
-            if !is_typed("model") {
-                let name = named_model(&text, &args.file)?;
-                flags.model = model(&json!({ "model": { "model": name } }), flags.model, &args.file, &is_typed);
-            }
-            report.on(Event::Note(format!(
-                "{} has kept only its text for other tools; what that does not say is taken as usual, unless a flag says it: {}",
-                args.file.display(),
-                pictured::unknown(&text, &wanted)
-            )));
-            (*wanted, None)
-        }
+    let Said { mut wanted, like } = match pictured::read(&args.file)? {
         Pictured::Stranger(text) => return Err(of_another_program(&text, &args.file).into()),
+        pictured => said(pictured, &args.file, &mut flags, typed, report)?,
     };
+    wanted.image = wanted.image.map(|image| image_source::from_here(image, &args.file));
     let wish = Wish {
-        asked: asked(said, &generate::with_stdin(&flags.settings.wanted, flags.allow_empty_prompt)?),
+        asked: asked(wanted, &generate::with_stdin(&flags.settings.wanted, flags.allow_empty_prompt)?),
         target: Target::new(flags.output.output.as_deref()),
         origin: None,
     };
     generate::execute(&flags, &wish, like, report)
+}
+
+/// What a picture says.
+pub(super) struct Said {
+    /// Its settings.
+    pub(super) wanted: Wanted,
+    /// Where and in what it was made, where it says so.
+    pub(super) like: Option<MadeOn>,
+}
+
+/// What a picture of this program says; the model among `flags` becomes its own unless one is typed.
+///
+/// # Errors
+/// [`Error::Request`] when it does not say where its model lies.
+pub(super) fn said(
+    pictured: Pictured,
+    file: &Path,
+    flags: &mut GenerateArgs,
+    typed: &HashSet<String>,
+    report: &Report,
+) -> Result<Said> {
+    let is_typed = |id: &str| typed.contains(id);
+    let is_its_own = !is_typed("model");
+    match pictured {
+        Pictured::Whole { json, recipe } => {
+            if is_its_own {
+                flags.model = model(&json, flags.model.clone(), file, &is_typed);
+            }
+            let like = made_on(&json, is_its_own && has_its_parts(flags, &is_typed));
+            Ok(Said { wanted: Wanted::from(&*recipe), like: Some(like) })
+        }
+        Pictured::Text { text, wanted } => {
+            if is_its_own {
+                let name = named_model(&text, file)?;
+                flags.model = model(&json!({ "model": { "model": name } }), flags.model.clone(), file, &is_typed);
+            }
+            report.on(Event::Note(format!(
+                "{} has kept only its text for other tools; what that does not say is taken as usual, unless a flag says it: {}",
+                file.display(),
+                pictured::unknown(&text, &wanted)
+            )));
+            Ok(Said { wanted: *wanted, like: None })
+        }
+        Pictured::Stranger(_) => Ok(Said { wanted: Wanted::default(), like: None }),
+    }
 }
 
 fn has_its_parts(flags: &GenerateArgs, is_typed: &dyn Fn(&str) -> bool) -> bool {
@@ -107,7 +138,7 @@ fn of_another_program(text: &Parameters, file: &Path) -> Error {
 }
 
 /// What the picture says, with what was typed in its place.
-fn asked(mut said: Wanted, typed: &Wanted) -> Merged {
+pub(super) fn asked(mut said: Wanted, typed: &Wanted) -> Merged {
     if typed.method.is_some_and(|method| Some(method) != said.method) {
         // The lambdas were those of the other method.
         (said.dype_scale, said.dype_exponent) = (None, None);
