@@ -85,7 +85,9 @@ fn hardly_skipped(item: &Item) -> Option<String> {
     const FEW: usize = 8;
     let Recipe { step_cache: cache, steps, .. } = item.recipe;
     (cache != StepCache::Off && steps < FEW).then(|| {
-        format!("--cache {cache} finds hardly a step to skip among {steps}: it is made for runs of 20 and more")
+        format!(
+            "among {steps} steps there is hardly a step to skip without harm: --cache is made for runs of 20 and more"
+        )
     })
 }
 
