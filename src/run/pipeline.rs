@@ -124,7 +124,7 @@ impl<'a> Pipeline<'a> {
     /// of the size that is computed ([`LatentGeometry::computed`]), from -1 to 1. The encoder's weights come and go here.
     ///
     /// # Errors
-    /// [`Error::Request`] where the model has no encoder; [`Error::Numeric`] when a latent is not finite; what reading weights,
+    /// [`crate::Error::Request`] where the model has no encoder; [`crate::Error::Numeric`] when a latent is not finite; what reading weights,
     /// computing and `picture` may fail with.
     pub fn encode_picture(
         &self,
@@ -145,7 +145,7 @@ impl<'a> Pipeline<'a> {
     /// What makes latents of pictures.
     ///
     /// # Errors
-    /// [`Error::Request`] where the model has no encoder.
+    /// [`crate::Error::Request`] where the model has no encoder.
     pub fn encoder(&self) -> Result<&dyn Encode> {
         self.model.encoder().ok_or_else(plan::no_encoder)
     }
