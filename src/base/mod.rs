@@ -15,4 +15,5 @@ pub mod memory;
 pub(crate) mod paths;
 pub mod printable;
 pub mod progress;
+pub(crate) mod shown;
 pub(crate) mod simd;

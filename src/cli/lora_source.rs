@@ -13,7 +13,10 @@ use super::{
     search_args::SearchArgs,
 };
 use crate::{
-    base::progress::{Event, Observer},
+    base::{
+        progress::{Event, Observer},
+        shown::shown,
+    },
     error::{Error, Result},
     hub::{DownloadPlan, FileSet, Hub, HubFile, paths_below},
     models::{Model, adapt, loras_called},
@@ -272,12 +275,7 @@ struct LoraFiles {
 impl LoraFiles {
     fn weights(&self, listing: &[String]) -> Result<String, String> {
         let weights: Vec<&String> = listing.iter().filter(|path| path.ends_with(".safetensors")).collect();
-        let shown = || {
-            let more =
-                if weights.len() > SHOWN { format!(" and {} more", weights.len() - SHOWN) } else { String::new() };
-            let names: Vec<&str> = weights.iter().take(SHOWN).map(|path| path.as_str()).collect();
-            format!("{}{more}", names.join(", "))
-        };
+        let shown = || shown(&weights, SHOWN);
         if let Some(wanted) = &self.file {
             let is_it = |path: &&&String| **path == wanted || path.strip_suffix(".safetensors") == Some(wanted);
             return match weights.iter().find(is_it) {

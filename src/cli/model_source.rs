@@ -57,7 +57,7 @@ impl ModelSource {
     /// # Errors
     /// [`crate::Error::Request`] for what names neither a path nor a Hub id, [`crate::Error::Network`] when the Hub does not answer.
     pub fn find(args: &ModelArgs, observer: &dyn Observer) -> Result<Self> {
-        Self::find_or(args, observer, |error| Err(error))
+        Self::find_or(args, observer, Err)
     }
 
     /// The same for a run that is only planned: a published model that cannot be asked for, for whatever reason of the network or of

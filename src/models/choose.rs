@@ -10,6 +10,7 @@ use candle_core::DType;
 
 use super::{PartSpec, Place, parts::open, strangers::check_not_quantized};
 use crate::{
+    base::shown::shown,
     error::Result,
     weights::{Files, TensorSource},
 };
@@ -136,19 +137,16 @@ fn significant(dtype: Option<DType>, stored_bits: f64) -> f64 {
 /// "text_encoder_2 is A (f16), the least rounded of 2 that fit; the other: B (bf16)"
 fn remark(part: &PartSpec, candidates: &[Candidate]) -> Option<String> {
     let (first, others) = candidates.split_first().filter(|(_, others)| !others.is_empty())?;
-    let named: Vec<String> =
-        others.iter().take(MOST_NAMED).map(|one| format!("{} ({})", one.path.display(), one.kind)).collect();
-    let more =
-        if others.len() > MOST_NAMED { format!(" and {} more", others.len() - MOST_NAMED) } else { String::new() };
+    let named: Vec<String> = others.iter().map(|one| format!("{} ({})", one.path.display(), one.kind)).collect();
     let is_usual = first.usual.is_some() && others.iter().any(|other| other.usual.is_none());
     let why = if is_usual { "under a usual name" } else { "the least rounded" };
     Some(format!(
-        "{} is {} ({}), {why} of {} that fit; not taken: {}{more}. {} says which",
+        "{} is {} ({}), {why} of {} that fit; not taken: {}. {} says which",
         part.name,
         first.path.display(),
         first.kind,
         candidates.len(),
-        named.join(", "),
+        shown(&named, MOST_NAMED),
         part.flag()
     ))
 }

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{Model, strangers};
 use crate::{
+    base::shown::shown,
     error::{Error, Result},
     weights::{
         TensorSource,
@@ -118,13 +119,11 @@ fn check_family(file: &LoraFile, fitted: &Fitted) -> Result<()> {
 /// Tells of tensors that change nothing.
 fn unused(file: &LoraFile, fitted: &Fitted) -> Option<String> {
     let (count, all) = (fitted.unused.len(), file.tensors());
-    let shown: Vec<&str> = fitted.unused.iter().take(SHOWN).map(String::as_str).collect();
-    let more = if count > SHOWN { format!(" and {} more", count - SHOWN) } else { String::new() };
     (count > 0).then(|| {
         format!(
-            "the LoRA {}: {count} of its {all} tensors change nothing of this model: {}{more}",
+            "the LoRA {}: {count} of its {all} tensors change nothing of this model: {}",
             file.name(),
-            shown.join(", ")
+            shown(&fitted.unused, SHOWN)
         )
     })
 }

@@ -13,6 +13,7 @@ mod lent;
 mod list;
 mod plans;
 mod published;
+mod told;
 
 use std::{
     fs,

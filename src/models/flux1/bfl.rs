@@ -8,12 +8,12 @@ use std::{ops::Range, sync::Arc};
 
 use super::{FluxConfig, blocks::FEED_FORWARD_RATIO};
 use crate::{
+    base::shown::shown,
     error::Error,
+    models::parts::single_file::{IMG_QKV, TRANSFORMER_PREFIXES, TXT_QKV},
     weights::{Cut, Renamed, TensorSource, lookup, lora::Alias, reverse},
 };
 
-/// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
-const TRANSFORMER_PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
 /// The transformer of a single file under diffusers' names, whichever prefix it carries; `None` if it holds none.
 pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     let has = |prefix: &&str| source.shape(&format!("{prefix}double_blocks.0.img_attn.qkv.weight")).is_some();
@@ -101,9 +101,7 @@ pub fn lacks(source: &dyn TensorSource) -> Error {
     let is_optional = |name: &String| name.starts_with("guidance_in");
     let missing = fused.map(str::to_owned).into_iter().chain(names).filter(|name| !has(name) && !is_optional(name));
     let missing: Vec<String> = missing.collect();
-    let (shown, rest) = missing.split_at(missing.len().min(3));
-    let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
-    let what = format!("{}: of a FLUX.1 transformer it lacks {}{more}", source.describe(), shown.join(", "));
+    let what = format!("{}: of a FLUX.1 transformer it lacks {}", source.describe(), shown(&missing, 3));
     Error::model(what, "the file is incomplete, or of another kind of model; fetch it again")
 }
 
@@ -158,8 +156,6 @@ fn split(block: &str, names: &[&str], kind: &str, hidden: usize, rows: usize) ->
     names.iter().enumerate().map(|(i, name)| (format!("{block}.{name}.{kind}"), Cut::Rows(part(i)))).collect()
 }
 
-const IMG_QKV: [&str; 3] = ["attn.to_q", "attn.to_k", "attn.to_v"];
-const TXT_QKV: [&str; 3] = ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"];
 const SINGLE_LINEAR1: [&str; 4] = ["attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"];
 
 const TOP: &[(&str, &str)] = &[

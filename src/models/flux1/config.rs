@@ -204,12 +204,8 @@ impl Config for FluxConfig {
         ];
         let layers = [("num_layers", self.num_layers), ("num_single_layers", self.num_single_layers)];
         open::check_range(&sizes, &layers, Self::ADVICE)?;
-        let (axes, dim) = (self.axes_dims_rope, self.attention_head_dim);
-        let sum = axes.iter().try_fold(0_usize, |sum, &axis| sum.checked_add(axis));
-        if sum != Some(dim) || axes.iter().any(|axis| axis % 2 != 0) {
-            let what = format!("axes_dims_rope {axes:?} are not even numbers that add up to {dim}, attention_head_dim");
-            return Err(Error::model(what, Self::ADVICE));
-        }
+        let head = ("attention_head_dim", self.attention_head_dim);
+        open::check_axes("axes_dims_rope", &self.axes_dims_rope, head, Self::ADVICE)?;
         self.check_own()
     }
 }

@@ -354,29 +354,10 @@ impl Flux1 {
     /// What one part gives is as wide as what the next takes.
     fn check_widths(&self) -> Result<()> {
         let transformer = &self.transformer.config;
-        let (latent, patch) = (self.vae.part.config.latent_channels, LATENTS.patch * LATENTS.patch);
-        if latent.checked_mul(patch) != Some(transformer.in_channels) {
-            let what = format!(
-                "{} works on {latent} latent channels, the transformer on {}",
-                self.vae.part.source.describe(),
-                transformer.in_channels / patch
-            );
-            return Err(Error::model(what, "this autoencoder is of another model; give FLUX.1's with --vae"));
-        }
         let (clip, t5) = (&self.text_encoder, &self.text_encoder_2);
-        let pairs = [
-            (&clip.source, clip.config.hidden_size, transformer.pooled_projection_dim, "--text-encoder"),
-            (&t5.source, t5.config.d_model, transformer.joint_attention_dim, "--text-encoder-2"),
-        ];
-        for (source, gives, takes, flag) in pairs {
-            if gives != takes {
-                let file = source.describe();
-                let what = format!("{file} gives embeddings of width {gives}, the transformer takes {takes}");
-                let advice = format!("this text encoder is of another model; give FLUX.1's with {flag}");
-                return Err(Error::model(what, advice));
-            }
-        }
-        Ok(())
+        let advice = |flag| format!("FLUX.1's with {flag}");
+        clip.check_width(clip.config.hidden_size, transformer.pooled_projection_dim, &advice("--text-encoder"))?;
+        t5.check_width(t5.config.d_model, transformer.joint_attention_dim, &advice("--text-encoder-2"))
     }
 }
 

@@ -32,47 +32,12 @@ const INNER: LatentGeometry = LatentGeometry { channels: 32, px_per_latent: 8, p
 
 /// An AutoencoderKLFlux2's dimensions.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(from = "Flat")]
 pub struct Flux2VaeConfig {
-    /// Encoder and decoder.
+    /// Encoder and decoder; the file says no scale and no shift.
+    #[serde(flatten)]
     pub kl: VaeConfig,
     /// Added to the variances before their roots are taken; 1e-4.
     pub batch_norm_eps: f64,
-}
-
-/// The config as its file has it: no scale, no shift.
-#[derive(Deserialize)]
-struct Flat {
-    block_out_channels: Vec<usize>,
-    decoder_block_out_channels: Option<Vec<usize>>,
-    layers_per_block: usize,
-    latent_channels: usize,
-    norm_num_groups: usize,
-    mid_block_add_attention: bool,
-    use_quant_conv: bool,
-    use_post_quant_conv: bool,
-    down_block_types: Vec<String>,
-    up_block_types: Vec<String>,
-    batch_norm_eps: f64,
-}
-
-impl From<Flat> for Flux2VaeConfig {
-    fn from(flat: Flat) -> Self {
-        let kl = VaeConfig {
-            block_out_channels: flat.block_out_channels,
-            decoder_block_out_channels: flat.decoder_block_out_channels,
-            layers_per_block: flat.layers_per_block,
-            latent_channels: flat.latent_channels,
-            norm_num_groups: flat.norm_num_groups,
-            mid_block_add_attention: flat.mid_block_add_attention,
-            use_quant_conv: flat.use_quant_conv,
-            use_post_quant_conv: flat.use_post_quant_conv,
-            down_block_types: flat.down_block_types,
-            up_block_types: flat.up_block_types,
-            ..VaeConfig::default()
-        };
-        Self { kl, batch_norm_eps: flat.batch_norm_eps }
-    }
 }
 
 /// Source: diffusers, `AutoencoderKLFlux2.__init__`.

@@ -10,10 +10,10 @@
 use std::{ops::Range, sync::Arc};
 
 use super::Flux2Config;
-use crate::weights::{Cut, Renamed, TensorSource, lookup, lora::Alias, reverse};
-
-/// Prefixes a single file's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
-const PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
+use crate::{
+    models::parts::single_file::{IMG_QKV, TRANSFORMER_PREFIXES, TXT_QKV},
+    weights::{Cut, Renamed, TensorSource, lookup, lora::Alias, reverse},
+};
 
 /// The transformer's tensors, whichever layout they have; `None` if there is none.
 pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
@@ -24,8 +24,9 @@ pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
         let rows = |name: &str| source.shape(name)?.first().copied();
         return Some(Renamed::by(&source, "", |name| diffusers_names(name, hidden, rows(name))));
     }
-    let prefix =
-        PREFIXES.into_iter().find(|prefix| has(&format!("{prefix}double_stream_modulation_img.lin.weight")))?;
+    let prefix = TRANSFORMER_PREFIXES
+        .into_iter()
+        .find(|prefix| has(&format!("{prefix}double_stream_modulation_img.lin.weight")))?;
     let hidden = *source.shape(&format!("{prefix}img_in.weight"))?.first()?;
     let rows = |name: &str| source.shape(&format!("{prefix}{name}"))?.first().copied();
     Some(Renamed::by(&source, prefix, |name| single_file_names(name, hidden, rows(name))))
@@ -154,9 +155,6 @@ fn thirds(stem: &str, names: [&str; 3], kind: &str, hidden: usize, rows: usize) 
     let row = |i: usize| rows.min(i.saturating_mul(hidden));
     names.into_iter().enumerate().map(|(i, name)| part(stem, name, kind, row(i)..row(i + 1))).collect()
 }
-
-const IMG_QKV: [&str; 3] = ["attn.to_q", "attn.to_k", "attn.to_v"];
-const TXT_QKV: [&str; 3] = ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"];
 
 const TOP: &[(&str, &str)] = &[
     ("img_in", "x_embedder"),

@@ -142,13 +142,6 @@ impl Flux2Config {
 
     /// What is wrong with it beside its sizes.
     fn wrong(&self) -> Option<String> {
-        let (axes, dim) = (self.axes_dims_rope, self.attention_head_dim);
-        let sum = axes.iter().try_fold(0_usize, |sum, &axis| sum.checked_add(axis));
-        if sum != Some(dim) || axes.iter().any(|axis| axis % 2 != 0) {
-            return Some(format!(
-                "axes_dims_rope {axes:?} are not even numbers that add up to {dim}, attention_head_dim"
-            ));
-        }
         if self.in_channels != LATENTS.token_channels() {
             let (found, expected) = (self.in_channels, LATENTS.token_channels());
             return Some(format!("the transformer takes {found} channels a token, not {expected}"));
@@ -173,6 +166,8 @@ impl Config for Flux2Config {
         ];
         let layers = [("num_layers", self.num_layers), ("num_single_layers", self.num_single_layers)];
         open::check_range(&sizes, &layers, Self::ADVICE)?;
+        let head = ("attention_head_dim", self.attention_head_dim);
+        open::check_axes("axes_dims_rope", &self.axes_dims_rope, head, Self::ADVICE)?;
         self.wrong().map_or(Ok(()), |what| Err(Error::model(what, Self::ADVICE)))
     }
 }

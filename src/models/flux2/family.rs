@@ -136,11 +136,8 @@ impl Family for Flux2Family {
 
     fn tokens(&self, found: &Found, prompt: &str, asked: Option<usize>, usual: usize) -> Result<Vec<Reading>> {
         let length = asked.unwrap_or(usual);
-        text::check_tokens(length)?;
         let tokenizer = ChatTokenizer::qwen(&found.path("tokenizer")?, text::TEMPLATE, VOCABULARY)?;
-        let read = tokenizer.encode(prompt, length)?;
-        let (tokens, padding) = (tokenizer.pieces(&read.ids), length - read.ids.len());
-        Ok(vec![Reading { encoder: "Qwen3", length, tokens, padding, cut: read.lost }])
+        Ok(vec![text::READER.reading(&tokenizer, prompt, length)?])
     }
 
     fn tensors(&self, part: &str, config: &Value, path: &Path) -> Result<Vec<Expected>> {
@@ -268,7 +265,9 @@ impl Flux2 {
             remark,
             found,
         };
-        model.check_widths()?;
+        let (gives, takes) = (text::width(&model.text_encoder.config), model.transformer.config.joint_attention_dim);
+        let advice = "Qwen3-4B to klein 4B, Qwen3-8B to klein 9B, with --text-encoder";
+        model.text_encoder.check_width(gives, takes, advice)?;
         Ok(model)
     }
 
@@ -284,17 +283,5 @@ impl Flux2 {
         let weights = self.transformer_weights(dtype, &Device::Cpu);
         let compute = Compute::on(kind, dtype);
         Forward { config: &self.transformer.config, kind, compute, weights, mode, tokens }
-    }
-
-    /// What the text encoder gives is as wide as what the transformer takes.
-    fn check_widths(&self) -> Result<()> {
-        let (gives, takes) = (text::width(&self.text_encoder.config), self.transformer.config.joint_attention_dim);
-        if gives == takes {
-            return Ok(());
-        }
-        let file = self.text_encoder.source.describe();
-        let what = format!("{file} gives embeddings of width {gives}, the transformer takes {takes}");
-        let advice = "this text encoder is of another model: Qwen3-4B serves klein 4B, Qwen3-8B klein 9B; give it with --text-encoder";
-        Err(Error::model(what, advice))
     }
 }

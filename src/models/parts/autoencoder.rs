@@ -115,23 +115,27 @@ impl AutoencoderKind {
 
     fn check<C: KlConfig>(&self, said: &Said<C>, source: &dyn TensorSource) -> Result<()> {
         let config = said.config.as_ref();
-        if config.latent_channels != self.geometry.channels {
-            let (found, expected) = (config.latent_channels, self.geometry.channels);
-            let (file, family) = (&said.file, self.family);
-            let what = format!("{file}: it works on {found} latent channels, {family}'s autoencoder on {expected}");
-            return Err(Error::model(
-                what,
-                format!("this autoencoder is of another model; give {family}'s with --vae"),
-            ));
-        }
-        if config.scale() != self.geometry.px_per_latent {
-            let (found, expected) = (config.block_out_channels.len(), self.geometry.px_per_latent.ilog2() + 1);
-            let file = &said.file;
-            let what = format!("{file}: it has {found} stages, {}'s autoencoder has {expected}", self.family);
-            return Err(Error::model(what, "check the vae's config.json"));
-        }
+        check_geometry(config, &said.file, self.family, &self.geometry)?;
         said.check_weights(source, &kl::tensors(config, Side::Decoder)?)
     }
+}
+
+/// The autoencoder that `file` describes works on latents as a family has them.
+///
+/// # Errors
+/// [`Error::Model`] when it does not.
+pub(crate) fn check_geometry(config: &VaeConfig, file: &str, family: &str, geometry: &LatentGeometry) -> Result<()> {
+    if config.latent_channels != geometry.channels {
+        let (found, expected) = (config.latent_channels, geometry.channels);
+        let what = format!("{file}: it works on {found} latent channels, {family}'s autoencoder on {expected}");
+        return Err(Error::model(what, format!("this autoencoder is of another model; give {family}'s with --vae")));
+    }
+    if config.scale() != geometry.px_per_latent {
+        let (found, expected) = (config.block_out_channels.len(), geometry.px_per_latent.ilog2() + 1);
+        let what = format!("{file}: it has {found} stages, {family}'s autoencoder has {expected}");
+        return Err(Error::model(what, "check the vae's config.json"));
+    }
+    Ok(())
 }
 
 impl Decode for Autoencoder {

@@ -2,13 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Tensor;
 use tokenizers::Tokenizer;
 
 use super::{
-    chat_files,
+    QwenEncoder, Sequence, chat_files,
     tokenizer::{Piece, check_rows, lost_tail, pieces, tokenize},
 };
-use crate::error::{Error, Result};
+use crate::{
+    base::progress::{Event, Observer, Stage},
+    error::{Error, Result},
+    models::Reading,
+};
 
 /// What stands around a prompt. The prompt goes in as it is: nothing is trimmed, and special tokens in it act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +32,91 @@ pub struct ChatTokens {
     /// The end of the prompt's own text that did not fit, from the first word that is not wholly read; `None` when all of it
     /// did.
     pub lost: Option<String>,
+}
+
+/// How a family reads prompts with a Qwen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChatReader {
+    /// What messages call the encoder.
+    pub(crate) encoder: &'static str,
+    /// The most tokens of a prompt.
+    pub(crate) most_tokens: usize,
+    /// Tokens at the start that the transformer does not see, which do not count among those.
+    pub(crate) dropped: usize,
+    /// Whether prompts are padded to the number of tokens that is asked for.
+    pub(crate) is_padded: bool,
+}
+
+impl ChatReader {
+    /// Reads several prompts, of at most so many tokens, in one pass over the weights; tells `observer` of [`Stage::Text`] in layers, and
+    /// which words were not read. For each its states \[1, T, C\], the dropped among them.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when the number of tokens is out of range; what tokenizing and encoding may fail with.
+    pub(crate) fn states<S: AsRef<str>>(
+        &self,
+        (tokenizer, qwen): (&ChatTokenizer, &QwenEncoder),
+        prompts: &[S],
+        tokens: usize,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Tensor>> {
+        self.check(tokens)?;
+        let (stage, most) = (Stage::Text, self.dropped + tokens);
+        let sequence = |prompt: &S| {
+            let found = tokenizer.encode(prompt.as_ref(), most)?;
+            if let Some(lost) = &found.lost {
+                observer.on(Event::Warning(self.cut(lost, tokens)));
+            }
+            Ok(match self.is_padded {
+                true => Sequence::padded(found.ids, most, tokenizer.pad()),
+                false => Sequence::whole(found.ids),
+            })
+        };
+        let sequences = prompts.iter().map(sequence).collect::<Result<Vec<_>>>()?;
+        observer.on(Event::Begin { stage, total: qwen.layers() as u64 });
+        let states = qwen.encode(&sequences, |done| {
+            observer.on(Event::Advance { stage, done: done as u64, detail: self.encoder.to_owned() });
+        })?;
+        let read: Vec<usize> = states.iter().map(|states| states.dim(1)).collect::<candle_core::Result<_>>()?;
+        let seen = |read: &usize| read.saturating_sub(self.dropped);
+        let detail = match read.as_slice() {
+            [one] => format!("{} tokens", seen(one)),
+            several => {
+                format!("{} prompts of up to {} tokens", several.len(), several.iter().map(seen).max().unwrap_or(0))
+            }
+        };
+        observer.on(Event::End { stage, detail });
+        Ok(states)
+    }
+
+    /// What the transformer sees of a prompt.
+    ///
+    /// # Errors
+    /// As [`ChatReader::states`].
+    pub(crate) fn reading(&self, tokenizer: &ChatTokenizer, prompt: &str, length: usize) -> Result<Reading> {
+        self.check(length)?;
+        let read = tokenizer.encode(prompt, self.dropped + length)?;
+        let tokens = tokenizer.pieces(&read.ids[self.dropped.min(read.ids.len())..]);
+        let padding = if self.is_padded { length - tokens.len() } else { 0 };
+        Ok(Reading { encoder: self.encoder, length, tokens, padding, cut: read.lost })
+    }
+
+    fn cut(&self, lost: &str, tokens: usize) -> String {
+        let Self { encoder, most_tokens, .. } = self;
+        let advice = match tokens < *most_tokens {
+            true => format!("raise --max-sequence-length (at most {most_tokens}) or shorten the prompt"),
+            false => "shorten the prompt".into(),
+        };
+        format!("{encoder} reads {tokens} tokens, not these last words of the prompt: {lost:?}; {advice}")
+    }
+
+    fn check(&self, tokens: usize) -> Result<()> {
+        if (1..=self.most_tokens).contains(&tokens) {
+            return Ok(());
+        }
+        let what = format!("--max-sequence-length {tokens}: out of range");
+        Err(Error::request(what, format!("{} takes 1 to {} tokens", self.encoder, self.most_tokens)))
+    }
 }
 
 /// A language model's tokenizer with the template of one family.

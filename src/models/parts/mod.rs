@@ -18,6 +18,7 @@ pub(crate) mod published;
 mod qwen;
 mod sentencepiece;
 mod settle;
+pub(crate) mod single_file;
 mod sinusoid;
 pub mod streams;
 mod t5;
@@ -29,7 +30,8 @@ pub mod vae_names;
 pub mod wan;
 
 pub use autoencoder::Autoencoder;
-pub(crate) use autoencoder::{AutoencoderKind, KlConfig};
+pub(crate) use autoencoder::{AutoencoderKind, KlConfig, check_geometry};
+pub(crate) use chat::ChatReader;
 pub use chat::{ChatTemplate, ChatTokenizer, ChatTokens};
 pub(crate) use clip::clip_layers;
 pub use clip::{ClipConfig, ClipEncoder, clip_tensors};

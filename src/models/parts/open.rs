@@ -40,6 +40,19 @@ impl<C> ModelPart<C> {
         Weights::new(Arc::clone(&self.source), dtype, device.clone())
     }
 
+    /// What a text encoder gives is as wide as what the transformer takes; `advice` says which encoder to give.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is not.
+    pub(crate) fn check_width(&self, gives: usize, takes: usize, advice: &str) -> Result<()> {
+        if gives == takes {
+            return Ok(());
+        }
+        let what =
+            format!("{} gives embeddings of width {gives}, the transformer takes {takes}", self.source.describe());
+        Err(Error::model(what, format!("this text encoder is of another model; give {advice}")))
+    }
+
     /// What of its files is passed over, and why, in words: scales by which others round a layer's inputs to 8 bits.
     pub fn passed_over(&self) -> Option<String> {
         let is_scale = |name: &&String| name.ends_with(".scale_input") || name.ends_with(".input_scale");
@@ -67,6 +80,19 @@ pub(crate) fn check_range(sizes: &[(&str, usize)], layers: &[(&str, usize)], adv
         }
         None => Ok(()),
     }
+}
+
+/// Refuses rotary axes that do not make a head of `dim` channels, which the config calls `head`, in pairs.
+///
+/// # Errors
+/// [`Error::Model`] that names them.
+pub(crate) fn check_axes(name: &str, axes: &[usize], (head, dim): (&str, usize), advice: &str) -> Result<()> {
+    let sum = axes.iter().try_fold(0_usize, |sum, &axis| sum.checked_add(axis));
+    if sum == Some(dim) && axes.iter().all(|axis| axis.is_multiple_of(2)) {
+        return Ok(());
+    }
+    let what = format!("{name} {axes:?} are not even numbers that add up to {dim}, {head}");
+    Err(Error::model(what, advice))
 }
 
 /// The tensors of the part at a place.

@@ -268,18 +268,33 @@ pub(crate) fn embed(sides: [(&Linear, &Array); 2], channels: usize, options: For
 pub(crate) fn project<C>(
     x: &Array,
     pass: &Pass<C>,
-    [shift, scale]: [&Array; 2],
+    modulation: [&Array; 2],
     proj_out: &Linear,
     channels: usize,
 ) -> Result<Array> {
     let [_, img] = pass.sides();
-    let velocity = x.place().zeros(&[img.len(), channels], DType::F32)?;
-    pass.chunks(img.clone(), |start, count| {
+    project_rows(x, (img, pass.options.token_chunk), modulation, proj_out, channels)?.unsqueeze(0)
+}
+
+/// These rows of x [N', C], so many at once, modulated by [shift, scale] and projected to so many channels: [N, channels] f32.
+///
+/// # Errors
+/// When the device fails.
+pub(crate) fn project_rows(
+    x: &Array,
+    (rows, at_once): (Range<usize>, usize),
+    [shift, scale]: [&Array; 2],
+    proj_out: &Linear,
+    channels: usize,
+) -> Result<Array> {
+    let first = rows.start;
+    let output = x.place().zeros(&[rows.len(), channels], DType::F32)?;
+    x.place().pieces(rows, at_once, |start, count| {
         let h = nn::norm_modulate(x, start, count, shift, scale)?; // [C', C]
         let rows = proj_out.forward(&h)?.to_dtype(DType::F32)?; // [C', channels]
-        velocity.slice_set(&rows, 0, start - img.start)
+        output.slice_set(&rows, 0, start - first)
     })?;
-    velocity.unsqueeze(0)
+    Ok(output)
 }
 
 /// The mean of a token embedder's weight over its outputs \[channels\]: what it makes of each channel alone, less what it makes

@@ -172,16 +172,16 @@ impl Config for QwenImageConfig {
             layers,
         ];
         open::check_range(&sizes, &[layers], Self::ADVICE)?;
-        let refuse = |what: String| Err(Error::model(what, Self::ADVICE));
-        let (axes, dim) = (self.axes_dims_rope, self.attention_head_dim);
-        let whole = axes.iter().all(|axis| axis.is_multiple_of(2) && (2..=open::LARGEST).contains(axis));
-        if !whole || axes.iter().sum::<usize>() != dim {
-            return refuse(format!("axes_dims_rope {axes:?} do not make a head of {dim} channels in pairs"));
+        let head = ("attention_head_dim", self.attention_head_dim);
+        open::check_axes("axes_dims_rope", &self.axes_dims_rope, head, Self::ADVICE)?;
+        let latents = [("out_channels", self.out_channels, LATENTS.channels)];
+        let tokens = [("in_channels", self.in_channels, LATENTS.token_channels())];
+        match latents.into_iter().chain(tokens).find(|(_, found, expected)| found != expected) {
+            Some((name, found, expected)) => Err(Error::model(
+                format!("{name} is {found}, and Qwen-Image's latents make it {expected}"),
+                Self::ADVICE,
+            )),
+            None => Ok(()),
         }
-        let packed = self.out_channels * LATENTS.patch * LATENTS.patch;
-        if self.in_channels != packed {
-            return refuse(format!("in_channels is {}, and tokens of the latents have {packed}", self.in_channels));
-        }
-        Ok(())
     }
 }

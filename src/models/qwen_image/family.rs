@@ -19,7 +19,9 @@ use crate::{
         parts::{
             Autoencoder, ChatTokenizer, HiddenStates, ModelPart, Qwen25VlConfig, TextEncoderKind,
             config::Said,
-            open, qwen_tensors, qwen25_vl, text_names,
+            open, qwen_tensors, qwen25_vl,
+            single_file::TRANSFORMER_PREFIXES,
+            text_names,
             wan::{self, WanKind},
         },
         strangers::derived_from_a_model,
@@ -41,8 +43,6 @@ const NOT_QWEN: &str =
     "give a Qwen-Image transformer, for example qwen_image_bf16.safetensors, or a Qwen-Image model folder";
 /// What the transformer's config is called in it, and what to do about another.
 const CLASS: [&str; 3] = ["_class_name", "QwenImageTransformer2DModel", NOT_QWEN];
-/// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
-const PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
 /// A tensor that no other family's transformer has.
 const KNOWN_BY: &str = "transformer_blocks.0.img_mod.1.weight";
 /// Picture tokens up to which mu follows the stock formula: 3072 x 3072 px, the largest that the method's authors made.
@@ -147,7 +147,7 @@ impl Family for QwenImageFamily {
         /// Rows of the published encoder's table. Source: Qwen/Qwen2.5-VL-7B-Instruct, config.json.
         const ROWS: usize = 152_064;
         let tokenizer = ChatTokenizer::qwen(&found.path("tokenizer")?, text::TEMPLATE, ROWS)?;
-        Ok(vec![text::reading(&tokenizer, prompt, asked.unwrap_or(usual))?])
+        Ok(vec![text::READER.reading(&tokenizer, prompt, asked.unwrap_or(usual))?])
     }
 
     fn tensors(&self, part: &str, config: &Value, path: &Path) -> Result<Vec<Expected>> {
@@ -177,7 +177,8 @@ pub(super) type Source = Arc<dyn TensorSource>;
 
 /// A transformer's tensors under diffusers' names, which single files have too, behind a prefix.
 pub(super) fn named(source: &Source) -> Option<Source> {
-    let prefix = PREFIXES.into_iter().find(|prefix| source.shape(&format!("{prefix}{KNOWN_BY}")).is_some())?;
+    let prefix =
+        TRANSFORMER_PREFIXES.into_iter().find(|prefix| source.shape(&format!("{prefix}{KNOWN_BY}")).is_some())?;
     if prefix.is_empty() {
         return Some(Arc::clone(source));
     }
@@ -255,27 +256,8 @@ impl QwenImage {
             tokenizer: found.path("tokenizer")?,
             found,
         };
-        model.check_widths()?;
+        let (gives, takes) = (model.text_encoder.config.0.hidden_size, model.transformer.config.joint_attention_dim);
+        model.text_encoder.check_width(gives, takes, "Qwen-Image's with --text-encoder")?;
         Ok(model)
-    }
-
-    /// What one part gives is as wide as what the next takes.
-    fn check_widths(&self) -> Result<()> {
-        let transformer = &self.transformer.config;
-        let (vae, text) = (&self.vae.part, &self.text_encoder);
-        if vae.config.latent_channels != transformer.out_channels {
-            let (found, expected) = (vae.config.latent_channels, transformer.out_channels);
-            let file = vae.source.describe();
-            let what = format!("{file} works on {found} latent channels, the transformer on {expected}");
-            return Err(Error::model(what, "this autoencoder is of another model; give Qwen-Image's with --vae"));
-        }
-        if text.config.0.hidden_size != transformer.joint_attention_dim {
-            let (found, expected) = (text.config.0.hidden_size, transformer.joint_attention_dim);
-            let file = text.source.describe();
-            let what = format!("{file} gives embeddings of width {found}, the transformer takes {expected}");
-            let advice = "this text encoder is of another model; give Qwen-Image's with --text-encoder";
-            return Err(Error::model(what, advice));
-        }
-        Ok(())
     }
 }

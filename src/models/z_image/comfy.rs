@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use super::ZImageConfig;
-use crate::weights::{Cut, Renamed, TensorSource, lookup, lora::Alias};
+use crate::{
+    models::parts::single_file::TRANSFORMER_PREFIXES,
+    weights::{Cut, Renamed, TensorSource, lookup, lora::Alias},
+};
 
-/// Prefixes a transformer's names may carry: none, or those of ComfyUI and all-in-one checkpoints.
-const PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
 /// What one fused tensor holds, a third of its rows each.
 const QKV: [&str; 3] = ["to_q", "to_k", "to_v"];
 /// The norms of queries and keys, which diffusers calls otherwise.
@@ -21,7 +22,7 @@ pub fn transformer(source: Arc<dyn TensorSource>) -> Option<Renamed> {
     let has = |name: &str| source.shape(name).is_some();
     let is_ours =
         |prefix: &&str| has(&format!("{prefix}{KNOWN_BY}")) && has(&format!("{prefix}layers.0.attention.qkv.weight"));
-    let prefix = PREFIXES.into_iter().find(is_ours)?;
+    let prefix = TRANSFORMER_PREFIXES.into_iter().find(is_ours)?;
     let rows = |name: &str| source.shape(&format!("{prefix}{name}"))?.first().copied();
     Some(Renamed::by(&source, prefix, |name| names(name, rows(name))))
 }

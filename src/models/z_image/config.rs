@@ -167,13 +167,7 @@ impl Config for ZImageConfig {
         if !self.dim.is_multiple_of(self.n_heads) {
             return refuse(format!("dim {} is no multiple of n_heads {}", self.dim, self.n_heads));
         }
-        let (axes, dim) = (self.axes_dims, self.head_dim());
-        let sum = axes.iter().try_fold(0_usize, |sum, &axis| sum.checked_add(axis));
-        if sum != Some(dim) || axes.iter().any(|axis| axis % 2 != 0) {
-            return refuse(format!(
-                "axes_dims {axes:?} are not even numbers that add up to {dim}, the width of a head"
-            ));
-        }
+        open::check_axes("axes_dims", &self.axes_dims, ("the width of a head", self.head_dim()), Self::ADVICE)?;
         check_epsilon("norm_eps", self.norm_eps, Self::ADVICE)?;
         let numbers = [("rope_theta", self.rope_theta, 1.0), ("t_scale", self.t_scale, 0.0)];
         match numbers.into_iter().find(|(_, value, above)| !(value.is_finite() && value > above)) {

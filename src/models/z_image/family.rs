@@ -131,11 +131,8 @@ impl Family for ZImageFamily {
 
     fn tokens(&self, found: &Found, prompt: &str, asked: Option<usize>, usual: usize) -> Result<Vec<Reading>> {
         let length = asked.unwrap_or(usual.min(TEXT_TOKENS));
-        text::check_sequence_length(length)?;
         let tokenizer = ChatTokenizer::qwen(&found.path("tokenizer")?, text::TEMPLATE, usize::MAX)?;
-        let read = tokenizer.encode(prompt, length)?;
-        let tokens = tokenizer.pieces(&read.ids);
-        Ok(vec![Reading { encoder: "Qwen3", length, tokens, padding: 0, cut: read.lost }])
+        Ok(vec![text::READER.reading(&tokenizer, prompt, length)?])
     }
 
     fn tensors(&self, part: &str, config: &Value, path: &Path) -> Result<Vec<Expected>> {
@@ -238,7 +235,8 @@ impl ZImage {
         facts.latent_rgb = vae.latent_rgb.clone().unwrap_or(KL16_RGB);
         let identity = found.identity.clone();
         let model = Self { identity, facts, transformer, vae, text_encoder, tokenizer, remark, found };
-        model.check_widths()?;
+        let (gives, takes) = (model.text_encoder.config.0.hidden_size, model.transformer.config.cap_feat_dim);
+        model.text_encoder.check_width(gives, takes, "Z-Image's, Qwen3-4B, with --text-encoder")?;
         Ok(model)
     }
 
@@ -258,17 +256,5 @@ impl ZImage {
         let weights = self.transformer_weights(dtype, &Device::Cpu);
         let compute = Compute::on(kind, dtype);
         Forward { config: &self.transformer.config, kind, compute, weights, mode, image_tokens, text_tokens }
-    }
-
-    /// What one part gives is as wide as what the next takes.
-    fn check_widths(&self) -> Result<()> {
-        let (gives, takes) = (self.text_encoder.config.0.hidden_size, self.transformer.config.cap_feat_dim);
-        if gives != takes {
-            let file = self.text_encoder.source.describe();
-            let what = format!("{file} gives hidden states of width {gives}, the transformer takes {takes}");
-            let advice = "this text encoder is of another model; give Z-Image's, Qwen3-4B, with --text-encoder";
-            return Err(Error::model(what, advice));
-        }
-        Ok(())
     }
 }

@@ -9,11 +9,11 @@ use super::{
     config::{TEXT_TOKENS, padded},
 };
 use crate::{
-    base::progress::{Event, Observer, Stage},
-    error::{Error, Result},
+    base::progress::Observer,
+    error::Result,
     models::{
         self, Conditioning,
-        parts::{ChatTemplate, ChatTokenizer, HiddenStates, Qwen3Config, QwenEncoder, Sequence, qwen_tensors},
+        parts::{ChatReader, ChatTemplate, ChatTokenizer, HiddenStates, Qwen3Config, QwenEncoder, qwen_tensors},
     },
     nn::{Array, RopeTables},
     weights::Expected,
@@ -23,6 +23,10 @@ use crate::{
 pub const TEMPLATE: ChatTemplate =
     ChatTemplate { before: "<|im_start|>user\n", after: "<|im_end|>\n<|im_start|>assistant\n" };
 
+/// Only real tokens are handed on.
+pub(super) const READER: ChatReader =
+    ChatReader { encoder: "Qwen3", most_tokens: TEXT_TOKENS, dropped: 0, is_padded: false };
+
 /// What is read of a Qwen3: the state before its last layer. Source: diffusers, `hidden_states[-2]`.
 pub fn reads(config: &Qwen3Config) -> HiddenStates {
     HiddenStates::After(vec![config.0.num_hidden_layers.saturating_sub(1)])
@@ -31,7 +35,7 @@ pub fn reads(config: &Qwen3Config) -> HiddenStates {
 /// Names and shapes of all tensors that are read of a Qwen3.
 ///
 /// # Errors
-/// [`Error::Model`] when the configuration makes no sense.
+/// [`crate::Error::Model`] when the configuration makes no sense.
 pub fn text_tensors(config: &Qwen3Config) -> Result<Vec<Expected>> {
     qwen_tensors(&config.0, &reads(config))
 }
@@ -87,46 +91,11 @@ pub struct TextEncoder {
 
 impl models::TextEncoders for TextEncoder {
     fn encode(&self, prompts: &[&str], text_tokens: usize, observer: &dyn Observer) -> Result<Vec<Conditioning>> {
-        check_sequence_length(text_tokens)?;
-        observer.on(Event::Begin { stage: Stage::Text, total: self.encoder.layers() as u64 });
-        let mut sequences = Vec::with_capacity(prompts.len());
-        for prompt in prompts {
-            let read = self.tokenizer.encode(prompt, text_tokens)?;
-            if let Some(lost) = &read.lost {
-                observer.on(Event::Warning(warning(lost, text_tokens)));
-            }
-            sequences.push(Sequence::whole(read.ids));
-        }
-        let advance = |done: usize| {
-            observer.on(Event::Advance { stage: Stage::Text, done: done as u64, detail: "Qwen3".to_owned() });
+        let states = READER.states((&self.tokenizer, &self.encoder), prompts, text_tokens, observer)?;
+        let told = |states: Tensor| {
+            let tokens = states.dim(1)?;
+            Ok(Conditioning::new(Prompt::new(states), padded(tokens)))
         };
-        let states = self.encoder.encode(&sequences, advance)?;
-        let tokens: Vec<_> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
-        let detail = match tokens.as_slice() {
-            [tokens] => format!("{tokens} tokens"),
-            several => format!("{} prompts of up to {} tokens", several.len(), several.iter().max().unwrap_or(&0)),
-        };
-        observer.on(Event::End { stage: Stage::Text, detail });
-        let told = |(states, tokens): (Tensor, usize)| Conditioning::new(Prompt::new(states), padded(tokens));
-        Ok(states.into_iter().zip(tokens).map(told).collect())
+        states.into_iter().map(told).collect()
     }
-}
-
-fn warning(lost: &str, text_tokens: usize) -> String {
-    let advice = if text_tokens < TEXT_TOKENS {
-        format!("raise --max-sequence-length (at most {TEXT_TOKENS}) or shorten the prompt")
-    } else {
-        "shorten the prompt".into()
-    };
-    format!("Qwen3 reads {text_tokens} tokens, not these last words of the prompt: {lost:?}; {advice}")
-}
-
-/// # Errors
-/// [`Error::Request`] unless a prompt may have this many tokens.
-pub fn check_sequence_length(tokens: usize) -> Result<()> {
-    if (1..=TEXT_TOKENS).contains(&tokens) {
-        return Ok(());
-    }
-    let what = format!("--max-sequence-length {tokens}: out of range");
-    Err(Error::request(what, format!("Z-Image takes 1 to {TEXT_TOKENS} tokens")))
 }

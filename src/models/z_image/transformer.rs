@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 
 use super::{
     LATENTS, ZImageConfig,
@@ -14,7 +14,7 @@ use crate::{
     error::Result,
     models::{
         FirstBlock, ForwardOptions,
-        parts::{SINUSOID_CHANNELS, config::Config, sinusoid},
+        parts::{SINUSOID_CHANNELS, config::Config, sinusoid, streams},
     },
     nn::{self, Array, Blocks, Compute, KeyBias, Linear, Parameters, RmsNorm, WeightsMode},
     weights::Weights,
@@ -209,14 +209,9 @@ impl Transformer {
     /// The picture tokens' velocity: [1, N, 64]. The model predicts the way to the picture, which is minus the velocity.
     fn project(&self, x: &Array, tokens: usize, time: &Array) -> Result<Array> {
         let scale = self.final_scale.forward(&time.silu()?)?.squeeze(0)?; // [C]
-        let (place, channels) = (x.place(), LATENTS.token_channels());
-        let shift = place.zeros(&[self.config.dim], scale.dtype())?;
-        let output = place.zeros(&[tokens, channels], DType::F32)?;
-        place.pieces(0..tokens, self.options.token_chunk, |start, count| {
-            let h = nn::norm_modulate(x, start, count, &shift, &scale)?; // [C', C]
-            let rows = self.final_linear.forward(&h)?.to_dtype(DType::F32)?; // [C', 64]
-            output.slice_set(&rows, 0, start)
-        })?;
+        let shift = x.place().zeros(&[self.config.dim], scale.dtype())?;
+        let rows = (0..tokens, self.options.token_chunk);
+        let output = streams::project_rows(x, rows, [&shift, &scale], &self.final_linear, LATENTS.token_channels())?;
         channels_first(&output)?.affine(-1.0, 0.0)?.unsqueeze(0)
     }
 
@@ -227,13 +222,10 @@ impl Transformer {
     /// When the device fails.
     pub(super) fn mean_embedding(&self, device: &Device) -> Result<Vec<f64>> {
         let channels = LATENTS.token_channels();
-        let mean_of = |tokens: Tensor| -> Result<Tensor> {
-            let tokens = channels_last(&Array::from(tokens))?.to_dtype(self.dtype)?;
-            Ok(self.x_embedder.forward(&tokens)?.real()?.to_dtype(DType::F64)?.mean(1)?) // [C']
-        };
-        let channels_alone = mean_of(Tensor::eye(channels, DType::F32, device)?)?; // [64]
-        let nothing = mean_of(Tensor::zeros((1, channels), DType::F32, device)?)?; // [1]
-        Ok(channels_alone.broadcast_sub(&nothing)?.to_vec1()?)
+        let own = streams::mean_embedding(&self.x_embedder, channels, self.dtype, device)?;
+        // Its channels are the fastest, those of packed tokens the slowest.
+        let positions = LATENTS.patch * LATENTS.patch;
+        Ok((0..channels).map(|at| own[at % positions * LATENTS.channels + at / positions]).collect())
     }
 }
 

@@ -11,11 +11,11 @@ use crate::{
 
 /// Dimensions of an AutoencoderKL.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
 pub struct VaeConfig {
     /// Channels of the stages, finest first; 128, 256, 512, 512.
     pub block_out_channels: Vec<usize>,
     /// Channels of the decoder's stages, finest first, where they are others than the encoder's.
-    #[serde(default)]
     pub decoder_block_out_channels: Option<Vec<usize>>,
     /// Residual blocks of an encoder stage; a decoder stage has one more.
     pub layers_per_block: usize,

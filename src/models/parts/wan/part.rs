@@ -11,7 +11,7 @@ use crate::{
     models::{
         Place,
         parts::{
-            Autoencoder, ModelPart,
+            Autoencoder, ModelPart, check_geometry,
             config::Said,
             kl::{self, Side},
             open::{self, ConfigFile},
@@ -63,11 +63,7 @@ impl WanKind {
         let tensors = |config: &WanConfig| kl::tensors(&config.dimensions(), Side::Decoder);
         let said = own.map_or_else(|| Said::by_beside(beside, &*source, WanConfig::infer, tensors), Ok)?;
         let config = said.config.dimensions();
-        if config.scale() != self.geometry.px_per_latent {
-            let (found, expected) = (config.block_out_channels.len(), self.geometry.px_per_latent.ilog2() + 1);
-            let what = format!("{}: it has {found} stages, {}'s autoencoder has {expected}", said.file, self.family);
-            return Err(Error::model(what, "check the vae's config.json"));
-        }
+        check_geometry(&config, &said.file, self.family, &self.geometry)?;
         said.check_weights(&*source, &tensors(&said.config)?)?;
         Ok(Autoencoder { part: ModelPart { config, source }, latent_rgb: None, geometry: self.geometry })
     }
