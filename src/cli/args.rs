@@ -64,7 +64,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show t, kappa and each axis's frequencies, step by step, without a model
-    Inspect(InspectArgs),
+    Inspect(Box<InspectArgs>),
     /// Make one picture by each of several methods or settings, with a sheet and a page of all
     Compare(CompareArgs),
     /// Make a picture again from what it says of itself
