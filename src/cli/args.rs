@@ -66,7 +66,7 @@ pub enum Command {
     /// Show t, kappa and each axis's frequencies, step by step, without a model
     Inspect(Box<InspectArgs>),
     /// Make one picture by each of several methods or settings, with a sheet and a page of all
-    Compare(CompareArgs),
+    Compare(Box<CompareArgs>),
     /// Make a picture again from what it says of itself
     Replay(Box<ReplayArgs>),
     /// Print how a picture was made, or what a model's file holds and what it would take to run
