@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
 
 use super::report::Report;
@@ -91,17 +91,25 @@ pub fn start_threads() -> Result<()> {
 pub fn open(choice: DeviceChoice, report: &Report) -> Result<Device> {
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Auto if cfg!(feature = "cuda") => Ok(or_cpu("cuda:0", Device::new_cuda(0), report)),
+        DeviceChoice::Auto if cfg!(feature = "cuda") => Ok(or_cpu("cuda:0", open_cuda(0), report)),
         DeviceChoice::Auto if cfg!(feature = "metal") => Ok(or_cpu("metal", Device::new_metal(0), report)),
         DeviceChoice::Auto => Ok(Device::Cpu),
         DeviceChoice::Cuda(_) if !cfg!(feature = "cuda") => Err(not_built_in("cuda")),
         DeviceChoice::Cuda(number) => {
             let name = format!("cuda:{number}");
-            Device::new_cuda(number).map_err(|error| cannot_open(&name, error))
+            open_cuda(number).map_err(|error| cannot_open(&name, error))
         }
         DeviceChoice::Metal if !cfg!(feature = "metal") => Err(not_built_in("metal")),
         DeviceChoice::Metal => Device::new_metal(0).map_err(|error| cannot_open("metal", error)),
     }
+}
+
+/// A CUDA device on which this program's kernels run: they are made for one compute capability, and a driver says only when
+/// the first is loaded that a card is older.
+fn open_cuda(number: usize) -> candle_core::Result<Device> {
+    let device = Device::new_cuda(number)?;
+    Tensor::zeros(1, DType::F32, &device)?.affine(1.0, 0.0)?;
+    Ok(device)
 }
 
 fn or_cpu(name: &str, opened: candle_core::Result<Device>, report: &Report) -> Device {
@@ -118,11 +126,21 @@ fn not_built_in(feature: &str) -> Error {
 }
 
 fn cannot_open(name: &str, error: candle_core::Error) -> Error {
-    let what = format!("--device {name} cannot be opened: {}", reason(error));
-    let look =
-        if name == "metal" { "" } else { "see whether nvidia-smi lists it (CUDA_VISIBLE_DEVICES may hide it), or " };
-    Error::request(what, format!("{look}use --device cpu"))
+    let reason = reason(error);
+    let look = match reason.as_str() {
+        _ if name == "metal" => "",
+        reason if FOREIGN_KERNELS.contains(&reason) => {
+            "this dype's kernels are made for newer cards or a newer driver: build it with CUDA_COMPUTE_CAP set to this \
+             card's compute capability (75 for 7.5), update the driver, or "
+        }
+        _ => "see whether nvidia-smi lists it (CUDA_VISIBLE_DEVICES may hide it), or ",
+    };
+    Error::request(format!("--device {name} cannot be opened: {reason}"), format!("{look}use --device cpu"))
 }
+
+/// What a driver says of kernels that it cannot make run on its card.
+const FOREIGN_KERNELS: [&str; 3] =
+    ["CUDA_ERROR_INVALID_PTX", "CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "CUDA_ERROR_NO_BINARY_FOR_GPU"];
 
 /// What a driver says, in one line: its own name of the fault where the message holds one.
 fn reason(error: candle_core::Error) -> String {
@@ -167,6 +185,16 @@ mod tests {
         assert_eq!(error.exit_code(), 2);
         assert!(error.hint().expect("advice").contains("--device cpu"));
         assert_eq!(reason(candle_core::Error::msg("no such thing")), "no such thing");
+    }
+
+    /// The simulated card, as a T4, loads no kernel that was compiled for an H100.
+    #[test]
+    fn kernels_for_newer_cards_are_called_what_they_are() {
+        let fault = r#"DriverError(CUDA_ERROR_INVALID_PTX, "a PTX JIT compilation failed")"#;
+        let error = cannot_open("cuda:0", candle_core::Error::msg(fault));
+        let hint = error.hint().expect("advice");
+        assert!(hint.contains("CUDA_COMPUTE_CAP") && hint.contains("--device cpu"), "{hint}");
+        assert!(!hint.contains("nvidia-smi"), "{hint}");
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod pool;
 mod report;
 mod run;
 mod streams;
+#[cfg(test)]
+mod tests;
 pub mod work;
 
 use std::{
@@ -362,6 +364,7 @@ impl Device {
             return Ok(ptx::Globals::new());
         }
         let at = self.allocate_plain(bytes as u64)?;
+        self.report.modules += (bytes as u64).next_multiple_of(pool::PAGE);
         let mut first = vec![0; bytes];
         for (variable, offset) in variables.iter().zip(&offsets) {
             first[*offset..offset + variable.initial.len()].copy_from_slice(&variable.initial);

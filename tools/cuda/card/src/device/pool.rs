@@ -11,7 +11,7 @@ const GRAIN: u64 = 512;
 /// Chunks are multiples of this.
 const CHUNK: u64 = 32 << 20;
 /// Plain `cuMemAlloc` maps pages of this size.
-const PAGE: u64 = 2 << 20;
+pub const PAGE: u64 = 2 << 20;
 /// Addresses between chunks belong to nobody, so that what runs over one is seen.
 const GUARD: u64 = 1 << 20;
 

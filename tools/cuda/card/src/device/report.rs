@@ -24,6 +24,8 @@ pub struct Report {
     pub(super) most_used: u64,
     /// Bytes mapped at most.
     pub(super) most_mapped: u64,
+    /// Bytes that the variables of modules take, in pages.
+    pub(super) modules: u64,
     /// Allocations that did not fit: their bytes, what was allocated then, what was free.
     pub(super) refused: Vec<(u64, u64, u64)>,
     compute: Line,
@@ -105,6 +107,7 @@ impl Report {
             "  \"used_bytes\": {}, \"most_used_bytes\": {}, \"most_mapped_bytes\": {},",
             device.pool.used, device.pool.most_used, device.pool.most_mapped
         );
+        let _ = writeln!(out, "  \"module_bytes\": {}, \"blas_bytes\": {},", self.modules, card.blas_workspace);
         let refused: Vec<_> = self.refused.iter().map(|(a, b, c)| format!("[{a}, {b}, {c}]")).collect();
         let _ = writeln!(out, "  \"refused\": [{}],", refused.join(", "));
         let _ = writeln!(
