@@ -173,7 +173,11 @@ mod tests {
 
     #[test]
     fn only_what_changes_the_shape_is_told() {
-        let seen = |is_animated| Seen { is_animated, ..Seen::of(ImageSize { height_px: 667, width_px: 1000 }) };
+        let seen = |is_animated| {
+            let mut seen = Seen::of(ImageSize { height_px: 667, width_px: 1000 });
+            seen.is_animated = is_animated;
+            seen
+        };
         assert!(notes("x.png", &seen(false), [2732, 4096]).is_empty());
         assert!(notes("x.png", &seen(false), [64, 64])[0].contains("stretched to 64 x 64"));
         assert!(notes("x.png", &seen(true), [667, 1000])[0].contains("first frame"));
