@@ -144,6 +144,7 @@ fn block_of(weights: &Weights) -> (Blocks<Block>, Array, Pass) {
         sin: rope.sin.into(),
         text_tokens: TEXT_TOKENS,
         text_bias: None,
+        logit_scale: 1.0,
         options: ForwardOptions::default(),
     };
     (blocks, x, pass)
