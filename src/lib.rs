@@ -21,7 +21,7 @@
 //! | [`convert`] | a network as a file in another number type |
 //! | [`run`] | pictures in a row: checkpoints, resuming, previews |
 //! | [`plan`] | what a run will need, before it loads anything |
-//! | [`sampling`] | sigmas, noise, the Euler loop |
+//! | [`sampling`] | sigmas, noise, the Euler loop, what leads it |
 //! | [`models`] | the families, and the parts they share |
 //! | [`nn`] | what networks are made of, and the kernels that compute it |
 //! | [`methods`] | the method: base, NTK, YaRN, and the DyPE schedule; pure f64, no tensors |

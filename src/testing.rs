@@ -233,9 +233,16 @@ pub mod run {
 pub mod sampling {
     pub use crate::sampling::{
         Decision, Denoiser, Dpmpp2m, EasyCache, EasyRule, ErSde, Euler, Heun, MuRule, Progress, Sampler, ScheduleFor,
-        SchedulerConfig, Shift, StepInfo, TimeShift, denoise, noise, noise_after, noised, pack, sigmas, spectrum,
-        unpack,
+        SchedulerConfig, Shift, State, StepInfo, TimeShift, denoise, noise, noise_after, noised, pack, sigmas,
+        spectrum, unpack,
     };
+
+    /// Of `sampling::ladder`.
+    pub mod ladder {
+        pub use crate::sampling::ladder::{
+            Bicubic, Channel, Climb, Climbing, Enlarged, Guide, LowPass, Pull, handed_up, resized,
+        };
+    }
 
     /// Of `sampling::preview`.
     pub mod preview {

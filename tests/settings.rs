@@ -14,9 +14,10 @@ const SETTINGS: [&str; 6] =
 /// Where flags, files of prompts and pictures become recipes and recipes are told of, and what uses a setting there, or has
 /// something to say about it.
 const BETWEEN: [&str; 3] = ["recipe", "cli", "output"];
-const USES: [(&str, &[&str]); 6] = [
+const USES: [(&str, &[&str]); 7] = [
     ("recipe/facts.rs", &["base_resolution", "dype_scale", "dype_exponent"]), // what models say in its place
     ("recipe/gaps.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]), // what they say together
+    ("recipe/ladder.rs", &["base_resolution"]),                                                 // where it begins
     ("recipe/resolved.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]), // the scaler
     ("cli/notes.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]),   // it has no effect
     ("cli/commands/replay.rs", &["dype_scale", "dype_exponent"]), // another method has others

@@ -38,6 +38,16 @@ pub fn power_of_rows<T: FftNum>(values: &[T], width: usize) -> Vec<T> {
     values.into_iter().map(|f| f.norm_sqr()).collect()
 }
 
+/// Real numbers [rows, width] with every frequency multiplied by its gain; gains are [width, rows], as [`power`] lays frequencies
+/// out, and the same for a frequency and its mirror.
+pub fn filtered(values: &[f64], width: usize, gains: &[f64]) -> Vec<f64> {
+    let rows = values.len() / width.max(1);
+    let count = values.len() as f64;
+    // The inverse transform is the forward one of the conjugate, conjugated, over n.
+    let kept = transform(complex(values), width).into_iter().zip(gains).map(|(f, gain)| f.conj() * gain).collect();
+    transform(kept, rows).into_iter().map(|c: Complex<f64>| c.re / count).collect()
+}
+
 /// The circular autocorrelation of real numbers [rows, width]: entry [dy, dx] is the sum of f(y, x) · f(y + dy, x + dx).
 ///
 /// By the Wiener-Khinchin theorem it is the inverse transform of the power, which is even, so that forward and inverse agree

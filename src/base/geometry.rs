@@ -69,6 +69,11 @@ impl ImageSize {
         Self { height_px, width_px }.check(MIN_SIDE_PX)
     }
 
+    /// The longer side in pixels.
+    pub fn longer_px(self) -> usize {
+        self.height_px.max(self.width_px)
+    }
+
     fn check(self, least_px: usize) -> Result<Self, InvalidSide> {
         for (name, px) in [("height", self.height_px), ("width", self.width_px)] {
             if !(least_px..=MAX_SIDE_PX).contains(&px) {

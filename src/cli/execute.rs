@@ -169,17 +169,17 @@ pub fn plan_items(
     let recipes = planned.iter().map(recipe).collect::<Result<Vec<_>>>()?;
     let texts = recipes.iter().flat_map(|recipe| [Some(&recipe.prompt), recipe.negative_prompt.as_ref()]).flatten();
     let prompts = texts.collect::<HashSet<_>>().len().min(PROMPTS_AT_ONCE);
-    let mut plans: Vec<(Loras, Rc<Plan>)> = Vec::new();
+    let mut plans: Vec<(Loras, Vec<Task>, Rc<Plan>)> = Vec::new();
     let mut made = Vec::with_capacity(planned.len());
     for (one, recipe) in planned.iter().zip(recipes) {
-        let task = Task { encoding: images.encoding(&recipe), ..Item::task(&recipe, prompts) };
-        let plan = match plans.iter().find(|(loras, plan)| *loras == recipe.lora && plan.task == task) {
-            Some((_, plan)) => Rc::clone(plan),
+        let tasks = Item::tasks(&recipe, prompts, model.facts(), images.encoding(&recipe));
+        let plan = match plans.iter().find(|(loras, known, _)| *loras == recipe.lora && *known == tasks) {
+            Some((.., plan)) => Rc::clone(plan),
             None => {
                 let model = with_loras(&recipe.lora, model, adapted)?;
-                let plan = Plan::new(model, &task, &machine).map_err(|error| one.wish.named(advised(error)))?;
+                let plan = Plan::of_passes(model, &tasks, &machine).map_err(|error| one.wish.named(advised(error)))?;
                 let plan = Rc::new(plan);
-                plans.push((recipe.lora.clone(), Rc::clone(&plan)));
+                plans.push((recipe.lora.clone(), tasks, Rc::clone(&plan)));
                 plan
             }
         };

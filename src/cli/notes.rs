@@ -14,7 +14,7 @@ use crate::{
     },
     models::Model,
     output::NEGATIVE,
-    recipe::{self, Recipe, Rng, Source, StepCache, Wanted, declared},
+    recipe::{self, Ladder, Recipe, Rng, Source, StepCache, Wanted, declared},
     run::Item,
 };
 
@@ -30,6 +30,7 @@ pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, repo
             no_cfg(planned, item),
             no_image(planned, item),
             nothing_kept(item),
+            no_ladder(planned, item),
             drawn(item),
             negative(item),
             hardly_skipped(item),
@@ -220,6 +221,22 @@ fn no_image(planned: &Planned, item: &Item) -> Option<String> {
     let is_asked = matches!(planned.wish.asked.by(declared::strength.key), Some(Source::Flag | Source::Line));
     (is_asked && item.recipe.image.is_none())
         .then(|| "--strength has no effect without --image, the picture to begin with".into())
+}
+
+/// What is asked of a ladder where there is none.
+fn no_ladder(planned: &Planned, item: &Item) -> Option<String> {
+    let (wanted, recipe) = (&planned.wish.asked.wanted, &item.recipe);
+    if recipe.ladder != Ladder::Off {
+        return None;
+    }
+    match (&wanted.ladder, wanted.ladder_pull) {
+        (Some(Ladder::Auto), _) => Some(format!(
+            "--ladder auto makes no stages of {} x {} px: they are no more pixels than the training resolution of {} px has",
+            recipe.height, recipe.width, recipe.base_resolution
+        )),
+        (_, Some(_)) => Some("--ladder-pull changes nothing without --ladder".into()),
+        _ => None,
+    }
 }
 
 /// What is asked of classifier-free guidance where that is off, or goes by another rule.

@@ -64,10 +64,21 @@ pub fn decode_choice(
     kept: Kept,
     budget: u64,
 ) -> Result<(Way, u64)> {
+    decode_choice_of(decoder, on, (size, 3), kept, budget)
+}
+
+/// The same for a picture that is held in so many bytes a pixel.
+pub(super) fn decode_choice_of(
+    decoder: &dyn Decode,
+    on: (DeviceKind, DType),
+    (size, pixel_bytes): (ImageSize, u64),
+    kept: Kept,
+    budget: u64,
+) -> Result<(Way, u64)> {
     let geometry = decoder.geometry();
     let grid = geometry.tokens(size);
     let size = geometry.image(grid);
-    let picture = 3 * (size.height_px * size.width_px) as u64;
+    let picture = pixel_bytes * (size.height_px * size.width_px) as u64;
     let ways = decoder.ways(on, geometry.latents(grid))?;
     let peak = |way: &Way| process_bytes(on.0) + kept.with(picture + way.cost.memory_bytes);
     let best = ways.best(kept.most(budget.saturating_sub(process_bytes(on.0))).saturating_sub(picture));

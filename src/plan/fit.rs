@@ -24,10 +24,13 @@ pub fn what_fits(model: &dyn Model, plan: &Plan, machine: &Machine, kind: Device
         return format!("{close}, or try --memory {memory}{weights}, for which this picture can be planned too");
     }
     match sizes_below(plan.task.size, model.facts().latents.px_per_token()).find(|size| fitting(*size).is_some()) {
-        Some(size) => format!(
-            "{close}; in {budget} would fit --height {} --width {} (with --memory {memory})",
-            size.height_px, size.width_px
-        ),
+        Some(size) => {
+            let ladder = if plan.below.is_empty() { "" } else { " --ladder auto" };
+            format!(
+                "{close}; in {budget} would fit --height {} --width {}{ladder} (with --memory {memory})",
+                size.height_px, size.width_px
+            )
+        }
         None => format!("{close}: no picture can be made in {budget}"),
     }
 }

@@ -2,6 +2,7 @@
 
 mod autoencoder;
 mod fit;
+mod ladder;
 mod speed;
 
 use std::collections::BTreeMap;
@@ -17,8 +18,11 @@ use crate::{
     recipe::{SamplerName, StepCache},
 };
 
+use ladder::{ALONE, Beside};
+
 pub use autoencoder::{Encoding, decode_choice, no_encoder};
 pub use fit::what_fits;
+pub use ladder::enlarging;
 pub use speed::{Amount, Estimate, SpeedBook, Work};
 
 /// What the process itself takes before any weight is read: configs, tokenizers, the program's own data.
@@ -179,6 +183,9 @@ pub struct Plan {
     /// The choices themselves.
     #[serde(skip)]
     pub choices: Choices,
+    /// The passes before the last, where there are several; the rest is about that one, but for peaks and all work.
+    #[serde(skip)]
+    pub below: Vec<Self>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
@@ -236,6 +243,16 @@ impl Plan {
     /// # Errors
     /// As [`Plan::new`].
     pub fn on(model: &dyn Model, task: &Task, machine: &Machine, kind: DeviceKind) -> Result<Self> {
+        Self::of_pass((model, kind), task, &ALONE, machine)
+    }
+
+    /// A pass with what is held beside it.
+    fn of_pass(
+        (model, kind): (&dyn Model, DeviceKind),
+        task: &Task,
+        beside: &Beside,
+        machine: &Machine,
+    ) -> Result<Self> {
         let budget = machine.budget.map_or(u64::MAX, |bytes| bytes.0);
         let grid = model.facts().latents.tokens(task.size);
         let (text_need, text) = text_stage(model, task, (kind, machine.dtype))?;
@@ -243,10 +260,16 @@ impl Plan {
             return Err(too_small("encoding the prompt", text, budget));
         }
         let kept = Kept::of(kind, text_need);
-        let encode = autoencoder::encode_choice(model, task, (kind, machine.dtype), kept, budget)?;
-        let Denoising { mode, options, cost, need, peak } = denoise_choice(model, task, machine, (kind, kept), budget)?;
+        let room = budget.saturating_sub(beside.held_bytes);
+        let encode = autoencoder::encode_choice(model, task, (kind, machine.dtype), kept, room)?;
+        let encode = encode.map(|(way, peak)| (way, peak + beside.held_bytes));
+        let Denoising { mode, options, cost, need, peak } =
+            denoise_choice(model, (task, beside), machine, (kind, kept), budget)?;
         let kept = Kept::of(kind, text_need + need);
-        let (decode, decode_peak) = decode_choice(model.decoder(), (kind, machine.dtype), task.size, kept, budget)?;
+        let picture = (task.size, beside.pixel_bytes);
+        let (decode, decode_peak) =
+            autoencoder::decode_choice_of(model.decoder(), (kind, machine.dtype), picture, kept, room)?;
+        let decode_peak = decode_peak + beside.held_bytes;
         let (step_flops, decode_flops) = (cost.flops * task.passes() as u128, decode.cost.flops);
         let (encode, encode_peak) = encode.unzip();
         let encode_flops = encode.as_ref().map(|way| way.cost.flops);
@@ -279,6 +302,7 @@ impl Plan {
                 decode: decode.options,
                 encode: encode.map(|way| way.options),
             },
+            below: Vec::new(),
         })
     }
 }
@@ -308,17 +332,21 @@ impl StagePeaks {
 }
 
 impl Plan {
-    /// The work of so many evaluations, and of the decode: what speeds are kept of.
-    pub fn amounts(&self, evaluations: usize) -> [Amount; 2] {
-        [
-            self.amount(Work::Denoise, self.step_flops * evaluations as u128),
-            self.amount(Work::Decode, self.decode_flops.into()),
-        ]
+    /// The work of so many evaluations.
+    pub fn denoising(&self, evaluations: usize) -> Amount {
+        self.amount(Work::Denoise, self.step_flops * evaluations as u128)
+    }
+
+    /// The work of the decode.
+    pub fn decoding(&self) -> Amount {
+        self.amount(Work::Decode, self.decode_flops.into())
     }
 
     /// The work of everything: the steps, the decode, and the encode where there is one, which is work like the decode's.
     pub fn all_amounts(&self) -> Vec<Amount> {
-        self.amounts(self.task.evaluations()).into_iter().chain(self.encode_amount()).collect()
+        let below = self.below.iter().flat_map(Self::all_amounts);
+        let own = [self.denoising(self.task.evaluations()), self.decoding()];
+        below.chain(own).chain(self.encode_amount()).collect()
     }
 
     /// The work of the encode, where there is one.
@@ -387,7 +415,7 @@ struct Denoising {
 /// Denoising: resident weights where they fit, streamed ones where not, and pieces that fit into the rest.
 fn denoise_choice(
     model: &dyn Model,
-    task: &Task,
+    (task, along): (&Task, &Beside),
     machine: &Machine,
     (kind, kept): (DeviceKind, Kept),
     budget: u64,
@@ -395,8 +423,11 @@ fn denoise_choice(
     let (latents, on) = (&model.facts().latents, (kind, machine.dtype));
     let tokens = [latents.tokens(task.size).count(), task.text_tokens];
     let cost = |mode, pieces| model.step_cost(on, mode, tokens, pieces);
-    let beside = beside_bytes(model, task, on, tokens)?;
-    let needs = |cost: &ForwardCost| beside.saturating_add(cost.peak_bytes());
+    let beside = beside_bytes(model, task, on, tokens)? + along.held_bytes;
+    // A velocity is led when what the pass worked with is gone.
+    let needs = |cost: &ForwardCost| {
+        beside.saturating_add(cost.peak_bytes().max(cost.weights_bytes + cost.input_bytes + along.led_bytes))
+    };
     let peak = |need: u64| kept.with(need).saturating_add(process_bytes(kind));
     let fits = || -> Result<bool> {
         let cost = cost(WeightsMode::Resident, ForwardOptions::default())?;

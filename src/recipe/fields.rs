@@ -9,8 +9,9 @@ use super::{
     gaps::{CFG_SCALE, cfg_elsewhere, position, read, read_cfg, read_position, read_size},
     image::{DEFAULT_STRENGTH, Image, ImageChoice},
     kinds::{Kind, Noise, OneOf, Shift, Switch, Text},
+    ladder::{Ladder, Sizes},
     loras::{LoraList, Loras},
-    numbers::{CFG, GUIDANCE, Number, SIDE_PX, STRENGTH, Seed, Whole},
+    numbers::{CFG, GUIDANCE, LADDER_PULL, Number, SIDE_PX, STRENGTH, Seed, Whole},
     setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Saved, Setting, shown},
     spelt::Spelt,
     step_cache::Threshold,
@@ -95,7 +96,7 @@ settings! {
     /// Height in pixels.
     height: usize => usize = Setting {
         kind: &SIDE_PX,
-        fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.side_px)),
+        fill: Fill::Model(|asked, gaps| asked.unwrap_or_else(|| gaps.side_px())),
         face: Face {
             default: Some(USUAL_SIDE),
             info: line(20, "size", |recipe| Some(format!("{} x {} px (height x width)", recipe.height, recipe.width))),
@@ -110,7 +111,7 @@ settings! {
     /// Width in pixels.
     width: usize => usize = Setting {
         kind: &SIDE_PX,
-        fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.side_px)),
+        fill: Fill::Model(|asked, gaps| asked.unwrap_or_else(|| gaps.side_px())),
         face: Face { default: Some(USUAL_SIDE), ..Face::new(Group::Extent, "PX", "Width in pixels, 16 or more") },
     };
 
@@ -176,6 +177,57 @@ settings! {
                 "THRESHOLD",
                 "Skip steps whose velocity would hardly change: faster, and another picture. A number for EasyCache (0.1 to 0.3), or \
                  first-block[:NUMBER] by what the transformer's first block makes (0.05 to 0.15)",
+            )
+        },
+    };
+
+    /// The stages it climbs from the training resolution to its size.
+    ladder: Ladder => Ladder = Setting {
+        kind: &Sizes,
+        fill: Fill::Usual { value: Ladder::default, is_shown: false, keep: |_, gaps| gaps.ladder() },
+        face: Face {
+            saved: Saved::UnlessUsual,
+            info: line(31, "ladder", |recipe| recipe.ladder.in_words()),
+            default: Some("off"),
+            parameters: Some(Entry {
+                line: Line {
+                    rank: 51,
+                    name: "Ladder",
+                    says: |recipe| recipe.ladder.in_words().map(|_| recipe.ladder.to_string()),
+                },
+                reads: |text, wanted| read(text, &mut wanted.ladder),
+            }),
+            ..Face::new(
+                Group::Picture,
+                "SIZES",
+                "Make the picture at the training size first, then larger in stages, each started from the one below and led by it:                  the longer side of each stage in pixels, the last the picture's (1024,2048,4096), or auto for equal factors of at                  most 2 from the base resolution. --steps is the first stage's, the second takes 16 of 30, the others a third;                  --guidance is the second's, the first takes 7/9 of it, the others 4/3",
+            )
+        },
+    };
+
+    /// How strongly a stage is led by the one below. A recipe has none without a ladder.
+    ladder_pull: f64 => Option<f64> = Setting {
+        kind: &LADDER_PULL,
+        fill: Fill::Usual {
+            value: || 1.0,
+            is_shown: false,
+            keep: |pull, gaps| (gaps.ladder() != Ladder::Off).then_some(pull),
+        },
+        face: Face {
+            saved: Saved::UnlessUsual,
+            default: Some("1"),
+            parameters: Some(Entry {
+                line: Line {
+                    rank: 52,
+                    name: "Ladder pull",
+                    says: |recipe| recipe.ladder_pull.filter(|pull| *pull != 1.0).map(|pull| pull.to_string()),
+                },
+                reads: |text, wanted| read(text, &mut wanted.ladder_pull),
+            }),
+            ..Face::new(
+                Group::Picture,
+                "NUMBER",
+                "How strongly a stage of --ladder is led by the one below, 0 to 1; at 0 it is image to image from that picture",
             )
         },
     };

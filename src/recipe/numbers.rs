@@ -150,6 +150,9 @@ pub const CFG: Number = Number { least: 0.0, most: 1e6 };
 /// How much of a picture is made anew, from nothing to all.
 pub const STRENGTH: Number = Number { least: 0.0, most: 1.0 };
 
+/// How strongly a stage of a ladder is led by the one below: 1 is what its authors take.
+pub const LADDER_PULL: Number = Number { least: 0.0, most: 1.0 };
+
 impl Kind<f64> for Number {
     fn style(&self) -> Style {
         Style::Number

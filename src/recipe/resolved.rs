@@ -38,6 +38,7 @@ impl Recipe {
         FIELDS.iter().try_for_each(|field| field.check_held(&recipe)).map_err(refuse)?;
         recipe.check_sides(facts.most_side_px)?;
         recipe.check_strength()?;
+        recipe.check_ladder()?;
         Ok(recipe)
     }
 

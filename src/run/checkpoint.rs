@@ -214,8 +214,8 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
-    use crate::recipe::Wanted;
     use crate::sampling::{Denoiser, Euler, State, StepInfo, denoise};
+    use crate::{models::Registry, recipe::Wanted};
 
     const STEPS: usize = 6;
 
@@ -250,8 +250,10 @@ mod tests {
         let metadata = said.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let file = LatentsFile { latents: latents(), beside: State::new(), metadata };
         file.write(&checkpoint.file, true).expect("written");
-        let Reached { pass, progress } =
-            checkpoint.load(&Job::of(&recipe()), &GEOMETRY).expect("readable").expect("there");
+        let Reached { pass, progress } = checkpoint
+            .load(&Job::of(&recipe(), &Registry::default().usual()), &GEOMETRY)
+            .expect("readable")
+            .expect("there");
         assert_eq!((pass, progress.step, progress.state.len()), (0, 3, 0));
         assert_eq!(values(&progress.latents), values(&latents()));
     }
@@ -259,7 +261,7 @@ mod tests {
     #[test]
     fn another_picture_pass_or_format_is_refused_in_words() {
         let (folder, checkpoint) = place();
-        let job = Job::of(&recipe());
+        let job = Job::of(&recipe(), &Registry::default().usual());
         assert!(checkpoint.load(&job, &GEOMETRY).expect("nothing is no error").is_none());
         for (pass, step) in [(1, 1), (0, 0), (0, STEPS + 1)] {
             let progress = Progress { step, ..Progress::start(latents()) };
@@ -313,7 +315,7 @@ mod tests {
     fn what_a_denoiser_carries_survives_the_file_bit_for_bit() {
         let sigmas: Vec<f64> = (0..=STEPS).rev().map(|i| i as f64 / STEPS as f64).collect();
         let (_folder, checkpoint) = place();
-        let job = Job::of(&recipe());
+        let job = Job::of(&recipe(), &Registry::default().usual());
         let mut ends = vec![];
         let mut saved = vec![];
         let start = Progress::start(latents());

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use candle_core::Tensor;
@@ -21,8 +21,9 @@ use crate::{
     error::{Error, Result},
     models::Velocity,
     output::{self, LatentsFile, Picture, Provenance},
+    plan::Amount,
     recipe::StepCache,
-    run::pipeline::Texts,
+    run::pipeline::{Course, Texts},
     sampling::{After, Progress, Skips, State},
 };
 
@@ -48,7 +49,7 @@ impl Runner<'_> {
     ) -> Result<(Made, Option<Error>)> {
         let mut times = Times::default();
         let checkpoint = self.checkpoint(item);
-        let job = Job::of(&item.recipe);
+        let job = Job::of(&item.recipe, self.pipeline.facts());
         let before = self.reached(item, &job, &checkpoint);
         let resumed_from = before.as_ref().map(|reached| job.steps_done(reached.pass, reached.progress.step));
         let begun = Begun::new(output::folder_of(&item.path), item, job.steps(), self.options.checkpoint_every > 0);
@@ -76,8 +77,12 @@ impl Runner<'_> {
         self.make_room_for_decoder(item, coming.len() == 1);
         let started = Instant::now();
         let picture = self.pipeline.decode(&latents, item.recipe.size(), &item.plan.choices)?;
-        times.decode = started.elapsed();
-        self.note_speed(item, job.steps() - resumed_from.unwrap_or(0), skips.get(), &times);
+        let took = started.elapsed();
+        times.decode += took;
+        self.note_speed(item.plan.decoding(), took);
+        if let Some(encode) = item.plan.encode_amount().filter(|_| item.plan.below.is_empty()) {
+            self.note_speed(encode, times.encode);
+        }
         let started = Instant::now();
         let path = self.write(item, replaced, &picture, &provenance);
         times.write = started.elapsed();
@@ -109,7 +114,8 @@ impl Runner<'_> {
             Ok(reached) => {
                 if let Some(Reached { pass, progress }) = &reached {
                     let done = job.steps_done(*pass, progress.step);
-                    self.note(format!("going on after step {done} of {}, from {file}", job.steps()));
+                    let stage = job.stage(*pass).map(|stage| format!(" ({stage})")).unwrap_or_default();
+                    self.note(format!("going on after step {done} of {}{stage}, from {file}", job.steps()));
                     if matches!(item.recipe.step_cache, StepCache::FirstBlock(_)) {
                         self.note(
                             "what --cache first-block keeps is too large for a checkpoint: the next step is computed in full, and the \
@@ -150,22 +156,44 @@ impl Runner<'_> {
         let embeddings = self.embeddings(coming, times)?;
         let (mut pass, mut from) = match before {
             Some(Reached { pass, progress }) => (pass, self.on_device(progress)?),
-            None => (0, self.start(item, making.job, 0, times)?),
+            None => (0, self.start(item, making.job, 0, None, times)?),
         };
         // The passes that are left, to the latents of the last.
         loop {
-            let transformer = self.take_transformer(item, times)?;
-            let started = Instant::now();
-            let result = self.steps(making, pass, from, &embeddings, &*transformer);
-            times.denoise += started.elapsed();
-            self.keep_transformer(item, transformer);
-            let latents = result?;
+            let end = self.pass(making, (pass, from), &embeddings, times)?;
             pass += 1;
             if pass == making.job.passes().len() {
-                return Ok(latents);
+                return Ok(end.latents);
             }
-            from = self.start(item, making.job, pass, times)?;
+            from = self.start(item, making.job, pass, Some(end), times)?;
         }
+    }
+
+    /// A pass from where it stands to its end.
+    fn pass(
+        &mut self,
+        making: &Making<'_>,
+        (pass, from): (usize, Progress),
+        embeddings: &Texts,
+        times: &mut Times,
+    ) -> Result<Progress> {
+        let left = making.job.passes()[pass].steps.saturating_sub(from.step);
+        if left == 0 {
+            return Ok(from);
+        }
+        let transformer = self.take_transformer(making.item, pass, times)?;
+        let (started, before) = (Instant::now(), making.skips.get());
+        let end = self.steps(making, pass, from, embeddings, &*transformer);
+        let took = started.elapsed();
+        times.denoise += took;
+        self.keep_transformer(making.item, transformer);
+        let (plan, skips) = (making.item.plan.pass(pass), making.skips.get());
+        let skipped = skips.evaluations.saturating_sub(before.evaluations);
+        // What is skipped behind a first block is not nothing, and not known.
+        if skips == before || !matches!(making.item.recipe.step_cache, StepCache::FirstBlock(_)) {
+            self.note_speed(plan.denoising(plan.task.sampler.evaluations(left).saturating_sub(skipped)), took);
+        }
+        end
     }
 
     fn on_device(&self, progress: Progress) -> Result<Progress> {
@@ -179,16 +207,29 @@ impl Runner<'_> {
         from: Progress,
         embeddings: &Texts,
         transformer: &dyn Velocity,
-    ) -> Result<Tensor> {
-        let (Pass { first, .. }, before) = (making.job.passes()[pass], making.skips.get());
-        let recipe = making.job.passes()[pass].recipe(&making.item.recipe);
-        self.pipeline.denoise(transformer, (&recipe, first), embeddings, from, &mut |after| {
+    ) -> Result<Progress> {
+        let (job, before) = (making.job, making.skips.get());
+        let Pass { first, steps, .. } = job.passes()[pass];
+        let recipe = job.passes()[pass].recipe(&making.item.recipe);
+        let is_last = pass + 1 == job.passes().len();
+        let mut state = State::new();
+        let course = Course {
+            recipe: &recipe,
+            first,
+            climb: job.climb(pass, &making.item.recipe, self.geometry()),
+            stage: job.stage(pass),
+        };
+        let latents = self.pipeline.denoise_along(transformer, course, embeddings, from, &mut |after| {
             making.skips.set(before + after.skips());
             self.keep(making, pass, after);
-            making.begun.borrow_mut().reached(making.job.steps_done(pass, after.step.index + 1));
-            self.show(making.item, making.provenance, after);
+            making.begun.borrow_mut().reached(job.steps_done(pass, after.step.index + 1));
+            self.show(making, pass, after);
+            if !is_last && after.step.index + 1 == after.step.steps {
+                state = after.progress()?.state;
+            }
             Ok(())
-        })
+        })?;
+        Ok(Progress { step: steps, latents, state })
     }
 
     /// Writes a checkpoint where one is due. That it fails must not end a run of hours.
@@ -213,11 +254,12 @@ impl Runner<'_> {
     }
 
     /// Writes a preview where one is due.
-    fn show(&self, item: &Item, provenance: &Provenance, after: &After) {
+    fn show(&self, making: &Making<'_>, pass: usize, after: &After) {
         let is_known = self.pipeline.facts().latent_rgb.is_known();
         let due = self.options.preview.as_ref().filter(|preview| is_known && preview.is_due(&after.step));
         let Some(preview) = due else { return };
-        if let Err(error) = preview.write(item, self.pipeline.facts(), provenance, after)
+        let of = (making.job, pass);
+        if let Err(error) = preview.write(of, self.pipeline.facts(), making.provenance, after)
             && !self.told_of_lost_preview.replace(true)
         {
             let advice = "name another file with --preview";
@@ -257,18 +299,8 @@ impl Runner<'_> {
         }
     }
 
-    /// Keeps how fast this machine was over so many steps and what it skipped of them, for the next estimate.
-    fn note_speed(&mut self, item: &Item, steps: usize, skips: Skips, times: &Times) {
-        let evaluations = item.plan.task.sampler.evaluations(steps).saturating_sub(skips.evaluations);
-        let [denoise, decode] = item.plan.amounts(evaluations);
-        let machine = self.machine.name();
-        // What is skipped behind a first block is not nothing, and not known.
-        if skips == Skips::default() || !matches!(item.recipe.step_cache, StepCache::FirstBlock(_)) {
-            self.speeds.note(&machine, denoise, times.denoise);
-        }
-        self.speeds.note(&machine, decode, times.decode);
-        if let Some(encode) = item.plan.encode_amount() {
-            self.speeds.note(&machine, encode, times.encode);
-        }
+    /// Keeps how fast this machine was, for the next estimate.
+    pub(super) fn note_speed(&mut self, amount: Amount, took: Duration) {
+        self.speeds.note(&self.machine.name(), amount, took);
     }
 }

@@ -22,13 +22,15 @@ use std::{path::PathBuf, rc::Rc, time::Duration};
 
 use crate::{
     error::Error,
-    plan::{Plan, Task},
+    models::Facts,
+    plan::{self, Encoding, Plan, Task},
     recipe::Recipe,
 };
+use job::Pass;
 
 #[cfg(test)]
 pub(crate) use identity::settings_key;
-use job::Job;
+pub use job::Job;
 pub use loras::{Adapted, with_loras};
 pub use preview::Preview;
 pub use provenance::{
@@ -64,8 +66,19 @@ impl Item {
         // One picture alone has its prompt and its negative one.
         let prompts = prompts.max(1 + usize::from(cfg));
         let (sampler, cache) = (recipe.sampler, recipe.step_cache);
-        let steps = Job::of(recipe).steps();
+        let steps = recipe.steps - recipe.first_step();
         Task { prompts, cfg, sampler, cache, ..Task::new(recipe.size(), steps, text_tokens) }
+    }
+
+    /// The same of all its passes, with what the first begins with.
+    pub fn tasks(recipe: &Recipe, prompts: usize, facts: &Facts, encoding: Option<Encoding>) -> Vec<Task> {
+        let of_pass = |pass: &Pass| Task { size: pass.size, steps: pass.own_steps(), ..Self::task(recipe, prompts) };
+        let mut tasks: Vec<Task> = Job::of(recipe, facts).passes().iter().map(of_pass).collect();
+        tasks[0].encoding = encoding;
+        for pass in 1..tasks.len() {
+            tasks[pass].encoding = Some(plan::enlarging(&facts.latents, &tasks[pass - 1], &tasks[pass]));
+        }
+        tasks
     }
 }
 

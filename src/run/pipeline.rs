@@ -8,11 +8,16 @@ use crate::{
     base::progress::{Event, Observer, Stage},
     error::Result,
     methods::DypeSchedule,
-    models::{Banding, Conditioning, Decode, Encode, Facts, Model, On, Posterior, RowSource, TextEncoders, Velocity},
+    models::{
+        Banding, Conditioning, Decode, Encode, Facts, Model, On, Posterior, RowSink, RowSource, TextEncoders, Velocity,
+    },
     output::Picture,
     plan::{self, Choices},
     recipe::{Recipe, StepCache},
-    sampling::{self, After, Progress, ScheduleFor},
+    sampling::{
+        self, After, Progress, ScheduleFor,
+        ladder::{Climb, Climbing},
+    },
 };
 
 /// What a transformer is told for one picture.
@@ -29,6 +34,18 @@ impl From<Conditioning> for Texts {
     fn from(prompt: Conditioning) -> Self {
         Self { prompt, negative: None }
     }
+}
+
+/// What a pass follows.
+pub struct Course<'a> {
+    /// The recipe at its size.
+    pub recipe: &'a Recipe,
+    /// Steps of its schedule that are left out.
+    pub first: usize,
+    /// What it has to do with the passes below and above it.
+    pub climb: Option<Climb>,
+    /// Which of several it is, in words.
+    pub stage: Option<String>,
 }
 
 /// One model on one device, ready to make pictures.
@@ -163,8 +180,28 @@ impl<'a> Pipeline<'a> {
         from: Progress,
         after_step: &mut dyn FnMut(&After) -> Result<()>,
     ) -> Result<Tensor> {
+        let course = Course { recipe, first, climb: None, stage: None };
+        self.denoise_along(transformer, course, texts, from, after_step)
+    }
+
+    /// The same as a pass of several.
+    ///
+    /// # Errors
+    /// As [`Pipeline::denoise`].
+    pub fn denoise_along(
+        &self,
+        transformer: &dyn Velocity,
+        Course { recipe, first, climb, stage: name }: Course<'_>,
+        texts: &Texts,
+        from: Progress,
+        after_step: &mut dyn FnMut(&After) -> Result<()>,
+    ) -> Result<Tensor> {
         let sigmas = self.sigmas(recipe)?;
         let (mut denoiser, mut sampler) = (self.denoiser(transformer, recipe, texts)?, self.sampler(recipe));
+        if let Some(climb) = climb {
+            denoiser = Box::new(Climbing::new(denoiser, climb));
+        }
+        let name = name.map(|name| format!(", {name}")).unwrap_or_default();
         let schedule = recipe.schedule();
         let stage = Stage::Denoise;
         let steps = self.steps(recipe, &sigmas);
@@ -176,14 +213,14 @@ impl<'a> Pipeline<'a> {
         }
         let mut skipped = 0;
         let latents = sampling::denoise(&mut *denoiser, &mut *sampler, &sigmas, from, &mut |after| {
-            let detail = moment(after.step.t, schedule);
+            let detail = format!("{}{name}", moment(after.step.t, schedule));
             observer.on(Event::Advance { stage, done: done(after.step.index + 1), detail });
             skipped = after.skips().steps;
             after_step(after)
         })?;
         observer.on(Event::End {
             stage,
-            detail: in_words(done(steps), (recipe.step_cache != StepCache::Off).then_some(skipped)),
+            detail: in_words(done(steps), (recipe.step_cache != StepCache::Off).then_some(skipped)) + &name,
         });
         Ok(latents)
     }
@@ -207,6 +244,22 @@ impl<'a> Pipeline<'a> {
     pub fn decode(&self, latents: &Tensor, size: ImageSize, choices: &Choices) -> Result<Picture> {
         decode(self.model.decoder(), latents, size, &choices.decode, self.on.dtype, self.observer)
     }
+
+    /// The same as numbers about -1 to 1 that are neither cut nor rounded, of the size that is computed: [H, W, 3].
+    ///
+    /// # Errors
+    /// As [`Pipeline::decode`].
+    pub fn decode_unclamped(&self, latents: &Tensor, size: ImageSize, choices: &Choices) -> Result<Vec<f32>> {
+        let ImageSize { height_px, width_px } = self.geometry().computed(size);
+        let mut picture = Vec::with_capacity(3 * height_px * width_px);
+        let mut take = |_: usize, rows: &[f32]| {
+            picture.extend_from_slice(rows);
+            Ok(())
+        };
+        let (decoder, options, on) = (self.model.decoder(), &choices.decode, &self.on);
+        decode_rows(decoder, latents, size, options, (on.dtype, self.observer), &mut take)?;
+        Ok(picture)
+    }
 }
 
 /// Latents [1, N, C·P·P] to a picture, cropped to `size`, with an autoencoder alone; it computes in `dtype` where the latents
@@ -222,14 +275,27 @@ pub fn decode(
     dtype: DType,
     observer: &dyn Observer,
 ) -> Result<Picture> {
+    let mut picture = Picture::blank(decoder.geometry().computed(size));
+    let mut set = |first: usize, rows: &[f32]| picture.set_rows(first, rows);
+    decode_rows(decoder, latents, size, options, (dtype, observer), &mut set)?;
+    Ok(picture.crop(size))
+}
+
+/// The rows of the picture as it is computed.
+fn decode_rows(
+    decoder: &dyn Decode,
+    latents: &Tensor,
+    size: ImageSize,
+    options: &Banding,
+    (dtype, observer): (DType, &dyn Observer),
+    sink: &mut RowSink<'_>,
+) -> Result<()> {
     let geometry = decoder.geometry();
-    let grid = geometry.tokens(size);
-    let latents = sampling::unpack(latents, grid, &geometry)?; // [1, C, h, w]
-    let mut picture = Picture::blank(geometry.image(grid));
-    decoder.decode(&latents, options, dtype, observer, &mut |first_row, rows| picture.set_rows(first_row, rows))?;
+    let latents = sampling::unpack(latents, geometry.tokens(size), &geometry)?; // [1, C, h, w]
+    decoder.decode(&latents, options, dtype, observer, sink)?;
     let detail = format!("{} x {} px", size.height_px, size.width_px);
     observer.on(Event::End { stage: Stage::Decode, detail });
-    Ok(picture.crop(size))
+    Ok(())
 }
 
 /// So many steps, and how many of them a step cache has skipped.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use candle_core::Device;
 use serde_json::json;
 
-use super::Item;
+use super::job::Job;
 use crate::{
     base::geometry::LatentSize,
     error::Result,
@@ -30,20 +30,30 @@ impl Preview {
         (step.index + 1).is_multiple_of(self.every.max(1)) || step.index + 1 == step.steps
     }
 
-    /// Writes the picture that a step was heading for, a pixel for each latent. It carries the picture's own provenance, marked
+    /// Writes the picture that a step of a pass was heading for, a pixel for each latent. It carries the picture's own provenance, marked
     /// as a preview: what looks good can be replayed.
     ///
     /// # Errors
     /// When the file cannot be written or the device fails.
-    pub fn write(&self, item: &Item, facts: &Facts, provenance: &Provenance, after: &After) -> Result<()> {
+    pub fn write(
+        &self,
+        (job, pass): (&Job, usize),
+        facts: &Facts,
+        provenance: &Provenance,
+        after: &After,
+    ) -> Result<()> {
         let (geometry, step) = (&facts.latents, &after.step);
-        let grid = geometry.tokens(item.recipe.size());
+        let grid = geometry.tokens(job.passes()[pass].size);
         let clean = sampling::unpack(&after.clean()?.to_device(&Device::Cpu)?, grid, geometry)?; // [1, C, h, w]
         let clean: Vec<f32> = clean.flatten_all()?.to_vec1()?;
         let LatentSize { height, width } = geometry.latents(grid);
         let rgb8 = preview_rgb(&clean, height, width, &facts.latent_rgb)?;
         let mut provenance = provenance.clone();
         provenance.json["preview"] = json!({ "step": step.index + 1, "steps": step.steps });
+        if job.passes().len() > 1 {
+            provenance.json["preview"]["stage"] = (pass + 1).into();
+            provenance.json["preview"]["stages"] = job.passes().len().into();
+        }
         self.save(&Picture { height, width, rgb8 }, &provenance)
     }
 

@@ -16,6 +16,7 @@ use super::{
     checkpoint::{self, Checkpoint},
     existing::{Existing, Found},
     identity::{self, Sought},
+    job::Job,
     loras::{Adapted, with_loras},
 };
 use crate::{
@@ -163,8 +164,10 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// [`Error::Request`] when they are, or do not.
     pub fn check(&self, item: &Item) -> Result<()> {
-        self.geometry().check(item.recipe.size())?;
-        self.pipeline.sigmas(&item.recipe).map(|_| ())
+        Job::of(&item.recipe, self.pipeline.facts()).passes().iter().try_for_each(|pass| {
+            self.geometry().check(pass.size)?;
+            self.pipeline.sigmas(&pass.recipe(&item.recipe)).map(|_| ())
+        })
     }
 
     /// Makes the pictures in their order; `listener` is told of each. One that fails does not stop the others.
@@ -319,9 +322,14 @@ impl<'a> Runner<'a> {
         Some(Texts { prompt, negative })
     }
 
-    /// Takes the transformer as this picture needs it, loading it where that is not the one at hand.
-    pub(super) fn take_transformer(&mut self, item: &Item, times: &mut Times) -> Result<Box<dyn Velocity>> {
-        let choices = &item.plan.choices;
+    /// Takes the transformer as this pass of a picture needs it, loading it where that is not the one at hand.
+    pub(super) fn take_transformer(
+        &mut self,
+        item: &Item,
+        pass: usize,
+        times: &mut Times,
+    ) -> Result<Box<dyn Velocity>> {
+        let choices = &item.plan.pass(pass).choices;
         match self.transformer.take() {
             Some((mode, mut transformer)) if mode == choices.weights => {
                 transformer.set_pieces(choices.forward);

@@ -1,4 +1,4 @@
-//! Where a pass begins: noise, or a picture with noise.
+//! Where a pass begins: noise, or a picture with noise, be it that of the pass below.
 
 use std::{path::Path, time::Instant};
 
@@ -13,15 +13,28 @@ use crate::{
     input,
     models::Posterior,
     recipe::Recipe,
-    sampling::{self, Progress},
+    sampling::{
+        self, Progress,
+        ladder::{Enlarged, handed_up},
+    },
 };
 
 impl Runner<'_> {
     /// Where a pass begins. The transformer is at nobody's: what needs its room may have it.
-    pub(super) fn start(&mut self, item: &Item, job: &Job, number: usize, times: &mut Times) -> Result<Progress> {
+    ///
+    /// `below` is the end of the pass below, where there is one.
+    pub(super) fn start(
+        &mut self,
+        item: &Item,
+        job: &Job,
+        number: usize,
+        below: Option<Progress>,
+        times: &mut Times,
+    ) -> Result<Progress> {
         let pass = job.passes()[number];
         let recipe = pass.recipe(&item.recipe);
         let mut before = self.draws_before(job, number)?;
+        let (latents, state) = below.map(|Progress { latents, state, .. }| (latents, handed_up(state))).unzip();
         let latents = match pass.start {
             Start::Noise => self.pipeline.noise_after(&recipe, &before)?,
             Start::Picture => {
@@ -32,14 +45,51 @@ impl Runner<'_> {
                 let noise = self.pipeline.noise_after(&recipe, &before)?;
                 sampling::noised(&clean, &noise, self.first_sigma(&recipe, pass.first)?)?
             }
+            Start::Below => {
+                let missing = || Error::request("a stage has none below it", "please report this");
+                let clean = self.enlarged((item, job), number, &latents.ok_or_else(missing)?, times)?;
+                let noise = self.pipeline.noise_after(&recipe, &before)?;
+                sampling::noised(&clean, &noise, self.first_sigma(&recipe, pass.first)?)?
+            }
         };
-        Ok(Progress { step: pass.first, ..Progress::start(latents) })
+        Ok(Progress { step: pass.first, latents, state: state.unwrap_or_default() })
+    }
+
+    /// The latents of the pass below as those of its picture at the size of this one: decoded, enlarged, sharpened, encoded to
+    /// the mean of what the encoder says.
+    fn enlarged(
+        &mut self,
+        (item, job): (&Item, &Job),
+        number: usize,
+        latents: &Tensor,
+        times: &mut Times,
+    ) -> Result<Tensor> {
+        let (below, own) = (item.plan.pass(number - 1), item.plan.pass(number));
+        self.make_room_for(item, below.peak_bytes.decode.max(own.peak_bytes.encode.unwrap_or(0)));
+        let geometry = self.geometry();
+        let [from, to] = [number - 1, number].map(|pass| job.passes()[pass].size);
+        let started = Instant::now();
+        let picture = self.pipeline.decode_unclamped(latents, from, &below.choices)?;
+        let took = started.elapsed();
+        times.decode += took;
+        self.note_speed(below.decoding(), took);
+        let started = Instant::now();
+        let enlarged = Enlarged::new(picture, geometry.computed(from), geometry.computed(to));
+        let rows = &mut |first: usize, rows: &mut [f32]| {
+            enlarged.fill(first, rows);
+            Ok(())
+        };
+        let clean = self.pipeline.encode_picture((Posterior::Mean, to), rows, &own.choices)?;
+        let took = started.elapsed();
+        times.encode += took;
+        own.encode_amount().into_iter().for_each(|amount| self.note_speed(amount, took));
+        Ok(clean)
     }
 
     /// The sigma that a pass begins at. A schedule may have fewer than its steps.
     fn first_sigma(&self, recipe: &Recipe, first: usize) -> Result<f64> {
         let sigmas = self.pipeline.sigmas(recipe)?;
-        let none = || Error::request("--strength leaves no step of this schedule to do", "ask for more of it");
+        let none = || Error::request("no step of this schedule is left to do", "ask for more --strength or --steps");
         sigmas.split_last().and_then(|(_, sigmas)| sigmas.get(first).copied()).ok_or_else(none)
     }
 

@@ -6,6 +6,7 @@ mod beta;
 mod cfg;
 mod denoise;
 mod easy_cache;
+pub mod ladder;
 mod latents;
 mod noise;
 pub mod preview;

@@ -220,7 +220,7 @@ fn a_toy_is_planned_by_its_own_code() {
     };
     let [off, on] = [1.0, 2.0].map(|scale| Plan::new(&*model, &led(scale), &machine()).expect("fits"));
     assert_eq!((off.step_flops, on.step_flops, on.passes), (small.step_flops, 2 * small.step_flops, 2));
-    assert_eq!(on.amounts(4)[0].flops, 2 * off.amounts(4)[0].flops, "what the time is estimated by");
+    assert_eq!(on.denoising(4).flops, 2 * off.denoising(4).flops, "what the time is estimated by");
     assert!(on.peak_bytes.denoise > off.peak_bytes.denoise);
     let tight = Machine { budget: Some("1MB".parse().expect("bytes")), ..machine() };
     assert!(matches!(plan(256, &tight), Err(Error::Memory { .. })));

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    base::memory::Bytes,
+    base::{geometry::ImageSize, memory::Bytes},
     cli::{
         execute,
         image_source::ImageSource,
@@ -19,7 +19,7 @@ use crate::{
     output,
     plan::{Estimate, Machine, Plan, SpeedBook},
     recipe::{Recipe, StepCache},
-    run::Item,
+    run::{Item, Job},
     sampling::{ScheduleFor, Shift},
 };
 
@@ -65,6 +65,10 @@ pub fn run(
             line["seconds_range"] = json!(range);
             let shift = shift(&*model, &item.recipe);
             line["shift"] = json!({ "mu": shift.mu(), "why": shift.to_string() });
+            let stages: Vec<_> = stages(&item.plan).map(|stage| stage_json(stage, &item.recipe)).collect();
+            if !stages.is_empty() {
+                line["stages"] = json!(stages);
+            }
             if !model.identity().parts.is_empty() {
                 line["parts"] = json!(model.identity().parts);
             }
@@ -88,10 +92,32 @@ pub fn run(
     Ok(())
 }
 
-/// The time shift of a model's schedule for a recipe.
+/// The time shift of a model's schedule for a recipe; stages follow that of the first.
 pub fn shift(model: &dyn Model, recipe: &Recipe) -> Shift {
     let facts = model.facts();
-    Shift::of(&facts.scheduler, &ScheduleFor::recipe(recipe, facts))
+    let first = Job::of(recipe, facts).passes()[0].recipe(recipe);
+    Shift::of(&facts.scheduler, &ScheduleFor::recipe(&first, facts))
+}
+
+/// The stages of a ladder, the picture's own last; none where there is no ladder.
+fn stages(plan: &Plan) -> impl Iterator<Item = (usize, &Plan)> {
+    let last = (!plan.below.is_empty()).then_some(plan);
+    plan.below.iter().chain(last).enumerate()
+}
+
+fn stage_json((stage, plan): (usize, &Plan), recipe: &Recipe) -> Value {
+    let own = |plan: &Plan| plan.step_flops * plan.task.steps as u128;
+    json!({
+        "height": plan.task.size.height_px,
+        "width": plan.task.size.width_px,
+        "steps": plan.task.steps,
+        "guidance": recipe.guidance_at(stage),
+        "image_tokens": plan.image_tokens,
+        "step_flops": plan.step_flops as f64,
+        "denoise_flops": own(plan) as f64,
+        "encode_flops": plan.encode_flops,
+        "decode_flops": plan.decode_flops,
+    })
 }
 
 /// A plan as a table of at most 80 columns.
@@ -105,7 +131,22 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<10} {value}");
     };
-    line("picture", format!("{} x {} px, {}", recipe.height, recipe.width, report::steps(plan.task.steps)));
+    let passes: Vec<_> = stages(plan).collect();
+    let steps = match passes.len() {
+        0 => report::steps(plan.task.steps),
+        count => {
+            let all = passes.iter().map(|(_, plan)| plan.task.steps).sum();
+            format!("{} in {count} stages", report::steps(all))
+        }
+    };
+    line("picture", format!("{} x {} px, {steps}", recipe.height, recipe.width));
+    for (stage, plan) in passes {
+        let ImageSize { height_px, width_px } = plan.task.size;
+        let guidance = recipe.guidance_at(stage).map(|scale| format!(", guidance {scale:.3}")).unwrap_or_default();
+        let steps = report::steps(plan.task.steps);
+        let work = tera(plan.step_flops * plan.task.steps as u128);
+        line(&format!("stage {}", stage + 1), format!("{height_px} x {width_px} px, {steps}, {work}{guidance}"));
+    }
     if let Some((image, strength)) = recipe.image.as_ref().zip(recipe.strength) {
         let first = recipe.first_step() + 1;
         line("image", format!("{}, strength {strength}: from step {first} of {}", image.in_words(), recipe.steps));
@@ -167,7 +208,7 @@ fn download_table(plan: &DownloadPlan) -> String {
     text
 }
 
-fn download_json(plan: &DownloadPlan) -> serde_json::Value {
+fn download_json(plan: &DownloadPlan) -> Value {
     let files =
         plan.files.iter().map(|file| json!({ "path": file.path, "bytes": file.size_bytes, "cached": file.cached }));
     json!({

@@ -84,7 +84,9 @@ fn whole(json: &Value, recipe: &Recipe) -> Vec<(String, String)> {
     let made_by = format!("dype {} on {} in {}", said("program_version"), said("device"), said("dtype"));
     entries.push(("made by", made_by));
     if let Some(preview) = json.get("preview") {
-        let steps = format!("after step {} of {}", preview["step"], preview["steps"]);
+        let of_stages = |stage: &Value| format!(" of stage {stage} of {}", preview["stages"]);
+        let stage = preview.get("stage").map(of_stages).unwrap_or_default();
+        let steps = format!("after step {} of {}{stage}", preview["step"], preview["steps"]);
         entries.push(("preview", format!("{steps}; `dype replay` makes the picture")));
     }
     entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
