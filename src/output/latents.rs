@@ -1,7 +1,7 @@
 //! Latents in a file of their own: packed as tokens, or as they are.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fs,
     io::Read,
     path::{Path, PathBuf},
@@ -64,15 +64,17 @@ impl LatentsFile {
         }
         let mut parts = vec![(KEY, Bytes::of(&self.latents.to_dtype(DType::F32)?)?)];
         for (name, tensor) in &self.beside {
-            parts.push((name, Bytes::of(tensor)?));
+            parts.push((name.as_str(), Bytes::of(tensor)?));
         }
-        let mut metadata: HashMap<_, _> = self.metadata.clone().into_iter().collect();
+        let mut metadata = self.metadata.clone();
         metadata.extend(parts.iter().map(|(name, part)| (sha256_of(name), hex(&Sha256::digest(&part.bytes)))));
+        // Wider numbers first, so that all lie at multiples of their width.
+        parts.sort_by_key(|(name, part)| (part.dtype != Dtype::F64, *name));
+        let header = header(&metadata, &parts);
         write_named(path, naming, |file| {
-            let views = parts.iter().map(|(name, part)| part.view().map(|view| (name, view)));
-            let views: Vec<_> = views.collect::<Result<_, _>>().map_err(std::io::Error::other)?;
-            let whole = safetensors::serialize(views, Some(metadata)).map_err(std::io::Error::other)?;
-            file.write_all(&whole)
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(header.as_bytes())?;
+            parts.iter().try_for_each(|(_, part)| file.write_all(&part.bytes))
         })
     }
 
@@ -113,6 +115,15 @@ impl LatentsFile {
             return Err(wrong(format!("`{KEY}` holds a number that is not finite")));
         }
         Ok(Self { latents, beside, metadata })
+    }
+
+    /// Whether the file holds these very latents, with this metadata.
+    pub fn is_in(&self, path: &Path) -> bool {
+        let same = |there: Self| -> Result<bool> {
+            let alike = there.metadata == self.metadata && there.latents.dims() == self.latents.dims();
+            Ok(alike && Bytes::of(&there.latents)?.bytes == Bytes::of(&self.latents)?.bytes)
+        };
+        path.is_file() && Self::read(path).and_then(same).unwrap_or(false)
     }
 
     /// The metadata of such a file, from its header alone; `None` where it has none, or is none.
@@ -163,10 +174,22 @@ impl Bytes {
         };
         Ok(Self { dtype, shape: tensor.dims().to_vec(), bytes })
     }
+}
 
-    fn view(&self) -> Result<TensorView<'_>, safetensors::SafeTensorError> {
-        TensorView::new(self.dtype, self.shape.clone(), &self.bytes)
+/// The header of a safetensors file, padded to whole words. The format's own crate writes metadata in another order every time; here
+/// the same latents are the same bytes.
+fn header(metadata: &BTreeMap<String, String>, parts: &[(&str, Bytes)]) -> String {
+    let mut entries = serde_json::Map::from_iter([("__metadata__".to_owned(), serde_json::json!(metadata))]);
+    let mut end = 0;
+    for (name, Bytes { dtype, shape, bytes }) in parts {
+        let start = end;
+        end += bytes.len();
+        let entry = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+        entries.insert((*name).to_owned(), entry);
     }
+    let mut text = serde_json::Value::Object(entries).to_string();
+    text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
+    text
 }
 
 /// The tensor of a view; `None` for a type that [`Bytes`] does not write.

@@ -275,8 +275,10 @@ impl Runner<'_> {
         metadata.extend(self.pipeline.latents_of().map(|class| (output::AUTOENCODER.to_owned(), class.to_owned())));
         let path = output::numbered(path, item.index as u64 + 1);
         let latents = self.pipeline.to_save(latents, item.recipe.size())?;
-        let saved =
-            LatentsFile { latents, beside: State::new(), metadata }.write_or_keep(&path, self.options.overwrite)?;
+        let file = LatentsFile { latents, beside: State::new(), metadata };
+        // A run that ended between latents and picture left them: they are not to get a second name, the next picture's perhaps.
+        let is_there = self.options.resume && file.is_in(&path);
+        let saved = if is_there { path } else { file.write_or_keep(&path, self.options.overwrite)? };
         self.observer.on(Event::Detail(format!("latents   {}", saved.display())));
         Ok(())
     }

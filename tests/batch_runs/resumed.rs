@@ -403,3 +403,24 @@ fn first_key(settings: &serde_json::Value, model: &str) -> String {
     });
     Sha256::digest(dype::testing::base::json::sorted(&all)).iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// A run that ends between a picture's latents and the picture leaves the latents: the next one makes them again, and gives them no
+/// second name, which would be the next picture's.
+#[test]
+fn latents_whose_picture_is_missing_keep_their_name() {
+    let place = place();
+    let folder = place.path("x");
+    let flags = batch(&["-o", "x/", "--save-latents", "x/z.safetensors", "--resume"]);
+    dype(&place, &flags).succeeds();
+    let (whole, latents) = (names(&folder), fs::read(folder.join("z.safetensors")).expect("readable"));
+    for picture in files(&folder).iter().filter(|path| path.extension().is_some_and(|ending| ending == "png")) {
+        fs::remove_file(picture).expect("removed");
+    }
+    dype(&place, &flags).succeeds();
+    assert_eq!(names(&folder), whole);
+    assert!(fs::read(folder.join("z.safetensors")).expect("readable") == latents);
+    // Others of that name are nobody's to write over.
+    dype(&place, &batch(&["-o", "y/", "--save-latents", "x/z.safetensors", "--resume", "--guidance", "2"])).succeeds();
+    assert!(fs::read(folder.join("z.safetensors")).expect("readable") == latents);
+    assert_eq!(names(&folder).len(), whole.len() + 6);
+}
