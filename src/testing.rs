@@ -144,7 +144,7 @@ pub mod models {
         pub mod kl {
             pub use crate::models::parts::kl::{
                 Banding, Cost, Decoder, Design, Encoder, Keep, LatentStatistics, Posterior, Side, VaeConfig, Ways,
-                cost, tensors,
+                cost, cost_of_tensors, tensors,
             };
         }
 

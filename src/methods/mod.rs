@@ -14,7 +14,7 @@
 //! else tunes it. A line in [`Method::ALL`] makes it known to the command line, files of prompts and old pictures.
 //!
 //! Source: Issachar et al., "DyPE: Dynamic Position Extrapolation for Ultra High Resolution Diffusion",
-//! arXiv 2510.20766v2, and the authors' reference code of 2026-02, whose tables `tests/position.rs` holds.
+//! arXiv 2510.20766v2, and the authors' reference code of 2026-02, whose tables `tests/methods/position.rs` holds.
 
 mod anchor;
 mod axis;

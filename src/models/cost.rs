@@ -106,6 +106,8 @@ pub struct ForwardCost {
     pub input_bytes: u64,
     /// Floating-point operations, a multiply-add counted as two.
     pub flops: u128,
+    /// Those of them that are attention's.
+    pub attention_flops: u128,
     /// Kernels of tensors that are launched.
     pub launches: u64,
     /// Elements of the largest buffer.
@@ -124,6 +126,7 @@ impl ForwardCost {
             working_bytes: ledger.peak_bytes() - weights_bytes - input_bytes,
             input_bytes,
             flops: ledger.flops(),
+            attention_flops: ledger.attention_flops(),
             launches: ledger.launches(),
             largest_buffer: ledger.largest_buffer(),
             is_countable: ledger.is_countable(),

@@ -237,6 +237,14 @@ impl Array {
         self.view(|x| x.transpose(first, second), |layout| layout.transpose(first, second))
     }
 
+    /// Dimensions in another order; shares the numbers.
+    ///
+    /// # Errors
+    /// When `order` does not name each once.
+    pub fn permute(&self, order: &[usize]) -> Result<Self> {
+        self.view(|x| x.permute(order), |layout| layout.permute(order))
+    }
+
     /// Stretched to a shape by repeating without copying; shares the numbers.
     ///
     /// # Errors
@@ -291,6 +299,17 @@ impl Array {
                 Ok(Self::Real(Tensor::from_vec(values, shape, tensor.device())?))
             }
             Self::Dry(array) => Ok(dry(array.buffer.ledger(), shape, DType::F32)),
+        }
+    }
+
+    /// The numbers, on the host, in f32; zeros in a dry pass.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn to_floats(&self) -> Result<Vec<f32>> {
+        match self.to_dtype(DType::F32)? {
+            Self::Real(tensor) => Ok(tensor.flatten_all()?.to_vec1()?),
+            Self::Dry(array) => Ok(vec![0.0; array.layout.shape().elem_count()]),
         }
     }
 

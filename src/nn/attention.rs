@@ -1,5 +1,10 @@
 //! Attention for everybody: transformers, text encoders, wide single heads.
 
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
 use candle_core::{DType, Device, Tensor};
 
 use super::{
@@ -9,6 +14,23 @@ use super::{
     view::view,
 };
 use crate::error::Result;
+
+thread_local! {
+    static TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// How long this thread has spent in attention so far. Devices that go on computing when a call has returned do not show in it.
+pub fn attention_time() -> Duration {
+    TIME.get()
+}
+
+/// Runs an attention; its time counts in [`attention_time`].
+pub(super) fn timed_attention<T>(run: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = run();
+    TIME.set(TIME.get() + started.elapsed());
+    result
+}
 
 /// How attention is cut into pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,13 +136,29 @@ pub fn attention(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result
         return Err(mismatch(format!("attention: q {:?}, k {:?}, v {:?}", q.dims(), k.dims(), v.dims())));
     }
     check_bias(how.bias, [heads, queries, keys])?;
-    if let Some(out) = flash::attention(q, k, v, how)? {
-        return Ok(out); // [C, H·D]
-    }
     if !q.is_fast() {
-        return tensors::attention(q, k, v, how);
+        return attention_by_tensors(q, k, v, how);
     }
-    own(q, k, v, how)
+    attending(q, || own(q, k, v, how))
+}
+
+/// The same by FlashAttention where that takes it, else by tensors; never by the CPU's own kernel.
+///
+/// # Errors
+/// As [`attention()`].
+pub fn attention_by_tensors(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result<Array> {
+    attending(q, || match flash::attention(q, k, v, how)? {
+        Some(out) => Ok(out), // [C, H·D]
+        None => tensors::attention(q, k, v, how),
+    })
+}
+
+/// Runs an attention of `q`, as what it is: its time counts here, its operations in the ledger of a dry pass.
+fn attending(q: &Array, run: impl FnOnce() -> Result<Array>) -> Result<Array> {
+    match q.ledger() {
+        Some(ledger) => ledger.attending(run),
+        None => timed_attention(run),
+    }
 }
 
 fn check_bias(bias: Bias<'_>, [heads, queries, keys]: [usize; 3]) -> Result<()> {

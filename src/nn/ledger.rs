@@ -1,9 +1,15 @@
 //! What a dry pass has seen: the code of a network runs over shapes, computes nothing, and writes here what it would hold,
 //! launch and multiply. The plan of every stage is read from it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use crate::base::{device::DeviceKind, limits};
+use crate::{
+    base::{device::DeviceKind, limits},
+    error::Result,
+};
 
 /// The counts of one dry pass. Clones share them.
 ///
@@ -26,9 +32,25 @@ struct Counts {
     largest_buffer: u64,
     largest_launch: u64,
     flops: u128,
+    /// Those of them that are attention's.
+    attention_flops: u128,
     launches: u64,
     /// How often what is counted now would really happen.
     times: u64,
+    /// What operations took that may come again.
+    known: BTreeMap<Operation, Taken>,
+}
+
+/// What tells an operation from others: which it is, and the sizes of what it is done with.
+pub(super) type Operation = [usize; 10];
+
+/// What an operation took: bytes beyond those held before it, and work.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    peak: u64,
+    flops: u128,
+    attention_flops: u128,
+    launches: u64,
 }
 
 /// Bytes that would be held for as long as this lives.
@@ -48,8 +70,10 @@ impl Ledger {
             largest_buffer: 0,
             largest_launch: 0,
             flops: 0,
+            attention_flops: 0,
             launches: 0,
             times: 1,
+            known: BTreeMap::new(),
         };
         Self(Arc::new(Inner { kind, counts: Mutex::new(counts) }))
     }
@@ -106,6 +130,15 @@ impl Ledger {
         counts.flops += u128::from(counts.times) * u128::from(flops);
     }
 
+    /// Runs `visit`, whose work is attention.
+    pub fn attending<T>(&self, visit: impl FnOnce() -> T) -> T {
+        let before = self.flops();
+        let result = visit();
+        let mut counts = self.counts();
+        counts.attention_flops += counts.flops - before;
+        result
+    }
+
     /// Runs `visit` once and counts its work and launches `times` times; memory that it frees is free each time.
     pub fn repeat<T>(&self, times: usize, visit: impl FnOnce() -> T) -> T {
         let before = self.counts().times;
@@ -113,6 +146,42 @@ impl Ledger {
         let result = visit();
         self.counts().times = before;
         result
+    }
+
+    /// Runs `visit` for an operation that is new here, and gives its result; counts one that is known again without running it,
+    /// and gives nothing. What it makes is still to be held then.
+    ///
+    /// # Errors
+    /// What `visit` fails with.
+    pub(super) fn again<T>(&self, operation: Operation, visit: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        let known = self.counts().known.get(&operation).copied();
+        if let Some(Taken { peak, flops, attention_flops, launches }) = known {
+            let mut counts = self.counts();
+            counts.peak = counts.peak.max(counts.now + peak);
+            counts.flops += u128::from(counts.times) * flops;
+            counts.attention_flops += u128::from(counts.times) * attention_flops;
+            counts.launches += counts.times * launches;
+            return Ok(None);
+        }
+        let (peak, now, before) = {
+            let mut counts = self.counts();
+            let before = [counts.flops, counts.attention_flops, counts.launches.into()];
+            let now = counts.now;
+            (std::mem::replace(&mut counts.peak, now), now, before)
+        };
+        let result = visit()?;
+        let mut counts = self.counts();
+        let times = u128::from(counts.times.max(1));
+        let [flops, attention_flops, launches] = before;
+        let taken = Taken {
+            peak: counts.peak - now,
+            flops: (counts.flops - flops) / times,
+            attention_flops: (counts.attention_flops - attention_flops) / times,
+            launches: ((u128::from(counts.launches) - launches) / times) as u64,
+        };
+        counts.known.insert(operation, taken);
+        counts.peak = counts.peak.max(peak);
+        Ok(Some(result))
     }
 
     /// Bytes held now.
@@ -139,6 +208,11 @@ impl Ledger {
     /// Floating-point operations, a multiply-add counted as two.
     pub fn flops(&self) -> u128 {
         self.counts().flops
+    }
+
+    /// Those of the [`Ledger::flops`] that are attention's: scores, and sums of values.
+    pub fn attention_flops(&self) -> u128 {
+        self.counts().attention_flops
     }
 
     /// Kernels launched. The CPU's own kernels count as none.
@@ -211,6 +285,41 @@ mod tests {
         visit(&ledger);
         assert_eq!((ledger.flops(), ledger.launches()), (3 * 26, 26));
         assert_eq!((ledger.peak_bytes(), ledger.now_bytes()), (10, 0));
+    }
+
+    #[test]
+    fn what_comes_again_takes_the_same_and_is_run_once() {
+        let ledger = Ledger::new(DeviceKind::Metal);
+        let _beside = ledger.hold(1000, 1);
+        drop(ledger.hold(5000, 1));
+        let mut runs = 0;
+        let mut visit = |operation: usize| {
+            ledger.again([operation; 10], || {
+                runs += 1;
+                let _scratch = ledger.hold(30, 1);
+                ledger.work(7);
+                ledger.attending(|| ledger.work(2));
+                ledger.launch(30);
+                Ok(ledger.hold(10, 1))
+            })
+        };
+        let first = ledger.repeat(3, || visit(0)).expect("counted").expect("it is new");
+        assert_eq!((ledger.now_bytes(), ledger.peak_bytes()), (1010, 6000));
+        let _more = ledger.hold(5000, 1);
+        assert!(ledger.repeat(2, || visit(0)).expect("counted").is_none());
+        assert_eq!((ledger.now_bytes(), ledger.peak_bytes()), (6010, 6050));
+        assert!(visit(1).expect("counted").is_some(), "another");
+        assert_eq!((ledger.flops(), ledger.attention_flops(), ledger.launches(), runs), (6 * 9, 6 * 2, 6, 2));
+        drop(first);
+    }
+
+    #[test]
+    fn attention_is_counted_apart_however_often_it_repeats() {
+        let ledger = Ledger::new(DeviceKind::Cpu);
+        ledger.work(5);
+        ledger.repeat(4, || ledger.attending(|| ledger.repeat(3, || ledger.work(2))));
+        ledger.work(1);
+        assert_eq!((ledger.flops(), ledger.attention_flops()), (30, 24));
     }
 
     #[test]

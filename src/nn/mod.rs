@@ -31,10 +31,14 @@ use candle_core::DType;
 
 pub use adapter::{Adapter, Dense, Kronecker, LowRank};
 pub use array::{Array, launches};
-pub use attention::{Attention, AttentionTiles, Bias, KeyBias, Scale, attention, attention_error};
+use attention::timed_attention;
+pub use attention::{
+    Attention, AttentionTiles, Bias, KeyBias, Scale, attention, attention_by_tensors, attention_error, attention_time,
+};
 pub use attention_check::settle_attention;
 pub use compute::{Compute, Products};
 pub use embedding::embedding_rows;
+use ledger::Operation;
 pub use ledger::{Held, Ledger};
 pub use linear::{Activation, Form, Linear, product};
 pub use norm::{LayerNorm, NORM_EPS, RmsNorm, Rotation, add_gated, heads_of, norm_modulate, silu_gated, split_heads};

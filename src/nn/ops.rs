@@ -53,6 +53,14 @@ impl Array {
         self.with(other, Tensor::broadcast_mul)
     }
 
+    /// The quotient, number by number, by an array of the same shape, or of one that stretches to it.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn div(&self, other: &Self) -> Result<Self> {
+        self.with(other, Tensor::broadcast_div)
+    }
+
     fn with(&self, other: &Self, real: impl FnOnce(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
         other.layout().broadcast_as(self.dims())?;
         if self.dtype() != other.dtype() {
@@ -75,6 +83,42 @@ impl Array {
     /// When the device fails.
     pub fn affine(&self, factor: f64, addend: f64) -> Result<Self> {
         self.map(|x| x.affine(factor, addend))
+    }
+
+    /// `x²`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn sqr(&self) -> Result<Self> {
+        self.map(Tensor::sqr)
+    }
+
+    /// `√x`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn sqrt(&self) -> Result<Self> {
+        self.map(Tensor::sqrt)
+    }
+
+    /// The larger of each number and `least`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn at_least(&self, least: f32) -> Result<Self> {
+        self.map(|x| x.maximum(f64::from(least)))
+    }
+
+    /// The sum along dimension `dim`, which becomes 1.
+    ///
+    /// # Errors
+    /// When there is no such dimension or the device fails.
+    pub fn sum_keepdim(&self, dim: usize) -> Result<Self> {
+        let mut shape = self.dims().to_vec();
+        if let Some(count) = shape.get_mut(dim) {
+            *count = 1;
+        }
+        self.launch(Launch::Elements, &shape, self.dtype(), |x| x.sum_keepdim(dim))
     }
 
     /// `x·sigmoid(x)`.
@@ -187,6 +231,51 @@ impl Array {
             self.note(|ledger| ledger.pass((m * k * size_of::<f32>()) as u64));
         }
         Ok(product)
+    }
+
+    /// Arrays one after another along dimension `dim`.
+    ///
+    /// # Errors
+    /// When there are none, their other dimensions differ, or the device fails.
+    pub fn cat(parts: &[Self], dim: usize) -> Result<Self> {
+        let Some(first) = parts.first() else { return Err(mismatch("no arrays to join")) };
+        if parts.len() == 1 {
+            return Ok(first.clone());
+        }
+        let mut shape = first.dims().to_vec();
+        let alike = |part: &Self| {
+            let mut sides = part.dims().iter().zip(&shape).enumerate();
+            part.dims().len() == shape.len() && sides.all(|(side, (own, of))| side == dim || own == of)
+        };
+        // Views along other dimensions than the first would be written transposed.
+        if dim >= shape.len() || !parts.iter().all(|part| alike(part) && (dim == 0 || part.is_contiguous())) {
+            let shapes: Vec<_> = parts.iter().map(Self::dims).collect();
+            return Err(mismatch(format!("arrays {shapes:?} along dimension {dim}")));
+        }
+        shape[dim] = parts.iter().map(|part| part.dim(dim)).sum();
+        first.launch(Launch::Buffers, &shape, first.dtype(), |_| {
+            Tensor::cat(&parts.iter().map(Self::real_tensor).collect::<candle_core::Result<Vec<_>>>()?, dim)
+        })
+    }
+
+    /// With so many zeros before and after along dimension `dim`: itself where there are none.
+    ///
+    /// # Errors
+    /// As [`Array::cat`].
+    pub fn pad_with_zeros(&self, dim: usize, before: usize, after: usize) -> Result<Self> {
+        if before + after == 0 {
+            return Ok(self.clone());
+        }
+        let zeros = |count: usize| -> Result<Option<Self>> {
+            let mut shape = self.dims().to_vec();
+            match shape.get_mut(dim) {
+                Some(side) if count > 0 => *side = count,
+                _ => return Ok(None),
+            }
+            self.place().zeros(&shape, self.dtype()).map(Some)
+        };
+        let parts: Vec<_> = zeros(before)?.into_iter().chain([self.clone()]).chain(zeros(after)?).collect();
+        Self::cat(&parts, dim)
     }
 
     /// Rows `indices` \[n\] of dimension `dim`.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Array, Ledger, array};
+use super::{Array, Ledger, Operation, array};
 use crate::{
     base::{device::DeviceKind, limits},
     error::Result,
@@ -71,6 +71,18 @@ impl Place {
         match self {
             Self::Real(device) => Ok(Tensor::from_vec(values(), shape, device)?.into()),
             Self::Dry(ledger) => Ok(array::dry(ledger, shape, DType::U32)),
+        }
+    }
+
+    /// What `work` gives; nothing where a dry pass knows the operation, and counts it again without running it
+    /// ([`Ledger::again`]).
+    ///
+    /// # Errors
+    /// What `work` fails with.
+    pub(super) fn again<T>(&self, operation: Operation, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        match self {
+            Self::Real(_) => work().map(Some),
+            Self::Dry(ledger) => ledger.again(operation, work),
         }
     }
 

@@ -23,7 +23,7 @@ use ladder::{ALONE, Beside};
 pub use autoencoder::{Encoding, decode_choice, no_encoder};
 pub use fit::what_fits;
 pub use ladder::enlarging;
-pub use speed::{Amount, Estimate, SpeedBook, Work};
+pub use speed::{Amount, Estimate, SpeedBook, Stage, Took};
 
 /// What the process itself takes before any weight is read: configs, tokenizers, the program's own data.
 const PROCESS_BYTES: u64 = 30_000_000;
@@ -158,6 +158,9 @@ pub struct Plan {
     pub encode_flops: Option<u64>,
     /// Floating point operations of the decode.
     pub decode_flops: u64,
+    /// Those of an evaluation, of the encode and of the decode that are attention's.
+    #[serde(skip)]
+    pub attention_flops: [u128; 3],
     /// Floating point operations of all steps and of the autoencoder.
     #[serde(serialize_with = "as_number")]
     pub total_flops: u128,
@@ -283,6 +286,11 @@ impl Plan {
             step_flops,
             encode_flops,
             decode_flops,
+            attention_flops: [
+                cost.attention_flops * task.passes() as u128,
+                encode.as_ref().map_or(0, |way| way.cost.attention_flops.into()),
+                decode.cost.attention_flops.into(),
+            ],
             total_flops: step_flops * task.evaluations() as u128 + autoencoder_flops,
             weights_bytes: model.weights_bytes()?,
             peak_bytes: StagePeaks { text, encode: encode_peak, denoise: peak, decode: decode_peak },
@@ -334,12 +342,13 @@ impl StagePeaks {
 impl Plan {
     /// The work of so many evaluations.
     pub fn denoising(&self, evaluations: usize) -> Amount {
-        self.amount(Work::Denoise, self.step_flops * evaluations as u128)
+        let evaluations = evaluations as u128;
+        self.amount(Stage::Denoise, self.step_flops * evaluations, self.attention_flops[0] * evaluations)
     }
 
     /// The work of the decode.
     pub fn decoding(&self) -> Amount {
-        self.amount(Work::Decode, self.decode_flops.into())
+        self.amount(Stage::Decode, self.decode_flops.into(), self.attention_flops[2])
     }
 
     /// The work of everything: the steps, the decode, and the encode where there is one, which is work like the decode's.
@@ -351,11 +360,12 @@ impl Plan {
 
     /// The work of the encode, where there is one.
     pub fn encode_amount(&self) -> Option<Amount> {
-        self.encode_flops.map(|flops| self.amount(Work::Decode, flops.into()))
+        let of_encode = self.attention_flops[1];
+        self.encode_flops.map(|flops| self.amount(Stage::Decode, flops.into(), of_encode))
     }
 
-    fn amount(&self, work: Work, flops: u128) -> Amount {
-        Amount { work, tokens: self.image_tokens, flops }
+    fn amount(&self, stage: Stage, flops: u128, attention_flops: u128) -> Amount {
+        Amount { stage, tokens: self.image_tokens, flops, attention_flops }
     }
 
     /// Whether the transformer can stay in memory while a stage with this peak (see [`Plan::peak_bytes`]) works.

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use candle_core::Tensor;
@@ -12,6 +12,7 @@ use super::{
     Item, Made, Runner, Times,
     begun::Begun,
     checkpoint::{self, Checkpoint, Near, Reached},
+    clock::Clock,
     job::{Job, Pass},
     provenance,
     runner::Waiting,
@@ -21,7 +22,7 @@ use crate::{
     error::{Error, Result},
     models::Velocity,
     output::{self, LatentsFile, Picture, Provenance},
-    plan::Amount,
+    plan::{Amount, Took},
     recipe::StepCache,
     run::pipeline::{Course, Texts},
     sampling::{After, Progress, Skips, State},
@@ -75,14 +76,11 @@ impl Runner<'_> {
         };
         let latents_saved = self.save_latents(item, &latents, &provenance);
         self.make_room_for_decoder(item, coming.len() == 1);
-        let started = Instant::now();
+        let clock = Clock::start();
         let picture = self.pipeline.decode(&latents, item.recipe.size(), &item.plan.choices)?;
-        let took = started.elapsed();
-        times.decode += took;
+        let took = clock.took(&self.machine.device);
+        times.decode += took.whole;
         self.note_speed(item.plan.decoding(), took);
-        if let Some(encode) = item.plan.encode_amount().filter(|_| item.plan.below.is_empty()) {
-            self.note_speed(encode, times.encode);
-        }
         let started = Instant::now();
         let path = self.write(item, replaced, &picture, &provenance);
         times.write = started.elapsed();
@@ -182,10 +180,10 @@ impl Runner<'_> {
             return Ok(from);
         }
         let transformer = self.take_transformer(making.item, pass, times)?;
-        let (started, before) = (Instant::now(), making.skips.get());
+        let (clock, before) = (Clock::start(), making.skips.get());
         let end = self.steps(making, pass, from, embeddings, &*transformer);
-        let took = started.elapsed();
-        times.denoise += took;
+        let took = clock.took(&self.machine.device);
+        times.denoise += took.whole;
         self.keep_transformer(making.item, transformer);
         let (plan, skips) = (making.item.plan.pass(pass), making.skips.get());
         let skipped = skips.evaluations.saturating_sub(before.evaluations);
@@ -302,7 +300,7 @@ impl Runner<'_> {
     }
 
     /// Keeps how fast this machine was, for the next estimate.
-    pub(super) fn note_speed(&mut self, amount: Amount, took: Duration) {
+    pub(super) fn note_speed(&mut self, amount: Amount, took: Took) {
         self.speeds.note(&self.machine.name(), amount, took);
     }
 }

@@ -5,6 +5,7 @@
 
 mod begun;
 mod checkpoint;
+mod clock;
 mod denoiser;
 mod existing;
 mod follow;

@@ -1,17 +1,19 @@
 //! Where a pass begins: noise, or a picture with noise, be it that of the pass below.
 
-use std::{path::Path, time::Instant};
+use std::path::Path;
 
 use candle_core::Tensor;
 
 use super::{
     Item, Runner, Times,
+    clock::Clock,
     job::{Job, Pass, Start},
 };
 use crate::{
     error::{Error, Result},
     input,
     models::Posterior,
+    plan::Plan,
     recipe::Recipe,
     sampling::{
         self, Progress,
@@ -39,9 +41,9 @@ impl Runner<'_> {
             Start::Noise => self.pipeline.noise_after(&recipe, &before)?,
             Start::Picture => {
                 self.make_room_for(item, item.plan.peak_bytes.encode.unwrap_or(0));
-                let started = Instant::now();
+                let clock = Clock::start();
                 let clean = self.encoded(item, &recipe, &mut before)?;
-                times.encode += started.elapsed();
+                self.note_encode(item.plan.pass(number), &clock, times);
                 let noise = self.pipeline.noise_after(&recipe, &before)?;
                 sampling::noised(&clean, &noise, self.first_sigma(&recipe, pass.first)?)?
             }
@@ -68,22 +70,27 @@ impl Runner<'_> {
         self.make_room_for(item, below.peak_bytes.decode.max(own.peak_bytes.encode.unwrap_or(0)));
         let geometry = self.geometry();
         let [from, to] = [number - 1, number].map(|pass| job.passes()[pass].size);
-        let started = Instant::now();
+        let clock = Clock::start();
         let picture = self.pipeline.decode_unclamped(latents, from, &below.choices)?;
-        let took = started.elapsed();
-        times.decode += took;
+        let took = clock.took(&self.machine.device);
+        times.decode += took.whole;
         self.note_speed(below.decoding(), took);
-        let started = Instant::now();
+        let clock = Clock::start();
         let enlarged = Enlarged::new(picture, geometry.computed(from), geometry.computed(to));
         let rows = &mut |first: usize, rows: &mut [f32]| {
             enlarged.fill(first, rows);
             Ok(())
         };
         let clean = self.pipeline.encode_picture((Posterior::Mean, to), rows, &own.choices)?;
-        let took = started.elapsed();
-        times.encode += took;
-        own.encode_amount().into_iter().for_each(|amount| self.note_speed(amount, took));
+        self.note_encode(own, &clock, times);
         Ok(clean)
+    }
+
+    /// Counts an encode that has just ended, of the pass of this plan.
+    fn note_encode(&mut self, plan: &Plan, clock: &Clock, times: &mut Times) {
+        let took = clock.took(&self.machine.device);
+        times.encode += took.whole;
+        plan.encode_amount().into_iter().for_each(|amount| self.note_speed(amount, took));
     }
 
     /// The sigma that a pass begins at. A schedule may have fewer than its steps.

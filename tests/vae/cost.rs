@@ -84,3 +84,81 @@ fn work_grows_with_the_picture() {
     let flops = cost_of(&autoencoder(), Side::Decoder, 1024, &Banding::default()).flops as f64;
     assert!((flops / 1e12 - 10.4).abs() < 0.2, "{flops}");
 }
+
+/// What kernels made of tensors launch is what their walk over shapes counts, whatever is kept and wherever bands end.
+#[test]
+fn tensors_launch_what_was_foretold() {
+    let (config, weights) = tiny();
+    let decoder = Decoder::open(config.clone(), weights.clone()).expect("a decoder");
+    let encoder = Encoder::open(config.clone(), weights).expect("an encoder");
+    let size = LatentSize { height: 10, width: 6 };
+    let latents = Tensor::zeros((1, 16, size.height, size.width), DType::F32, &Device::Cpu).expect("latents");
+    let counted = |run: &mut dyn FnMut()| {
+        let before = launches();
+        run();
+        launches() - before
+    };
+    for (keep, band_rows) in [(Keep::All, 16), (Keep::Maps, 5), (Keep::Nothing, 4)] {
+        let options = Banding { band_rows, keep: vec![keep; 4] };
+        let foretold = |side| cost_of_tensors(&config, side, CPU, size, &options).expect("a walk").launches;
+        let decoded = counted(&mut || {
+            decoder.decode_on_device(&latents, &options, &mut |_, _| Ok(())).expect("decodes");
+        });
+        assert_eq!(decoded, foretold(Side::Decoder), "decode, {options:?}");
+        let encoded = counted(&mut || {
+            let grey = &mut |_, rows: &mut [f32]| {
+                rows.fill(0.5);
+                Ok(())
+            };
+            drop(encoder.encode_on_device(size, grey, &options).expect("encodes"));
+        });
+        assert_eq!(encoded, foretold(Side::Encoder), "encode, {options:?}");
+    }
+}
+
+#[test]
+fn attention_is_told_apart_and_grows_with_the_square() {
+    let attention = |side_px, on| {
+        let cost = cost(&autoencoder(), Side::Decoder, on, size(side_px), &Banding::default()).expect("an autoencoder");
+        assert!(cost.attention_flops < cost.flops);
+        cost.attention_flops as f64
+    };
+    for on in [CPU, CARD] {
+        // 4 n² C of 512 channels: 128 x 128 latents at 1024 px.
+        assert_eq!(attention(1024, on), 4.0 * 512.0 * 16_384f64.powi(2), "{on:?}");
+        assert_eq!(attention(2048, on), 16.0 * attention(1024, on), "{on:?}");
+    }
+}
+
+#[test]
+fn the_best_way_is_the_one_that_walking_them_all_would_find() {
+    let config = stages(3, &VaeConfig { block_out_channels: vec![32, 32, 64], ..autoencoder() });
+    let size = LatentSize { height: 40, width: 24 };
+    // Bands from high to low; no stage keeps more than a coarser one.
+    let keeps: Vec<Vec<Keep>> =
+        every_keep(3).into_iter().filter(|keep| keep.is_sorted_by(|coarser, finer| coarser >= finer)).collect();
+    assert_eq!(keeps.len(), 10);
+    let bandings = [32, 16, 8, 4]
+        .into_iter()
+        .flat_map(|band_rows| keeps.iter().map(move |keep| Banding { band_rows, keep: keep.clone() }));
+    let bandings: Vec<Banding> = bandings.collect();
+    for (on, side) in [(CPU, Side::Decoder), (CARD, Side::Decoder), (CPU, Side::Encoder), (CARD, Side::Encoder)] {
+        let all: Vec<_> =
+            bandings.iter().map(|options| cost(&config, side, on, size, options).expect("a walk")).collect();
+        let ways = Ways::new(&config, side, on, size).expect("ways");
+        for budget in all.iter().map(|cost| cost.memory_bytes).chain([0, u64::MAX]) {
+            let fitting = all.iter().filter(|cost| cost.memory_bytes <= budget);
+            let expected = fitting.map(|cost| cost.flops).min();
+            let found = ways.best(budget);
+            assert_eq!(found.map(|way| way.cost.flops), expected, "{on:?}, {side:?}, {budget}");
+            let Some(found) = found else { continue };
+            assert!(found.cost.memory_bytes <= budget);
+            let higher = bandings.iter().zip(&all).filter(|(options, cost)| {
+                cost.flops == found.cost.flops
+                    && cost.memory_bytes <= budget
+                    && options.band_rows > found.options.band_rows
+            });
+            assert_eq!(higher.count(), 0, "{on:?}, {side:?}, {budget}: {:?}", found.options);
+        }
+    }
+}

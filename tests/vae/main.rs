@@ -19,7 +19,8 @@ use dype::testing::{
     base::geometry::{ImageSize, LatentSize},
     base::progress::{Event, Observer, Silent, Stage},
     models::flux1::{LATENTS, autoencoder},
-    models::parts::kl::{Banding, Decoder, Encoder, Keep, Side, VaeConfig, Ways, cost},
+    models::parts::kl::{Banding, Decoder, Encoder, Keep, Side, VaeConfig, Ways, cost, cost_of_tensors},
+    nn::launches,
     weights::{SafetensorsStore, TensorSource, Weights},
 };
 use support::{

@@ -1,57 +1,46 @@
-//! The kernels on any candle device: a band is a tensor [rows, W, C], a convolution one matrix product.
+//! The kernels on any candle device: a band is an array [rows, W, C], a convolution one matrix product. Written over [`Array`],
+//! so that their dry pass is this code.
 
-use candle_core::{D, DType, Tensor};
-use candle_nn::ops;
+use candle_core::DType;
 
 use super::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Norm, Reach, Taps, work};
 use crate::{
     error::Result,
-    nn::{Array, Attention, AttentionTiles, kernels::flash},
-    weights::Weights,
+    nn::{Array, Attention, AttentionTiles, Operation, Parameters, attention_by_tensors, mismatch},
 };
 
 /// Attention scores held at once: 64 MiB of f32. At 4096 px that is 64 queries of 262,144 keys.
 const SCORES: usize = 1 << 24;
 
-/// Scores of one piece of attention of so many queries.
-pub(crate) fn scores_at_once(queries: usize, keys: usize) -> usize {
-    keys * queries_at_once(queries, keys)
-}
-
-/// Queries of one piece.
-fn queries_at_once(queries: usize, keys: usize) -> usize {
-    (SCORES / keys.max(1)).clamp(1, queries.max(1))
-}
-
-/// Feature maps as tensors of the weights' number type, on the weights' device.
+/// Feature maps as tensors of the weights' number type, on the weights' device; shapes in a ledger where it is a dry pass.
 pub(crate) struct Tensors<'a> {
-    weights: Weights,
+    parameters: Parameters,
     meter: Meter<'a>,
 }
 
 /// A band [rows, W, C].
 #[derive(Clone)]
-pub(crate) struct Rows(pub Tensor);
+pub(crate) struct Rows(Array);
 
 impl Band for Rows {
     fn height(&self) -> usize {
-        self.0.dims().first().copied().unwrap_or(0)
+        self.0.dim(0)
     }
 }
 
 /// Input rows [rows, W + 2, C] of a convolution: two columns of zeros, on the sides the reach asks for.
-pub(crate) struct Window(Tensor);
+pub(crate) struct Window(Array);
 
 impl Band for Window {
     fn height(&self) -> usize {
-        self.0.dims().first().copied().unwrap_or(0)
+        self.0.dim(0)
     }
 }
 
 /// Weights [I, O] of a projection, and O biases.
 pub(crate) struct Matrix {
-    weight: Tensor,
-    bias: Tensor,
+    weight: Array,
+    bias: Array,
 }
 
 /// Weights [9 I, O] of a convolution, tap by tap, and its biases.
@@ -68,73 +57,152 @@ impl Taps for Filter {
 
 impl<'a> Tensors<'a> {
     /// Kernels that take their weights from here.
-    pub fn new(weights: &Weights, meter: Meter<'a>) -> Self {
-        Self { weights: weights.clone(), meter }
+    pub fn new(parameters: &Parameters, meter: Meter<'a>) -> Self {
+        Self { parameters: parameters.clone(), meter }
     }
+}
 
-    fn before(&self, rows: &Tensor, before: Before<'_>) -> Result<Tensor> {
-        let norm = |norm: &Norm| -> Result<Tensor> {
-            let vector = |values: &[f32]| Tensor::from_slice(values, values.len(), rows.device());
-            let rows = rows.to_dtype(DType::F32)?;
-            match norm {
-                Norm::Group(affine) => {
-                    Ok(rows.broadcast_mul(&vector(&affine.scale)?)?.broadcast_add(&vector(&affine.shift)?)?)
-                }
-                Norm::Rms(gamma) => {
-                    let length = rows.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(f64::from(Norm::LEAST_LENGTH))?;
-                    Ok(rows.broadcast_div(&length)?.broadcast_mul(&vector(gamma)?)?)
-                }
-            }
-        };
-        Ok(match before {
-            Before::Nothing => rows.clone(),
-            Before::Norm(of) => norm(of)?.to_dtype(rows.dtype())?,
-            Before::NormSilu(of) => norm(of)?.silu()?.to_dtype(rows.dtype())?,
-        })
+/// Which operation of these kernels.
+#[derive(Clone, Copy)]
+enum Which {
+    Window,
+    Convolve,
+    Project,
+    Measure,
+}
+
+/// An operation by what it is done with.
+fn operation(which: Which, sizes: &[usize]) -> Operation {
+    let mut operation = [usize::MAX; 10];
+    operation.iter_mut().zip([which as usize].iter().chain(sizes)).for_each(|(place, size)| *place = *size);
+    operation
+}
+
+/// What tells `before` from others.
+fn kind_of(before: Before<'_>) -> usize {
+    let norm = |norm: &Norm| usize::from(matches!(norm, Norm::Rms(_)));
+    match before {
+        Before::Nothing => 0,
+        Before::Norm(of) => 1 + norm(of),
+        Before::NormSilu(of) => 3 + norm(of),
     }
+}
+
+impl Tensors<'_> {
+    /// What `work` makes, of this shape. A picture has many bands of few shapes: a dry pass runs each operation over the same
+    /// shapes once.
+    fn made(&self, which: Operation, shape: [usize; 3], work: impl FnOnce() -> Result<Array>) -> Result<Array> {
+        let place = self.parameters.place();
+        match place.again(which, work)? {
+            Some(made) => Ok(made),
+            None => place.zeros(&shape, self.parameters.dtype()),
+        }
+    }
+}
+
+/// What is done to rows before their convolution or projection; norms in f32.
+fn before(rows: &Array, before: Before<'_>) -> Result<Array> {
+    match before {
+        Before::Nothing => Ok(rows.clone()),
+        Before::Norm(norm) => normed(rows, norm)?.to_dtype(rows.dtype()),
+        Before::NormSilu(norm) => normed(rows, norm)?.silu()?.to_dtype(rows.dtype()),
+    }
+}
+
+fn normed(rows: &Array, norm: &Norm) -> Result<Array> {
+    let vector = |values: &[f32]| rows.place().floats(&[values.len()], || values.to_vec()); // [C]
+    let rows = rows.to_dtype(DType::F32)?;
+    match norm {
+        Norm::Group(affine) => rows.mul(&vector(&affine.scale)?)?.add(&vector(&affine.shift)?),
+        Norm::Rms(gamma) => {
+            let length = rows.sqr()?.sum_keepdim(rows.dims().len() - 1)?.sqrt()?; // [rows, W, 1]
+            rows.div(&length.at_least(Norm::LEAST_LENGTH)?)?.mul(&vector(gamma)?)
+        }
+    }
+}
+
+/// `rows` after what is done to them, with two columns of zeros, below `above`; a zero row where there are none of either.
+fn window(reach: Reach, above: Option<Array>, rows: Option<&Rows>, first: Before<'_>) -> Result<Array> {
+    let border = reach.border();
+    let below = match rows {
+        Some(rows) => Some(before(&rows.0, first)?.pad_with_zeros(1, border, 2 - border)?),
+        None => None,
+    };
+    match (above, below) {
+        (Some(above), Some(below)) => Array::cat(&[above, below], 0),
+        (Some(above), None) => above.pad_with_zeros(0, 0, 1),
+        (None, Some(below)) => below.pad_with_zeros(0, border, 0),
+        (None, None) => Err(mismatch("a picture without rows")),
+    }
+}
+
+/// The convolution of a window, as one product: [rows, W, O].
+fn convolved(filter: &Filter, window: &Array) -> Result<Array> {
+    let taps = match filter.reach {
+        Reach::Doubled => taps(&double(window)?, Reach::Same)?,
+        reach => taps(window, reach)?,
+    };
+    let Matrix { weight, bias } = &filter.matrix;
+    let (height, width, nine_inputs) = taps.dims3()?;
+    let product = taps.reshape(&[height * width, nine_inputs])?.matmul(weight)?; // [rows W, O]
+    drop(taps);
+    product.add(bias)?.reshape(&[height, width, bias.dim(0)])
 }
 
 /// The nine pixels of each output, side by side: [rows, W, 9 I], tap by tap.
 ///
 /// Each tap is copied once to lie in one piece and once to its place: a cat of strided views along the last dimension
 /// would write them transposed, and copy all of it again.
-fn taps(window: &Tensor, reach: Reach) -> Result<Tensor> {
+fn taps(window: &Array, reach: Reach) -> Result<Array> {
     let (rows, columns, inputs) = window.dims3()?;
     let (height, width, stride) = (reach.ready(rows), reach.resized(columns - 2), reach.stride());
-    let window = phases(window, height, width, stride)?;
-    let taps = Tensor::zeros((height, width, 9 * inputs), window.dtype(), window.device())?;
+    let phases = if stride == 1 { None } else { Some(phases(window, [height, width], stride)?) };
+    let taps = window.place().zeros(&[height, width, 9 * inputs], window.dtype())?;
     for (row, column) in (0..3).flat_map(|row| (0..3).map(move |column| (row, column))) {
-        let of_row = window.narrow(0, row / stride, height)?.narrow(1, row % stride, 1)?;
-        let of_both = of_row.narrow(2, column / stride, width)?.narrow(3, column % stride, 1)?;
-        let shifted = of_both.squeeze(3)?.squeeze(1)?.contiguous()?; // [rows, W, I]
-        taps.slice_set(&shifted, D::Minus1, (3 * row + column) * inputs)?;
+        let shifted = match &phases {
+            None => window.narrow(0, row, height)?.narrow(1, column, width)?.contiguous()?,
+            Some(phases) => {
+                let of_row = phases.narrow(0, row / stride, height)?.narrow(1, row % stride, 1)?;
+                let of_both = of_row.narrow(2, column / stride, width)?.narrow(3, column % stride, 1)?;
+                of_both.reshape(&[height, width, inputs])?
+            }
+        };
+        taps.slice_set(&shifted, 2, (3 * row + column) * inputs)?; // [rows, W, I]
     }
     Ok(taps)
 }
 
 /// A window as [rows / stride, stride, columns / stride, stride, I], so that every `stride`-th row is a slice of it.
-fn phases(window: &Tensor, height: usize, width: usize, stride: usize) -> Result<Tensor> {
-    if stride == 1 {
-        return Ok(window.unsqueeze(1)?.unsqueeze(3)?); // a view, also of a window that does not lie in one piece
-    }
+fn phases(window: &Array, [height, width]: [usize; 2], stride: usize) -> Result<Array> {
     let (rows, columns, inputs) = window.dims3()?;
     // The last tap starts a new group of `stride` rows: no row of it but the first is looked at.
     let (down, across) = (height + 2 / stride, width + 2 / stride);
     let window = window.pad_with_zeros(0, 0, (stride * down).saturating_sub(rows))?;
     let window = window.pad_with_zeros(1, 0, (stride * across).saturating_sub(columns))?;
     let window = window.narrow(0, 0, stride * down)?.narrow(1, 0, stride * across)?;
-    Ok(window.reshape((down, stride, across, stride, inputs))?)
+    window.reshape(&[down, stride, across, stride, inputs])
 }
 
 /// Rows and columns doubled by nearest neighbour, without the outer half of the border.
-fn double(window: &Tensor) -> Result<Tensor> {
+fn double(window: &Array) -> Result<Array> {
     let (height, width, channels) = window.dims3()?;
     let doubled = window
-        .reshape((height, 1, width, 1, channels))?
-        .broadcast_as((height, 2, width, 2, channels))?
-        .contiguous()?
-        .reshape((2 * height, 2 * width, channels))?;
-    Ok(doubled.narrow(0, 1, 2 * height - 2)?.narrow(1, 1, 2 * width - 2)?)
+        .reshape(&[height, 1, width, 1, channels])?
+        .broadcast_as(&[height, 2, width, 2, channels])?
+        .reshape(&[2 * height, 2 * width, channels])?;
+    doubled.narrow(0, 1, 2 * height - 2)?.narrow(1, 1, 2 * width - 2)
+}
+
+/// All pixels of bands, one after another: [N, C].
+fn gathered(bands: Vec<Rows>) -> Result<Array> {
+    let bands: Vec<_> = bands.into_iter().map(|band| band.0).collect();
+    pixels(&Array::cat(&bands, 0)?)
+}
+
+/// Rows [rows, W, C] as pixels [rows W, C].
+fn pixels(rows: &Array) -> Result<Array> {
+    let (height, width, channels) = rows.dims3()?;
+    rows.reshape(&[height * width, channels])
 }
 
 impl Kernels for Tensors<'_> {
@@ -142,26 +210,26 @@ impl Kernels for Tensors<'_> {
     type Window = Window;
     type Filter = Filter;
     type Projection = Matrix;
-    type Keys = (Tensor, Tensor); // [C, N], [N, C]
+    type Keys = (Array, Array); // [N, C] each
 
     fn filter(&self, layer: Layer<'_>, reach: Reach) -> Result<Filter> {
         let Layer { name, inputs, outputs } = layer;
-        let weight = self.weights.get(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
-        let weight = weight.permute((2, 3, 1, 0))?.contiguous()?.reshape((9 * inputs, outputs))?;
-        let bias = self.weights.get(&format!("{name}.bias"), &[outputs])?;
+        let weight = self.parameters.get(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
+        let weight = weight.permute(&[2, 3, 1, 0])?.reshape(&[9 * inputs, outputs])?;
+        let bias = self.parameters.get(&format!("{name}.bias"), &[outputs])?;
         Ok(Filter { reach, matrix: Matrix { weight, bias } })
     }
 
     fn projection(&self, layer: Layer<'_>, convolution: bool) -> Result<Matrix> {
         let Layer { name, inputs, outputs } = layer;
         let shape = [outputs, inputs, 1, 1];
-        let weight = self.weights.get(&format!("{name}.weight"), &shape[..if convolution { 4 } else { 2 }])?;
-        let weight = weight.reshape((outputs, inputs))?.t()?.contiguous()?;
-        Ok(Matrix { weight, bias: self.weights.get(&format!("{name}.bias"), &[outputs])? })
+        let weight = self.parameters.get(&format!("{name}.weight"), &shape[..if convolution { 4 } else { 2 }])?;
+        let weight = weight.reshape(&[outputs, inputs])?.transpose(0, 1)?.contiguous()?; // [I, O]
+        Ok(Matrix { weight, bias: self.parameters.get(&format!("{name}.bias"), &[outputs])? })
     }
 
     fn norm(&self, name: &str, part: &str, channels: usize) -> Result<Vec<f32>> {
-        Ok(self.weights.get(&format!("{name}.{part}"), &[channels])?.to_dtype(DType::F32)?.to_vec1()?)
+        self.parameters.get(&format!("{name}.{part}"), &[channels])?.to_floats()
     }
 
     fn slice(&self, rows: &Rows, first: usize, count: usize) -> Result<Rows> {
@@ -169,28 +237,34 @@ impl Kernels for Tensors<'_> {
     }
 
     fn join(&self, a: Rows, b: Rows) -> Result<Rows> {
-        Ok(Rows(Tensor::cat(&[a.0, b.0], 0)?))
+        Ok(Rows(Array::cat(&[a.0, b.0], 0)?))
     }
 
-    fn window(&self, reach: Reach, above: Option<Window>, rows: Option<&Rows>, before: Before<'_>) -> Result<Window> {
-        let border = reach.border();
-        let below = match rows {
-            Some(rows) => Some(self.before(&rows.0, before)?.pad_with_zeros(1, border, 2 - border)?),
-            None => None,
-        };
+    fn window(&self, reach: Reach, above: Option<Window>, rows: Option<&Rows>, first: Before<'_>) -> Result<Window> {
         let above = match above {
             Some(Window(above)) => {
-                let (rows, kept) = (above.dim(0)?, reach.kept(above.dim(0)?));
+                let (rows, kept) = (above.dim(0), reach.kept(above.dim(0)));
                 Some(above.narrow(0, rows - kept, kept)?)
             }
             None => None,
         };
-        Ok(Window(match (above, below) {
-            (Some(above), Some(below)) => Tensor::cat(&[above, below], 0)?,
-            (Some(above), None) => above.pad_with_zeros(0, 0, 1)?,
-            (None, Some(below)) => below.pad_with_zeros(0, border, 0)?,
-            (None, None) => return Err(candle_core::Error::Msg("a picture without rows".into()).into()),
-        }))
+        let (dims, widened) = match (&above, rows) {
+            (_, Some(Rows(rows))) => (rows.dims3()?, 2),
+            (Some(above), None) => (above.dims3()?, 0),
+            (None, None) => return Err(mismatch("a picture without rows")),
+        };
+        let kept = above.as_ref().map_or(reach.border(), |above| above.dim(0));
+        let shape = [kept + rows.map_or(1, Band::height), dims.1 + widened, dims.2];
+        let sizes = [
+            reach as usize,
+            above.as_ref().map_or(usize::MAX, |above| above.dim(0)),
+            rows.map_or(usize::MAX, Band::height),
+            shape[1],
+            shape[2],
+            kind_of(first),
+        ];
+        let made = self.made(operation(Which::Window, &sizes), shape, || window(reach, above, rows, first));
+        made.map(Window)
     }
 
     fn convolve(
@@ -200,20 +274,20 @@ impl Kernels for Tensors<'_> {
         residual: Option<&Fifo<Rows>>,
         moments: Option<&mut Moments>,
     ) -> Result<Rows> {
-        let taps = match filter.reach {
-            Reach::Doubled => taps(&double(window)?, Reach::Same)?,
-            reach => taps(window, reach)?,
-        };
-        let Matrix { weight, bias } = &filter.matrix;
-        let (height, width, nine_pixels) = taps.dims3()?;
-        let (inputs, outputs) = (nine_pixels / 9, bias.dim(0)?);
-        let output = taps.reshape((height * width, nine_pixels))?.matmul(weight)?; // [rows W, O]
-        drop(taps);
-        let mut output = output.broadcast_add(bias)?.reshape((height, width, outputs))?;
-        if let Some(queue) = residual {
-            let pieces = queue.first(height).into_iter().map(|(band, first, rows)| band.0.narrow(0, first, rows));
-            output = (output + Tensor::cat(&pieces.collect::<candle_core::Result<Vec<_>>>()?, 0)?)?;
-        }
+        let ((rows, columns, inputs), outputs) = (window.dims3()?, filter.matrix.bias.dim(0));
+        let ready = filter.reach.ready(rows);
+        let height = if filter.reach == Reach::Doubled { 2 * ready } else { ready };
+        let width = filter.reach.resized(columns - 2);
+        let residual = residual.map(|queue| queue.first(height)).unwrap_or_default();
+        let sizes = [filter.reach as usize, rows, columns, inputs, outputs, residual.len()];
+        let output = self.made(operation(Which::Convolve, &sizes), [height, width, outputs], || {
+            let output = convolved(filter, window)?;
+            if residual.is_empty() {
+                return Ok(output);
+            }
+            let pieces = residual.into_iter().map(|(band, first, rows)| band.0.narrow(0, first, rows));
+            output.add(&Array::cat(&pieces.collect::<Result<Vec<_>>>()?, 0)?)
+        })?;
         self.meter.add(work::convolution(inputs, outputs, height * width));
         let output = Rows(output);
         if let Some(moments) = moments {
@@ -222,65 +296,56 @@ impl Kernels for Tensors<'_> {
         Ok(output)
     }
 
-    fn project(&self, matrix: &Matrix, rows: &Rows, before: Before<'_>, residual: Option<&Rows>) -> Result<Rows> {
-        let (height, width, inputs) = rows.0.dims3()?;
-        let outputs = matrix.bias.dim(0)?;
-        let input = self.before(&rows.0, before)?.reshape((height * width, inputs))?;
-        let output = input.matmul(&matrix.weight)?.broadcast_add(&matrix.bias)?.reshape((height, width, outputs))?;
+    fn project(&self, matrix: &Matrix, rows: &Rows, first: Before<'_>, residual: Option<&Rows>) -> Result<Rows> {
+        let ((height, width, inputs), outputs) = (rows.0.dims3()?, matrix.bias.dim(0));
+        let sizes = [height, width, inputs, outputs, kind_of(first), usize::from(residual.is_some())];
+        let output = self.made(operation(Which::Project, &sizes), [height, width, outputs], || {
+            let product = pixels(&before(&rows.0, first)?)?.matmul(&matrix.weight)?; // [rows W, O]
+            let output = product.add(&matrix.bias)?.reshape(&[height, width, outputs])?;
+            drop(product);
+            match residual {
+                Some(residual) => output.add(&residual.0),
+                None => Ok(output),
+            }
+        })?;
         self.meter.add(work::projection(inputs, outputs, height * width));
-        Ok(Rows(match residual {
-            Some(residual) => (output + &residual.0)?,
-            None => output,
-        }))
+        Ok(Rows(output))
     }
 
     fn measure(&self, rows: &Rows, moments: &mut Moments) -> Result<()> {
         let (height, width, channels) = rows.0.dims3()?;
-        let pixels = rows.0.reshape((height * width, channels))?.to_dtype(DType::F32)?;
-        let mean = pixels.mean_keepdim(0)?;
-        let squares = pixels.broadcast_sub(&mean)?.sqr()?.sum(0)?.to_vec1::<f32>()?;
-        let mean = mean.flatten_all()?.to_vec1::<f32>()?;
+        let measured = || {
+            let pixels = pixels(&rows.0)?.to_dtype(DType::F32)?;
+            let mean = pixels.sum_keepdim(0)?.affine(1.0 / pixels.dim(0) as f64, 0.0)?; // [1, C]
+            let squares = pixels.sub(&mean)?.sqr()?.sum_keepdim(0)?; // [1, C]
+            Ok((mean, squares))
+        };
+        let which = operation(Which::Measure, &[height, width, channels]);
+        let Some((mean, squares)) = self.parameters.place().again(which, measured)? else { return Ok(()) };
+        let (mean, squares) = (mean.to_floats()?, squares.to_floats()?);
         moments.merge(height * width, mean.iter().zip(&squares).map(|(m, s)| (f64::from(*m), f64::from(*s))));
         Ok(())
     }
 
-    fn keys(&self, keys: Vec<Rows>, values: Vec<Rows>) -> Result<(Tensor, Tensor)> {
-        let gather = |bands: Vec<Rows>| -> Result<Tensor> {
-            let bands: Vec<_> = bands.into_iter().map(|band| band.0).collect();
-            Ok(Tensor::cat(&bands, 0)?.flatten(0, 1)?) // [N, C]
-        };
-        Ok((gather(keys)?.t()?, gather(values)?))
+    fn keys(&self, keys: Vec<Rows>, values: Vec<Rows>) -> Result<(Array, Array)> {
+        Ok((gathered(keys)?, gathered(values)?))
     }
 
-    fn attend(&self, queries: &Rows, (keys, values): &(Tensor, Tensor)) -> Result<Rows> {
-        let (height, width, channels) = queries.0.dims3()?;
-        let (count, pixels) = (values.dim(0)?, height * width);
-        self.meter.add(work::attention(pixels, count, channels));
-        let one_head = |x: &Tensor| x.unsqueeze(0); // [1, n, C]
-        let (q, k) = (one_head(&queries.0.flatten(0, 1)?)?, one_head(&keys.t()?)?);
-        let (q, k, v) = (Array::from(q), Array::from(k), Array::from(one_head(values)?));
-        let how = Attention::plain(AttentionTiles { query_rows: pixels, heads: 1 });
-        if let Some(output) = flash::attention(&q, &k, &v, &how)? {
-            return Ok(Rows(output.real()?.reshape((height, width, channels))?));
-        }
-        let scale = 1.0 / (channels as f64).sqrt();
-        let queries = (queries.0.flatten(0, 1)? * scale)?; // [n, C]
-        let chunk = queries_at_once(pixels, count);
-        let mut parts = Vec::new();
-        for first in (0..pixels).step_by(chunk) {
-            let scores = queries.narrow(0, first, chunk.min(pixels - first))?.matmul(keys)?; // [chunk, N]
-            let weights = ops::softmax_last_dim(&scores.to_dtype(DType::F32)?)?.to_dtype(values.dtype())?;
-            parts.push(weights.matmul(values)?);
-        }
-        Ok(Rows(Tensor::cat(&parts, 0)?.reshape((height, width, channels))?))
+    fn attend(&self, queries: &Rows, (keys, values): &(Array, Array)) -> Result<Rows> {
+        let ((height, width, channels), count) = (queries.0.dims3()?, values.dim(0));
+        let one_head = |x: &Array| x.unsqueeze(0); // [1, n, C]
+        let (q, k, v) = (one_head(&pixels(&queries.0)?)?, one_head(keys)?, one_head(values)?);
+        let query_rows = (SCORES / count.max(1)).clamp(1, height * width);
+        let output = attention_by_tensors(&q, &k, &v, &Attention::plain(AttentionTiles { query_rows, heads: 1 }))?;
+        self.meter.add(work::attention(height * width, count, channels));
+        Ok(Rows(output.reshape(&[height, width, channels])?))
     }
 
     fn upload(&self, shape: [usize; 3], numbers: &[f32]) -> Result<Rows> {
-        let rows = Tensor::from_slice(numbers, shape.as_slice(), self.weights.device())?;
-        Ok(Rows(rows.to_dtype(self.weights.dtype())?))
+        Ok(Rows(self.parameters.place().floats(&shape, || numbers.to_vec())?.to_dtype(self.parameters.dtype())?))
     }
 
     fn download(&self, rows: Rows) -> Result<Vec<f32>> {
-        Ok(rows.0.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+        rows.0.to_floats()
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     base::progress::{Silent, Stage},
     error::Result,
+    nn::Parameters,
     weights::{TensorSource, Weights},
 };
 
@@ -109,7 +110,7 @@ fn every_kernel_convolves_as_written_out() {
         let weights = Weights::new(source.clone(), DType::F32, Device::Cpu);
         let meter = || Meter::new(Stage::Encode, &Silent);
         let (fast, slow) = (Cpu::new(&weights, meter(), false), Cpu::new(&weights, meter(), true));
-        let tensors = Tensors::new(&weights, meter());
+        let tensors = Tensors::new(&Parameters::real(&weights), meter());
         for reach in [Reach::Same, Reach::Doubled, Reach::Halved] {
             for size in [[2, 2], [4, 10], [7, 5], [8, 6]] {
                 let map = numbers(size[0] * size[1] * inputs, 0.37);

@@ -12,7 +12,10 @@ use crate::{
     base::geometry::LatentSize,
     base::progress::{Event, Observer, Silent, Stage},
     error::{Error, Result},
-    nn::bands::{Before, Cpu, Kernels, Layer, Map, Meter, Tensors},
+    nn::{
+        Parameters,
+        bands::{Before, Cpu, Kernels, Layer, Map, Meter, Tensors},
+    },
     weights::Weights,
 };
 
@@ -126,7 +129,9 @@ impl Decoder {
         let meter = Meter::new(Stage::Decode, observer);
         match path {
             Path::Cpu { plain } => self.run(&Cpu::new(&self.weights, meter, plain), size, &latents, options, sink),
-            Path::Device => self.run(&Tensors::new(&self.weights, meter), size, &latents, options, sink),
+            Path::Device => {
+                self.run(&Tensors::new(&Parameters::real(&self.weights), meter), size, &latents, options, sink)
+            }
         }
     }
 

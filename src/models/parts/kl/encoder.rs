@@ -16,7 +16,10 @@ use crate::{
         progress::{Event, Observer, Silent, Stage},
     },
     error::{Error, Result},
-    nn::bands::{Before, Cpu, Kernels, Layer, Map, Meter, Tensors},
+    nn::{
+        Parameters,
+        bands::{Before, Cpu, Kernels, Layer, Map, Meter, Tensors},
+    },
     weights::Weights,
 };
 
@@ -166,7 +169,9 @@ impl Encoder {
         let sampled = Sampled::new(&self.config, size, posterior)?;
         let latents = match path {
             Path::Cpu { plain } => self.run(&Cpu::new(&self.weights, meter, plain), sampled, size, picture, options)?,
-            Path::Device => self.run(&Tensors::new(&self.weights, meter), sampled, size, picture, options)?,
+            Path::Device => {
+                self.run(&Tensors::new(&Parameters::real(&self.weights), meter), sampled, size, picture, options)?
+            }
         };
         let shape = (1, self.config.latent_channels, size.height, size.width);
         Ok(Tensor::from_vec(latents, shape, &Device::Cpu)?.to_device(self.weights.device())?) // [1, C, h, w]

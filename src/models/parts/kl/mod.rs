@@ -17,7 +17,7 @@ pub use config::{Design, LatentStatistics, VaeConfig};
 pub use decoder::{Decoder, RowSink};
 pub use encoder::{Encoder, Posterior, RowSource};
 pub(crate) use plan::tensors_of_both;
-pub use plan::{Banding, Cost, Keep, Side, Way, Ways, cost, tensors};
+pub use plan::{Banding, Cost, Keep, Side, Way, Ways, cost, cost_of_tensors, tensors};
 
 /// Channels of the picture: red, green, blue.
 const PICTURE_CHANNELS: usize = 3;

@@ -1,19 +1,26 @@
 //! What an encode or a decode will need, known before it: memory and work for each way of doing it, and the best way within
 //! a budget.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use candle_core::DType;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::{PICTURE_CHANNELS, VaeConfig, decoder, encoder};
 use crate::{
-    base::{device::DeviceKind, geometry::LatentSize},
+    base::{
+        device::DeviceKind,
+        geometry::LatentSize,
+        progress::{Silent, Stage},
+    },
     error::{Error, Result},
     models::parts::config::Config,
     nn::{
-        Ledger,
-        bands::{Dry, Map},
+        Ledger, Parameters,
+        bands::{Dry, Kernels, Map, Meter, Tensors},
     },
     weights::Expected,
 };
@@ -68,6 +75,10 @@ pub struct Cost {
     pub memory_bytes: u64,
     /// Multiplications and additions, as the textbook's algorithm has them, repeated ones included.
     pub flops: u64,
+    /// Those of them that are attention's.
+    pub attention_flops: u64,
+    /// Kernels of tensors that are launched.
+    pub launches: u64,
     /// Elements of the largest buffer.
     pub largest_elements: u64,
     /// Whether the device can count what it would hold and launch.
@@ -86,14 +97,45 @@ pub fn cost(
     size: LatentSize,
     options: &Banding,
 ) -> Result<Cost> {
+    if !on.0.is_cpu() {
+        return cost_of_tensors(config, side, on, size, options);
+    }
     let ledger = Ledger::new(on.0);
-    dry_run(config, side, &Dry::new(ledger.clone(), on.1), size, options)?;
-    Ok(Cost {
-        memory_bytes: ledger.peak_bytes(),
-        flops: u64::try_from(ledger.flops()).unwrap_or(u64::MAX),
-        largest_elements: ledger.largest_buffer(),
-        is_countable: ledger.is_countable(),
-    })
+    dry_run(&Dry::new(ledger.clone()), config, side, size, options)?;
+    Ok(Cost::of(&ledger))
+}
+
+/// The same by the kernels that are made of tensors, whatever the device.
+///
+/// # Errors
+/// As [`cost`].
+pub fn cost_of_tensors(
+    config: &VaeConfig,
+    side: Side,
+    (kind, dtype): (DeviceKind, DType),
+    size: LatentSize,
+    options: &Banding,
+) -> Result<Cost> {
+    let ledger = Ledger::new(kind);
+    let parameters = Parameters::of_configuration(dtype, &ledger);
+    let kernels = Tensors::new(&parameters, Meter::new(Stage::Decode, &Silent));
+    dry_run(&kernels, config, side, size, options)?;
+    Ok(Cost::of(&ledger))
+}
+
+impl Cost {
+    /// Of a walk that is over.
+    fn of(ledger: &Ledger) -> Self {
+        let count = |flops| u64::try_from(flops).unwrap_or(u64::MAX);
+        Self {
+            memory_bytes: ledger.peak_bytes(),
+            flops: count(ledger.flops()),
+            attention_flops: count(ledger.attention_flops()),
+            launches: ledger.launches(),
+            largest_elements: ledger.largest_buffer(),
+            is_countable: ledger.is_countable(),
+        }
+    }
 }
 
 /// Every tensor one side of an autoencoder of this configuration has, by diffusers' names: those its walk asks for.
@@ -101,8 +143,8 @@ pub fn cost(
 /// # Errors
 /// As [`cost`].
 pub fn tensors(config: &VaeConfig, side: Side) -> Result<Vec<Expected>> {
-    let dry = Dry::new(Ledger::new(DeviceKind::Cpu), DType::F32);
-    dry_run(config, side, &dry, LatentSize { height: 2, width: 2 }, &Banding::default())?;
+    let dry = Dry::new(Ledger::new(DeviceKind::Cpu));
+    dry_run(&dry, config, side, LatentSize { height: 2, width: 2 }, &Banding::default())?;
     Ok(dry.into_asked())
 }
 
@@ -123,57 +165,84 @@ pub struct Way {
     pub cost: Cost,
 }
 
-/// Every way worth trying with latents of this size, each walked once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Every way worth trying with latents of this size, each walked once, when it is asked for.
+#[derive(Debug, Clone)]
 pub struct Ways {
-    side: Side,
-    size: LatentSize,
-    ways: Vec<Way>,
-}
-
-/// The ways of one autoencoder on one kind of device.
-struct Walked {
     config: VaeConfig,
+    side: Side,
     on: (DeviceKind, DType),
-    ways: Ways,
+    size: LatentSize,
+    /// By the height of bands, the highest first, then by what is kept.
+    ways: Arc<Vec<(Banding, OnceLock<Way>)>>,
 }
 
 /// What was walked lately, the latest first: plans ask for the same again and again.
-static WALKED: Mutex<Vec<Walked>> = Mutex::new(Vec::new());
+static WALKED: Mutex<Vec<Ways>> = Mutex::new(Vec::new());
 const MOST_WALKED: usize = 16;
 
 impl Ways {
-    /// Walks them all, on as many threads as there are; what this process walked before, not again.
+    /// All of them; what this process walked before is known.
     ///
     /// # Errors
     /// As [`cost`].
     pub fn new(config: &VaeConfig, side: Side, on: (DeviceKind, DType), size: LatentSize) -> Result<Self> {
         let known = || WALKED.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_asked = |walked: &&Walked| {
-            (&walked.config, walked.on, walked.ways.side, walked.ways.size) == (config, on, side, size)
-        };
-        if let Some(walked) = known().iter().find(is_asked) {
-            return Ok(walked.ways.clone());
+        let is_asked = |ways: &&Self| (&ways.config, ways.on, ways.side, ways.size) == (config, on, side, size);
+        if let Some(ways) = known().iter().find(is_asked) {
+            return Ok(ways.clone());
         }
-        let way = |options| Ok(Way { cost: cost(config, side, on, size, &options)?, options });
-        let all: Vec<Banding> = bandings(config.block_out_channels.len()).collect();
-        let ways = Self { side, size, ways: all.into_par_iter().map(way).collect::<Result<_>>()? };
+        let ways: Vec<_> =
+            bandings(config.block_out_channels.len()).map(|options| (options, OnceLock::new())).collect();
+        if let Some((options, first)) = ways.first() {
+            let cost = cost(config, side, on, size, options)?;
+            first.get_or_init(|| Way { options: options.clone(), cost });
+        }
+        let ways = Self { config: config.clone(), side, on, size, ways: Arc::new(ways) };
         let mut known = known();
         known.truncate(MOST_WALKED - 1);
-        known.insert(0, Walked { config: config.clone(), on, ways: ways.clone() });
+        known.insert(0, ways.clone());
         Ok(ways)
+    }
+
+    /// What the one of this number takes. The first was walked, so none fails but by a bug, and then it is no way.
+    fn walked(&self, number: usize) -> Option<&Way> {
+        let (options, way) = self.ways.get(number)?;
+        if way.get().is_none() {
+            let cost = cost(&self.config, self.side, self.on, self.size, options).ok()?;
+            return Some(way.get_or_init(|| Way { options: options.clone(), cost }));
+        }
+        way.get()
+    }
+
+    /// Walks the first so many, on as many threads as there are.
+    fn walk(&self, count: usize) {
+        let walked = (0..count).into_par_iter().filter(|number| self.walked(*number).is_some());
+        let _ = walked.count();
     }
 
     /// The one with the least work that fits into `budget_bytes` and into what the device can count; among equals the one
     /// with the higher bands. None where none fits.
+    ///
+    /// Work follows from what is kept and memory from the height of bands too: few are walked.
     pub fn best(&self, budget_bytes: u64) -> Option<&Way> {
-        let fits = |cost: &Cost| cost.memory_bytes <= budget_bytes && cost.is_countable;
-        self.ways.iter().filter(|way| fits(&way.cost)).min_by_key(|way| way.cost.flops)
+        let kept = self.ways.len() / BAND_ROWS.len();
+        self.walk(kept);
+        let mut by_work: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        for keep in 0..kept {
+            by_work.entry(self.walked(keep)?.cost.flops).or_default().push(keep);
+        }
+        let fits = |way: &&Way| way.cost.memory_bytes <= budget_bytes && way.cost.is_countable;
+        let numbers = |keeps: Vec<usize>| {
+            (0..BAND_ROWS.len()).flat_map(move |band| keeps.clone().into_iter().map(move |keep| band * kept + keep))
+        };
+        by_work.into_values().flat_map(numbers).filter_map(|number| self.walked(number)).find(fits)
     }
 
     /// The one that needs the least memory.
     pub fn least(&self) -> Option<&Way> {
-        self.ways.iter().min_by_key(|way| (way.cost.memory_bytes, way.cost.flops))
+        self.walk(self.ways.len());
+        let ways = (0..self.ways.len()).filter_map(|number| self.walked(number));
+        ways.min_by_key(|way| (way.cost.memory_bytes, way.cost.flops))
     }
 
     /// [`Ways::best`], or what to say where none fits.
@@ -198,9 +267,12 @@ impl Ways {
     }
 }
 
+/// Rows of a band, the fastest first.
+const BAND_ROWS: [usize; 4] = [32, 16, 8, 4];
+
 /// All ways worth trying: high bands first, and no stage keeps more than a coarser, smaller one.
 fn bandings(stages: usize) -> impl Iterator<Item = Banding> {
-    [32, 16, 8, 4].into_iter().flat_map(move |band_rows| {
+    BAND_ROWS.into_iter().flat_map(move |band_rows| {
         (0..=stages).flat_map(move |all| {
             (all..=stages).map(move |maps| {
                 let keep = |stage| match stage {
@@ -215,19 +287,19 @@ fn bandings(stages: usize) -> impl Iterator<Item = Banding> {
 }
 
 /// Walks one side over shapes.
-fn dry_run(config: &VaeConfig, side: Side, dry: &Dry, size: LatentSize, options: &Banding) -> Result<()> {
+fn dry_run<K: Kernels>(dry: &K, config: &VaeConfig, side: Side, size: LatentSize, options: &Banding) -> Result<()> {
     config.check().map_err(|error| error.in_file("the autoencoder"))?;
     match side {
         Side::Encoder => {
             let (height_px, width_px) = (size.height * config.scale(), size.width * config.scale());
             let mut picture = Map::new();
             for rows in encoder::bands(height_px, options.band_rows) {
-                picture.push(dry, options.band_rows, dry.rows(rows.len(), width_px, PICTURE_CHANNELS))?;
+                picture.push(dry, options.band_rows, dry.upload([rows.len(), width_px, PICTURE_CHANNELS], &[])?)?;
             }
             encoder::walk(dry, config, options, picture, |_| Ok(()))
         }
         Side::Decoder => {
-            let latents = dry.rows(size.height, size.width, config.latent_channels);
+            let latents = dry.upload([size.height, size.width, config.latent_channels], &[])?;
             decoder::walk(dry, config, options, latents, |_| Ok(()))
         }
     }

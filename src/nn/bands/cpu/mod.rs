@@ -15,7 +15,10 @@ use rayon::prelude::*;
 use super::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps, work};
 use crate::{
     error::Result,
-    nn::kernels::cpu::attention::{Attention, Bias, Piece, Shape, attention},
+    nn::{
+        kernels::cpu::attention::{Attention, Bias, Piece, Shape, attention},
+        timed_attention,
+    },
     weights::Weights,
 };
 use tiles::Tiling;
@@ -259,7 +262,7 @@ impl Kernels for Cpu<'_> {
         let scale = std::f32::consts::LOG2_E / (channels as f32).sqrt();
         let shape = one_head(channels, pixels, keys.count);
         let how = Attention { shape, scale, bias: Bias::None, query_rows: QUERY_ROWS };
-        attention(&queries.data, &pieces, &how, &mut output.data);
+        timed_attention(|| attention(&queries.data, &pieces, &how, &mut output.data));
         self.meter.add(work::attention(pixels, keys.count, channels));
         Ok(output)
     }
