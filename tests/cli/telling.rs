@@ -3,7 +3,6 @@
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Child, Stdio},
-    time::{Duration, Instant},
 };
 
 use crate::support::program::{Place, small};
@@ -130,21 +129,21 @@ fn until(child: &mut Child, word: &str) -> String {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupt_ends_within_a_second_and_leaves_nothing() {
+fn an_interrupt_ends_at_once_and_leaves_nothing() {
     let place = Place::new();
     for signal in [libc::SIGINT, libc::SIGTERM] {
         let mut command =
             place.command(&small(&["--steps", "10000", "-o", "x.png", "--save-latents", "x.safetensors"]));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         until(&mut child, "step 2/");
-        let started = Instant::now();
         let id = i32::try_from(child.id()).expect("a process id");
         // SAFETY: a signal to the child, which has not been waited for.
         assert_eq!(unsafe { libc::kill(id, signal) }, 0);
         let mut rest = String::new();
         child.stderr.take().expect("a pipe").read_to_string(&mut rest).expect("text");
         let ended = child.wait_with_output().expect("ended");
-        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+        let step = |line: &str| line.split("step ").nth(1)?.split('/').next()?.parse::<usize>().ok();
+        assert!(rest.lines().filter_map(step).all(|step| step < 1000), "it went on: {rest}");
         assert_eq!(ended.status.code(), Some(130));
         assert_eq!(ended.stdout, b"");
         let last = "interrupted; no partial picture was left behind, and --resume goes on from the last checkpoint\n";

@@ -1,7 +1,8 @@
 //! Hostile files by mutation: whatever reads them ends without a panic and within bounded memory.
 //!
 //! The suite tries a few of each kind. For longer, with other changes every time (seconds for each kind):
-//! `DYPE_FUZZ_SECONDS=600 cargo test --release --test fuzz -- --test-threads 1`
+//! `DYPE_FUZZ_SECONDS=600 cargo test --test fuzz -- --test-threads 1 --nocapture`. One that is found is tried again, alone, with
+//! `DYPE_FUZZ_SEED=SEED cargo test --test fuzz KIND`.
 
 #[path = "../support/counting.rs"]
 mod counting;
@@ -35,24 +36,47 @@ use support::fixture;
 /// The most that a file of at most a megabyte may make its reader hold.
 const MOST_BYTES: u64 = 192 << 20;
 
-/// Reads changed seeds: `tries` of them, always the same, or as long as `DYPE_FUZZ_SECONDS` says.
+/// Reads changed seeds: `tries` of them, always the same; as long as `DYPE_FUZZ_SECONDS` says; or the one of `DYPE_FUZZ_SEED`.
+#[expect(clippy::print_stdout, reason = "who fuzzes for minutes wants to know how much was tried")]
 fn hostile(tries: u64, seeds: &[Vec<u8>], read: impl Fn(&[u8])) {
     let _alone = alone();
-    let seconds = std::env::var("DYPE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).map(Duration::from_secs);
-    let first = seconds.map_or(0, |_| SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_nanos() as u64);
-    let started = Instant::now();
-    for number in 0.. {
-        if seconds.map_or(number == tries, |seconds| started.elapsed() > seconds) {
-            return;
-        }
-        let seed = first.wrapping_add(number);
-        let bytes = mutated(&mut Dice::new(seed), seeds);
-        let taken = peak_of(|| {
-            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&bytes)));
-            assert!(ended.is_ok(), "seed {seed} panics on {}", keep(&bytes));
-        });
-        assert!(taken < MOST_BYTES, "seed {seed} takes {taken} bytes with {}", keep(&bytes));
+    let variable = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(seed) = variable("DYPE_FUZZ_SEED") {
+        return try_one(seed, seeds, &read);
     }
+    let Some(seconds) = variable("DYPE_FUZZ_SECONDS").map(Duration::from_secs) else {
+        return (0..tries).for_each(|seed| try_one(seed, seeds, &read));
+    };
+    let first = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_nanos() as u64;
+    let started = Instant::now();
+    let tried = (0..).take_while(|number| {
+        try_one(first.wrapping_add(*number), seeds, &read);
+        started.elapsed() < seconds
+    });
+    println!("{} tries in {} s", tried.count() + 1, seconds.as_secs());
+}
+
+fn try_one(seed: u64, seeds: &[Vec<u8>], read: &impl Fn(&[u8])) {
+    let bytes = mutated(&mut Dice::new(seed), seeds);
+    let taken = peak_of(|| {
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&bytes)));
+        assert!(ended.is_ok(), "seed {seed} panics on {}", keep(&bytes));
+    });
+    assert!(taken < MOST_BYTES, "seed {seed} takes {taken} bytes with {}", keep(&bytes));
+}
+
+/// The nets hold: a reader that panics, and one that takes too much, are told of with seed and file.
+#[test]
+fn canaries() {
+    let told = |read: fn(&[u8])| {
+        let ended = std::panic::catch_unwind(|| hostile(3, &[b"a seed of some length".to_vec()], read));
+        let said = ended.expect_err("found").downcast::<String>().expect("a text");
+        let file = said.rsplit(' ').next().expect("a file").to_owned();
+        assert!(said.starts_with("seed ") && fs::read(file).is_ok_and(|bytes| !bytes.is_empty()), "{said}");
+        *said
+    };
+    assert!(told(|_| panic!("a canary")).contains("panics on"));
+    assert!(told(|_| drop(std::hint::black_box(vec![1u8; MOST_BYTES as usize]))).contains("bytes with"));
 }
 
 /// Where the file is kept that a reader stumbled over.

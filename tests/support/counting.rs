@@ -8,17 +8,19 @@ use std::{
     },
 };
 
-/// The system's allocator, with a count of the bytes alive and of the most there ever were.
+/// The system's allocator, with a count of the bytes alive, of the most there ever were, and of how often it was asked for some.
 struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
+static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: every call goes to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
         PEAK.fetch_max(live, Relaxed);
+        COUNT.fetch_add(1, Relaxed);
         // SAFETY: the caller's promise, passed on.
         unsafe { System.alloc(layout) }
     }
@@ -51,4 +53,12 @@ pub fn peak_of(work: impl FnOnce()) -> u64 {
 #[allow(dead_code, reason = "not every test that counts asks for it")]
 pub fn live() -> u64 {
     LIVE.load(Relaxed) as u64
+}
+
+/// How often `work` asked for memory.
+#[allow(dead_code, reason = "not every test that counts asks for it")]
+pub fn allocations_of(work: impl FnOnce()) -> usize {
+    let before = COUNT.load(Relaxed);
+    work();
+    COUNT.load(Relaxed) - before
 }

@@ -63,7 +63,7 @@ fn fused_tensors_are_split_where_the_reference_splits_them() {
     }
 }
 
-/// What walks over shapes ask for; the other parts' lists are in tests/transformer.rs and tests/text.rs.
+/// What walks over shapes ask for; the other parts' lists are in tests/networks.
 #[test]
 fn an_autoencoder_asks_for_the_tensors_of_the_real_model() {
     let as_map = |list: Vec<(String, Vec<usize>)>| {

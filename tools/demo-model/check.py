@@ -1,4 +1,4 @@
-"""Loads an exported folder with diffusers' FluxPipeline and makes the picture that tests/demo.rs asks for.
+"""Loads an exported folder with diffusers' FluxPipeline and makes the picture that tests/output/demo.rs asks for.
 
     python check.py EXPORT ../../tests/fixtures/expected/demo.png
 """

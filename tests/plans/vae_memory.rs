@@ -1,16 +1,13 @@
 //! The memory of the autoencoder, counted by the allocator, against what its walk over shapes foretells.
 
-#[path = "support/counting.rs"]
-mod counting;
-mod support;
-
+use crate::counting::{alone, peak_of};
+use crate::support::vae::tiny;
 use candle_core::{DType, Device, Tensor};
-use counting::{alone, peak_of};
 use dype::testing::{
+    base::device::DeviceKind,
     base::{geometry::LatentSize, progress::Silent},
-    models::parts::kl::{Banding, Decoder, Encoder, Keep},
+    models::parts::kl::{Banding, Decoder, Encoder, Keep, Side, cost_of_tensors},
 };
-use support::vae::tiny;
 
 /// What keeps most, what keeps least, and what lies between; in bands whose buffers, below 1 MiB, come from the allocator.
 fn ways() -> [Banding; 3] {
@@ -68,6 +65,35 @@ fn encoding_takes_the_memory_that_was_foretold() {
                     Ok(())
                 };
                 drop(encoder.encode(size, picture, options, &Silent).expect("encodes"));
+            });
+        }
+    });
+}
+
+/// The kernels of other devices, on the CPU, where an allocator can count.
+#[test]
+fn tensors_take_the_memory_that_was_foretold() {
+    on_two_threads(|| {
+        let (config, weights) = tiny();
+        let decoder = Decoder::open(config.clone(), weights.clone()).expect("a decoder");
+        let encoder = Encoder::open(config.clone(), weights).expect("an encoder");
+        let on = (DeviceKind::Cpu, DType::F32);
+        // The tensor library's threads wait for each other in loops: on a busy machine a larger picture takes minutes.
+        for size in SIZES.into_iter().take(1) {
+            let planned = |side| {
+                let config = &config;
+                move |options: &Banding| cost_of_tensors(config, side, on, size, options).expect("a plan").memory_bytes
+            };
+            let latents = Tensor::zeros((1, 16, size.height, size.width), DType::F32, &Device::Cpu).expect("latents");
+            assert_foretold("decode by tensors", size, planned(Side::Decoder), |options| {
+                decoder.decode_on_device(&latents, options, &mut |_, _| Ok(())).expect("decodes");
+            });
+            assert_foretold("encode by tensors", size, planned(Side::Encoder), |options| {
+                let picture = &mut |_, rows: &mut [f32]| {
+                    rows.fill(0.5);
+                    Ok(())
+                };
+                drop(encoder.encode_on_device(size, picture, options).expect("encodes"));
             });
         }
     });

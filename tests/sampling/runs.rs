@@ -1,7 +1,11 @@
 //! Whole runs against the reference: six pictures and their latents, through the program and through the library.
 
-mod support;
-
+use crate::support::{
+    fixture,
+    golden::{LATENTS_TOLERANCE, assert_same_picture},
+    program::{Place, rgb8},
+    relative_error, values,
+};
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     Error,
@@ -15,12 +19,6 @@ use dype::testing::{
     sampling::Progress,
 };
 use serde::Deserialize;
-use support::{
-    fixture,
-    golden::{LATENTS_TOLERANCE, assert_same_picture},
-    program::{Place, rgb8},
-    relative_error, values,
-};
 
 /// A run of the reference.
 #[derive(Deserialize)]
@@ -135,7 +133,7 @@ fn run_5_wide_with_another_seed() {
 /// Latents after the first step, as the library's pipeline hands them out.
 #[test]
 fn the_first_step_of_every_run_is_the_references() {
-    let files = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let files = crate::support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
     let pipeline = Pipeline::open(&files, Device::Cpu, DType::F32, &Silent).expect("opens");
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     for golden in Golden::all() {
@@ -161,10 +159,10 @@ fn the_first_step_of_every_run_is_the_references() {
 /// FLUX.1 takes true classifier-free guidance too, beside its distilled one.
 #[test]
 fn cfg_is_plain_arithmetic() {
-    let model = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let model = crate::support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
     let (side, tokens) = (Some(48), Some(16));
     let wanted = Wanted { height: side, width: side, max_sequence_length: tokens, ..Wanted::default() };
-    support::guided::assert_is_arithmetic(&model, &wanted);
+    crate::support::guided::assert_is_arithmetic(&model, &wanted);
 }
 
 /// The same picture from the single-file layout: a transformer, the autoencoder beside it, and the text parts by flags.

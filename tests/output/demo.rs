@@ -2,14 +2,12 @@
 
 #![cfg(feature = "demo")]
 
-mod support;
-
-use serde_json::Value;
-use support::{
+use crate::support::{
     fixture,
     golden::assert_same_picture,
     program::{Place, Run, rgb8},
 };
+use serde_json::Value;
 
 /// What diffusers' FluxPipeline was asked for (`tools/demo-model/check.py`), as `tests/fixtures/expected/demo.png` shows.
 const PICTURE: [&str; 18] = [

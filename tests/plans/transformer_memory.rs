@@ -1,16 +1,13 @@
 //! The memory of a forward pass, counted by the allocator, against what a dry pass foretells.
 
-#[path = "support/counting.rs"]
-mod counting;
-mod support;
-
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use crate::counting::{alone, live, peak_of};
+use crate::support::manifest::ManifestSource;
 use candle_core::{DType, Device, Tensor};
-use counting::{alone, live, peak_of};
 use dype::testing::{
     base::{device::DeviceKind, geometry::TokenGrid},
     methods::{AxisFrequencies, Base, Looks, MethodSpec, Moment, PositionScaler, RotaryAxis},
@@ -24,7 +21,6 @@ use dype::testing::{
     weights::{SafetensorsStore, TensorSource, Weights},
 };
 use safetensors::{Dtype, tensor::TensorView};
-use support::manifest::ManifestSource;
 
 struct Still;
 
@@ -103,7 +99,7 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
 #[test]
 fn a_forward_pass_of_flux2_takes_the_memory_that_was_foretold() {
     let _alone = alone();
-    let request = ModelRequest::new(support::fixture("flux2-klein/tiny"));
+    let request = ModelRequest::new(crate::support::fixture("flux2-klein/tiny"));
     let (_, found) = Registry::default().find(&request).expect("found");
     let model = flux2::Flux2::open(found).expect("opens");
     let config = &model.transformer.config;
@@ -139,7 +135,7 @@ fn a_forward_pass_of_flux2_takes_the_memory_that_was_foretold() {
 #[test]
 fn a_pass_of_z_image_takes_the_memory_that_was_foretold() {
     let _alone = alone();
-    let request = ModelRequest::new(support::fixture("z-image/tiny"));
+    let request = ModelRequest::new(crate::support::fixture("z-image/tiny"));
     let model = ZImage::open(Registry::default().find(&request).expect("a model").1).expect("opens");
     let config = &model.transformer.config;
     let grid = TokenGrid { height_patches: 31, width_patches: 43 };
@@ -418,7 +414,7 @@ fn gguf_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
     let wide =
         FluxConfig { attention_head_dim: 128, axes_dims_rope: [16, 56, 56], guidance_embeds: false, ..narrow.clone() };
     for (file, config) in [("narrow-Q8_0", &narrow), ("narrow-Q4_0-sdcpp", &narrow), ("wide-K", &wide)] {
-        let path = support::fixture(&format!("gguf/models/{file}.gguf"));
+        let path = crate::support::fixture(&format!("gguf/models/{file}.gguf"));
         let store: Arc<dyn TensorSource> = Arc::new(SafetensorsStore::open(&[path]).expect("opens"));
         let named = transformer(Arc::clone(&store)).expect("BFL's names");
         is_held_as_it_is(file, config, Arc::new(named));

@@ -1,11 +1,8 @@
 //! What a setting needs: its declaration in `recipe/fields.rs` and the places that use it. Nothing between the two may name it.
 
-#[path = "support/sources.rs"]
-mod sources;
-
 use std::path::PathBuf;
 
-use sources::{root, sources};
+use crate::sources::{root, sources};
 
 /// Settings whose names are no words of other things.
 const SETTINGS: [&str; 6] =

@@ -1,8 +1,12 @@
 //! Methods beyond those of DyPE's reference, with a model: SEGA's spectrum of latents (slopes of 0 and 1, sides even and odd, short,
 //! equal), its runs, and anchored text.
 
-mod support;
-
+use crate::support::{
+    fixture,
+    golden::LATENTS_TOLERANCE,
+    program::{Place, rgb8},
+    relative_error, values,
+};
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     base::geometry::{ImageSize, TokenGrid},
@@ -15,12 +19,6 @@ use dype::testing::{
     recipe::{Recipe, Wanted},
     run::pipeline::Pipeline,
     sampling::spectrum,
-};
-use support::{
-    fixture,
-    golden::LATENTS_TOLERANCE,
-    program::{Place, rgb8},
-    relative_error, values,
 };
 
 /// What f64 may lose on the way: the expected values come from another transform.
@@ -99,7 +97,7 @@ fn latents_of_another_size_are_refused() {
 /// The model gives the mean row of its token embedder's weight.
 #[test]
 fn a_model_says_how_its_tokens_are_read() {
-    let model = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let model = crate::support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
     let on = On { device: Device::Cpu, dtype: DType::F32 };
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let size = ImageSize::new(64, 64).expect("a size");
@@ -194,7 +192,7 @@ fn a_run_with_anchored_text_is_the_references() {
 #[test]
 fn a_velocity_by_sega_from_structured_latents_is_the_references() {
     let golden = sega_run();
-    let model = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let model = crate::support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
     let pipeline = Pipeline::open(&model, Device::Cpu, DType::F32, &Silent).expect("opens");
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let size = ImageSize::new(384, 256).expect("a size");
@@ -240,7 +238,7 @@ fn a_velocity_by_sega_from_structured_latents_is_the_references() {
 fn a_velocity_by_proportional_attention_is_the_references() {
     let golden = candle_core::safetensors::load(fixture("expected/proportional.safetensors"), &Device::Cpu);
     let expected = values(&golden.expect("the fixture")["velocity"]);
-    let model = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
+    let model = crate::support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
     let pipeline = Pipeline::open(&model, Device::Cpu, DType::F32, &Silent).expect("opens");
     let text = pipeline.encode(&[PROMPT], 512).expect("encodes").remove(0);
     let wanted = Wanted { height: Some(512), width: Some(256), seed: Some(42), ..Wanted::default() };
@@ -274,7 +272,7 @@ fn a_velocity_by_proportional_attention_is_the_references() {
 }
 
 /// A picture of 64 x 96 px by a model that is taken to be trained at 32 px, as a file of this name.
-fn larger(place: &Place, name: &str, flags: &str) -> support::program::Run {
+fn larger(place: &Place, name: &str, flags: &str) -> crate::support::program::Run {
     let usual = ["--base-resolution", "32", "--width", "96", "--steps", "2", "-o", name];
     place.small(&usual.into_iter().chain(flags.split_whitespace()).collect::<Vec<_>>())
 }

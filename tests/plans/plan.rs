@@ -1,7 +1,6 @@
 //! The plan: what it says of the real model without one, and of real runs of a small one.
 
-mod support;
-
+use crate::{counting::alone, support::manifest::flux1};
 use candle_core::{DType, Device};
 use dype::testing::{
     base::geometry::ImageSize,
@@ -9,11 +8,11 @@ use dype::testing::{
     models::flux1::{ForwardOptions, LATENTS},
     plan::{Machine, Plan, Task},
 };
-use support::manifest::flux1;
 
 /// A processor counts in 64 bits: with all the memory there is, it takes the pieces that are fastest.
 #[test]
 fn a_processor_s_pieces_follow_from_memory_alone() {
+    let _alone = alone();
     let files = flux1();
     for side_px in [4096, 8192] {
         for dtype in [DType::F32, DType::BF16] {
@@ -32,6 +31,7 @@ fn a_processor_s_pieces_follow_from_memory_alone() {
 /// What `ulimit -v` leaves is known only once the model's files are mapped.
 #[test]
 fn limits_of_the_process_narrow_the_budget_and_are_named_where_they_do() {
+    let _alone = alone();
     let of = |budget: Option<u64>, left: Option<u64>| {
         let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: budget.map(Bytes), weights: None };
         let (machine, is_limited) = machine.within(left);
@@ -50,6 +50,7 @@ fn limits_of_the_process_narrow_the_budget_and_are_named_where_they_do() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_run_takes_the_memory_that_was_planned() {
+    let _alone = alone();
     for (side, threads) in [("64", "2"), ("512", "2"), ("512", "8")] {
         let (planned, taken) = (peak::planned(side, threads), peak::taken(side, threads));
         let ratio = taken / planned;

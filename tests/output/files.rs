@@ -397,7 +397,7 @@ fn child(test: &str, folder: &Path) -> Command {
 fn processes_never_overwrite_each_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let children: Vec<_> =
-        (0..4).map(|_| child("child_writes_25_files", folder.path()).spawn().expect("started")).collect();
+        (0..4).map(|_| child("files::child_writes_25_files", folder.path()).spawn().expect("started")).collect();
     for mut child in children {
         assert!(child.wait().expect("ended").success());
     }
@@ -423,7 +423,7 @@ fn child_writes_25_files() {
 #[test]
 fn an_interrupted_process_leaves_nothing_behind() {
     let folder = tempfile::tempdir().expect("a folder");
-    assert!(child("child_is_interrupted", folder.path()).status().expect("ended").success());
+    assert!(child("files::child_is_interrupted", folder.path()).status().expect("ended").success());
     assert_eq!(names(folder.path()), Vec::<String>::new());
 }
 

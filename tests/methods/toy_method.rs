@@ -1,7 +1,5 @@
 //! A method that the program does not know, in one file: all that reads methods takes it as it takes its own.
 
-mod support;
-
 use std::sync::Mutex;
 
 use candle_core::{DType, Device};
@@ -169,7 +167,7 @@ impl PositionScaler for Watching {
 
 /// The latents of three steps of a small picture by a method.
 fn latents_of(method: Method) -> Vec<f32> {
-    let model = support::flux1(&ModelRequest::new(support::fixture("tiny-flux"))).expect("tiny-flux");
+    let model = crate::support::flux1(&ModelRequest::new(crate::support::fixture("tiny-flux"))).expect("tiny-flux");
     let pipeline = Pipeline::open(&model, Device::Cpu, DType::F32, &Silent).expect("opens");
     let wanted = Wanted { height: Some(128), width: Some(64), steps: Some(3), ..Wanted::default() };
     let mut recipe = Recipe::new(&wanted, &model.facts().recipe).expect("in range");
@@ -180,7 +178,7 @@ fn latents_of(method: Method) -> Vec<f32> {
     let text = pipeline.encode(&["a lake"], 16).expect("encodes").remove(0);
     let transformer = pipeline.load_transformer(&choices).expect("loads");
     let start = Progress::start(pipeline.noise(&recipe).expect("noise"));
-    support::values(
+    crate::support::values(
         &pipeline.denoise(&*transformer, (&recipe, 0), &text.into(), start, &mut |_| Ok(())).expect("denoises"),
     )
 }
@@ -228,6 +226,6 @@ impl PositionScaler for Loud {
 #[test]
 fn a_methods_key_bias_reaches_the_attention() {
     let plain = latents_of(Method::BASE);
-    assert!(support::relative_error(&latents_of(Method::new(&Loud::SILENT)), &plain) < 1e-6);
-    assert!(support::relative_error(&latents_of(Method::new(&Loud::LOUD)), &plain) > 1e-4);
+    assert!(crate::support::relative_error(&latents_of(Method::new(&Loud::SILENT)), &plain) < 1e-6);
+    assert!(crate::support::relative_error(&latents_of(Method::new(&Loud::LOUD)), &plain) > 1e-4);
 }

@@ -1,9 +1,8 @@
 //! The transformer against the reference's forward pass, and against itself in other pieces.
 
-mod support;
-
 use std::{collections::HashMap, sync::Arc};
 
+use crate::support::{fixture, manifest::ManifestSource, values};
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     base::{device::DeviceKind, geometry::TokenGrid},
@@ -15,7 +14,6 @@ use dype::testing::{
     nn::{Parameters, RopeTables},
     weights::{SafetensorsStore, Weights},
 };
-use support::{fixture, manifest::ManifestSource, values};
 
 fn tiny_config() -> FluxConfig {
     FluxConfig::read(&fixture("tiny-flux/transformer/config.json")).expect("config")
@@ -115,7 +113,7 @@ fn scalar(tensor: &Tensor) -> f64 {
 
 /// ‖a - b‖ / ‖b‖
 fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
-    support::relative_error(&values(a), &values(b))
+    crate::support::relative_error(&values(a), &values(b))
 }
 
 fn load(mode: WeightsMode, dtype: DType) -> Transformer {

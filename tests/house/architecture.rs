@@ -1,12 +1,9 @@
 //! Holds the direction of imports: `base < {recipe, methods, weights, hub} < nn < models < {plan, sampling} < run < cli`, `lab`
 //! beside `cli`; and families do not know each other.
 
-#[path = "support/sources.rs"]
-mod sources;
-
 use std::{collections::BTreeSet, path::Path};
 
-use sources::{root, sources};
+use crate::sources::{root, sources};
 
 /// Every module of the crate and the modules it may import, from the ground floor upwards. What stands here is the whole
 /// truth: a module that is missing fails the test too. When two places need one thing, it moves down a floor.

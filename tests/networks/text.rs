@@ -1,7 +1,5 @@
 //! Tokenizers and text encoders against what transformers 5 computes in float32 (tests/fixtures/README.md).
 
-mod support;
-
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
@@ -9,6 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use crate::support::{fixture, manifest::ManifestSource, relative_error, sentencepiece, values};
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     Error, Result,
@@ -22,7 +21,6 @@ use dype::testing::{
     },
     weights::{SafetensorsStore, Weights},
 };
-use support::{fixture, manifest::ManifestSource, relative_error, sentencepiece, values};
 
 const CLIP_ROWS: usize = 865;
 const T5_ROWS: usize = 295;

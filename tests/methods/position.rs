@@ -1,13 +1,11 @@
 //! Frequency tables of every scaler against the reference: 496 cases of method, revision, t, size and rotary width.
 
-mod support;
-
+use crate::support::golden::assert_tables;
 use dype::testing::methods::{
     Amplitude, DypeSettings, Knobs, Looks, Method, Moment, RotaryAxis, Scaling, Spectrum, Thresholds, proportional,
 };
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use support::golden::assert_tables;
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/expected/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -25,7 +23,7 @@ fn relative(found: f64, expected: f64) -> f64 {
 
 #[test]
 fn every_table_is_the_references() {
-    assert_eq!(assert_tables(&support::fixture("expected")).len(), 496);
+    assert_eq!(assert_tables(&crate::support::fixture("expected")).len(), 496);
 }
 
 #[test]

@@ -1,0 +1,10 @@
+//! Networks and what they are made of: kernels against plain ones, transformer and text encoders against the reference, and the
+//! stock transformer beside ours.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod nn;
+mod stock;
+mod text;
+mod transformer;
