@@ -27,7 +27,7 @@ impl Bicubic {
     }
 
     /// How many numbers it gives.
-    pub fn len(&self) -> usize {
+    pub fn outputs(&self) -> usize {
         self.taps.len()
     }
 
@@ -55,7 +55,7 @@ impl Bicubic {
 
 /// A map [rows, width] with another number of rows and of columns.
 pub fn resized<T: Copy + Into<f64>>(map: &[T], width: usize, rows: &Bicubic, columns: &Bicubic) -> Vec<f64> {
-    (0..rows.len()).flat_map(|y| columns.columns(&rows.row(y, map, width), 1)).collect()
+    (0..rows.outputs()).flat_map(|y| columns.columns(&rows.row(y, map, width), 1)).collect()
 }
 
 /// The kernel at the four places around a centre that lies `t` behind the second.

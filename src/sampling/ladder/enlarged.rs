@@ -53,7 +53,7 @@ impl Enlarged {
 
     /// Fills whole rows [rows, W, 3], from this one on.
     pub fn fill(&self, first: usize, rows: &mut [f32]) {
-        let width = CHANNELS * self.columns.len();
+        let width = CHANNELS * self.columns.outputs();
         for (piece, rows) in rows.chunks_mut(ROWS_AT_ONCE * width).enumerate() {
             let values = self.rows(first + piece * ROWS_AT_ONCE, rows.len() / width);
             rows.iter_mut().zip(values).for_each(|(into, value)| *into = value as f32);
@@ -63,7 +63,7 @@ impl Enlarged {
     /// So many rows from this one on, [count, W, 3].
     pub fn rows(&self, first: usize, count: usize) -> Vec<f64> {
         // A row more on each side, mirrored at the borders without the row there.
-        let last = self.rows.len() - 1;
+        let last = self.rows.outputs() - 1;
         let places = (0..count + 2).map(|i| mirrored(first + i, last)).collect::<Vec<_>>();
         let plain: Vec<_> = places.par_iter().map(|y| self.plain(*y)).collect();
         let blurred: Vec<_> = plain.par_iter().map(|row| self.blurred(row)).collect();
