@@ -7,8 +7,8 @@ use std::{
 };
 
 use image::{
-    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits,
-    codecs::{png::PngDecoder, webp::WebPDecoder},
+    AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits,
+    codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder},
     metadata::Orientation,
 };
 use sha2::{Digest, Sha256};
@@ -30,7 +30,7 @@ const MOST_PIXEL_BYTES: u64 = 1 << 30;
 /// What a decoder holds of a pixel beside the result: the coefficients of a progressive JPEG, 2 bytes for each of 4 channels.
 const DECODER_BYTES: u64 = 8;
 
-const FORMATS: &str = "PNG, JPEG or WebP";
+const FORMATS: &str = "PNG, JPEG, WebP, TIFF, GIF or BMP";
 
 /// What is known of a picture's file before its pixels are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,6 +170,8 @@ impl<'a> PictureFile<'a> {
         match self.format {
             ImageFormat::Png => PngDecoder::new(file).and_then(|decoder| decoder.is_apng()),
             ImageFormat::WebP => WebPDecoder::new(file).map(|decoder| decoder.has_animation()),
+            // A second frame has to be read to be known of; a damaged one is none.
+            ImageFormat::Gif => GifDecoder::new(file).map(|decoder| decoder.into_frames().take(2).flatten().count() > 1),
             _ => Ok(false),
         }
         .map_err(|error| self.damaged(&error))

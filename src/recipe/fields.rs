@@ -124,7 +124,7 @@ settings! {
         },
         fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.steps)),
         face: Face {
-            default: Some("as many as the model is usually run in: 28 for FLUX.1"),
+            default: Some("as many as the model is usually run in: 28 for FLUX.1, 4 for schnell"),
             info: line(30, "steps", |recipe| Some(recipe.steps.to_string())),
             parameters: Some(Entry {
                 line: Line { rank: 10, name: "Steps", says: |recipe| Some(recipe.steps.to_string()) },
@@ -347,7 +347,7 @@ settings! {
             ..Face::new(
                 Group::Picture,
                 "FILE",
-                "Begin with this picture (PNG, JPEG, WebP) instead of noise; a side that is not asked for follows it",
+                "Begin with this picture (PNG, JPEG, WebP, TIFF, GIF, BMP) instead of noise; a side that is not asked for follows it",
             )
         },
     };

@@ -106,7 +106,7 @@ fn every_published_model_opens_by_its_configs() {
         ("Tongyi-MAI/Z-Image-Turbo", (8, false)),
         ("black-forest-labs/FLUX.1-Krea-dev", (28, false)),
         ("black-forest-labs/FLUX.1-dev", (28, false)),
-        ("black-forest-labs/FLUX.1-schnell", (28, false)),
+        ("black-forest-labs/FLUX.1-schnell", (4, false)),
         ("black-forest-labs/FLUX.2-klein-4B", (4, false)),
         ("black-forest-labs/FLUX.2-klein-9B", (4, false)),
         ("black-forest-labs/FLUX.2-klein-base-4B", (50, true)),

@@ -11,7 +11,7 @@ const SETTINGS: [&str; 6] =
 /// Where flags, files of prompts and pictures become recipes and recipes are told of, and what uses a setting there, or has
 /// something to say about it.
 const BETWEEN: [&str; 3] = ["recipe", "cli", "output"];
-const USES: [(&str, &[&str]); 7] = [
+const USES: [(&str, &[&str]); 8] = [
     ("recipe/facts.rs", &["base_resolution", "dype_scale", "dype_exponent"]), // what models say in its place
     ("recipe/gaps.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]), // what they say together
     ("recipe/ladder.rs", &["base_resolution"]),                                                 // where it begins
@@ -19,6 +19,7 @@ const USES: [(&str, &[&str]); 7] = [
     ("cli/notes.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]),   // it has no effect
     ("cli/commands/replay.rs", &["dype_scale", "dype_exponent"]), // another method has others
     ("cli/commands/inspect.rs", &["base_resolution", "max_sequence_length"]), // its frequencies, and a prompt's tokens
+    ("cli/commands/models.rs", &["base_resolution"]),             // what a model is trained at
 ];
 
 /// The files whose code, but for comments and tests, holds this word.

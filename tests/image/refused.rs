@@ -24,7 +24,7 @@ fn files_that_are_no_pictures_are_refused() {
     of_bytes("x.safetensors", b"{\"a\": 1}            ", &["dype decode"]);
     of_bytes("cut.png", &whole[..whole.len() / 2], &["not a whole picture"]);
     of_bytes("short.png", &whole[..20], &["not a whole picture"]);
-    for name in ["plain.jpg", "progressive.jpg", "turned.webp"] {
+    for name in ["plain.jpg", "progressive.jpg", "turned.webp", "plain.bmp", "plain.gif", "plain.tif", "turned.tif"] {
         let bytes = kind(name);
         of_bytes(name, &bytes[..bytes.len() * 4 / 5], &["not a whole picture"]);
     }

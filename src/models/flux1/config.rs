@@ -26,6 +26,8 @@ const BASE_RESOLUTION_PX: usize = 1024;
 const DEV_SEQUENCE_LENGTH: usize = 512;
 /// T5 tokens FLUX.1-schnell was distilled with. Source: its model card.
 const SCHNELL_SEQUENCE_LENGTH: usize = 256;
+/// Steps FLUX.1-schnell was distilled to. Source: its model card.
+const SCHNELL_STEPS: usize = 4;
 
 /// Dimensions of a FLUX.1 transformer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -121,12 +123,14 @@ impl FluxConfig {
     /// What fills the gaps of a recipe, for a tokenizer that reads at most `text_tokens` where it says so.
     pub fn recipe_facts(&self, text_tokens: Option<usize>) -> ModelFacts {
         let usual = if self.guidance_embeds { DEV_SEQUENCE_LENGTH } else { SCHNELL_SEQUENCE_LENGTH };
+        let facts = ModelFacts::of(self.base_resolution_px());
         ModelFacts {
+            steps: if self.guidance_embeds { facts.steps } else { SCHNELL_STEPS },
             dype_scale: self.dype_scale,
             dype_exponent: self.dype_exponent,
             takes_guidance: self.guidance_embeds,
             text_tokens: text_tokens.map_or(usual, |most| usual.min(most)),
-            ..ModelFacts::of(self.base_resolution_px())
+            ..facts
         }
     }
 
