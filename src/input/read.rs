@@ -171,7 +171,9 @@ impl<'a> PictureFile<'a> {
             ImageFormat::Png => PngDecoder::new(file).and_then(|decoder| decoder.is_apng()),
             ImageFormat::WebP => WebPDecoder::new(file).map(|decoder| decoder.has_animation()),
             // A second frame has to be read to be known of; a damaged one is none.
-            ImageFormat::Gif => GifDecoder::new(file).map(|decoder| decoder.into_frames().take(2).flatten().count() > 1),
+            ImageFormat::Gif => {
+                GifDecoder::new(file).map(|decoder| decoder.into_frames().take(2).flatten().count() > 1)
+            }
             _ => Ok(false),
         }
         .map_err(|error| self.damaged(&error))

@@ -115,7 +115,7 @@ impl AutoencoderKind {
 
     fn check<C: KlConfig>(&self, said: &Said<C>, source: &dyn TensorSource) -> Result<()> {
         let config = said.config.as_ref();
-        check_geometry(config, &said.file, self.family, &self.geometry)?;
+        check_geometry(config, &said.file, self.family, &self.geometry).map_err(|misfit| said.with_unsaid(misfit))?;
         said.check_weights(source, &kl::tensors(config, Side::Decoder)?)
     }
 }

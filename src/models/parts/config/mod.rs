@@ -90,14 +90,19 @@ impl<C: Config> Said<C> {
     /// # Errors
     /// As [`check_all`].
     pub(crate) fn check_weights(&self, source: &dyn TensorSource, expected: &[Expected]) -> Result<()> {
-        check_all(source, expected).map_err(|error| match error {
+        check_all(source, expected).map_err(|misfit| self.with_unsaid(misfit))
+    }
+
+    /// Why something does not fit, with what the config leaves open.
+    pub(crate) fn with_unsaid(&self, misfit: Error) -> Error {
+        match misfit {
             Error::Model { what, hint } if !self.unsaid.is_empty() => {
                 let keys: Vec<_> = self.unsaid.iter().map(|key| format!("{} ({})", key.name, key.default)).collect();
                 let (file, unsaid) = (&self.file, keys.join(", "));
                 Error::model(what, format!("{hint}; what {file} does not say was taken as usual: {unsaid}"))
             }
             other => other,
-        })
+        }
     }
 }
 

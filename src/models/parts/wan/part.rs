@@ -63,7 +63,7 @@ impl WanKind {
         let tensors = |config: &WanConfig| kl::tensors(&config.dimensions(), Side::Decoder);
         let said = own.map_or_else(|| Said::by_beside(beside, &*source, WanConfig::infer, tensors), Ok)?;
         let config = said.config.dimensions();
-        check_geometry(&config, &said.file, self.family, &self.geometry)?;
+        check_geometry(&config, &said.file, self.family, &self.geometry).map_err(|misfit| said.with_unsaid(misfit))?;
         said.check_weights(&*source, &tensors(&said.config)?)?;
         Ok(Autoencoder { part: ModelPart { config, source }, latent_rgb: None, geometry: self.geometry })
     }
