@@ -214,19 +214,13 @@ impl Ways {
         way.get()
     }
 
-    /// Walks the first so many, on as many threads as there are.
-    fn walk(&self, count: usize) {
-        let walked = (0..count).into_par_iter().filter(|number| self.walked(*number).is_some());
-        let _ = walked.count();
-    }
-
     /// The one with the least work that fits into `budget_bytes` and into what the device can count; among equals the one
     /// with the higher bands. None where none fits.
     ///
-    /// Work follows from what is kept and memory from the height of bands too: few are walked.
+    /// Work follows from what is kept and memory from the height of bands too: few are walked, and by this thread alone, since each
+    /// thread that allocates keeps some memory from then on.
     pub fn best(&self, budget_bytes: u64) -> Option<&Way> {
         let kept = self.ways.len() / BAND_ROWS.len();
-        self.walk(kept);
         let mut by_work: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for keep in 0..kept {
             by_work.entry(self.walked(keep)?.cost.flops).or_default().push(keep);
@@ -238,11 +232,10 @@ impl Ways {
         by_work.into_values().flat_map(numbers).filter_map(|number| self.walked(number)).find(fits)
     }
 
-    /// The one that needs the least memory.
+    /// The one that needs the least memory; all are walked, on as many threads as there are.
     pub fn least(&self) -> Option<&Way> {
-        self.walk(self.ways.len());
-        let ways = (0..self.ways.len()).filter_map(|number| self.walked(number));
-        ways.min_by_key(|way| (way.cost.memory_bytes, way.cost.flops))
+        let ways = (0..self.ways.len()).into_par_iter().filter_map(|number| Some((number, self.walked(number)?)));
+        ways.min_by_key(|(number, way)| (way.cost.memory_bytes, way.cost.flops, *number)).map(|(_, way)| way)
     }
 
     /// [`Ways::best`], or what to say where none fits.
