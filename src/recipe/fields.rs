@@ -200,7 +200,10 @@ settings! {
             ..Face::new(
                 Group::Picture,
                 "SIZES",
-                "Make the picture at the training size first, then larger in stages, each started from the one below and led by it:                  the longer side of each stage in pixels, the last the picture's (1024,2048,4096), or auto for equal factors of at                  most 2 from the base resolution. --steps is the first stage's, the second takes 16 of 30, the others a third;                  --guidance is the second's, the first takes 7/9 of it, the others 4/3",
+                "Make the picture at the training size first, then larger in stages, each started from the one below and \
+                 led by it: the longer side of each stage in pixels, the last the picture's (1024,2048,4096), or auto \
+                 for equal factors of at most 2 from the base resolution. --steps is the first stage's, the second takes \
+                 16 of 30, the others a third; --guidance is the second's, the first takes 7/9 of it, the others 4/3",
             )
         },
     };

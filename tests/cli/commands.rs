@@ -33,6 +33,20 @@ fn help_fits_80_columns_and_groups_its_flags() {
 }
 
 #[test]
+fn help_holds_no_gap_but_the_one_behind_a_flag() {
+    let place = Place::new();
+    for command in [&[][..], &["compare"], &["convert"], &["decode"], &["info"], &["inspect"], &["models"], &["replay"]]
+    {
+        let help = place.dype(&[command, &["--help"]].concat()).succeeds().stdout.clone();
+        let options = help.split("\nOptions:\n").nth(1).expect("options").split("\nExamples:").next().expect("a part");
+        for line in options.lines().map(str::trim_start) {
+            let gaps = line.split("  ").filter(|part| !part.is_empty()).count() - usize::from(!line.is_empty());
+            assert!(gaps <= usize::from(line.starts_with('-')), "{command:?}: {line}");
+        }
+    }
+}
+
+#[test]
 fn help_has_every_flag() {
     let help = Place::new().dype(&["--help"]).stdout;
     let flags = "prompt height width steps seed method no-dype dype-scale dype-exponent dype-thresholds base-resolution \
