@@ -2,7 +2,7 @@
 
 use super::{
     bfl,
-    family::{MADE_FOR, NAME, transformer},
+    family::{MADE_FOR, NAME, TRANSFORMER},
     transformer_layers,
 };
 use crate::{
@@ -26,7 +26,7 @@ pub(super) fn of(found: &Found, part: &str) -> Result<Exchange> {
     let place = || found.place(part);
     match part {
         "transformer" => {
-            let transformer = transformer(found)?;
+            let transformer = TRANSFORMER.open(found)?;
             let config = &transformer.config;
             let layers = transformer_layers(config)?;
             let network = Network::transformer(&transformer.source, layers, bfl::aliases(config));

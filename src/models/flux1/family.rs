@@ -1,6 +1,6 @@
 //! FLUX.1 as a family: how its models are recognised, which parts they have, and what opening one means.
 
-use std::{path::Path, sync::Arc};
+use std::{convert::identity, path::Path, sync::Arc};
 
 use candle_core::{DType, Device};
 use serde_json::Value;
@@ -18,8 +18,8 @@ use crate::{
         Confidence, Decode, Examples, Exchange, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec,
         Published, Reading, SchedulerConfig, Seen,
         parts::{
-            Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, KL16_RGB, ModelPart, PromptTokenizer, T5,
-            T5Config, Tokenizers, config::Said, kl16, open, text_names, vae_names,
+            Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, KL16_RGB, ModelPart, PromptTokenizer, Source,
+            T5, T5Config, Tokenizers, TransformerKind, kl16, text_names, vae_names,
         },
         strangers::{derived_from_a_model, made_for_another},
     },
@@ -130,6 +130,13 @@ pub(super) static PARTS: [PartSpec; 7] = [
     PartSpec::SCHEDULER,
 ];
 
+pub(super) const TRANSFORMER: TransformerKind<FluxConfig> = TransformerKind {
+    class: CLASS,
+    of_file: named,
+    of_folder: identity,
+    infer: infer::transformer,
+    tensors: transformer_tensors,
+};
 const AUTOENCODER: AutoencoderKind =
     AutoencoderKind { family: NAME, example: "ae.safetensors", like: kl16, geometry: LATENTS };
 
@@ -169,7 +176,7 @@ impl Family for Flux1Family {
     }
 
     fn facts(&self, found: &Found) -> Result<Facts> {
-        let config = config(found)?.0.config;
+        let config = TRANSFORMER.config(found)?;
         Ok(of_config(&config, schedule(&config, found)?.config))
     }
 
@@ -197,7 +204,7 @@ impl Family for Flux1Family {
 
     fn tensors(&self, part: &str, config: &Value, path: &Path) -> Result<Vec<Expected>> {
         match part {
-            "transformer" => transformer_tensors(&Said::<FluxConfig>::by_file(config, path)?.config),
+            "transformer" => TRANSFORMER.tensors(config, path),
             "vae" => AutoencoderKind::tensors(config, path),
             "text_encoder" => CLIP.tensors(config, path),
             "text_encoder_2" => T5.tensors(config, path),
@@ -223,27 +230,13 @@ fn has_diffusers_names(source: &dyn TensorSource) -> bool {
     has("transformer_blocks.0.attn.add_q_proj.weight") && has("single_transformer_blocks.0.proj_mlp.weight")
 }
 
-/// Tensors by name.
-type Source = Arc<dyn TensorSource>;
-
-/// The transformer's dimensions, checked; a single file is opened for them, and comes with them.
-fn config(found: &Found) -> Result<(Said<FluxConfig>, Option<Source>)> {
-    let named = |source: Source| -> Result<Source> {
-        match bfl::transformer(Arc::clone(&source)) {
-            Some(renamed) => Ok(Arc::new(renamed)),
-            None if has_diffusers_names(&*source) => Ok(source),
-            None => Err(bfl::lacks(&*source)),
-        }
-    };
-    open::transformer(found, CLASS, named, infer::transformer, transformer_tensors)
-}
-
-/// The transformer, opened and checked.
-pub(super) fn transformer(found: &Found) -> Result<ModelPart<FluxConfig>> {
-    let (said, source) = config(found)?;
-    let source = source.map_or_else(|| open::source_at(found.place("transformer")?, &found.files), Ok)?;
-    said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
-    Ok(ModelPart { config: said.config, source })
+/// A single file's tensors under diffusers' names.
+fn named(source: Source) -> Result<Source> {
+    match bfl::transformer(Arc::clone(&source)) {
+        Some(renamed) => Ok(Arc::new(renamed)),
+        None if has_diffusers_names(&*source) => Ok(source),
+        None => Err(bfl::lacks(&*source)),
+    }
 }
 
 fn of_config(config: &FluxConfig, scheduler: SchedulerConfig) -> Facts {
@@ -285,7 +278,7 @@ impl Flux1 {
     /// As [`Family::open`].
     pub fn open(found: Found) -> Result<Self> {
         let files = &found.files;
-        let transformer = transformer(&found)?;
+        let transformer = TRANSFORMER.open(&found)?;
         let config = &transformer.config;
         let vae = AUTOENCODER.open(found.place("vae")?, files)?;
         let text_encoder = CLIP.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;

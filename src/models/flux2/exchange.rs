@@ -3,7 +3,7 @@
 use super::{
     bfl,
     cost::transformer_layers,
-    family::{NAME, QWEN, transformer},
+    family::{NAME, QWEN, TRANSFORMER},
     text,
 };
 use crate::{
@@ -25,7 +25,7 @@ const KEPT: &[&str] = &["x_embedder.", "context_embedder.", "time_guidance_embed
 pub(super) fn of(found: &Found, part: &str) -> Result<Exchange> {
     match part {
         "transformer" => {
-            let transformer = transformer(found)?;
+            let transformer = TRANSFORMER.open(found)?;
             let config = &transformer.config;
             let layers = transformer_layers(config)?;
             let network = Network::transformer(&transformer.source, layers, bfl::aliases(config));

@@ -19,13 +19,14 @@ use crate::{
         Confidence, Decode, Examples, Exchange, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind,
         PartSpec, Place, Published, Reading, RgbFactors, SchedulerConfig, Seen,
         parts::{
-            ChatTokenizer, ModelPart, Qwen3Config, TextEncoderKind, config::Said, open, qwen3, text_names, vae_names,
+            ChatTokenizer, ModelPart, Qwen3Config, Source, TextEncoderKind, TransformerKind, qwen3, text_names,
+            vae_names,
         },
         repository::PIPELINE_INDEX,
         strangers::derived_from_a_model,
     },
     nn::{Compute, WeightsMode},
-    weights::{Expected, TensorSource, Weights},
+    weights::{Expected, Weights},
 };
 
 /// FLUX.2 \[klein\]: 4B, 9B, and their base variants.
@@ -47,6 +48,14 @@ const CLASS: [&str; 3] = [
 /// Rows of the embedding of every Qwen3. Source: its config.json.
 const VOCABULARY: usize = 151_936;
 
+pub(super) const TRANSFORMER: TransformerKind<Flux2Config> = TransformerKind {
+    class: CLASS,
+    of_file: |source| Ok(named(source)),
+    // Its fused layers are loaded in parts.
+    of_folder: named,
+    infer: infer::transformer,
+    tensors: transformer_tensors,
+};
 /// The text encoder, of which nothing behind the last state that is read is asked for.
 pub(super) const QWEN: TextEncoderKind<Qwen3Config> = qwen3(text::encoder_tensors);
 
@@ -123,7 +132,7 @@ impl Family for Flux2Family {
     }
 
     fn facts(&self, found: &Found) -> Result<Facts> {
-        Ok(of_config(&config(found)?.0.config, schedule(found)?, is_distilled(found)? != Some(false)))
+        Ok(of_config(&TRANSFORMER.config(found)?, schedule(found)?, is_distilled(found)? != Some(false)))
     }
 
     fn usual(&self) -> Facts {
@@ -142,7 +151,7 @@ impl Family for Flux2Family {
 
     fn tensors(&self, part: &str, config: &Value, path: &Path) -> Result<Vec<Expected>> {
         match part {
-            "transformer" => transformer_tensors(&Said::<Flux2Config>::by_file(config, path)?.config),
+            "transformer" => TRANSFORMER.tensors(config, path),
             "vae" => Flux2Autoencoder::tensors(config, path),
             "text_encoder" => QWEN.tensors(config, path),
             _ => Err(Error::model(format!("{NAME} models have no network {part}"), "please report this")),
@@ -162,14 +171,6 @@ impl Family for Flux2Family {
     }
 }
 
-/// Tensors by name.
-type Source = Arc<dyn TensorSource>;
-
-/// The transformer's dimensions, checked, and its tensors under the names it is loaded by, where they had to be opened for them.
-fn config(found: &Found) -> Result<(Said<Flux2Config>, Option<Source>)> {
-    open::transformer(found, CLASS, |source| Ok(named(source)), infer::transformer, transformer_tensors)
-}
-
 /// The transformer's tensors under the names it is loaded by.
 fn named(source: Source) -> Source {
     match bfl::transformer(Arc::clone(&source)) {
@@ -177,14 +178,6 @@ fn named(source: Source) -> Source {
         // What lacks the first of its tensors is told of by the check of all.
         None => source,
     }
-}
-
-/// The transformer, opened and checked.
-pub(super) fn transformer(found: &Found) -> Result<ModelPart<Flux2Config>> {
-    let (said, source) = config(found)?;
-    let source = source.map_or_else(|| open::source_at(found.place("transformer")?, &found.files).map(named), Ok)?;
-    said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
-    Ok(ModelPart { config: said.config, source })
 }
 
 /// Whether a model is distilled to few steps, where its folder says so: `is_distilled` of model_index.json, which base variants
@@ -244,7 +237,7 @@ impl Flux2 {
     /// As [`Family::open`].
     pub fn open(found: Found) -> Result<Self> {
         let files = &found.files;
-        let transformer = transformer(&found)?;
+        let transformer = TRANSFORMER.open(&found)?;
         let vae = Flux2Autoencoder::open(NAME, found.place("vae")?, files)?;
         let text_encoder = QWEN.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
         let is_distilled = is_distilled(&found)?;

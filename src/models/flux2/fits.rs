@@ -3,19 +3,14 @@
 use std::sync::Arc;
 
 use super::{bfl, text};
-use crate::{
-    models::parts::{
-        fits::{alike, width},
-        text_names, vae_names,
-    },
-    weights::TensorSource,
+use crate::models::parts::{
+    Source,
+    fits::{alike, width},
+    text_names, vae_names,
 };
 
 /// Latents of the autoencoder that make one of the transformer's: a square of four.
 const LATENTS_A_TOKEN: usize = 4;
-
-/// Tensors by name.
-type Source = Arc<dyn TensorSource>;
 
 /// The autoencoder's latent channels are those that the transformer's tokens are made of.
 pub(super) fn vae(part: &Source, transformer: &Source) -> Result<(), String> {

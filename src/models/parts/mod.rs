@@ -26,6 +26,7 @@ pub mod text_names;
 mod text_part;
 mod tokenizer;
 mod tokenizer_files;
+mod transformer_part;
 pub mod vae_names;
 pub mod wan;
 
@@ -46,3 +47,4 @@ pub(crate) use t5::t5_layers;
 pub use t5::{T5Config, T5Encoder, t5_tensors};
 pub(crate) use text_part::{CLIP, T5, TextEncoderKind, qwen3, qwen25_vl};
 pub use tokenizer::{CLIP_TOKENS, Piece, PromptTokenizer, Tokenizers};
+pub(crate) use transformer_part::{Source, TransformerKind};

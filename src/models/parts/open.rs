@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::config::{Config, Said};
 use crate::{
     error::{Error, Result},
-    models::{Found, Place, strangers::check_not_quantized},
-    weights::{Expected, Files, TensorSource, Weights, is_usual_name},
+    models::{Place, strangers::check_not_quantized},
+    weights::{Files, TensorSource, Weights, is_usual_name},
 };
 
 /// Most layers, channels or tokens a config may ask for: far above any model, far below what would overflow.
@@ -21,9 +21,6 @@ pub(crate) const LARGEST: usize = 1 << 20;
 pub(crate) const MOST_LAYERS: usize = 1 << 10;
 
 const DAMAGED: &str = "the file is damaged or belongs to another kind of model; delete it and fetch it again";
-
-/// Tensors by name.
-type Source = Arc<dyn TensorSource>;
 
 /// A part, open: its dimensions and its tensors.
 #[derive(Clone)]
@@ -180,35 +177,6 @@ pub(crate) fn config_at(place: &Place, files: &Files, class: [&str; 3]) -> Resul
         return Ok(Some(ConfigFile::Its(read_config(files, &path, class)?, path)));
     }
     Ok(beside(files, &path, class).map(|value| ConfigFile::Beside(value, path)))
-}
-
-/// A transformer's dimensions, checked. A single file is opened for them, and comes with them, under the names that `named` gives
-/// its tensors; a config of the class beside it counts where they are as it says ([`Said::by_beside`]).
-///
-/// # Errors
-/// [`Error::Model`] when config or tensors make no sense, what `named` and `infer` fail with; [`Error::Disk`] when a file cannot
-/// be read.
-pub(crate) fn transformer<C: Config>(
-    found: &Found,
-    class: [&str; 3],
-    named: impl FnOnce(Source) -> Result<Source>,
-    infer: impl FnOnce(&dyn TensorSource) -> Result<C>,
-    tensors: impl FnOnce(&C) -> Result<Vec<Expected>>,
-) -> Result<(Said<C>, Option<Source>)> {
-    let place = found.place("transformer")?;
-    if let Place::Folder(folder) = place {
-        let path = folder.join("config.json");
-        let value = read_config(&found.files, &path, class)?;
-        return Ok((Said::by_file(&value, &path)?, None));
-    }
-    let named = named(source_at(place, &found.files)?)?;
-    let config = match place {
-        Place::File(path) => Some(path.with_file_name("config.json")),
-        Place::Folder(_) | Place::Inside(_) => None,
-    };
-    let config = config.and_then(|path| Some((beside(&found.files, &path, class)?, path)));
-    let config = config.as_ref().map(|(value, path)| (value, path.as_path()));
-    Ok((Said::by_beside(config, &*named, infer, tensors)?, Some(named)))
 }
 
 /// A config that says of itself that it is of a class.

@@ -2,7 +2,7 @@
 
 use super::{
     cost::transformer_layers,
-    family::{NAME, READS, TEXT_ENCODER, transformer},
+    family::{NAME, READS, TEXT_ENCODER, TRANSFORMER},
 };
 use crate::{
     error::{Error, Result},
@@ -23,7 +23,7 @@ const KEPT: &[&str] = &["img_in.", "txt_in.", "time_text_embed.", "norm_out.", "
 pub(super) fn of(found: &Found, part: &str) -> Result<Exchange> {
     match part {
         "transformer" => {
-            let transformer = transformer(found)?;
+            let transformer = TRANSFORMER.open(found)?;
             let layers = transformer_layers(&transformer.config)?;
             let network = Network::transformer(&transformer.source, layers, Vec::new());
             // Single files have diffusers' names.

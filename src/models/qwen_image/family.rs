@@ -1,6 +1,7 @@
 //! Qwen-Image as a family: how its models are recognised, which parts they have, and what opening one means.
 
 use std::{
+    convert::identity,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,16 +18,15 @@ use crate::{
         Confidence, Decode, Examples, Exchange, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind,
         PartSpec, Published, Reading, SchedulerConfig, Seen,
         parts::{
-            Autoencoder, ChatTokenizer, HiddenStates, ModelPart, Qwen25VlConfig, TextEncoderKind,
-            config::Said,
-            open, qwen_tensors, qwen25_vl,
+            Autoencoder, ChatTokenizer, HiddenStates, ModelPart, Qwen25VlConfig, Source, TextEncoderKind,
+            TransformerKind, qwen_tensors, qwen25_vl,
             single_file::TRANSFORMER_PREFIXES,
             text_names,
             wan::{self, WanKind},
         },
         strangers::derived_from_a_model,
     },
-    weights::{Cut, Expected, Renamed, TensorSource},
+    weights::{Cut, Expected, Renamed},
 };
 
 /// Qwen-Image.
@@ -88,6 +88,13 @@ pub(super) static PARTS: [PartSpec; 5] = [
     PartSpec::SCHEDULER,
 ];
 
+pub(super) const TRANSFORMER: TransformerKind<QwenImageConfig> = TransformerKind {
+    class: CLASS,
+    of_file: named_or_refused,
+    of_folder: identity,
+    infer: QwenImageConfig::infer,
+    tensors: transformer_tensors,
+};
 const AUTOENCODER: WanKind = WanKind { family: NAME, example: "qwen_image_vae.safetensors", geometry: LATENTS };
 /// What is read of the text encoder: its last hidden states, after the final norm. Source: diffusers, `hidden_states[-1]`.
 pub(super) const READS: HiddenStates = HiddenStates::Last;
@@ -132,7 +139,7 @@ impl Family for QwenImageFamily {
     }
 
     fn facts(&self, found: &Found) -> Result<Facts> {
-        Ok(of_config(&config(found)?.0.config, schedule(found)?))
+        Ok(of_config(&TRANSFORMER.config(found)?, schedule(found)?))
     }
 
     fn usual(&self) -> Facts {
@@ -152,7 +159,7 @@ impl Family for QwenImageFamily {
 
     fn tensors(&self, part: &str, config: &Value, path: &Path) -> Result<Vec<Expected>> {
         match part {
-            "transformer" => transformer_tensors(&Said::<QwenImageConfig>::by_file(config, path)?.config),
+            "transformer" => TRANSFORMER.tensors(config, path),
             "vae" => AUTOENCODER.tensors(config, path),
             "text_encoder" => TEXT_ENCODER.tensors(config, path),
             _ => Err(Error::model(format!("{NAME} models have no network {part}"), "please report this")),
@@ -172,9 +179,6 @@ impl Family for QwenImageFamily {
     }
 }
 
-/// Tensors by name.
-pub(super) type Source = Arc<dyn TensorSource>;
-
 /// A transformer's tensors under diffusers' names, which single files have too, behind a prefix.
 pub(super) fn named(source: &Source) -> Option<Source> {
     let prefix =
@@ -185,21 +189,9 @@ pub(super) fn named(source: &Source) -> Option<Source> {
     Some(Arc::new(Renamed::by(source, prefix, |name| Some(vec![(name.to_owned(), Cut::Whole)]))))
 }
 
-/// The transformer's dimensions, checked; a single file is opened for them, and comes with them.
-fn config(found: &Found) -> Result<(Said<QwenImageConfig>, Option<Source>)> {
-    let named = |source: Source| {
-        let none = || Error::model(format!("{} is no Qwen-Image transformer", source.describe()), NOT_QWEN);
-        named(&source).ok_or_else(none)
-    };
-    open::transformer(found, CLASS, named, QwenImageConfig::infer, transformer_tensors)
-}
-
-/// The transformer, opened and checked.
-pub(super) fn transformer(found: &Found) -> Result<ModelPart<QwenImageConfig>> {
-    let (said, source) = config(found)?;
-    let source = source.map_or_else(|| open::source_at(found.place("transformer")?, &found.files), Ok)?;
-    said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
-    Ok(ModelPart { config: said.config, source })
+fn named_or_refused(source: Source) -> Result<Source> {
+    let none = || Error::model(format!("{} is no Qwen-Image transformer", source.describe()), NOT_QWEN);
+    named(&source).ok_or_else(none)
 }
 
 /// What a scheduler's file says that was given or came with the transformer's folder, else the published model's; which mu a
@@ -245,7 +237,7 @@ impl QwenImage {
     /// As [`Family::open`].
     pub fn open(found: Found) -> Result<Self> {
         let files = &found.files;
-        let transformer = transformer(&found)?;
+        let transformer = TRANSFORMER.open(&found)?;
         let facts = of_config(&transformer.config, schedule(&found)?);
         let model = Self {
             identity: found.identity.clone(),

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{
-    LATENTS,
-    family::{Source, named},
-};
+use super::{LATENTS, family::named};
 use crate::models::parts::{
+    Source,
     fits::{alike, width},
     text_names, wan,
 };

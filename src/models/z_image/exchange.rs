@@ -3,7 +3,7 @@
 use super::{
     comfy,
     cost::transformer_layers,
-    family::{NAME, TEXT_ENCODER, transformer},
+    family::{NAME, TEXT_ENCODER, TRANSFORMER},
     text,
 };
 use crate::{
@@ -26,7 +26,7 @@ const KEPT: &[&str] =
 pub(super) fn of(found: &Found, part: &str) -> Result<Exchange> {
     match part {
         "transformer" => {
-            let transformer = transformer(found)?;
+            let transformer = TRANSFORMER.open(found)?;
             let config = &transformer.config;
             let layers = transformer_layers(config)?;
             let network = Network::transformer(&transformer.source, layers, comfy::aliases(config));

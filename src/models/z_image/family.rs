@@ -1,6 +1,6 @@
 //! Z-Image as a family: how its models are recognised, which parts they have, and what opening one means.
 
-use std::{path::Path, sync::Arc};
+use std::{convert::identity, path::Path, sync::Arc};
 
 use candle_core::{DType, Device};
 use serde_json::Value;
@@ -20,14 +20,14 @@ use crate::{
         Confidence, Decode, Examples, Exchange, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec,
         Published, Reading, SchedulerConfig, Seen,
         parts::{
-            Autoencoder, AutoencoderKind, ChatTokenizer, KL16_RGB, ModelPart, Qwen3Config, TextEncoderKind,
-            config::Said, kl16, open, qwen3, text_names, vae_names,
+            Autoencoder, AutoencoderKind, ChatTokenizer, KL16_RGB, ModelPart, Qwen3Config, Source, TextEncoderKind,
+            TransformerKind, kl16, qwen3, text_names, vae_names,
         },
         strangers::derived_from_a_model,
     },
     nn::{Compute, WeightsMode},
     recipe::{CfgRescale, CfgRule, CfgStart, ModelFacts},
-    weights::{Expected, TensorSource, Weights},
+    weights::{Expected, Weights},
 };
 
 /// Z-Image, Z-Image-Turbo, and whatever else has their layout.
@@ -86,6 +86,13 @@ pub(super) static PARTS: [PartSpec; 5] = [
     PartSpec::SCHEDULER,
 ];
 
+pub(super) const TRANSFORMER: TransformerKind<ZImageConfig> = TransformerKind {
+    class: CLASS,
+    of_file: named,
+    of_folder: identity,
+    infer: infer::transformer,
+    tensors: transformer_tensors,
+};
 const AUTOENCODER: AutoencoderKind =
     AutoencoderKind { family: NAME, example: "ae.safetensors", like: kl16, geometry: LATENTS };
 pub(super) const TEXT_ENCODER: TextEncoderKind<Qwen3Config> = qwen3(text::text_tensors);
@@ -118,7 +125,7 @@ impl Family for ZImageFamily {
     }
 
     fn facts(&self, found: &Found) -> Result<Facts> {
-        Ok(of_config(&config(found)?.0.config, schedule(found)?.config))
+        Ok(of_config(&TRANSFORMER.config(found)?, schedule(found)?.config))
     }
 
     fn usual(&self) -> Facts {
@@ -137,7 +144,7 @@ impl Family for ZImageFamily {
 
     fn tensors(&self, part: &str, config: &Value, path: &Path) -> Result<Vec<Expected>> {
         match part {
-            "transformer" => transformer_tensors(&Said::<ZImageConfig>::by_file(config, path)?.config),
+            "transformer" => TRANSFORMER.tensors(config, path),
             "vae" => AutoencoderKind::tensors(config, path),
             "text_encoder" => TEXT_ENCODER.tensors(config, path),
             _ => Err(Error::model(format!("{NAME} models have no network {part}"), "please report this")),
@@ -157,26 +164,12 @@ impl Family for ZImageFamily {
     }
 }
 
-/// Tensors by name.
-type Source = Arc<dyn TensorSource>;
-
-/// The transformer's dimensions, checked; a single file is opened for them, and comes with them.
-fn config(found: &Found) -> Result<(Said<ZImageConfig>, Option<Source>)> {
-    let named = |source: Source| -> Result<Source> {
-        match comfy::transformer(Arc::clone(&source)) {
-            Some(renamed) => Ok(Arc::new(renamed)),
-            None => Ok(source),
-        }
-    };
-    open::transformer(found, CLASS, named, infer::transformer, transformer_tensors)
-}
-
-/// The transformer, opened and checked.
-pub(super) fn transformer(found: &Found) -> Result<ModelPart<ZImageConfig>> {
-    let (said, source) = config(found)?;
-    let source = source.map_or_else(|| open::source_at(found.place("transformer")?, &found.files), Ok)?;
-    said.check_weights(&*source, &transformer_tensors(&said.config)?)?;
-    Ok(ModelPart { config: said.config, source })
+/// A single file's tensors under diffusers' names.
+fn named(source: Source) -> Result<Source> {
+    match comfy::transformer(Arc::clone(&source)) {
+        Some(renamed) => Ok(Arc::new(renamed)),
+        None => Ok(source),
+    }
 }
 
 fn of_config(config: &ZImageConfig, scheduler: SchedulerConfig) -> Facts {
@@ -226,7 +219,7 @@ impl ZImage {
     /// As [`Family::open`].
     pub fn open(found: Found) -> Result<Self> {
         let files = &found.files;
-        let transformer = transformer(&found)?;
+        let transformer = TRANSFORMER.open(&found)?;
         let vae = AUTOENCODER.open(found.place("vae")?, files)?;
         let text_encoder = TEXT_ENCODER.open(found.place("text_encoder")?, files, NAME, "--text-encoder")?;
         let tokenizer = found.path("tokenizer")?;

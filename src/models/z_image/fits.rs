@@ -5,14 +5,12 @@ use std::sync::Arc;
 use super::{LATENTS, comfy};
 use crate::{
     models::parts::{
+        Source,
         fits::{alike, width},
         text_names, vae_names,
     },
     weights::TensorSource,
 };
-
-/// Tensors by name.
-type Source = Arc<dyn TensorSource>;
 
 /// The autoencoder's latent channels are those that the transformer's tokens are made of.
 pub(super) fn vae(part: &Source, transformer: &Source) -> Result<(), String> {
