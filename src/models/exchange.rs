@@ -5,6 +5,7 @@ use std::{
     ops::Range,
 };
 
+use super::parts::single_file::TRANSFORMER_PREFIXES;
 use crate::{
     error::{Error, Result},
     weights::{
@@ -49,9 +50,7 @@ pub struct Composed {
     pub rows: Vec<(String, Range<usize>)>,
 }
 
-/// What stands before names in files that hold several networks, by the word behind which the network's own begin.
-const TRANSFORMER_PREFIXES: [&str; 2] = ["model.diffusion_model.", "diffusion_model."];
-/// The same of text encoders, behind a name of any letters.
+/// What the names of text encoders begin with in files of several networks; a name of any letters follows.
 const TEXT_ENCODERS: &str = "text_encoders.";
 
 impl Exchange {
@@ -139,7 +138,8 @@ impl Exchange {
 
 /// A name without what stands before it in files that hold several networks.
 fn without_prefix(name: &str) -> &str {
-    if let Some(rest) = TRANSFORMER_PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)) {
+    let mut prefixes = TRANSFORMER_PREFIXES.into_iter().filter(|prefix| !prefix.is_empty());
+    if let Some(rest) = prefixes.find_map(|prefix| name.strip_prefix(prefix)) {
         return rest;
     }
     let within = name.strip_prefix(TEXT_ENCODERS).and_then(|rest| rest.split_once('.'));

@@ -3,15 +3,14 @@
 use super::{
     bfl,
     family::{MADE_FOR, NAME, TRANSFORMER},
-    transformer_layers,
+    model::network,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     models::{
         Exchange, Found, GgufNames,
         parts::{CLIP, T5, exchange, text_names},
     },
-    weights::lora::Network,
 };
 
 /// What is kept where the rest is rounded: what reads the inputs and makes the output. Source: city96/ComfyUI-GGUF,
@@ -27,12 +26,10 @@ pub(super) fn of(found: &Found, part: &str) -> Result<Exchange> {
     match part {
         "transformer" => {
             let transformer = TRANSFORMER.open(found)?;
-            let config = &transformer.config;
-            let layers = transformer_layers(config)?;
-            let network = Network::transformer(&transformer.source, layers, bfl::aliases(config));
+            let network = network(&transformer)?;
             let names = GgufNames {
                 architecture: MADE_FOR,
-                layers: bfl::layers(config),
+                layers: bfl::layers(&transformer.config),
                 name: bfl::stored_name,
                 keys: Vec::new(),
             };
@@ -46,9 +43,6 @@ pub(super) fn of(found: &Found, part: &str) -> Result<Exchange> {
             let t5 = T5.open(place()?, &found.files, NAME, "--text-encoder-2")?;
             Ok(exchange::t5(text_names::t5_network("text_encoder_2", &t5)?, &t5.config))
         }
-        _ => Err(Error::request(
-            format!("the {part} of a {NAME} model is not converted"),
-            "what is converted are transformer, text_encoder and text_encoder_2",
-        )),
+        _ => Err(exchange::not_converted(NAME, part, "transformer, text_encoder and text_encoder_2")),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    Flux1, Transformer, WeightsMode, bfl,
+    Flux1, FluxConfig, Transformer, WeightsMode, bfl,
     family::PARTS,
     text::{self, PromptEmbeddings},
     text_cost, transformer_layers, transformer_tensors,
@@ -17,7 +17,7 @@ use crate::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
         TextEncoders, Velocity, VelocityAt, of_networks,
         parts::{
-            ClipEncoder, T5Encoder, Tokenizers, clip_tensors,
+            ClipEncoder, ModelPart, T5Encoder, Tokenizers, clip_tensors,
             kl::{self, Side},
             settle,
             streams::Inputs,
@@ -43,6 +43,15 @@ impl Flux1 {
     }
 }
 
+/// The transformer as LoRA files change it.
+///
+/// # Errors
+/// [`crate::Error::Model`] when the configuration makes no sense.
+pub(super) fn network(transformer: &ModelPart<FluxConfig>) -> Result<Network> {
+    let layers = transformer_layers(&transformer.config)?;
+    Ok(Network::transformer(&transformer.source, layers, bfl::aliases(&transformer.config)))
+}
+
 impl Model for Flux1 {
     fn identity(&self) -> &Identity {
         &self.identity
@@ -63,13 +72,9 @@ impl Model for Flux1 {
     }
 
     fn networks(&self) -> Result<Vec<Network>> {
-        let transformer = Network::transformer(
-            &self.transformer.source,
-            transformer_layers(&self.transformer.config)?,
-            bfl::aliases(&self.transformer.config),
-        );
         let clip = text_names::clip_network("text_encoder", &self.text_encoder)?;
-        Ok(vec![transformer, clip, text_names::t5_network("text_encoder_2", &self.text_encoder_2)?])
+        let t5 = text_names::t5_network("text_encoder_2", &self.text_encoder_2)?;
+        Ok(vec![network(&self.transformer)?, clip, t5])
     }
 
     fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {

@@ -2,17 +2,16 @@
 
 use super::{
     bfl,
-    cost::transformer_layers,
     family::{NAME, QWEN, TRANSFORMER},
+    model::network,
     text,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     models::{
         Exchange, Found, GgufNames,
-        parts::{exchange, qwen_layers, text_names},
+        parts::{exchange, text_names},
     },
-    weights::lora::Network,
 };
 
 /// What is kept where the rest is rounded: what reads the inputs and makes the output, as of FLUX.1.
@@ -26,22 +25,17 @@ pub(super) fn of(found: &Found, part: &str) -> Result<Exchange> {
     match part {
         "transformer" => {
             let transformer = TRANSFORMER.open(found)?;
-            let config = &transformer.config;
-            let layers = transformer_layers(config)?;
-            let network = Network::transformer(&transformer.source, layers, bfl::aliases(config));
+            let network = network(&transformer)?;
             // ComfyUI-GGUF knows this family by its tensors.
-            let (architecture, layers) = ("flux", bfl::layers(config));
+            let (architecture, layers) = ("flux", bfl::layers(&transformer.config));
             let names = GgufNames { architecture, layers, name: bfl::stored_name, keys: Vec::new() };
             Ok(Exchange { network, kept: KEPT, tables: &[], gguf: Some(names) })
         }
         "text_encoder" => {
             let qwen = QWEN.open(found.place(part)?, &found.files, NAME, "--text-encoder")?;
-            let layers = qwen_layers(&qwen.config.0, &text::reads())?;
-            Ok(exchange::qwen3(text_names::qwen_network("text_encoder", &qwen.source, layers), &qwen.config.0))
+            let network = text_names::qwen_network("text_encoder", &qwen.source, &qwen.config.0, &text::reads())?;
+            Ok(exchange::qwen3(network, &qwen.config.0))
         }
-        _ => Err(Error::request(
-            format!("the {part} of a {NAME} model is not converted"),
-            "what is converted are transformer and text_encoder",
-        )),
+        _ => Err(exchange::not_converted(NAME, part, "transformer and text_encoder")),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    Flux2, Flux2VaeConfig, TextEncoder, Transformer, bfl,
+    Flux2, Flux2Config, Flux2VaeConfig, TextEncoder, Transformer, bfl,
     cost::transformer_layers,
     encoder_tensors,
     family::PARTS,
@@ -18,7 +18,7 @@ use crate::{
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
         TextEncoders, Velocity, VelocityAt, of_networks,
-        parts::{ChatTokenizer, ModelPart, QwenEncoder, kl::Side, qwen_layers, settle, streams::Inputs, text_names},
+        parts::{ChatTokenizer, ModelPart, QwenEncoder, kl::Side, settle, streams::Inputs, text_names},
     },
     nn::{PositionIds, WeightsMode},
     weights::{TensorSource, lora::Network},
@@ -42,6 +42,15 @@ impl Flux2 {
     }
 }
 
+/// The transformer as LoRA files change it.
+///
+/// # Errors
+/// [`crate::Error::Model`] when the configuration makes no sense.
+pub(super) fn network(transformer: &ModelPart<Flux2Config>) -> Result<Network> {
+    let layers = transformer_layers(&transformer.config)?;
+    Ok(Network::transformer(&transformer.source, layers, bfl::aliases(&transformer.config)))
+}
+
 impl Model for Flux2 {
     fn identity(&self) -> &Identity {
         &self.identity
@@ -61,12 +70,9 @@ impl Model for Flux2 {
     }
 
     fn networks(&self) -> Result<Vec<Network>> {
-        let config = &self.transformer.config;
-        let transformer =
-            Network::transformer(&self.transformer.source, transformer_layers(config)?, bfl::aliases(config));
         let qwen = &self.text_encoder;
-        let layers = qwen_layers(&qwen.config.0, &text::reads())?;
-        Ok(vec![transformer, text_names::qwen_network("text_encoder", &qwen.source, layers)])
+        let text_encoder = text_names::qwen_network("text_encoder", &qwen.source, &qwen.config.0, &text::reads())?;
+        Ok(vec![network(&self.transformer)?, text_encoder])
     }
 
     fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {

@@ -3,9 +3,16 @@
 
 use super::{QwenConfig, T5Config, text_names};
 use crate::{
+    error::Error,
     models::{Exchange, GgufNames},
     weights::{lora::Network, write::Key},
 };
+
+/// The refusal of another part than those that a family's models are converted in.
+pub(crate) fn not_converted(family: &str, part: &str, converted: &str) -> Error {
+    let what = format!("the {part} of a {family} model is not converted");
+    Error::request(what, format!("what is converted are {converted}"))
+}
 
 /// A CLIP: no program reads one as GGUF.
 pub(crate) fn clip(network: Network) -> Exchange {

@@ -3,7 +3,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{ClipConfig, ModelPart, T5Config, clip_layers, t5_layers};
+use super::{ClipConfig, HiddenStates, ModelPart, QwenConfig, T5Config, clip_layers, qwen_layers, t5_layers};
 use crate::{
     error::Result,
     weights::{
@@ -241,7 +241,16 @@ pub(crate) fn t5_network(part: &'static str, t5: &ModelPart<T5Config>) -> Result
 
 /// One of Qwen's language models as LoRA files change it: `part` is its name in a model. Prefixes: diffusers, ComfyUI, which names the
 /// models; kohya's sd-scripts.
-pub(crate) fn qwen_network(part: &'static str, source: &Arc<dyn TensorSource>, layers: Vec<Layer>) -> Network {
+///
+/// # Errors
+/// [`crate::Error::Model`] when the configuration makes no sense.
+pub(crate) fn qwen_network(
+    part: &'static str,
+    source: &Arc<dyn TensorSource>,
+    config: &QwenConfig,
+    reads: &HiddenStates,
+) -> Result<Network> {
+    let layers = qwen_layers(config, reads)?;
     // As the language model alone calls them, and as it does inside one that sees.
     let other = |layer: &Layer| {
         let short = layer.name.strip_prefix("model.")?.to_owned();
@@ -249,7 +258,7 @@ pub(crate) fn qwen_network(part: &'static str, source: &Arc<dyn TensorSource>, l
         let within = format!("model.language_model.{short}");
         Some([short, within].map(|name| Alias { name, parts: parts.clone() }))
     };
-    Network {
+    Ok(Network {
         part,
         source: Arc::clone(source),
         aliases: layers.iter().filter_map(other).flatten().collect(),
@@ -261,7 +270,7 @@ pub(crate) fn qwen_network(part: &'static str, source: &Arc<dyn TensorSource>, l
             "text_encoders.qwen25_7b.transformer.",
         ],
         flat_prefixes: &["lora_te1_", "lora_te_"],
-    }
+    })
 }
 
 /// A language model's tensors outside its blocks, as llama.cpp calls them. Source: ggml-org/llama.cpp,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    QwenImage, Transformer,
+    QwenImage, QwenImageConfig, Transformer,
     cost::{Forward, transformer_layers, transformer_tensors},
     family::{PARTS, READS},
     text::{DROPPED, PromptStates, TEMPLATE, Text},
@@ -19,7 +19,7 @@ use crate::{
         parts::{
             ChatTokenizer, ModelPart, QwenEncoder,
             kl::{self, Side},
-            qwen_layers, qwen_tensors, settle,
+            qwen_tensors, settle,
             streams::Inputs,
             text_names,
         },
@@ -42,6 +42,15 @@ impl QwenImage {
     }
 }
 
+/// The transformer as LoRA files change it.
+///
+/// # Errors
+/// [`crate::Error::Model`] when the configuration makes no sense.
+pub(super) fn network(transformer: &ModelPart<QwenImageConfig>) -> Result<Network> {
+    let layers = transformer_layers(&transformer.config)?;
+    Ok(Network::transformer(&transformer.source, layers, Vec::new()))
+}
+
 impl Model for QwenImage {
     fn identity(&self) -> &Identity {
         &self.identity
@@ -60,11 +69,9 @@ impl Model for QwenImage {
     }
 
     fn networks(&self) -> Result<Vec<Network>> {
-        let layers = transformer_layers(&self.transformer.config)?;
-        let transformer = Network::transformer(&self.transformer.source, layers, Vec::new());
         let qwen = &self.text_encoder;
-        let layers = qwen_layers(&qwen.config.0, &READS)?;
-        Ok(vec![transformer, text_names::qwen_network("text_encoder", &qwen.source, layers)])
+        let text_encoder = text_names::qwen_network("text_encoder", &qwen.source, &qwen.config.0, &READS)?;
+        Ok(vec![network(&self.transformer)?, text_encoder])
     }
 
     fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {

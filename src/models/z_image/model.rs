@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    Transformer, ZImage, comfy,
+    Transformer, ZImage, ZImageConfig, comfy,
     config::padded,
     cost::transformer_layers,
     family::PARTS,
@@ -23,7 +23,7 @@ use crate::{
         parts::{
             ChatTokenizer, ModelPart, QwenEncoder,
             kl::{self, Side},
-            qwen_layers, settle, text_names,
+            settle, text_names,
         },
     },
     nn::{Array, PositionIds, WeightsMode},
@@ -35,6 +35,15 @@ impl ZImage {
         let config = &self.text_encoder.config;
         QwenEncoder::open(config.0.clone(), text::reads(config), self.text_encoder.weights(dtype, device))
     }
+}
+
+/// The transformer as LoRA files change it.
+///
+/// # Errors
+/// [`crate::Error::Model`] when the configuration makes no sense.
+pub(super) fn network(transformer: &ModelPart<ZImageConfig>) -> Result<Network> {
+    let layers = transformer_layers(&transformer.config)?;
+    Ok(Network::transformer(&transformer.source, layers, comfy::aliases(&transformer.config)))
 }
 
 impl Model for ZImage {
@@ -56,12 +65,10 @@ impl Model for ZImage {
     }
 
     fn networks(&self) -> Result<Vec<Network>> {
-        let config = &self.transformer.config;
-        let transformer =
-            Network::transformer(&self.transformer.source, transformer_layers(config)?, comfy::aliases(config));
         let qwen = &self.text_encoder;
-        let layers = qwen_layers(&qwen.config.0, &text::reads(&qwen.config))?;
-        Ok(vec![transformer, text_names::qwen_network("text_encoder", &qwen.source, layers)])
+        let text_encoder =
+            text_names::qwen_network("text_encoder", &qwen.source, &qwen.config.0, &text::reads(&qwen.config))?;
+        Ok(vec![network(&self.transformer)?, text_encoder])
     }
 
     fn with_sources(&self, sources: Vec<Arc<dyn TensorSource>>) -> Result<Box<dyn Model>> {
