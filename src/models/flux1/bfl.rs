@@ -10,8 +10,8 @@ use super::{FluxConfig, blocks::FEED_FORWARD_RATIO};
 use crate::{
     base::shown::shown,
     error::Error,
-    models::parts::single_file::{IMG_QKV, TRANSFORMER_PREFIXES, TXT_QKV},
-    weights::{Cut, Renamed, TensorSource, lookup, lora::Alias, reverse},
+    models::parts::single_file::{DOUBLE_NORMS, IMG_QKV, SINGLE_NORMS, TRANSFORMER_PREFIXES, TXT_QKV},
+    weights::{Cut, Renamed, TensorSource, lookup, lora::Alias},
 };
 
 /// The transformer of a single file under diffusers' names, whichever prefix it carries; `None` if it holds none.
@@ -38,17 +38,6 @@ pub fn layers(config: &FluxConfig) -> Vec<Alias> {
         all.extend(["linear2", "modulation.lin"].map(|name| own(format!("{block}.{name}"), hidden)));
     }
     all
-}
-
-/// The name that one tensor of diffusers has here, of those that belong to no layer: norms.
-pub fn stored_name(name: &str) -> Option<String> {
-    let block = |kind: &str, own: &str, norms| -> Option<String> {
-        let (i, rest) = name.strip_prefix(kind)?.split_once('.')?;
-        let norm = reverse(norms, rest.strip_suffix(".weight")?)?;
-        Some(format!("{own}.{i}.{norm}.scale"))
-    };
-    block("transformer_blocks.", "double_blocks", DOUBLE_NORMS)
-        .or_else(|| block("single_transformer_blocks.", "single_blocks", SINGLE_NORMS))
 }
 
 /// The layers that `name` stands for, which are those of the tensor `like`, of so many rows.
@@ -180,12 +169,3 @@ const DOUBLE: &[(&str, &str)] = &[
     ("txt_mlp.0", "ff_context.net.0.proj"),
     ("txt_mlp.2", "ff_context.net.2"),
 ];
-
-const DOUBLE_NORMS: &[(&str, &str)] = &[
-    ("img_attn.norm.query_norm", "attn.norm_q"),
-    ("img_attn.norm.key_norm", "attn.norm_k"),
-    ("txt_attn.norm.query_norm", "attn.norm_added_q"),
-    ("txt_attn.norm.key_norm", "attn.norm_added_k"),
-];
-
-const SINGLE_NORMS: &[(&str, &str)] = &[("norm.query_norm", "attn.norm_q"), ("norm.key_norm", "attn.norm_k")];

@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     models::{
         Exchange, Found, GgufNames,
-        parts::{CLIP, T5, exchange, text_names},
+        parts::{CLIP, T5, exchange, single_file::stored_norm, text_names},
     },
 };
 
@@ -30,7 +30,7 @@ pub(super) fn of(found: &Found, part: &str) -> Result<Exchange> {
             let names = GgufNames {
                 architecture: MADE_FOR,
                 layers: bfl::layers(&transformer.config),
-                name: bfl::stored_name,
+                name: stored_norm,
                 keys: Vec::new(),
             };
             Ok(Exchange { network, kept: KEPT, tables: &[], gguf: Some(names) })

@@ -11,8 +11,8 @@ use std::{ops::Range, sync::Arc};
 
 use super::Flux2Config;
 use crate::{
-    models::parts::single_file::{IMG_QKV, TRANSFORMER_PREFIXES, TXT_QKV},
-    weights::{Cut, Renamed, TensorSource, lookup, lora::Alias, reverse},
+    models::parts::single_file::{DOUBLE_NORMS, IMG_QKV, SINGLE_NORMS, TRANSFORMER_PREFIXES, TXT_QKV},
+    weights::{Cut, Renamed, TensorSource, lookup, lora::Alias},
 };
 
 /// The transformer's tensors, whichever layout they have; `None` if there is none.
@@ -54,17 +54,6 @@ pub(super) fn layers(config: &Flux2Config) -> Vec<Alias> {
     all
 }
 
-/// The name that single files have for a tensor of no layer: a norm.
-pub(super) fn stored_name(name: &str) -> Option<String> {
-    let block = |kind: &str, own: &str, norms| -> Option<String> {
-        let (i, rest) = name.strip_prefix(kind)?.split_once(".attn.")?;
-        let norm = reverse(norms, rest.strip_suffix(".weight")?)?;
-        Some(format!("{own}.{i}.{norm}.scale"))
-    };
-    block("transformer_blocks.", "double_blocks", DOUBLE_NORMS)
-        .or_else(|| block("single_transformer_blocks.", "single_blocks", SINGLE_NORMS))
-}
-
 /// The names that LoRA files have for the transformer's layers, where they are not those they are loaded by: of both layouts'
 /// tensors.
 pub(super) fn aliases(config: &Flux2Config) -> Vec<Alias> {
@@ -102,7 +91,7 @@ fn single_file_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<V
     let (stem, kind) = name.rsplit_once('.')?;
     let rows = rows.unwrap_or(0);
     let whole = |stem: String| Some(vec![(format!("{stem}.{kind}"), Cut::Whole)]);
-    let norm = |block: String, norm: &str| Some(vec![(format!("{block}.attn.{norm}.weight"), Cut::Whole)]);
+    let norm = |block: String, norm: &str| Some(vec![(format!("{block}.{norm}.weight"), Cut::Whole)]);
     let mut words = stem.splitn(3, '.');
     match (words.next()?, words.next(), words.next()) {
         ("double_blocks", Some(i), Some(rest)) => {
@@ -175,12 +164,3 @@ const DOUBLE: &[(&str, &str)] = &[
     ("img_mlp.2", "ff.linear_out"),
     ("txt_mlp.2", "ff_context.linear_out"),
 ];
-
-const DOUBLE_NORMS: &[(&str, &str)] = &[
-    ("img_attn.norm.query_norm", "norm_q"),
-    ("img_attn.norm.key_norm", "norm_k"),
-    ("txt_attn.norm.query_norm", "norm_added_q"),
-    ("txt_attn.norm.key_norm", "norm_added_k"),
-];
-
-const SINGLE_NORMS: &[(&str, &str)] = &[("norm.query_norm", "norm_q"), ("norm.key_norm", "norm_k")];

@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     models::{
         Exchange, Found, GgufNames,
-        parts::{exchange, text_names},
+        parts::{exchange, single_file::stored_norm, text_names},
     },
 };
 
@@ -28,7 +28,7 @@ pub(super) fn of(found: &Found, part: &str) -> Result<Exchange> {
             let network = network(&transformer)?;
             // ComfyUI-GGUF knows this family by its tensors.
             let (architecture, layers) = ("flux", bfl::layers(&transformer.config));
-            let names = GgufNames { architecture, layers, name: bfl::stored_name, keys: Vec::new() };
+            let names = GgufNames { architecture, layers, name: stored_norm, keys: Vec::new() };
             Ok(Exchange { network, kept: KEPT, tables: &[], gguf: Some(names) })
         }
         "text_encoder" => {

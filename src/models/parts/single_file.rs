@@ -1,5 +1,7 @@
 //! What single files of several families have alike.
 
+use crate::weights::reverse;
+
 /// Prefixes that the names of a transformer's tensors may carry in a single file: none, or those of ComfyUI and all-in-one checkpoints.
 pub(crate) const TRANSFORMER_PREFIXES: [&str; 3] = ["", "model.diffusion_model.", "diffusion_model."];
 
@@ -7,3 +9,26 @@ pub(crate) const TRANSFORMER_PREFIXES: [&str; 3] = ["", "model.diffusion_model."
 pub(crate) const IMG_QKV: [&str; 3] = ["attn.to_q", "attn.to_k", "attn.to_v"];
 /// The same of the text's.
 pub(crate) const TXT_QKV: [&str; 3] = ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"];
+
+/// Norms of queries and keys in a double block, as Black Forest Labs' files call them, without `.scale`, and as diffusers does, without
+/// `.weight`.
+pub(crate) const DOUBLE_NORMS: &[(&str, &str)] = &[
+    ("img_attn.norm.query_norm", "attn.norm_q"),
+    ("img_attn.norm.key_norm", "attn.norm_k"),
+    ("txt_attn.norm.query_norm", "attn.norm_added_q"),
+    ("txt_attn.norm.key_norm", "attn.norm_added_k"),
+];
+/// The same in a single block.
+pub(crate) const SINGLE_NORMS: &[(&str, &str)] =
+    &[("norm.query_norm", "attn.norm_q"), ("norm.key_norm", "attn.norm_k")];
+
+/// The name that Black Forest Labs' files have for one of diffusers' tensors that belongs to no layer: a norm of queries or keys.
+pub(crate) fn stored_norm(name: &str) -> Option<String> {
+    let block = |kind: &str, own: &str, norms| -> Option<String> {
+        let (i, rest) = name.strip_prefix(kind)?.split_once('.')?;
+        let norm = reverse(norms, rest.strip_suffix(".weight")?)?;
+        Some(format!("{own}.{i}.{norm}.scale"))
+    };
+    block("transformer_blocks.", "double_blocks", DOUBLE_NORMS)
+        .or_else(|| block("single_transformer_blocks.", "single_blocks", SINGLE_NORMS))
+}
