@@ -1,22 +1,15 @@
 //! Where each part of a model is, and which family's model it is.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-
-use serde_json::Value;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{
-    Contents, Decode, Family, Identity, Lent, ModelRequest, Origin, PartKind, PartSpec, Seen,
+    Contents, Family, Identity, Lent, ModelRequest, Origin, PartKind, PartSpec,
     choose::{Choice, choose},
     contents,
     given::{exists, given},
     parts::open,
-    repository::PIPELINE_INDEX,
     shelves::{Shelves, weights_in},
-    whose::{family_of_file, family_of_folder, first, surest},
+    whose::{family_of_file, family_of_folder},
 };
 use crate::{
     base::paths,
@@ -59,8 +52,12 @@ pub struct Found {
 }
 
 impl Found {
-    /// Parts at these places.
-    pub(super) fn of(identity: Identity, files: Files, places: BTreeMap<&'static str, Place>) -> Self {
+    /// One part, which `request` names at this place, and nothing else.
+    pub(super) fn alone(request: &ModelRequest, part: &PartSpec, place: Place) -> Self {
+        let model = request.model.display().to_string();
+        let (parts, variants) = (BTreeMap::new(), BTreeMap::new());
+        let identity = Identity { model, revision: None, layout: "diffusers", parts, variants };
+        let (files, places) = (request.files.clone(), BTreeMap::from([(part.name, place)]));
         Self { identity, files, remarks: Vec::new(), places, given: Vec::new() }
     }
 
@@ -384,85 +381,5 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// Opens the autoencoder that `request` names: its file or folder, or a model's that holds it. Whose it is, it says itself.
-///
-/// # Errors
-/// [`Error::Model`] when there is none.
-pub(super) fn autoencoder(request: &ModelRequest, families: &[&'static dyn Family]) -> Result<Box<dyn Decode>> {
-    let (path, files) = (&request.model, &request.files);
-    if files.is_file(path) {
-        let source: Arc<dyn TensorSource> = Arc::new(files.open(std::slice::from_ref(path))?);
-        let seen = Seen { tensors: Some(Arc::clone(&source)), ..Seen::default() };
-        // A transformer's file leads to its autoencoder.
-        if surest(&seen, families).is_some() {
-            let finder = Finder::new(request, families)?;
-            return finder.family().autoencoder(&finder.found(|part| part.name == AUTOENCODER)?);
-        }
-        return bare_autoencoder(request, families, |part| (part.is_inside)(&source));
-    }
-    if files.is_file(&path.join(PIPELINE_INDEX)) {
-        return bare_autoencoder(request, &[family_of_folder(path, files, families)?], |_| true);
-    }
-    let class = |folder: &Path| {
-        let config: Value = files.read_json(&folder.join("config.json")).ok()?;
-        Some(config.get("_class_name")?.as_str()?.to_owned())
-    };
-    let class = class(path).or_else(|| class(&path.join(AUTOENCODER)));
-    let is_said = |part: &PartSpec| class.is_none() || part.class.is_none() || class.as_deref() == part.class;
-    bare_autoencoder(request, families, is_said)
-}
-
-/// The same without a transformer, of the first family that can open it among those whose part `may_be` it; of the usual one where
-/// it may be nobody's.
-fn bare_autoencoder(
-    request: &ModelRequest,
-    families: &[&'static dyn Family],
-    may_be: impl Fn(&PartSpec) -> bool,
-) -> Result<Box<dyn Decode>> {
-    let part = |family: &dyn Family| family.parts().iter().find(|part| part.name == AUTOENCODER);
-    let is_candidate = |family: &&&'static dyn Family| part(**family).is_some_and(&may_be);
-    let mut candidates: Vec<_> = families.iter().filter(is_candidate).copied().collect();
-    if candidates.is_empty() {
-        candidates.push(first(families)?);
-    }
-    let open = |family: &'static dyn Family| {
-        let none = || Error::model(format!("{} models have no autoencoder", family.name()), "");
-        let part = part(family).ok_or_else(none)?;
-        let places = BTreeMap::from([(part.name, given(part, &request.model)?)]);
-        let model = request.model.display().to_string();
-        let (parts, variants) = (BTreeMap::new(), BTreeMap::new());
-        let identity = Identity { model, revision: None, layout: "diffusers", parts, variants };
-        let files = request.files.clone();
-        family.autoencoder(&Found { identity, files, remarks: Vec::new(), places, given: Vec::new() })
-    };
-    let mut refused: Vec<Error> = Vec::new();
-    for family in candidates {
-        match open(family) {
-            Ok(autoencoder) => return Ok(autoencoder),
-            Err(error) => refused.push(error),
-        }
-    }
-    Err(all_of(refused))
-}
-
-/// One error that says what several do, each once.
-fn all_of(errors: Vec<Error>) -> Error {
-    let mut said: Vec<String> = Vec::new();
-    for error in &errors {
-        let text = error.to_string();
-        if !said.contains(&text) {
-            said.push(text);
-        }
-    }
-    match (errors.into_iter().next(), said.len()) {
-        (Some(Error::Model { hint, .. }), 2..) => Error::Model { what: said.join("; or "), hint },
-        (Some(first), _) => first,
-        (None, _) => Error::model("no kind of model is known", ""),
-    }
-}
-
 /// How the remark begins that names all parts from elsewhere.
 pub const ELSEWHERE: &str = "parts from elsewhere";
-
-/// What every family calls its autoencoder, as diffusers does.
-pub const AUTOENCODER: &str = "vae";

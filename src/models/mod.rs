@@ -53,7 +53,8 @@ pub use family::{
     Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, Model, On, Reading, Seen, TextEncoders,
     Velocity, VelocityAt,
 };
-pub use find::{AUTOENCODER, ELSEWHERE, Found, Lacking, Place};
+pub use find::{ELSEWHERE, Found, Lacking, Place};
+pub use find_one::AUTOENCODER;
 pub use first_block::FirstBlock;
 pub use inventory::Inventory;
 pub use known::KnownModel;
@@ -289,7 +290,7 @@ impl Registry {
     /// # Errors
     /// [`crate::Error::Model`] when there is none; [`crate::Error::Disk`] when a file cannot be read.
     pub fn autoencoder(&self, request: &ModelRequest) -> Result<Box<dyn Decode>> {
-        find::autoencoder(request, &self.families)
+        find_one::autoencoder(request, &self.families)
     }
 
     /// How files of other programs hold a part of a model, by its name, or its transformer; of a file that holds another network, that
