@@ -24,6 +24,7 @@ mod latent_rgb;
 mod lent;
 mod local;
 mod lora;
+mod model;
 mod part;
 pub mod parts;
 mod published;
@@ -49,10 +50,7 @@ use find::Finder;
 pub use contents::Contents;
 pub use cost::{ForwardCost, ForwardOptions, NetworkBytes};
 pub use exchange::{Composed, Exchange, GgufNames};
-pub use family::{
-    Conditioning, Confidence, Decode, Encode, Examples, Facts, Family, Model, On, Reading, Seen, TextEncoders,
-    Velocity, VelocityAt,
-};
+pub use family::{Confidence, Examples, Facts, Family, Reading, Seen};
 pub use find::{ELSEWHERE, Found, Lacking, Place};
 pub use find_one::AUTOENCODER;
 pub use first_block::FirstBlock;
@@ -62,6 +60,7 @@ pub use latent_rgb::RgbFactors;
 pub use lent::{Lent, LentFiles};
 pub use local::LocalModel;
 pub use lora::{adapt, adapt_part, of_networks};
+pub use model::{Conditioning, Decode, Encode, Model, On, TextEncoders, Velocity, VelocityAt};
 pub(crate) use part::has_weights_ending;
 pub use part::{Lender, PartKind, PartSpec, never_inside};
 pub use parts::kl::{Banding, Posterior, RowSink, RowSource, Way};
