@@ -8,7 +8,10 @@ use crate::{
     error::Result,
     models::{
         ForwardCost, ForwardOptions,
-        parts::{CLIP_TOKENS, ClipEncoder, T5Encoder, streams::Inputs},
+        parts::{
+            CLIP_TOKENS, ClipEncoder, T5Encoder,
+            streams::{Asked, Inputs},
+        },
     },
     nn::{Compute, Ledger, Parameters, WeightsMode},
     weights::{Expected, Weights, lora::Layer},
@@ -50,15 +53,7 @@ impl Forward<'_> {
         let pooled = zeros(&[1, config.pooled_projection_dim])?;
         let input_bytes = ledger.now_bytes() - loaded;
         let angles = [self.text_tokens + self.image_tokens, config.attention_head_dim / 2];
-        let inputs = Inputs {
-            img,
-            prompt_embeds,
-            cos: zeros(&angles)?,
-            sin: zeros(&angles)?,
-            text_bias: None,
-            logit_scale: 1.0,
-            first_block: None,
-        };
+        let inputs = Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, asked: Asked::default() };
         model.velocity(&inputs, &pooled, 1.0, Some(1.0))?;
         drop((inputs, pooled));
         Ok(ForwardCost::of(&ledger, input_bytes))

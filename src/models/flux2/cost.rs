@@ -6,7 +6,10 @@ use super::{Flux2Config, transformer::Transformer};
 use crate::{
     base::device::DeviceKind,
     error::Result,
-    models::{ForwardCost, ForwardOptions, parts::streams::Inputs},
+    models::{
+        ForwardCost, ForwardOptions,
+        parts::streams::{Asked, Inputs},
+    },
     nn::{Compute, Ledger, Parameters, WeightsMode},
     weights::{Expected, Weights, lora::Layer},
 };
@@ -43,15 +46,7 @@ impl Forward<'_> {
         let prompt_embeds = zeros(&[1, text_tokens, config.joint_attention_dim])?;
         let input_bytes = ledger.now_bytes() - loaded;
         let angles = [text_tokens + image_tokens, config.attention_head_dim / 2];
-        let inputs = Inputs {
-            img,
-            prompt_embeds,
-            cos: zeros(&angles)?,
-            sin: zeros(&angles)?,
-            text_bias: None,
-            logit_scale: 1.0,
-            first_block: None,
-        };
+        let inputs = Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, asked: Asked::default() };
         model.velocity(&inputs, 1.0)?;
         drop(inputs);
         Ok(ForwardCost::of(&ledger, input_bytes))

@@ -51,12 +51,32 @@ pub struct Inputs {
     pub cos: Array,
     /// Sines of every token's angles [T + N, D/2], f32.
     pub sin: Array,
+    /// What is asked for beside.
+    pub asked: Asked,
+}
+
+/// What a pass is asked for beside what the model was trained for; nothing by default.
+pub struct Asked {
     /// What is added to the logits of the text's keys.
     pub text_bias: Option<f32>,
-    /// What logits are multiplied by; 1 as trained.
+    /// What logits are multiplied by wherever the picture is among the tokens.
     pub logit_scale: f64,
     /// What may leave blocks out.
     pub first_block: Option<Rc<RefCell<FirstBlock>>>,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { text_bias: None, logit_scale: 1.0, first_block: None }
+    }
+}
+
+impl Asked {
+    /// What is asked for at a moment.
+    pub fn at(at: &VelocityAt<'_>) -> Self {
+        let text_bias = at.text_bias.map(|TextBias(bias)| bias as f32);
+        Self { text_bias, logit_scale: at.logit_scale, first_block: at.first_block.cloned() }
+    }
 }
 
 impl Inputs {
@@ -65,13 +85,12 @@ impl Inputs {
         let real = |tensor: &Tensor| Array::from(tensor.clone());
         let (img, prompt_embeds) = (real(img), real(prompt_embeds));
         let (cos, sin) = (real(&rope.cos), real(&rope.sin));
-        Self { img, prompt_embeds, cos, sin, text_bias: None, logit_scale: 1.0, first_block: None }
+        Self { img, prompt_embeds, cos, sin, asked: Asked::default() }
     }
 
     /// The same with what is asked for at a moment.
     pub fn at(img: &Tensor, prompt_embeds: &Tensor, at: &VelocityAt<'_>) -> Self {
-        let (text_bias, first_block) = (at.text_bias.map(|TextBias(bias)| bias as f32), at.first_block.cloned());
-        Self { text_bias, logit_scale: at.logit_scale, first_block, ..Self::new(img, prompt_embeds, at.rope) }
+        Self { asked: Asked::at(at), ..Self::new(img, prompt_embeds, at.rope) }
     }
 
     /// Runs the blocks over x [T + N, C], text first, but for those that may be left out behind the first.
@@ -85,7 +104,7 @@ impl Inputs {
         visit: impl FnMut(usize, &B) -> Result<()>,
     ) -> Result<()> {
         let [_, img] = pass.sides();
-        FirstBlock::run_within(self.first_block.as_deref(), blocks, 0, (x, img), visit)
+        FirstBlock::run_within(self.asked.first_block.as_deref(), blocks, 0, (x, img), visit)
     }
 
     /// Begins a pass of blocks that `vec` modulates, with room for keys and values of so many tokens of text and of picture;
@@ -108,9 +127,9 @@ impl Inputs {
         let shape = [heads.count, tokens, heads.dim];
         let keys = self.cos.place().zeros(&shape, dtype)?; // [H, N, D]
         let values = self.cos.place().zeros(&shape, dtype)?; // [H, N, D]
-        let text_bias = self.text_bias.map(|bias| KeyBias { runs: vec![(text_tokens, bias)] });
+        let text_bias = self.asked.text_bias.map(|bias| KeyBias { runs: vec![(text_tokens, bias)] });
         let (cos, sin) = (self.cos.clone(), self.sin.clone());
-        let logit_scale = self.logit_scale;
+        let logit_scale = self.asked.logit_scale;
         Ok(Pass { vec, cos, sin, keys, values, text_tokens, text_bias, logit_scale, options })
     }
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     base::device::DeviceKind,
     error::Result,
-    models::{ForwardCost, ForwardOptions},
+    models::{ForwardCost, ForwardOptions, parts::streams::Asked},
     nn::{Compute, Ledger, Parameters, WeightsMode},
     weights::{Expected, Weights, lora::Layer},
 };
@@ -54,16 +54,7 @@ impl Forward<'_> {
         let (cos, sin) = (zeros(&angles)?, zeros(&angles)?);
         let tables = [cos.narrow(0, picture, text)?, sin.narrow(0, picture, text)?];
         let refined = model.refine(&hidden_states, tables)?;
-        let inputs = Inputs {
-            img,
-            text: refined,
-            text_tokens: self.text_tokens,
-            cos,
-            sin,
-            text_bias: None,
-            logit_scale: 1.0,
-            first_block: None,
-        };
+        let inputs = Inputs { img, text: refined, text_tokens: self.text_tokens, cos, sin, asked: Asked::default() };
         model.velocity(&inputs, 1.0)?;
         drop((inputs, hidden_states));
         Ok(ForwardCost::of(&ledger, input_bytes))

@@ -16,14 +16,15 @@ use super::{
 use crate::{
     base::{device::DeviceKind, geometry::TokenGrid, progress::Observer},
     error::Result,
-    methods::TextBias,
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
         TextEncoders, Velocity, VelocityAt, of_networks,
         parts::{
             ChatTokenizer, ModelPart, QwenEncoder,
             kl::{self, Side},
-            settle, text_names,
+            settle,
+            streams::Asked,
+            text_names,
         },
     },
     nn::{Array, PositionIds, WeightsMode},
@@ -183,9 +184,7 @@ impl Velocity for Transformer {
             text_tokens: prompt.hidden_states.dim(1)?,
             cos: real(&at.rope.cos),
             sin: real(&at.rope.sin),
-            text_bias: at.text_bias.map(|TextBias(bias)| bias as f32),
-            logit_scale: at.logit_scale,
-            first_block: at.first_block.cloned(),
+            asked: Asked::at(at),
         };
         Ok(self.velocity(&inputs, at.t)?.real()?.clone())
     }

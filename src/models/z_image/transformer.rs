@@ -1,7 +1,5 @@
 //! The forward pass: noisy latents, prompt and time in, velocity out.
 
-use std::{cell::RefCell, rc::Rc};
-
 use candle_core::{DType, Device};
 
 use super::{
@@ -54,12 +52,8 @@ pub(super) struct Inputs {
     pub cos: Array,
     /// Sines of every token's angles, likewise.
     pub sin: Array,
-    /// What is added to the logits of the text's keys.
-    pub text_bias: Option<f32>,
-    /// What logits are multiplied by wherever the picture is among the tokens; 1 as trained.
-    pub logit_scale: f64,
-    /// What may leave blocks out.
-    pub first_block: Option<Rc<RefCell<FirstBlock>>>,
+    /// What is asked for beside.
+    pub asked: streams::Asked,
 }
 
 impl Transformer {
@@ -149,7 +143,7 @@ impl Transformer {
         let mut pass = self.pass_over(picture, &time, inputs)?;
         let mut sees_text = false;
         // The first of the layers that see all decides whether the others are left out.
-        let (cache, first) = (inputs.first_block.as_deref(), self.config.n_refiner_layers);
+        let (cache, first) = (inputs.asked.first_block.as_deref(), self.config.n_refiner_layers);
         FirstBlock::run_within(cache, &self.blocks, first, (&x, 0..tokens), |index, block| {
             if index >= self.config.n_refiner_layers && !sees_text {
                 // The room of the layers before goes first.
@@ -168,8 +162,8 @@ impl Transformer {
         let tables = [inputs.cos.narrow(0, 0, tokens)?, inputs.sin.narrow(0, 0, tokens)?];
         let mut pass = Pass::new(&self.config, Some(time.clone()), tables, (self.dtype, self.options))?;
         let picture = padded(inputs.img.dim(1));
-        pass.logit_scale = inputs.logit_scale;
-        let bias = inputs.text_bias.filter(|_| tokens > picture);
+        pass.logit_scale = inputs.asked.logit_scale;
+        let bias = inputs.asked.text_bias.filter(|_| tokens > picture);
         pass.bias = bias.map(|bias| KeyBias { runs: vec![(picture, 0.0), (inputs.text_tokens, bias)] });
         Ok(Some(pass))
     }
