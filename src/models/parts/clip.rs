@@ -14,7 +14,6 @@ use super::{
     open,
 };
 use crate::{
-    base::device::DeviceKind,
     error::{Error, Result},
     nn::{
         self, Array, Attention, Bias, Blocks, Compute, LayerNorm, Ledger, Linear, Parameters, Place, Scale,
@@ -193,12 +192,12 @@ pub(crate) fn clip_layers(config: &ClipConfig) -> Result<Vec<Layer>> {
 }
 
 fn loaded_dry(config: &ClipConfig) -> Result<Parameters> {
-    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
-    let below = parameters.pp("text_model");
-    embed(config, &below, &[vec![0]])?;
-    (0..config.num_hidden_layers).try_for_each(|index| ClipLayer::load(config, &below, index).map(drop))?;
-    load_final_norm(config, &below)?;
-    Ok(parameters)
+    Parameters::of_load(|parameters| {
+        let below = parameters.pp("text_model");
+        embed(config, &below, &[vec![0]])?;
+        (0..config.num_hidden_layers).try_for_each(|index| ClipLayer::load(config, &below, index).map(drop))?;
+        load_final_norm(config, &below)
+    })
 }
 
 /// The pooled embeddings [1, C] of lists of ids; `parameters` stands at `text_model`.

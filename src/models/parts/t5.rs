@@ -16,7 +16,6 @@ use super::{
     open,
 };
 use crate::{
-    base::device::DeviceKind,
     error::{Error, Result},
     nn::{self, Array, Attention, Bias, Blocks, Compute, Ledger, Linear, Parameters, RmsNorm, Scale, embedding_rows},
     weights::{Expected, Weights, lora::Layer},
@@ -203,12 +202,12 @@ pub(crate) fn t5_layers(config: &T5Config) -> Result<Vec<Layer>> {
 }
 
 fn loaded_dry(config: &T5Config) -> Result<Parameters> {
-    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
-    embedding_rows(&parameters.pp("shared"), token_table(config), &[vec![0]])?;
-    (0..config.num_layers).try_for_each(|index| T5Block::load(config, &parameters, index).map(drop))?;
-    load_bias_table(config, &parameters)?;
-    load_final_norm(config, &parameters)?;
-    Ok(parameters)
+    Parameters::of_load(|parameters| {
+        embedding_rows(&parameters.pp("shared"), token_table(config), &[vec![0]])?;
+        (0..config.num_layers).try_for_each(|index| T5Block::load(config, parameters, index).map(drop))?;
+        load_bias_table(config, parameters)?;
+        load_final_norm(config, parameters)
+    })
 }
 
 /// The token embeddings [1, T, C] of lists of ids.

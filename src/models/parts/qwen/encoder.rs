@@ -123,11 +123,11 @@ pub(crate) fn qwen_layers(config: &QwenConfig, reads: &HiddenStates) -> Result<V
 
 fn loaded_dry(config: &QwenConfig, reads: &HiddenStates) -> Result<Parameters> {
     reads.check(config)?;
-    let parameters = Parameters::of_configuration(DType::BF16, &Ledger::new(DeviceKind::Cpu));
-    embedding_rows(&parameters.pp("model.embed_tokens"), token_table(config), &[vec![0]])?;
-    (0..reads.layers(config)).try_for_each(|index| QwenLayer::load(config, &parameters, index).map(drop))?;
-    reads.norm(config, &parameters)?;
-    Ok(parameters)
+    Parameters::of_load(|parameters| {
+        embedding_rows(&parameters.pp("model.embed_tokens"), token_table(config), &[vec![0]])?;
+        (0..reads.layers(config)).try_for_each(|index| QwenLayer::load(config, parameters, index).map(drop))?;
+        reads.norm(config, parameters)
+    })
 }
 
 impl HiddenStates {
