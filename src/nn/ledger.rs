@@ -24,17 +24,14 @@ struct Inner {
     counts: Mutex<Counts>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Counts {
     now: u64,
     peak: u64,
     scratch: u64,
     largest_buffer: u64,
     largest_launch: u64,
-    flops: u128,
-    /// Those of them that are attention's.
-    attention_flops: u128,
-    launches: u64,
+    done: Work,
     /// How often what is counted now would really happen.
     times: u64,
     /// What operations took that may come again.
@@ -48,9 +45,33 @@ pub(super) type Operation = [usize; 10];
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     peak: u64,
+    work: Work,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Work {
     flops: u128,
+    /// Those of them that are attention's.
     attention_flops: u128,
     launches: u64,
+}
+
+impl Work {
+    /// What each of so many times took that came after `before`.
+    fn each_since(self, before: Self, times: u64) -> Self {
+        let times = times.max(1);
+        Self {
+            flops: (self.flops - before.flops) / u128::from(times),
+            attention_flops: (self.attention_flops - before.attention_flops) / u128::from(times),
+            launches: (self.launches - before.launches) / times,
+        }
+    }
+
+    fn add(&mut self, more: Self, times: u64) {
+        self.flops += u128::from(times) * more.flops;
+        self.attention_flops += u128::from(times) * more.attention_flops;
+        self.launches += times * more.launches;
+    }
 }
 
 /// Bytes that would be held for as long as this lives.
@@ -63,18 +84,7 @@ pub struct Held {
 impl Ledger {
     /// Nothing seen yet, on a device of this kind.
     pub fn new(kind: DeviceKind) -> Self {
-        let counts = Counts {
-            now: 0,
-            peak: 0,
-            scratch: 0,
-            largest_buffer: 0,
-            largest_launch: 0,
-            flops: 0,
-            attention_flops: 0,
-            launches: 0,
-            times: 1,
-            known: BTreeMap::new(),
-        };
+        let counts = Counts { times: 1, ..Counts::default() };
         Self(Arc::new(Inner { kind, counts: Mutex::new(counts) }))
     }
 
@@ -114,20 +124,20 @@ impl Ledger {
     /// A kernel launched over so many elements.
     pub fn launch(&self, elements: usize) {
         let mut counts = self.counts();
-        counts.launches += counts.times;
+        counts.done.launches += counts.times;
         counts.largest_launch = counts.largest_launch.max(elements as u64);
     }
 
     /// A launch that copies, clears or multiplies buffers: it counts, and only the buffers limit it.
     pub fn launch_over_buffers(&self) {
         let mut counts = self.counts();
-        counts.launches += counts.times;
+        counts.done.launches += counts.times;
     }
 
     /// Floating-point operations, a multiply-add counted as two.
     pub fn work(&self, flops: u64) {
         let mut counts = self.counts();
-        counts.flops += u128::from(counts.times) * u128::from(flops);
+        counts.done.flops += u128::from(counts.times) * u128::from(flops);
     }
 
     /// Runs `visit`, whose work is attention.
@@ -135,7 +145,7 @@ impl Ledger {
         let before = self.flops();
         let result = visit();
         let mut counts = self.counts();
-        counts.attention_flops += counts.flops - before;
+        counts.done.attention_flops += counts.done.flops - before;
         result
     }
 
@@ -155,30 +165,21 @@ impl Ledger {
     /// What `visit` fails with.
     pub(super) fn again<T>(&self, operation: Operation, visit: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
         let known = self.counts().known.get(&operation).copied();
-        if let Some(Taken { peak, flops, attention_flops, launches }) = known {
+        if let Some(Taken { peak, work }) = known {
             let mut counts = self.counts();
+            let times = counts.times;
             counts.peak = counts.peak.max(counts.now + peak);
-            counts.flops += u128::from(counts.times) * flops;
-            counts.attention_flops += u128::from(counts.times) * attention_flops;
-            counts.launches += counts.times * launches;
+            counts.done.add(work, times);
             return Ok(None);
         }
         let (peak, now, before) = {
             let mut counts = self.counts();
-            let before = [counts.flops, counts.attention_flops, counts.launches.into()];
             let now = counts.now;
-            (std::mem::replace(&mut counts.peak, now), now, before)
+            (std::mem::replace(&mut counts.peak, now), now, counts.done)
         };
         let result = visit()?;
         let mut counts = self.counts();
-        let times = u128::from(counts.times.max(1));
-        let [flops, attention_flops, launches] = before;
-        let taken = Taken {
-            peak: counts.peak - now,
-            flops: (counts.flops - flops) / times,
-            attention_flops: (counts.attention_flops - attention_flops) / times,
-            launches: ((u128::from(counts.launches) - launches) / times) as u64,
-        };
+        let taken = Taken { peak: counts.peak - now, work: counts.done.each_since(before, counts.times) };
         counts.known.insert(operation, taken);
         counts.peak = counts.peak.max(peak);
         Ok(Some(result))
@@ -207,17 +208,17 @@ impl Ledger {
 
     /// Floating-point operations, a multiply-add counted as two.
     pub fn flops(&self) -> u128 {
-        self.counts().flops
+        self.counts().done.flops
     }
 
     /// Those of the [`Ledger::flops`] that are attention's: scores, and sums of values.
     pub fn attention_flops(&self) -> u128 {
-        self.counts().attention_flops
+        self.counts().done.attention_flops
     }
 
     /// Kernels launched. The CPU's own kernels count as none.
     pub fn launches(&self) -> u64 {
-        self.counts().launches
+        self.counts().done.launches
     }
 
     /// Whether the device can count all that was launched and held ([`limits`]).
