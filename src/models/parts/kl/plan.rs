@@ -191,27 +191,29 @@ impl Ways {
         if let Some(ways) = known().iter().find(is_asked) {
             return Ok(ways.clone());
         }
-        let ways: Vec<_> =
-            bandings(config.block_out_channels.len()).map(|options| (options, OnceLock::new())).collect();
-        if let Some((options, first)) = ways.first() {
-            let cost = cost(config, side, on, size, options)?;
-            first.get_or_init(|| Way { options: options.clone(), cost });
-        }
+        let ways = bandings(config.block_out_channels.len()).map(|options| (options, OnceLock::new())).collect();
         let ways = Self { config: config.clone(), side, on, size, ways: Arc::new(ways) };
+        // What is wrong with the configuration is told by the first.
+        ways.walk(0)?;
         let mut known = known();
         known.truncate(MOST_WALKED - 1);
         known.insert(0, ways.clone());
         Ok(ways)
     }
 
-    /// What the one of this number takes. The first was walked, so none fails but by a bug, and then it is no way.
-    fn walked(&self, number: usize) -> Option<&Way> {
-        let (options, way) = self.ways.get(number)?;
-        if way.get().is_none() {
-            let cost = cost(&self.config, self.side, self.on, self.size, options).ok()?;
-            return Some(way.get_or_init(|| Way { options: options.clone(), cost }));
+    /// What the one of this number takes; nothing where there are not so many.
+    fn walk(&self, number: usize) -> Result<Option<&Way>> {
+        let Some((options, way)) = self.ways.get(number) else { return Ok(None) };
+        if let Some(walked) = way.get() {
+            return Ok(Some(walked));
         }
-        way.get()
+        let cost = cost(&self.config, self.side, self.on, self.size, options)?;
+        Ok(Some(way.get_or_init(|| Way { options: options.clone(), cost })))
+    }
+
+    /// The same once the first was walked: none fails then but by a bug, and is no way.
+    fn walked(&self, number: usize) -> Option<&Way> {
+        self.walk(number).ok().flatten()
     }
 
     /// The one with the least work that fits into `budget_bytes` and into what the device can count; among equals the one
@@ -226,10 +228,10 @@ impl Ways {
             by_work.entry(self.walked(keep)?.cost.flops).or_default().push(keep);
         }
         let fits = |way: &&Way| way.cost.memory_bytes <= budget_bytes && way.cost.is_countable;
-        let numbers = |keeps: Vec<usize>| {
-            (0..BAND_ROWS.len()).flat_map(move |band| keeps.clone().into_iter().map(move |keep| band * kept + keep))
-        };
-        by_work.into_values().flat_map(numbers).filter_map(|number| self.walked(number)).find(fits)
+        by_work.values().find_map(|keeps| {
+            let numbers = (0..BAND_ROWS.len()).flat_map(|band| keeps.iter().map(move |keep| band * kept + keep));
+            numbers.filter_map(|number| self.walked(number)).find(fits)
+        })
     }
 
     /// The one that needs the least memory; all are walked, on as many threads as there are.
