@@ -8,7 +8,8 @@
 //! | [`Sega`] | NTK's with a stronger factor from the longer side; amplitudes from the spectrum of the latents |
 //!
 //! kappa(t) = lambda_s · t^lambda_t is DyPE's schedule ([`DypeSchedule`]); a scaler without one is static. An axis with
-//! s <= 1 is native under every scaler, unless it is told to go by the longer side ([`Scaling`]). All of it is f64 on plain numbers: no tensors, and nothing else of this crate.
+//! s <= 1 is native under every scaler, unless it is told to go by the longer side ([`Scaling`]). All of it is f64 on plain
+//! numbers: no tensors, and nothing else of this crate.
 //!
 //! A method is a file: the scaler, and beside it its [`MethodSpec`], which says its name, what DyPE does with it and what
 //! else tunes it. A line in [`Method::ALL`] makes it known to the command line, files of prompts and old pictures.

@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::{Amplitude, Knobs, Scaling, Thresholds, Yarn};
-use super::{AxisFrequencies, DypeSchedule, DypeSettings, Method, Moment, Ntk, PositionScaler, RotaryAxis};
+use super::{
+    Amplitude, AxisFrequencies, DypeSchedule, DypeSettings, Knobs, Method, Moment, Ntk, PositionScaler, RotaryAxis,
+    Scaling, Thresholds, Yarn,
+};
 
 /// Axes as models have them, from half to 64 times the training length.
 fn axes() -> impl Strategy<Value = RotaryAxis> {

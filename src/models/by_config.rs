@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use candle_core::DType;
@@ -50,7 +50,7 @@ pub(super) fn missing(
     family: &dyn Family,
     elsewhere: impl Fn(&PartSpec) -> bool,
     stored: impl Fn(&str) -> Option<DType>,
-) -> Result<(BTreeMap<std::path::PathBuf, Ahead>, BTreeSet<&'static str>)> {
+) -> Result<(BTreeMap<PathBuf, Ahead>, BTreeSet<&'static str>)> {
     let (mut ahead, mut kinds, mut names) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
     for part in family.parts().iter().filter(|part| !elsewhere(part)) {
         let folder = root.join(part.name);

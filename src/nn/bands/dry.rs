@@ -182,8 +182,7 @@ impl Kernels for Dry {
         _residual: Option<&Fifo<Rows>>,
         _moments: Option<&mut Moments>,
     ) -> Result<Rows> {
-        let ready = filter.reach.ready(window.height);
-        let height = if filter.reach == Reach::Doubled { 2 * ready } else { ready };
+        let height = filter.reach.output_rows(window.height);
         let width = filter.reach.resized(window.width);
         let strips = cpu::strips(filter.reach, [window.channels, filter.outputs], [height, width]);
         let scratch = cpu::scratch_elements(window.channels, filter.outputs, filter.reach);

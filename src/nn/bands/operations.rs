@@ -90,6 +90,14 @@ impl Reach {
         (rows + self.stride()).saturating_sub(3) / self.stride()
     }
 
+    /// Output rows of a window of `rows` rows.
+    pub fn output_rows(self, rows: usize) -> usize {
+        match self {
+            Self::Same | Self::Halved => self.ready(rows),
+            Self::Doubled => 2 * self.ready(rows),
+        }
+    }
+
     /// Rows at the end of a window of `rows` rows that the next window still needs.
     pub fn kept(self, rows: usize) -> usize {
         rows - self.stride() * self.ready(rows)

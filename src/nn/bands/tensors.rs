@@ -275,8 +275,7 @@ impl Kernels for Tensors<'_> {
         moments: Option<&mut Moments>,
     ) -> Result<Rows> {
         let ((rows, columns, inputs), outputs) = (window.dims3()?, filter.matrix.bias.dim(0));
-        let ready = filter.reach.ready(rows);
-        let height = if filter.reach == Reach::Doubled { 2 * ready } else { ready };
+        let height = filter.reach.output_rows(rows);
         let width = filter.reach.resized(columns - 2);
         let residual = residual.map(|queue| queue.first(height)).unwrap_or_default();
         let sizes = [filter.reach as usize, rows, columns, inputs, outputs, residual.len()];
@@ -335,7 +334,7 @@ impl Kernels for Tensors<'_> {
         let ((height, width, channels), count) = (queries.0.dims3()?, values.dim(0));
         let one_head = |x: &Array| x.unsqueeze(0); // [1, n, C]
         let (q, k, v) = (one_head(&pixels(&queries.0)?)?, one_head(keys)?, one_head(values)?);
-        let query_rows = (SCORES / count.max(1)).clamp(1, height * width);
+        let query_rows = (SCORES / count.max(1)).clamp(1, (height * width).max(1));
         let output = attention_by_tensors(&q, &k, &v, &Attention::plain(AttentionTiles { query_rows, heads: 1 }))?;
         self.meter.add(work::attention(height * width, count, channels));
         Ok(Rows(output.reshape(&[height, width, channels])?))
