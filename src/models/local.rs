@@ -1,6 +1,9 @@
 //! Models in folders that the user names: ComfyUI's, those of files, and those in diffusers layout.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Family, Inventory, ModelRequest, PartKind, inventory,
@@ -26,12 +29,13 @@ pub struct LocalModel {
 /// # Errors
 /// [`crate::Error::Model`] when one of `dirs` is no folder.
 pub(super) fn models(dirs: &[PathBuf], families: &[&'static dyn Family]) -> Result<Vec<LocalModel>> {
+    let denoisers = families.iter().flat_map(|family| family.parts()).filter(|part| part.kind == PartKind::Denoiser);
+    // Families whose transformers lie in the same folders are looked for once.
+    let denoisers: BTreeMap<_, _> = denoisers.map(|part| (part.folders, part)).collect();
     let mut paths = Vec::new();
     for tree in Shelves::of(dirs)?.trees() {
         folders(tree, DEPTH, &mut paths);
-        let denoisers =
-            families.iter().flat_map(|family| family.parts()).filter(|part| part.kind == PartKind::Denoiser);
-        denoisers.for_each(|part| paths.extend(Shelves::files(tree, part)));
+        denoisers.values().for_each(|part| paths.extend(Shelves::files(tree, part)));
     }
     paths.sort();
     paths.dedup();

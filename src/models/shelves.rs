@@ -92,7 +92,14 @@ impl Shelves {
         let mut found = BTreeSet::from_iter(weights_in(tree, files));
         for folder in children(tree).filter(|folder| is_called(folder, part.folders) && folder.is_dir()) {
             let mut left = MOST_ENTRIES;
-            walk(&folder, part, files, DEPTH, &mut left, &mut found);
+            walk(&folder, DEPTH, &mut left, &mut |folder| {
+                if part.is_in(folder, files) && matches!(files.stored(folder), Ok(Some(_))) {
+                    found.insert(folder.to_path_buf());
+                    return false;
+                }
+                found.extend(weights_in(folder, files));
+                true
+            });
         }
         found
     }
@@ -117,9 +124,11 @@ pub fn loras(name: &str, model: &Path, dirs: &[PathBuf]) -> Result<(BTreeSet<Pat
         // A folder of LoRA files may have any name.
         let mut found: BTreeSet<PathBuf> = safetensors_in(tree).filter(is_called).collect();
         for folder in &folders {
-            let (mut all, mut left) = (BTreeSet::new(), MOST_ENTRIES);
-            walk_files(folder, DEPTH, &mut left, &mut all);
-            found.extend(all.into_iter().filter(is_called));
+            let mut left = MOST_ENTRIES;
+            walk(folder, DEPTH, &mut left, &mut |folder| {
+                found.extend(safetensors_in(folder).filter(is_called));
+                true
+            });
         }
         if !found.is_empty() {
             return Ok((found, looked));
@@ -133,38 +142,24 @@ fn safetensors_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
     children(folder).filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"))
 }
 
-fn walk_files(folder: &Path, depth: usize, left: &mut usize, found: &mut BTreeSet<PathBuf>) {
-    found.extend(safetensors_in(folder));
-    for child in children(folder) {
-        if depth == 0 || *left == 0 {
-            return;
-        }
-        *left -= 1;
-        if child.is_dir() {
-            walk_files(&child, depth - 1, left, found);
-        }
-    }
-}
-
 /// The files of weights in a folder itself; no shards, of which none is a part.
 pub fn weights_in(folder: &Path, files: &Files) -> impl Iterator<Item = PathBuf> {
     let names = files.names_in(folder).into_iter().filter(|name| has_weights_ending(name) && !is_shard(name));
     names.map(|name| folder.join(name)).collect::<Vec<_>>().into_iter()
 }
 
-fn walk(folder: &Path, part: &PartSpec, files: &Files, depth: usize, left: &mut usize, found: &mut BTreeSet<PathBuf>) {
-    if part.is_in(folder, files) && matches!(files.stored(folder), Ok(Some(_))) {
-        found.insert(folder.to_path_buf());
+/// Visits a folder and those below it, down to a depth and while entries are `left` to look at; a visit says whether to go below.
+fn walk(folder: &Path, depth: usize, left: &mut usize, visit: &mut dyn FnMut(&Path) -> bool) {
+    if !visit(folder) {
         return;
     }
-    found.extend(weights_in(folder, files));
     for child in children(folder) {
         if depth == 0 || *left == 0 {
             return;
         }
         *left -= 1;
         if child.is_dir() {
-            walk(&child, part, files, depth - 1, left, found);
+            walk(&child, depth - 1, left, visit);
         }
     }
 }
