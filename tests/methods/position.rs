@@ -8,8 +8,7 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 
 fn fixture(name: &str) -> Vec<u8> {
-    let path = format!("{}/tests/fixtures/expected/{name}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read(path).expect("the fixture is part of the repository")
+    std::fs::read(crate::support::fixture("expected").join(name)).expect("the fixture is part of the repository")
 }
 
 fn f64s(tensors: &SafeTensors, key: &str) -> Vec<f64> {

@@ -41,8 +41,8 @@ fn close(found: &[f64], expected: &[f64], what: &str) {
 
 #[test]
 fn every_spectrum_is_the_references() {
-    let path = format!("{}/tests/fixtures/expected/spectrum.safetensors", env!("CARGO_MANIFEST_DIR"));
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu).expect("the fixture is part of the repository");
+    let tensors =
+        candle_core::safetensors::load(fixture("expected/spectrum.safetensors"), &Device::Cpu).expect("golden");
     for case in ["f1_36x68", "f1_45x64", "f1_10x42", "f0_64x64", "constant"] {
         let of = |field: &str| &tensors[&format!("{case}/{field}")];
         let (rows, columns) = of("map").dims2().expect("rows and columns");
