@@ -63,7 +63,7 @@ pub use lora::{adapt, adapt_part, of_networks};
 pub use model::{Conditioning, Decode, Encode, Model, On, TextEncoders, Velocity, VelocityAt};
 pub(crate) use part::has_weights_ending;
 pub use part::{Lender, PartKind, PartSpec, never_inside};
-pub use parts::kl::{Banding, Posterior, RowSink, RowSource, Way};
+pub use parts::kl::{Banding, Posterior, RowSink, RowSource, Way, Ways};
 pub use published::{Licence, Published, PublishedWeights};
 pub use repository::RepositoryFiles;
 pub use scheduler::{MuRule, SchedulerConfig, TimeShift};

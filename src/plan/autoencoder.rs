@@ -2,12 +2,18 @@
 
 use candle_core::DType;
 
-use super::{Kept, Task, process_bytes, too_small};
+use super::{
+    Task,
+    process::{Process, too_small},
+};
 use crate::{
     base::{device::DeviceKind, geometry::ImageSize},
     error::{Error, Result},
-    models::{Decode, Model, Way},
+    models::{Decode, Model, Way, Ways},
 };
+
+/// Bytes of a pixel of a picture as it is written.
+pub const PIXEL_BYTES: u64 = 3;
 
 /// What is held of a picture that is encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,55 +39,66 @@ pub(super) fn encode_choice(
     model: &dyn Model,
     task: &Task,
     on: (DeviceKind, DType),
-    kept: Kept,
+    process: Process,
     budget: u64,
 ) -> Result<Option<(Way, u64)>> {
-    let Some(encoding) = task.encoding else { return Ok(None) };
+    let Some(Encoding { ready_bytes, picture_bytes }) = task.encoding else { return Ok(None) };
     let encoder = model.encoder().ok_or_else(no_encoder)?;
     let geometry = encoder.geometry();
     let grid = geometry.tokens(task.size);
     // The noise of its sample, what it becomes, and the noise that is added; and what the prompts became.
     let latents_bytes = 3 * 4 * (grid.count() * geometry.token_channels()) as u64;
     let beside = latents_bytes + task.prompts as u64 * model.conditioning_bytes(task.text_tokens);
-    let need = |way: &Way| beside + encoding.ready_bytes.max(encoding.picture_bytes + way.cost.memory_bytes);
-    let peak = |way: &Way| process_bytes(on.0) + kept.with(need(way));
+    let held = [beside + ready_bytes, beside + picture_bytes];
     let ways = encoder.ways(on, geometry.latents(grid))?;
-    let room = kept.most(budget.saturating_sub(process_bytes(on.0))).saturating_sub(beside);
-    let best = ways.best(room.saturating_sub(encoding.picture_bytes)).filter(|_| encoding.ready_bytes <= room);
-    let least = || too_small("encoding the picture", ways.least().map_or(beside, peak), budget);
-    best.map(|way| Some((way.clone(), peak(way)))).ok_or_else(least)
+    best(&ways, held, process, ("encoding the picture", budget)).map(Some)
 }
 
-/// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the picture's own bytes
-/// and what the allocator keeps.
+/// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the bytes of the picture, so many a
+/// pixel, and what the allocator keeps.
 ///
 /// # Errors
 /// [`Error::Memory`] when none fits.
 pub fn decode_choice(
     decoder: &dyn Decode,
     on: (DeviceKind, DType),
-    size: ImageSize,
-    kept: Kept,
+    picture: (ImageSize, u64),
+    process: Process,
     budget: u64,
 ) -> Result<(Way, u64)> {
-    decode_choice_of(decoder, on, (size, 3), kept, budget)
+    let (ways, picture_bytes) = decode_ways(decoder, on, picture)?;
+    best(&ways, [0, picture_bytes], process, ("decoding", budget))
 }
 
-/// The same for a picture that is held in so many bytes a pixel.
-pub(super) fn decode_choice_of(
+/// The ways of decoding a picture that is held in so many bytes a pixel, and the bytes of it.
+///
+/// # Errors
+/// [`Error::Model`] when the configuration is not one of a decoder.
+pub(super) fn decode_ways(
     decoder: &dyn Decode,
     on: (DeviceKind, DType),
     (size, pixel_bytes): (ImageSize, u64),
-    kept: Kept,
-    budget: u64,
-) -> Result<(Way, u64)> {
+) -> Result<(Ways, u64)> {
     let geometry = decoder.geometry();
     let grid = geometry.tokens(size);
     let size = geometry.image(grid);
-    let picture = pixel_bytes * (size.height_px * size.width_px) as u64;
-    let ways = decoder.ways(on, geometry.latents(grid))?;
-    let peak = |way: &Way| process_bytes(on.0) + kept.with(picture + way.cost.memory_bytes);
-    let best = ways.best(kept.most(budget.saturating_sub(process_bytes(on.0))).saturating_sub(picture));
-    let least = || too_small("decoding", ways.least().map_or(picture, peak), budget);
-    best.map(|way| (way.clone(), peak(way))).ok_or_else(least)
+    Ok((decoder.ways(on, geometry.latents(grid))?, pixel_bytes * (size.height_px * size.width_px) as u64))
+}
+
+/// The best way in a budget, and its peak. So much is held before it begins, and so much beside it while it works.
+fn best(ways: &Ways, [before, beside]: [u64; 2], process: Process, (what, budget): (&str, u64)) -> Result<(Way, u64)> {
+    let room = process.room(budget);
+    let best = ways.best(room.saturating_sub(beside)).filter(|_| before <= room);
+    let least = || too_small(what, least_peak(ways, [before, beside], process), budget);
+    best.map(|way| (way.clone(), peak(Some(way), [before, beside], process))).ok_or_else(least)
+}
+
+/// The peak of the way that takes least memory.
+pub(super) fn least_peak(ways: &Ways, held: [u64; 2], process: Process) -> u64 {
+    peak(ways.least(), held, process)
+}
+
+/// The peak of a way, with what is held before it begins and beside it while it works.
+fn peak(way: Option<&Way>, [before, beside]: [u64; 2], process: Process) -> u64 {
+    process.peak(before.max(beside + way.map_or(0, |way| way.cost.memory_bytes)))
 }

@@ -1,6 +1,6 @@
 //! The plan of a ladder: one of each pass, with what is held there for the pass above and of the one below.
 
-use super::{Machine, Plan, StagePeaks, Task};
+use super::{Encoding, Machine, PIXEL_BYTES, Plan, Task};
 use crate::{
     base::{device::DeviceKind, geometry::LatentGeometry},
     error::{Error, Result},
@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// What a pass holds that follows none and is followed by none: a picture of bytes.
-pub(super) const ALONE: Beside = Beside { held_bytes: 0, led_bytes: 0, pixel_bytes: 3 };
+pub(super) const ALONE: Beside = Beside { held_bytes: 0, led_bytes: 0, pixel_bytes: PIXEL_BYTES };
 /// Bytes of a pixel of f32.
 const FLOAT_PIXEL_BYTES: u64 = 12;
 
@@ -87,20 +87,8 @@ impl Plan {
     }
 }
 
-impl StagePeaks {
-    /// The larger of each.
-    fn max(self, other: Self) -> Self {
-        Self {
-            text: self.text.max(other.text),
-            encode: self.encode.max(other.encode),
-            denoise: self.denoise.max(other.denoise),
-            decode: self.decode.max(other.decode),
-        }
-    }
-}
-
 /// What is held of the picture below while a pass's is encoded.
-pub fn enlarging(geometry: &LatentGeometry, below: &Task, own: &Task) -> super::Encoding {
+pub fn enlarging(geometry: &LatentGeometry, below: &Task, own: &Task) -> Encoding {
     let [from, to] = [below, own].map(|task| geometry.computed(task.size));
-    super::Encoding { ready_bytes: 0, picture_bytes: Enlarged::bytes(from, to) }
+    Encoding { ready_bytes: 0, picture_bytes: Enlarged::bytes(from, to) }
 }

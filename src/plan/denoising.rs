@@ -1,0 +1,135 @@
+//! The transformer's part of a plan: how its weights reach the device, and the pieces of a forward pass.
+
+use candle_core::DType;
+
+use super::{
+    Task,
+    ladder::Beside,
+    process::{Process, too_small},
+};
+use crate::{
+    base::device::DeviceKind,
+    error::{Error, Result},
+    models::{FirstBlock, ForwardCost, ForwardOptions, Model},
+    nn::{Compute, WeightsMode},
+    recipe::StepCache,
+};
+
+/// How the transformer denoises.
+pub(super) struct Denoising {
+    pub(super) mode: WeightsMode,
+    pub(super) options: ForwardOptions,
+    pub(super) cost: ForwardCost,
+    /// What the stage needs at the most.
+    pub(super) need: u64,
+    /// Everything that is held at the most.
+    pub(super) peak: u64,
+}
+
+/// The steps of a task on a kind of device, however they are done.
+pub(super) struct Steps<'a> {
+    model: &'a dyn Model,
+    on: (DeviceKind, DType),
+    /// Those of the picture and of the text.
+    tokens: [usize; 2],
+    /// Bytes that are held beside a forward pass.
+    beside: u64,
+    /// Bytes that are held while a velocity is led.
+    led: u64,
+    process: Process,
+}
+
+impl<'a> Steps<'a> {
+    /// Those of a pass, in this process.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for a step cache that the model does not offer.
+    pub(super) fn new(
+        model: &'a dyn Model,
+        (task, along): (&Task, &Beside),
+        on: (DeviceKind, DType),
+        process: Process,
+    ) -> Result<Self> {
+        let tokens = [model.facts().latents.tokens(task.size).count(), task.text_tokens];
+        let beside = beside_bytes(model, task, on, tokens)? + along.held_bytes;
+        Ok(Self { model, on, tokens, beside, led: along.led_bytes, process })
+    }
+
+    /// Resident weights where they fit and nothing else is asked for, streamed ones where not, and pieces that fit into the rest.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when the budget is below the least that would do.
+    pub(super) fn within(&self, weights: Option<WeightsMode>, budget: u64) -> Result<Denoising> {
+        let mode = match weights {
+            Some(mode) => mode,
+            None if self.dry(WeightsMode::Resident, ForwardOptions::default())?.peak <= budget => WeightsMode::Resident,
+            None => WeightsMode::Stream,
+        };
+        let room = self.process.room(budget).saturating_sub(self.beside);
+        match self.model.step_within(self.on, mode, self.tokens, room) {
+            Ok((options, cost)) => Ok(self.denoising(mode, options, cost)),
+            Err(error) => {
+                let least = self.least(mode)?.peak;
+                Err(if least > budget { too_small("a denoising step", least, budget) } else { error })
+            }
+        }
+    }
+
+    /// In this mode, what takes least.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a configuration makes no sense.
+    pub(super) fn least(&self, mode: WeightsMode) -> Result<Denoising> {
+        self.dry(mode, ForwardOptions::LEAST)
+    }
+
+    fn dry(&self, mode: WeightsMode, options: ForwardOptions) -> Result<Denoising> {
+        let cost = self.model.step_cost(self.on, mode, self.tokens, options)?;
+        Ok(self.denoising(mode, options, cost))
+    }
+
+    fn denoising(&self, mode: WeightsMode, options: ForwardOptions, cost: ForwardCost) -> Denoising {
+        // A velocity is led when what the pass worked with is gone.
+        let most = cost.peak_bytes().max(cost.weights_bytes + cost.input_bytes + self.led);
+        let need = self.beside.saturating_add(most);
+        Denoising { mode, options, cost, need, peak: self.process.peak(need) }
+    }
+}
+
+/// What a step holds beside a forward pass: the next latents and their sum, the prompts that wait for their pictures, and what is
+/// carried from step to step. With classifier-free guidance the velocity with the prompt waits for the other.
+fn beside_bytes(model: &dyn Model, task: &Task, on: (DeviceKind, DType), tokens: [usize; 2]) -> Result<u64> {
+    let waiting = task.prompts.saturating_sub(1) as u64 * model.conditioning_bytes(task.text_tokens);
+    let latents_bytes = (4 * tokens[0] * model.facts().latents.token_channels()) as u64;
+    let guided = if task.cfg { latents_bytes + table_bytes(model, tokens) } else { 0 };
+    let carried = latents_bytes * task.sampler.tensors() as u64 + cache_bytes(model, task, on, latents_bytes)?;
+    Ok(2 * latents_bytes + waiting + guided + carried)
+}
+
+/// Bytes of what a step cache keeps for each prompt, and beside it within a step.
+///
+/// # Errors
+/// [`Error::Request`] for one that the model's blocks do not offer.
+fn cache_bytes(model: &dyn Model, task: &Task, (kind, dtype): (DeviceKind, DType), latents_bytes: u64) -> Result<u64> {
+    let prompts = task.passes() as u64;
+    let threshold = match task.cache {
+        StepCache::Off => return Ok(0),
+        // Latents and velocity of the last computed step.
+        StepCache::Easy(_) => return Ok(2 * prompts * latents_bytes),
+        StepCache::FirstBlock(threshold) => threshold,
+    };
+    let Some(channels) = model.first_block_channels() else {
+        let what = format!("--cache first-block:{threshold}: this kind of model cannot leave blocks out");
+        return Err(Error::request(what, "--cache 0.2 (EasyCache) asks nothing of a model"));
+    };
+    let tokens = model.facts().latents.tokens(task.size).count();
+    let [kept, within] = FirstBlock::bytes(tokens, channels, Compute::on(kind, dtype).dtype);
+    Ok(prompts * kept + within)
+}
+
+/// Bytes of the position tables of so many tokens: a method that stays the same keeps them for each prompt of classifier-free
+/// guidance.
+fn table_bytes(model: &dyn Model, tokens: [usize; 2]) -> u64 {
+    let pairs: usize = model.facts().axes.iter().map(|axis| axis.dim / 2).sum();
+    (4 * 2 * pairs * tokens.iter().sum::<usize>()) as u64
+}
