@@ -52,18 +52,14 @@ impl Plan {
     /// As [`Plan::new`]; [`Error::Request`] where there is no pass.
     pub fn of_passes(model: &dyn Model, tasks: &[Task], machine: &Machine) -> Result<Self> {
         let kind = DeviceKind::of(&machine.device);
-        let (Some(last), geometry) = (tasks.last(), &model.facts().latents) else {
-            return Err(Error::request("a picture of no pass", "please report this"));
-        };
-        if tasks.len() == 1 {
-            return Self::on(model, last, machine, kind);
-        }
+        let none = || Error::request("a picture of no pass", "please report this");
+        let (last, geometry) = (tasks.len().checked_sub(1).ok_or_else(none)?, &model.facts().latents);
         let of_pass = |pass: usize, machine: &Machine| {
             Self::of_pass((model, kind), &tasks[pass], &Beside::of(geometry, tasks, pass, kind), machine)
         };
-        let top = of_pass(tasks.len() - 1, machine)?;
+        let top = of_pass(last, machine)?;
         let alike = Machine { weights: Some(top.choices.weights), ..machine.clone() };
-        let below = (0..tasks.len() - 1).map(|pass| of_pass(pass, &alike)).collect::<Result<Vec<_>>>()?;
+        let below = (0..last).map(|pass| of_pass(pass, &alike)).collect::<Result<Vec<_>>>()?;
         Ok(top.over(below))
     }
 
