@@ -40,16 +40,14 @@ impl Bicubic {
 
     /// A row [columns, channels] with another number of columns.
     pub fn columns(&self, row: &[f64], channels: usize) -> Vec<f64> {
-        let pixel = |(places, weights): &([usize; TAPS], [f64; TAPS])| {
-            let taps = places.iter().zip(weights);
-            let mut sums = vec![0.0; channels];
-            for (place, weight) in taps {
+        let mut pixels = vec![0.0; self.taps.len() * channels];
+        for (pixel, (places, weights)) in pixels.chunks_exact_mut(channels).zip(&self.taps) {
+            for (place, weight) in places.iter().zip(weights) {
                 let values = &row[place * channels..][..channels];
-                sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * weight);
+                pixel.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * weight);
             }
-            sums
-        };
-        self.taps.iter().flat_map(pixel).collect()
+        }
+        pixels
     }
 }
 

@@ -126,8 +126,7 @@ impl Guide {
             channel.pulled(step.t, pull, &self.low_pass).map(|values| values.into_iter().map(|x| x as f32).collect())
         };
         let channels: Vec<[Vec<f32>; 2]> = (0..self.geometry.channels).into_par_iter().map(of_channel).collect();
-        let together = |which: usize| channels.iter().flat_map(move |both: &[Vec<f32>; 2]| both[which].iter().copied());
-        let last = [0, 1].map(|which| together(which).collect::<Vec<f32>>());
+        let last = [0, 1].map(|which| channels.iter().map(|both| both[which].as_slice()).collect::<Vec<_>>().concat());
         let followed = Tensor::from_slice(&last[0], &self.geometry.latents_shape(own), &Device::Cpu)?; // [1, C, h, w]
         self.last = Some(last);
         self.reference.retain(|steps_left, _| *steps_left < left);
