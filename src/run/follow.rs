@@ -19,6 +19,9 @@ use crate::{
 /// Draws of a seed that the start of a picture may take: its noise, or a sample of a picture's latents and its noise.
 const DRAWS_OF_A_START: usize = 2;
 
+/// Which part a step cache takes: it decides, or does as was decided.
+type Role<'t> = fn(ModelDenoiser<'t>, EasyRule, Decision) -> EasyCache<ModelDenoiser<'t>>;
+
 impl Pipeline<'_> {
     /// The transformer with the prompt, and where classifier-free guidance is on led away from itself with the negative one. Step
     /// caches stand before each of both; EasyCache decides by the one with the prompt, as other programs do.
@@ -28,20 +31,18 @@ impl Pipeline<'_> {
         recipe: &Recipe,
         texts: &'t Texts,
     ) -> Result<Box<dyn Denoiser + 't>> {
-        let seeing = |text| ModelDenoiser::new(self.model, transformer, recipe, text);
-        let (easy, decision) = (self.easy_rule(recipe), Decision::default());
-        let positive = seeing(&texts.prompt);
-        let positive: Box<dyn Denoiser + 't> = match easy {
-            Some(rule) => Box::new(EasyCache::leading(positive, rule, decision.clone())),
-            None => Box::new(positive),
+        let easy = self.easy_rule(recipe).map(|rule| (rule, Decision::default()));
+        let seeing = |text, role: Role<'t>| -> Box<dyn Denoiser + 't> {
+            let denoiser = ModelDenoiser::new(self.model, transformer, recipe, text);
+            match &easy {
+                Some((rule, decision)) => Box::new(role(denoiser, *rule, decision.clone())),
+                None => Box::new(denoiser),
+            }
         };
+        let positive = seeing(&texts.prompt, EasyCache::leading);
         let Some((scale, _)) = recipe.cfg() else { return Ok(positive) };
         let missing = || Error::request("the negative prompt of this picture was not encoded", "please report this");
-        let negative = seeing(texts.negative.as_ref().ok_or_else(missing)?);
-        let negative: Box<dyn Denoiser + 't> = match easy {
-            Some(rule) => Box::new(EasyCache::following(negative, rule, decision)),
-            None => Box::new(negative),
-        };
+        let negative = seeing(texts.negative.as_ref().ok_or_else(missing)?, EasyCache::following);
         let (rule, normalizes) = (self.facts().recipe.cfg_rule, recipe.cfg_normalization);
         Ok(Box::new(Guided { positive, negative, cfg: Cfg { scale, rule, normalizes } }))
     }

@@ -37,22 +37,24 @@ impl Runner<'_> {
         let recipe = pass.recipe(&item.recipe);
         let mut before = self.draws_before(job, number)?;
         let (latents, state) = below.map(|Progress { latents, state, .. }| (latents, handed_up(state))).unzip();
-        let latents = match pass.start {
-            Start::Noise => self.pipeline.noise_after(&recipe, &before)?,
+        let clean = match pass.start {
+            Start::Noise => None,
             Start::Picture => {
                 self.make_room_for(item, item.plan.peak_bytes.encode.unwrap_or(0));
                 let clock = Clock::start();
                 let clean = self.encoded(item, &recipe, &mut before)?;
                 self.note_encode(item.plan.pass(number), &clock, times);
-                let noise = self.pipeline.noise_after(&recipe, &before)?;
-                sampling::noised(&clean, &noise, self.first_sigma(&recipe, pass.first)?)?
+                Some(clean)
             }
             Start::Below => {
                 let missing = || Error::request("a stage has none below it", "please report this");
-                let clean = self.enlarged((item, job), number, &latents.ok_or_else(missing)?, times)?;
-                let noise = self.pipeline.noise_after(&recipe, &before)?;
-                sampling::noised(&clean, &noise, self.first_sigma(&recipe, pass.first)?)?
+                Some(self.enlarged((item, job), number, &latents.ok_or_else(missing)?, times)?)
             }
+        };
+        let noise = self.pipeline.noise_after(&recipe, &before)?;
+        let latents = match clean {
+            None => noise,
+            Some(clean) => sampling::noised(&clean, &noise, self.first_sigma(&recipe, pass.first)?)?,
         };
         Ok(Progress { step: pass.first, latents, state: state.unwrap_or_default() })
     }
