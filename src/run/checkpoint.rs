@@ -1,8 +1,9 @@
 //! Checkpoints: how far a picture has come that is being made, in `.dype/` beside it.
 //!
 //! Each holds the latents after a step of a pass and what the denoiser carries on. It is a whole file at every moment
-//! (written under another name, synced, renamed) and carries a sha256 of each tensor, so that a file which a power cut or a full disk has damaged is never taken for good. A file is named by
-//! everything that could change its bits: a run with other settings never finds it.
+//! (written under another name, synced, renamed) and carries a sha256 of each tensor, so that a file which a power cut or a full
+//! disk has damaged is never taken for good. A file is named by everything that could change its bits: a run with other settings
+//! never finds it.
 
 use std::{
     collections::BTreeMap,
@@ -104,7 +105,7 @@ impl Checkpoint {
         file.write(&self.file, true).map(|_| ())
     }
 
-    /// What an earlier run left of a picture of so many steps whose packed latents have this shape; `None` when there is nothing.
+    /// What an earlier run left of a picture that comes about by these passes; `None` when there is nothing.
     ///
     /// # Errors
     /// In words, why the file that is there cannot be used.
