@@ -18,6 +18,7 @@ mod preview;
 mod provenance;
 mod runner;
 mod start;
+mod texts;
 
 use std::{path::PathBuf, rc::Rc, time::Duration};
 

@@ -12,7 +12,7 @@ use std::{
 use serde_json::json;
 
 use super::{
-    Item, Listener, Made, Options, PROMPTS_AT_ONCE, Times, begun,
+    Item, Listener, Made, Options, Times, begun,
     checkpoint::{self, Checkpoint},
     existing::{Existing, Found},
     identity::{self, Sought},
@@ -29,8 +29,8 @@ use crate::{
     nn::WeightsMode,
     output,
     plan::{Machine, SpeedBook, what_fits},
-    recipe::{Loras, Recipe},
-    run::pipeline::{Pipeline, Texts},
+    recipe::Loras,
+    run::pipeline::Pipeline,
     weights::{
         Kept,
         lora::{Network, TRANSFORMER},
@@ -47,7 +47,7 @@ pub struct Runner<'a> {
     /// It with LoRA files.
     adapted: &'a [Adapted],
     /// Those of them that change what is told of prompts.
-    of_text: Vec<Loras>,
+    pub(super) of_text: Vec<Loras>,
     /// The files that the pipeline's has.
     loras: Loras,
     /// The weights that all of them share, where several are taken in turn.
@@ -65,7 +65,7 @@ pub struct Runner<'a> {
     pictures: HashSet<PathBuf>,
     transformer: Option<(WeightsMode, Box<dyn Velocity>)>,
     /// What is encoded, by prompt and number of tokens.
-    embeddings: Vec<((String, usize), Conditioning)>,
+    pub(super) embeddings: Vec<((String, usize), Conditioning)>,
 }
 
 impl<'a> Runner<'a> {
@@ -133,11 +133,6 @@ impl<'a> Runner<'a> {
         self.pipeline = Pipeline::open(model, self.machine.device.clone(), self.machine.dtype, self.observer)?;
         self.loras = item.recipe.lora.clone();
         Ok(())
-    }
-
-    /// These files, where they change what is told of prompts.
-    fn texts_of<'l>(&self, loras: &'l Loras) -> Option<&'l Loras> {
-        self.of_text.contains(loras).then_some(loras)
     }
 
     /// Lets go of the transformer, and of the weights it shares.
@@ -284,44 +279,6 @@ impl<'a> Runner<'a> {
         Checkpoint::of(output::folder_of(&item.path), &item.recipe, &self.known, self.machine)
     }
 
-    /// What `coming`'s first picture is told of its prompts. If one is not encoded yet, the prompts of the pictures
-    /// behind it are encoded with it, and those before are forgotten.
-    pub(super) fn embeddings(&mut self, coming: &[Waiting<'_>], times: &mut Times) -> Result<Texts> {
-        let Some((item, _)) = coming.first() else {
-            return Err(Error::request("no picture to encode a prompt for", ""));
-        };
-        if let Some(known) = self.known_texts(&item.recipe) {
-            return Ok(known);
-        }
-        let started = Instant::now();
-        self.embeddings.clear();
-        self.make_room_for(item, item.plan.peak_bytes.text);
-        let tokens = item.recipe.max_sequence_length;
-        let own = self.texts_of(&item.recipe.lora);
-        let is_alike = |other: &&Recipe| self.texts_of(&other.lora) == own;
-        let alike = coming.iter().map(|(other, _)| &other.recipe).filter(is_alike);
-        let group = encoded_together(alike, tokens);
-        let embeddings = self.pipeline.encode(&group, tokens)?;
-        self.embeddings = group.into_iter().map(|prompt| (prompt.to_owned(), tokens)).zip(embeddings).collect();
-        times.text = started.elapsed();
-        let known = self.known_texts(&item.recipe);
-        known.ok_or_else(|| Error::request("the text encoders gave nothing", "please report this"))
-    }
-
-    /// What a picture is told of its prompts, where all of them are encoded.
-    fn known_texts(&self, recipe: &Recipe) -> Option<Texts> {
-        let known = |prompt: &str| {
-            let is_it = |(text, tokens): &(String, usize)| text == prompt && *tokens == recipe.max_sequence_length;
-            self.embeddings.iter().find(|(key, _)| is_it(key)).map(|(_, embeddings)| embeddings.clone())
-        };
-        let prompt = known(&recipe.prompt)?;
-        let negative = match recipe.cfg() {
-            Some((_, negative)) => Some(known(negative)?),
-            None => None,
-        };
-        Some(Texts { prompt, negative })
-    }
-
     /// Takes the transformer as this pass of a picture needs it, loading it where that is not the one at hand.
     pub(super) fn take_transformer(
         &mut self,
@@ -384,25 +341,6 @@ impl<'a> Runner<'a> {
     pub(super) fn note(&self, text: String) {
         self.observer.on(Event::Note(text));
     }
-}
-
-/// The prompts, negative ones among them, of the first pictures of so many tokens, each once: one pass over an encoder makes
-/// embeddings of one length. Those of one picture are not parted.
-fn encoded_together<'r>(recipes: impl Iterator<Item = &'r Recipe>, tokens: usize) -> Vec<&'r str> {
-    let mut group: Vec<&str> = Vec::new();
-    for recipe in recipes.filter(|recipe| recipe.max_sequence_length == tokens) {
-        let mut all = group.clone();
-        for prompt in [Some(recipe.prompt.as_str()), recipe.cfg().map(|(_, negative)| negative)].into_iter().flatten() {
-            if !all.contains(&prompt) {
-                all.push(prompt);
-            }
-        }
-        if all.len() > PROMPTS_AT_ONCE {
-            break;
-        }
-        group = all;
-    }
-    group
 }
 
 /// The folders of these pictures.

@@ -5,6 +5,7 @@
 mod beta;
 mod cfg;
 mod denoise;
+mod denoiser;
 mod easy_cache;
 pub mod ladder;
 mod latents;
@@ -16,7 +17,8 @@ mod spectrum;
 
 pub use crate::models::{MuRule, SchedulerConfig, TimeShift};
 pub use cfg::{Cfg, Guided};
-pub use denoise::{After, Denoiser, Progress, Skips, State, StepInfo, denoise};
+pub use denoise::{After, Progress, denoise};
+pub use denoiser::{Denoiser, Skips, State, StepInfo};
 pub use easy_cache::{Decision, EasyCache, EasyRule};
 pub use latents::{noised, pack, unpack};
 pub use noise::{noise, noise_after};
