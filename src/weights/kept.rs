@@ -9,7 +9,7 @@ use std::{
 
 use candle_core::{DType, Device, DeviceLocation, Tensor};
 
-use super::{BlockType, Cut, Float8, TensorSource, lora::Adapter};
+use super::TensorSource;
 use crate::error::Result;
 
 /// Which tensor, in what and where.
@@ -65,6 +65,18 @@ impl Kept {
 }
 
 impl TensorSource for Kept {
+    fn inner(&self) -> Option<&dyn TensorSource> {
+        Some(&*self.inner)
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.inner.shape(name)
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let key = (name.to_owned(), Form::Numbers(dtype, device.location()));
         self.or_load(key, || self.inner.load(name, dtype, device))
@@ -76,78 +88,6 @@ impl TensorSource for Kept {
             return self.inner.load_blocks(name, rows);
         }
         self.or_load((name.to_owned(), Form::Blocks), || self.inner.load_blocks(name, rows))
-    }
-
-    fn load_rows(&self, name: &str, rows: Range<usize>, dtype: DType, device: &Device) -> Result<Tensor> {
-        self.inner.load_rows(name, rows, dtype, device)
-    }
-
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.inner.shape(name)
-    }
-
-    fn stored_as(&self, name: &str) -> Option<(String, Cut)> {
-        self.inner.stored_as(name)
-    }
-
-    fn file_dtype(&self, name: &str) -> Option<DType> {
-        self.inner.file_dtype(name)
-    }
-
-    fn blocks(&self, name: &str) -> Option<BlockType> {
-        self.inner.blocks(name)
-    }
-
-    fn type_name(&self, name: &str) -> Option<String> {
-        self.inner.type_name(name)
-    }
-
-    fn made_for(&self) -> Option<&str> {
-        self.inner.made_for()
-    }
-
-    fn float8(&self, name: &str) -> Option<Float8> {
-        self.inner.float8(name)
-    }
-
-    fn scales(&self, name: &str) -> Result<Vec<f32>> {
-        self.inner.scales(name)
-    }
-
-    fn scale_count(&self, name: &str) -> usize {
-        self.inner.scale_count(name)
-    }
-
-    fn is_weight(&self, name: &str) -> bool {
-        self.inner.is_weight(name)
-    }
-
-    fn bytes(&self, name: &str) -> Option<u64> {
-        self.inner.bytes(name)
-    }
-
-    fn sample(&self, name: &str, whole: bool, to: &mut dyn FnMut(&[u8])) -> Result<()> {
-        self.inner.sample(name, whole, to)
-    }
-
-    fn adapters(&self, layer: &str) -> &[Adapter] {
-        self.inner.adapters(layer)
-    }
-
-    fn is_adapted(&self) -> bool {
-        self.inner.is_adapted()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.inner.names()
-    }
-
-    fn release(&self, names: &[&str]) {
-        self.inner.release(names);
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
     }
 }
 

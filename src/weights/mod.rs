@@ -11,6 +11,7 @@ pub(crate) mod lora;
 mod magic;
 mod number;
 mod renamed;
+mod source;
 mod store;
 mod stored;
 mod upload;
@@ -31,124 +32,10 @@ pub use index::{ShardIndex, open_folder};
 pub use kept::Kept;
 pub(crate) use renamed::is_beside_weights;
 pub use renamed::{Cut, Renamed, lookup, reverse};
+pub use source::TensorSource;
 pub use store::SafetensorsStore;
 pub(crate) use stored::{STEMS, Stored, is_shard, is_usual_name};
 pub use upload::{Ring, SLOTS};
-
-/// A place that holds tensors by name.
-pub trait TensorSource: Send + Sync {
-    /// Shape of the tensor `name`, if there is one.
-    fn shape(&self, name: &str) -> Option<Vec<usize>>;
-
-    /// The tensor of a file that `name` stands for, and what of it.
-    fn stored_as(&self, name: &str) -> Option<(String, Cut)> {
-        self.shape(name).map(|_| (name.to_owned(), Cut::Whole))
-    }
-
-    /// The tensor `name`, converted to `dtype` on `device`.
-    ///
-    /// # Errors
-    /// [`Error::Model`] when there is no such tensor or its bytes cannot be read.
-    fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor>;
-
-    /// Rows `rows` (along the first dimension) of the tensor `name`, converted to `dtype` on `device`.
-    ///
-    /// # Errors
-    /// As [`TensorSource::load`]; and when it has no such rows.
-    fn load_rows(&self, name: &str, rows: Range<usize>, dtype: DType, device: &Device) -> Result<Tensor> {
-        Ok(self.load(name, dtype, device)?.narrow(0, rows.start, rows.len())?)
-    }
-
-    /// The narrowest number type that holds `name` exactly, scales apart; `None` when there is no such tensor or candle has no such
-    /// type.
-    fn file_dtype(&self, _name: &str) -> Option<DType> {
-        None
-    }
-
-    /// The kind of blocks that `name` is quantised in, where it is a matrix whose rows are whole blocks.
-    fn blocks(&self, _name: &str) -> Option<BlockType> {
-        None
-    }
-
-    /// Rows `rows` of a matrix in [blocks](TensorSource::blocks) as they are stored: bytes [rows, bytes of a row] in the processor's
-    /// memory.
-    ///
-    /// # Errors
-    /// As [`TensorSource::load_rows`].
-    fn load_blocks(&self, name: &str, _rows: Range<usize>) -> Result<Tensor> {
-        Err(Error::model(format!("{}: tensor {name} is not quantised", self.describe()), ""))
-    }
-
-    /// What the number type of `name` is called where it is stored.
-    fn type_name(&self, _name: &str) -> Option<String> {
-        None
-    }
-
-    /// The kind of model the source says it was made for, as GGUF files do.
-    fn made_for(&self) -> Option<&str> {
-        None
-    }
-
-    /// The kind of floats of 8 bits that `name` is stored in, where it is: loaded as [`DType::U8`] it is their codes, without
-    /// [scales](TensorSource::scales).
-    fn float8(&self, _name: &str) -> Option<Float8> {
-        None
-    }
-
-    /// What the stored numbers of `name` are multiplied by: nothing, one number, or one of each row.
-    ///
-    /// # Errors
-    /// [`Error::Model`] when they cannot be read.
-    fn scales(&self, _name: &str) -> Result<Vec<f32>> {
-        Ok(Vec::new())
-    }
-
-    /// How many [scales](TensorSource::scales) there are.
-    fn scale_count(&self, _name: &str) -> usize {
-        0
-    }
-
-    /// Whether `name` exists and is stored in a type that can be converted to f32, bf16 and f16.
-    fn is_weight(&self, name: &str) -> bool {
-        self.shape(name).is_some()
-    }
-
-    /// Bytes of `name` as it is stored, where the source knows.
-    fn bytes(&self, name: &str) -> Option<u64> {
-        let elements: usize = self.shape(name)?.iter().product();
-        Some((elements * self.file_dtype(name)?.size_in_bytes()) as u64)
-    }
-
-    /// Hands out bytes of `name` as they are stored: all of them where `whole` asks for it or there are few, else some from its
-    /// start, middle and end. Enough to tell contents apart. Nothing where the source has no bytes of its own.
-    ///
-    /// # Errors
-    /// [`Error::Model`] when they are not here yet.
-    fn sample(&self, _name: &str, _whole: bool, _to: &mut dyn FnMut(&[u8])) -> Result<()> {
-        Ok(())
-    }
-
-    /// What LoRA files add to the layer whose weight is `{layer}.weight`.
-    fn adapters(&self, _layer: &str) -> &[lora::Adapter] {
-        &[]
-    }
-
-    /// Whether anything is added to any layer.
-    fn is_adapted(&self) -> bool {
-        false
-    }
-
-    /// Every tensor's name, sorted. Empty for a source that cannot list them.
-    fn names(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Says that these tensors will not be loaded soon, so that their file's pages can leave memory.
-    fn release(&self, _names: &[&str]) {}
-
-    /// What to call this source in messages: a file or folder.
-    fn describe(&self) -> String;
-}
 
 /// A view of a [`TensorSource`] below a name prefix, with the number type and device its tensors arrive in.
 #[derive(Clone)]
