@@ -15,5 +15,6 @@ pub mod memory;
 pub(crate) mod paths;
 pub mod printable;
 pub mod progress;
+pub(crate) mod safetensors;
 pub(crate) mod shown;
 pub(crate) mod simd;

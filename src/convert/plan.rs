@@ -198,7 +198,8 @@ impl Rule<'_> {
     fn container(&self, name: &str) -> Container {
         let said = format!("{name} in {}, written by dype {}", self.kind, env!("CARGO_PKG_VERSION"));
         let (Format::Gguf, Some(names)) = (self.format, &self.exchange.gguf) else {
-            return Container::Safetensors(vec![("format".to_owned(), "pt".to_owned()), ("dype".to_owned(), said)]);
+            let texts = [("format".to_owned(), "pt".to_owned()), ("dype".to_owned(), said)];
+            return Container::Safetensors(texts.into());
         };
         let mut keys = vec![
             ("general.architecture".to_owned(), Key::Text(names.architecture.to_owned())),

@@ -13,7 +13,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Confirmation, Naming, elsewhere, write_named};
 use crate::{
-    base::hex::hex,
+    base::{
+        hex::hex,
+        safetensors::{Entry, header},
+    },
     error::{Error, Result},
 };
 
@@ -70,10 +73,10 @@ impl LatentsFile {
         metadata.extend(parts.iter().map(|(name, part)| (sha256_of(name), hex(&Sha256::digest(&part.bytes)))));
         // Wider numbers first, so that all lie at multiples of their width.
         parts.sort_by_key(|(name, part)| (part.dtype != Dtype::F64, *name));
-        let header = header(&metadata, &parts);
+        let entries: Vec<_> = parts.iter().map(|(name, part)| part.entry(name)).collect();
+        let header = header(&metadata, &entries);
         write_named(path, naming, |file| {
-            file.write_all(&(header.len() as u64).to_le_bytes())?;
-            file.write_all(header.as_bytes())?;
+            file.write_all(&header)?;
             parts.iter().try_for_each(|(_, part)| file.write_all(&part.bytes))
         })
     }
@@ -174,22 +177,10 @@ impl Bytes {
         };
         Ok(Self { dtype, shape: tensor.dims().to_vec(), bytes })
     }
-}
 
-/// The header of a safetensors file, padded to whole words. The format's own crate writes metadata in another order every time; here
-/// the same latents are the same bytes.
-fn header(metadata: &BTreeMap<String, String>, parts: &[(&str, Bytes)]) -> String {
-    let mut entries = serde_json::Map::from_iter([("__metadata__".to_owned(), serde_json::json!(metadata))]);
-    let mut end = 0;
-    for (name, Bytes { dtype, shape, bytes }) in parts {
-        let start = end;
-        end += bytes.len();
-        let entry = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
-        entries.insert((*name).to_owned(), entry);
+    fn entry<'a>(&'a self, name: &'a str) -> Entry<'a> {
+        Entry { name, dtype: self.dtype.to_string(), shape: &self.shape, bytes: self.bytes.len() as u64 }
     }
-    let mut text = serde_json::Value::Object(entries).to_string();
-    text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
-    text
 }
 
 /// The tensor of a view; `None` for a type that [`Bytes`] does not write.

@@ -11,11 +11,13 @@ use std::{
 
 use candle_core::DType;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 
 use super::{Expected, SafetensorsStore, Stored, index};
 use crate::{
-    base::json::{parse_json, read_json},
+    base::{
+        json::{parse_json, read_json},
+        safetensors::{Entry, header},
+    },
     error::{Error, Result},
 };
 
@@ -45,17 +47,15 @@ impl Ahead {
     /// A safetensors file that holds these tensors, each once, in one number type, as far as anybody can know it who has no numbers.
     pub fn of_tensors(tensors: impl IntoIterator<Item = Expected>, dtype: DType) -> Self {
         let tensors: BTreeMap<_, _> = tensors.into_iter().collect();
-        let mut end = 0;
-        let entry = |(name, shape): Expected| {
-            let start = end;
-            end += dtype.size_in_bytes() as u64 * shape.iter().map(|side| *side as u64).product::<u64>();
-            let kind = dtype.as_str().to_ascii_uppercase();
-            (name, json!({ "dtype": kind, "shape": shape, "data_offsets": [start, end] }))
-        };
-        let header: serde_json::Map<String, Value> = tensors.into_iter().map(entry).collect();
-        let header = Value::from(header).to_string();
-        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
-        let file_bytes = bytes.len() as u64 + end;
+        let entries = tensors.iter().map(|(name, shape)| Entry {
+            name,
+            dtype: dtype.as_str().to_ascii_uppercase(),
+            shape,
+            bytes: dtype.size_in_bytes() as u64 * shape.iter().map(|side| *side as u64).product::<u64>(),
+        });
+        let entries: Vec<_> = entries.collect();
+        let bytes = header(&BTreeMap::new(), &entries);
+        let file_bytes = bytes.len() as u64 + entries.iter().map(|entry| entry.bytes).sum::<u64>();
         Self::Header { bytes, file_bytes }
     }
 }

@@ -4,7 +4,7 @@
 mod gguf;
 mod safetensors;
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use candle_core::{
     Device, Tensor,
@@ -163,7 +163,7 @@ pub enum Container {
     /// Keys with values, in their order.
     Gguf(Vec<(String, Key)>),
     /// Texts by name.
-    Safetensors(Vec<(String, String)>),
+    Safetensors(BTreeMap<String, String>),
 }
 
 impl Container {
@@ -238,7 +238,7 @@ mod tests {
         let simple = all.iter().filter(|(one, _)| !matches!(one.rounding, Rounding::Blocks(_))).cloned();
         let fp8 = tensor(&Rounding::E4M3);
         let simple: Vec<_> = simple.chain([fp8]).collect();
-        let texts = vec![("format".to_owned(), "pt".to_owned())];
+        let texts = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         let plain = SafetensorsStore::from_bytes("x.safetensors", file(&Container::Safetensors(texts), &simple));
         let plain = plain.expect("a safetensors file");
         assert_eq!(plain.metadata("format"), Some("pt"));
