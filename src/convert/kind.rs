@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     weights::{
         BlockType,
-        write::{Rounding, made_blocks},
+        write::{MADE_BLOCKS, Rounding},
     },
 };
 
@@ -37,7 +37,7 @@ const PLAIN: [(&str, Kind); 5] = [
 impl Kind {
     /// Every type, from the smallest but one of its sort on.
     pub fn all() -> impl Iterator<Item = Self> {
-        made_blocks().map(Self::Blocks).chain(PLAIN.map(|(_, kind)| kind))
+        MADE_BLOCKS.map(Self::Blocks).into_iter().chain(PLAIN.map(|(_, kind)| kind))
     }
 
     /// What llama.cpp calls a file of which most is of this type (`enum llama_ftype`); `None` for what it has not.

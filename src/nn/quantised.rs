@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use candle_core::{
     DType, Device, Tensor,
-    quantized::{GgmlDType, QStorage, QTensor},
+    quantized::{QStorage, QTensor},
 };
 
 use super::{Array, Place, array::Launch, mismatch};
@@ -113,27 +113,11 @@ impl Quantised {
 
 /// Blocks in candle's form; kinds that candle does not know are not asked of it ([`is_on_devices`]).
 fn on_device(kind: BlockType, bytes: Vec<u8>, shape: (usize, usize), device: &Device) -> Result<QTensor> {
-    let kind = candle_kind(kind).ok_or_else(|| mismatch(format!("{} on a device", kind.name())))?;
+    let kind = kind.candle().ok_or_else(|| mismatch(format!("{} on a device", kind.name())))?;
     Ok(QTensor::new(QStorage::from_data(Cow::Owned(bytes), device, kind)?, shape)?)
 }
 
 /// Whether such blocks can be widened on any device, and not the processor alone.
 pub(super) fn is_on_devices(kind: BlockType) -> bool {
-    candle_kind(kind).is_some()
-}
-
-fn candle_kind(kind: BlockType) -> Option<GgmlDType> {
-    Some(match kind {
-        BlockType::Q4_0 => GgmlDType::Q4_0,
-        BlockType::Q4_1 => GgmlDType::Q4_1,
-        BlockType::Q5_0 => GgmlDType::Q5_0,
-        BlockType::Q5_1 => GgmlDType::Q5_1,
-        BlockType::Q8_0 => GgmlDType::Q8_0,
-        BlockType::Q2K => GgmlDType::Q2K,
-        BlockType::Q3K => GgmlDType::Q3K,
-        BlockType::Q4K => GgmlDType::Q4K,
-        BlockType::Q5K => GgmlDType::Q5K,
-        BlockType::Q6K => GgmlDType::Q6K,
-        BlockType::Iq4Nl | BlockType::Iq4Xs => return None,
-    })
+    kind.candle().is_some()
 }

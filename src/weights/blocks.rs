@@ -3,6 +3,7 @@
 //! A block is 32 numbers, or 256 that are 8 groups of 32; either way numbers are decoded 32 at a time, in f32. Source of all
 //! layouts: ggml-org/llama.cpp, `ggml-common.h` and `dequantize_row_*` of `ggml-quants.c`.
 
+use candle_core::quantized::GgmlDType;
 use half::f16;
 
 use crate::base::simd::multiversion;
@@ -79,6 +80,23 @@ impl BlockType {
             Self::Iq4Nl => "IQ4_NL",
             Self::Iq4Xs => "IQ4_XS",
         }
+    }
+
+    /// What candle calls it, if it knows it: it makes such blocks, and widens them on any device.
+    pub const fn candle(self) -> Option<GgmlDType> {
+        Some(match self {
+            Self::Q4_0 => GgmlDType::Q4_0,
+            Self::Q4_1 => GgmlDType::Q4_1,
+            Self::Q5_0 => GgmlDType::Q5_0,
+            Self::Q5_1 => GgmlDType::Q5_1,
+            Self::Q8_0 => GgmlDType::Q8_0,
+            Self::Q2K => GgmlDType::Q2K,
+            Self::Q3K => GgmlDType::Q3K,
+            Self::Q4K => GgmlDType::Q4K,
+            Self::Q5K => GgmlDType::Q5K,
+            Self::Q6K => GgmlDType::Q6K,
+            Self::Iq4Nl | Self::Iq4Xs => return None,
+        })
     }
 
     /// Numbers of a block.
@@ -318,7 +336,7 @@ mod tests {
 
     use candle_core::{
         Device,
-        quantized::{GgmlDType, QStorage, QTensor},
+        quantized::{QStorage, QTensor},
     };
 
     use super::*;
@@ -359,6 +377,7 @@ mod tests {
             (BlockType::Q6K, GgmlDType::Q6K),
         ];
         for (kind, theirs) in known {
+            assert_eq!(kind.candle(), Some(theirs), "{kind:?}");
             assert_eq!((kind.bytes(), kind.numbers()), (theirs.type_size(), theirs.block_size()), "{kind:?}");
             let (rows, columns) = (3, 2 * kind.numbers());
             let bytes = random(kind, rows * 2);

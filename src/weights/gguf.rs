@@ -21,7 +21,7 @@ pub(super) const MAGIC: &[u8] = b"GGUF";
 /// Most bytes of a header that are fetched before the rest of the file: a language model's vocabulary takes a tenth of it.
 const MOST_BYTES: u64 = 64 << 20;
 /// Where numbers start, in multiples of this, where a file does not say.
-const USUAL_ALIGNMENT: u64 = 32;
+pub(super) const USUAL_ALIGNMENT: u64 = 32;
 /// Most dimensions of a tensor. Source: ggml, `GGML_MAX_DIMS`; more are of another library.
 pub(super) const MOST_DIMS: u32 = 4;
 /// Least bytes of a key: an empty name, a type, one byte of value.
@@ -314,7 +314,7 @@ impl<'a> Reader<'a> {
 pub(super) const U32: u32 = 4;
 pub(super) const I32: u32 = 5;
 pub(super) const F32: u32 = 6;
-pub(super) const BOOL: u32 = 7;
+const BOOL: u32 = 7;
 pub(super) const STRING: u32 = 8;
 pub(super) const ARRAY: u32 = 9;
 const U64: u32 = 10;

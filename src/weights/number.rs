@@ -26,48 +26,55 @@ pub(super) struct Unread {
     bytes: usize,
 }
 
-const fn unread(name: &'static str, numbers: usize, bytes: usize) -> Option<NumberType> {
-    Some(NumberType::Unread(Unread { name, numbers, bytes }))
+const fn unread(name: &'static str, numbers: usize, bytes: usize) -> NumberType {
+    NumberType::Unread(Unread { name, numbers, bytes })
 }
 
+/// The numbers by which GGUF files know types. Source: ggml-org/llama.cpp, `enum ggml_type`, which has holes.
+const OF_GGML: [(u32, NumberType); 32] = [
+    (0, NumberType::Plain(Dtype::F32)),
+    (1, NumberType::Plain(Dtype::F16)),
+    (24, NumberType::Plain(Dtype::I8)),
+    (25, NumberType::Plain(Dtype::I16)),
+    (26, NumberType::Plain(Dtype::I32)),
+    (27, NumberType::Plain(Dtype::I64)),
+    (28, NumberType::Plain(Dtype::F64)),
+    (30, NumberType::Plain(Dtype::BF16)),
+    (2, NumberType::Blocks(BlockType::Q4_0)),
+    (3, NumberType::Blocks(BlockType::Q4_1)),
+    (6, NumberType::Blocks(BlockType::Q5_0)),
+    (7, NumberType::Blocks(BlockType::Q5_1)),
+    (8, NumberType::Blocks(BlockType::Q8_0)),
+    (10, NumberType::Blocks(BlockType::Q2K)),
+    (11, NumberType::Blocks(BlockType::Q3K)),
+    (12, NumberType::Blocks(BlockType::Q4K)),
+    (13, NumberType::Blocks(BlockType::Q5K)),
+    (14, NumberType::Blocks(BlockType::Q6K)),
+    (20, NumberType::Blocks(BlockType::Iq4Nl)),
+    (23, NumberType::Blocks(BlockType::Iq4Xs)),
+    (9, unread("Q8_1", 32, 36)),
+    (15, unread("Q8_K", 256, 292)),
+    (16, unread("IQ2_XXS", 256, 66)),
+    (17, unread("IQ2_XS", 256, 74)),
+    (18, unread("IQ3_XXS", 256, 98)),
+    (19, unread("IQ1_S", 256, 50)),
+    (21, unread("IQ3_S", 256, 110)),
+    (22, unread("IQ2_S", 256, 82)),
+    (29, unread("IQ1_M", 256, 56)),
+    (34, unread("TQ1_0", 256, 54)),
+    (35, unread("TQ2_0", 256, 66)),
+    (39, unread("MXFP4", 32, 17)),
+];
+
 impl NumberType {
-    /// The type that a GGUF file gives this number. Source: ggml-org/llama.cpp, `enum ggml_type`, which has holes.
+    /// The type that a GGUF file gives this number.
     pub(super) fn of_ggml(number: u32) -> Option<Self> {
-        Some(match number {
-            0 => Self::Plain(Dtype::F32),
-            1 => Self::Plain(Dtype::F16),
-            24 => Self::Plain(Dtype::I8),
-            25 => Self::Plain(Dtype::I16),
-            26 => Self::Plain(Dtype::I32),
-            27 => Self::Plain(Dtype::I64),
-            28 => Self::Plain(Dtype::F64),
-            30 => Self::Plain(Dtype::BF16),
-            2 => Self::Blocks(BlockType::Q4_0),
-            3 => Self::Blocks(BlockType::Q4_1),
-            6 => Self::Blocks(BlockType::Q5_0),
-            7 => Self::Blocks(BlockType::Q5_1),
-            8 => Self::Blocks(BlockType::Q8_0),
-            10 => Self::Blocks(BlockType::Q2K),
-            11 => Self::Blocks(BlockType::Q3K),
-            12 => Self::Blocks(BlockType::Q4K),
-            13 => Self::Blocks(BlockType::Q5K),
-            14 => Self::Blocks(BlockType::Q6K),
-            20 => Self::Blocks(BlockType::Iq4Nl),
-            23 => Self::Blocks(BlockType::Iq4Xs),
-            9 => return unread("Q8_1", 32, 36),
-            15 => return unread("Q8_K", 256, 292),
-            16 => return unread("IQ2_XXS", 256, 66),
-            17 => return unread("IQ2_XS", 256, 74),
-            18 => return unread("IQ3_XXS", 256, 98),
-            19 => return unread("IQ1_S", 256, 50),
-            21 => return unread("IQ3_S", 256, 110),
-            22 => return unread("IQ2_S", 256, 82),
-            29 => return unread("IQ1_M", 256, 56),
-            34 => return unread("TQ1_0", 256, 54),
-            35 => return unread("TQ2_0", 256, 66),
-            39 => return unread("MXFP4", 32, 17),
-            _ => return None,
-        })
+        OF_GGML.iter().find(|(known, _)| *known == number).map(|(_, kind)| *kind)
+    }
+
+    /// The number that a GGUF file gives this type.
+    pub(super) fn in_ggml(self) -> Option<u32> {
+        OF_GGML.iter().find(|(_, kind)| *kind == self).map(|(number, _)| *number)
     }
 
     /// Numbers that are stored together, and the bits they take.

@@ -1,16 +1,16 @@
 //! The header of a GGUF file (ggml-org/ggml, `docs/gguf.md`), version 3.
 
-use super::{Outline, Rounding};
+use super::Outline;
 use crate::{
     error::{Error, Result},
     weights::{
-        BlockType,
-        gguf::{ARRAY, BOOL, F32, I32, MAGIC, MOST_DIMS, STRING, U32},
+        gguf::{ARRAY, F32, I32, MAGIC, MOST_DIMS, STRING, U32, USUAL_ALIGNMENT},
+        number::NumberType,
     },
 };
 
-/// Where numbers start, in multiples of this.
-pub(super) const ALIGNMENT: usize = 32;
+/// Where numbers start, in multiples of this: no key need say so.
+pub(super) const ALIGNMENT: usize = USUAL_ALIGNMENT as usize;
 const VERSION: u32 = 3;
 
 /// The value of a key.
@@ -22,8 +22,6 @@ pub enum Key {
     Count(u32),
     /// A number.
     Number(f32),
-    /// Yes or no.
-    Bool(bool),
     /// Whole numbers.
     Counts(Vec<i32>),
 }
@@ -57,7 +55,8 @@ fn describe(file: &mut Vec<u8>, tensor: &Outline, offset: u64) -> Result<()> {
     if shape.len() > MOST_DIMS as usize {
         return Err(unfit(format!("has {} dimensions; a GGUF file takes {MOST_DIMS}", shape.len())));
     }
-    let number = ggml_number(*rounding).ok_or_else(|| unfit(format!("is in {rounding}, which ggml has not")))?;
+    let number =
+        NumberType::from(*rounding).in_ggml().ok_or_else(|| unfit(format!("is in {rounding}, which ggml has not")))?;
     text(file, name);
     file.extend((shape.len() as u32).to_le_bytes());
     // Innermost first.
@@ -84,10 +83,6 @@ impl Key {
                 file.extend(F32.to_le_bytes());
                 file.extend(value.to_le_bytes());
             }
-            Self::Bool(value) => {
-                file.extend(BOOL.to_le_bytes());
-                file.push(u8::from(*value));
-            }
             Self::Counts(values) => {
                 [ARRAY, I32].iter().for_each(|word| file.extend(word.to_le_bytes()));
                 file.extend((values.len() as u64).to_le_bytes());
@@ -95,28 +90,4 @@ impl Key {
             }
         }
     }
-}
-
-/// The number of a type. Source: ggml-org/llama.cpp, `enum ggml_type`.
-fn ggml_number(rounding: Rounding) -> Option<u32> {
-    Some(match rounding {
-        Rounding::F32 => 0,
-        Rounding::F16 => 1,
-        Rounding::Bf16 => 30,
-        Rounding::E4M3 => return None,
-        Rounding::Blocks(kind) => match kind {
-            BlockType::Q4_0 => 2,
-            BlockType::Q4_1 => 3,
-            BlockType::Q5_0 => 6,
-            BlockType::Q5_1 => 7,
-            BlockType::Q8_0 => 8,
-            BlockType::Q2K => 10,
-            BlockType::Q3K => 11,
-            BlockType::Q4K => 12,
-            BlockType::Q5K => 13,
-            BlockType::Q6K => 14,
-            BlockType::Iq4Nl => 20,
-            BlockType::Iq4Xs => 23,
-        },
-    })
 }

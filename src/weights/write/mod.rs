@@ -6,14 +6,12 @@ mod safetensors;
 
 use std::{collections::BTreeMap, fmt};
 
-use candle_core::{
-    Device, Tensor,
-    quantized::{GgmlDType, QTensor},
-};
+use ::safetensors::Dtype;
+use candle_core::{Device, Tensor, quantized::QTensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{BlockType, convert::nearest_e4m3};
+use super::{BlockType, convert::nearest_e4m3, number::NumberType};
 use crate::error::{Error, Result};
 
 pub use gguf::Key;
@@ -38,13 +36,19 @@ pub enum Rounding {
 
 impl fmt::Display for Rounding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "F32",
-            Self::Bf16 => "BF16",
-            Self::F16 => "F16",
-            Self::E4M3 => "F8_E4M3",
-            Self::Blocks(kind) => kind.name(),
-        })
+        NumberType::from(*self).fmt(f)
+    }
+}
+
+impl From<Rounding> for NumberType {
+    fn from(rounding: Rounding) -> Self {
+        match rounding {
+            Rounding::F32 => Self::Plain(Dtype::F32),
+            Rounding::Bf16 => Self::Plain(Dtype::BF16),
+            Rounding::F16 => Self::Plain(Dtype::F16),
+            Rounding::E4M3 => Self::Plain(Dtype::F8_E4M3),
+            Rounding::Blocks(kind) => Self::Blocks(kind),
+        }
     }
 }
 
@@ -76,7 +80,7 @@ impl Rounding {
             Self::F16 => each(numbers, |x| f16::from_f32(x).to_le_bytes()),
             Self::E4M3 => numbers.iter().map(|x| nearest_e4m3(*x)).collect(),
             Self::Blocks(kind) => {
-                let theirs = written(kind).ok_or_else(|| {
+                let theirs = kind.candle().ok_or_else(|| {
                     Error::model(format!("blocks of {} are read and not made", kind.name()), "take another type")
                 })?;
                 pieces(numbers, |piece| {
@@ -116,28 +120,19 @@ fn pieces(numbers: &[f32], encode: impl Fn(&[f32]) -> Result<Vec<u8>> + Send + S
     Ok(encoded.concat())
 }
 
-/// The kinds of blocks that are made, and what candle calls them.
-fn written(kind: BlockType) -> Option<GgmlDType> {
-    MADE.iter().find(|(known, _)| *known == kind).map(|(_, theirs)| *theirs)
-}
-
-const MADE: [(BlockType, GgmlDType); 10] = [
-    (BlockType::Q8_0, GgmlDType::Q8_0),
-    (BlockType::Q6K, GgmlDType::Q6K),
-    (BlockType::Q5K, GgmlDType::Q5K),
-    (BlockType::Q5_1, GgmlDType::Q5_1),
-    (BlockType::Q5_0, GgmlDType::Q5_0),
-    (BlockType::Q4K, GgmlDType::Q4K),
-    (BlockType::Q4_1, GgmlDType::Q4_1),
-    (BlockType::Q4_0, GgmlDType::Q4_0),
-    (BlockType::Q3K, GgmlDType::Q3K),
-    (BlockType::Q2K, GgmlDType::Q2K),
+/// The kinds of blocks that are made, from the largest to the smallest: those that candle knows.
+pub const MADE_BLOCKS: [BlockType; 10] = [
+    BlockType::Q8_0,
+    BlockType::Q6K,
+    BlockType::Q5K,
+    BlockType::Q5_1,
+    BlockType::Q5_0,
+    BlockType::Q4K,
+    BlockType::Q4_1,
+    BlockType::Q4_0,
+    BlockType::Q3K,
+    BlockType::Q2K,
 ];
-
-/// The kinds of blocks that are made, from the largest to the smallest.
-pub fn made_blocks() -> impl Iterator<Item = BlockType> {
-    MADE.iter().map(|(kind, _)| *kind)
-}
 
 /// A tensor of a file that is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let blocks = made_blocks().map(Rounding::Blocks);
+        let blocks = MADE_BLOCKS.map(Rounding::Blocks);
         let plain = [Rounding::F32, Rounding::Bf16, Rounding::F16];
         let kinds: Vec<Rounding> = plain.into_iter().chain(blocks).collect();
         let tensor = |rounding: &Rounding| {
