@@ -9,8 +9,9 @@ use crate::{
     error::{Error, Result},
     models::{Composed, Exchange},
     weights::{
-        TensorSource,
+        MADE_FOR, TensorSource,
         lora::Adapter,
+        scales,
         write::{Container, Key, Outline, Rounding},
     },
 };
@@ -72,7 +73,8 @@ impl Plan {
             rule.add(tensor, rounding, &mut tensors);
         }
         if tensors.iter().any(|(_, made)| *made == Made::Scale) {
-            let outline = Outline { name: MARK.to_owned(), shape: vec![2], rounding: Rounding::E4M3 };
+            // Of two numbers, where products are not to be computed in 8 bits.
+            let outline = Outline { name: scales::MARK.to_owned(), shape: vec![2], rounding: Rounding::E4M3 };
             tensors.push((outline, Made::Mark));
         }
         if let Kind::Blocks(blocks) = kind {
@@ -86,10 +88,6 @@ impl Plan {
         Ok(Self { container, tensors, remarks, bytes })
     }
 }
-
-/// What ComfyUI knows files in fp8 with scales by; of two numbers where products are not to be computed in 8 bits. Source:
-/// comfyanonymous/ComfyUI, `model_detection.py`.
-const MARK: &str = "scaled_fp8";
 
 /// "kept, for ..: 7 tensors, such as a, b, c"
 fn told(what: &str, names: &[String]) -> Option<String> {
@@ -167,7 +165,7 @@ impl Rule<'_> {
             return;
         };
         tensors.push((outline, Made::Scaled(tensor)));
-        let name = format!("{stem}.scale_weight");
+        let name = format!("{stem}{}", scales::OF_WEIGHTS[0]);
         tensors.push((Outline { name, shape: Vec::new(), rounding: Rounding::F32 }, Made::Scale));
     }
 
@@ -202,7 +200,7 @@ impl Rule<'_> {
             return Container::Safetensors(texts.into());
         };
         let mut keys = vec![
-            ("general.architecture".to_owned(), Key::Text(names.architecture.to_owned())),
+            (MADE_FOR.to_owned(), Key::Text(names.architecture.to_owned())),
             // Source: ggml-org/llama.cpp, GGML_QNT_VERSION.
             ("general.quantization_version".to_owned(), Key::Count(2)),
             ("general.description".to_owned(), Key::Text(said)),

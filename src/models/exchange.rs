@@ -9,8 +9,9 @@ use super::parts::single_file::TRANSFORMER_PREFIXES;
 use crate::{
     error::{Error, Result},
     weights::{
-        Cut, is_beside_weights,
+        Cut,
         lora::{Alias, Network},
+        scales::is_beside_weights,
         write::Key,
     },
 };

@@ -4,7 +4,7 @@ use candle_core::DType;
 
 use crate::{
     error::{Error, Result},
-    weights::TensorSource,
+    weights::{TensorSource, scales::scaled_layer},
 };
 
 /// Words in tensors' names that give a kind of file away, and the kind.
@@ -159,11 +159,8 @@ pub(crate) fn prefix_of_flux(source: &dyn TensorSource) -> Option<String> {
 
 /// How the weights are quantized, by names and, for scales of many numbers, by their types.
 fn quantized_by(source: &dyn TensorSource, names: &[String]) -> Option<&'static str> {
-    let weight_of = |name: &str| {
-        let stem = name.strip_suffix(".weight_scale").or_else(|| name.strip_suffix(".scale_weight"))?;
-        source.shape(&format!("{stem}.weight"))
-    };
-    let is_scale = |name: &&String| name.ends_with(".weight_scale") || name.ends_with(".scale_weight");
+    let weight_of = |name: &str| source.shape(&format!("{}.weight", scaled_layer(name)?));
+    let is_scale = |name: &&String| scaled_layer(name).is_some();
     // One number, or one of each row, which is what fp8 has at most.
     let many = |name: &&String| {
         let count = source.shape(name).map_or(1, |shape| shape.iter().product::<usize>());

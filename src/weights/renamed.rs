@@ -47,12 +47,6 @@ pub fn reverse(table: &[(&'static str, &str)], name: &str) -> Option<&'static st
     table.iter().find(|(_, new)| *new == name).map(|&(stored, _)| stored)
 }
 
-/// Whether a tensor only says how another's numbers are to be read, as files in 8 bits have them.
-pub(crate) fn is_beside_weights(name: &str) -> bool {
-    const ENDINGS: [&str; 5] = [".scale_weight", ".weight_scale", ".scale_input", ".input_scale", "scaled_fp8"];
-    ENDINGS.iter().any(|ending| name.ends_with(ending))
-}
-
 impl Renamed {
     /// Gives `inner` the names of `table`: new name, stored name, what of it.
     pub fn new(inner: Arc<dyn TensorSource>, table: impl IntoIterator<Item = (String, String, Cut)>) -> Self {

@@ -18,6 +18,7 @@ use super::{
     magic::kind_of_bytes,
     no_tensor,
     number::NumberType,
+    scales::OF_WEIGHTS,
 };
 use crate::error::{Error, Result};
 
@@ -153,12 +154,10 @@ impl SafetensorsStore {
         self.index.get(name).ok_or_else(|| no_tensor(&self.describe(), name, None))
     }
 
-    /// The tensor that holds the number a float-8 weight was divided by. ComfyUI writes it as `X.scale_weight`, others as
-    /// `X.weight_scale`.
+    /// The tensor that holds the number a float-8 weight was divided by.
     fn scale_of(&self, name: &str) -> Option<(&String, &Place)> {
         let stem = name.strip_suffix(".weight")?;
-        let names = [format!("{stem}.scale_weight"), format!("{stem}.weight_scale")];
-        names.iter().find_map(|name| self.index.get_key_value(name.as_str()))
+        OF_WEIGHTS.iter().find_map(|ending| self.index.get_key_value(&format!("{stem}{ending}")))
     }
 
     /// What to multiply the numbers of `name` by when they are loaded as `dtype`.

@@ -12,7 +12,7 @@ use super::config::{Config, Said};
 use crate::{
     error::{Error, Result},
     models::{Place, strangers::check_not_quantized},
-    weights::{Files, TensorSource, Weights, is_usual_name},
+    weights::{Files, TensorSource, Weights, is_usual_name, scales::is_of_inputs},
 };
 
 /// Most layers, channels or tokens a config may ask for: far above any model, far below what would overflow.
@@ -52,8 +52,7 @@ impl<C> ModelPart<C> {
 
     /// What of its files is passed over, and why, in words: scales by which others round a layer's inputs to 8 bits.
     pub fn passed_over(&self) -> Option<String> {
-        let is_scale = |name: &&String| name.ends_with(".scale_input") || name.ends_with(".input_scale");
-        match self.source.names().iter().filter(is_scale).count() {
+        match self.source.names().iter().filter(|name| is_of_inputs(name)).count() {
             0 => None,
             count => {
                 let file = self.source.describe();
