@@ -51,7 +51,7 @@ pub struct Composed {
     pub rows: Vec<(String, Range<usize>)>,
 }
 
-/// What the names of text encoders begin with in files of several networks; a name of any letters follows.
+/// What stands before the names of text encoders in files that hold several networks; a name of any letters follows.
 const TEXT_ENCODERS: &str = "text_encoders.";
 
 impl Exchange {
@@ -111,8 +111,10 @@ impl Exchange {
         };
         let start = |cut: &Cut| if let Cut::Rows(rows) = cut { rows.start } else { 0 };
         // Of several names of the same the one that LoRA files change.
-        let layer = |name: &str| name.rsplit_once('.').map_or(String::new(), |(layer, _)| layer.to_owned());
-        let is_layer = |name: &str| self.network.layers.iter().any(|known| known.name == layer(name));
+        let is_layer = |name: &str| {
+            let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
+            self.network.layers.iter().any(|known| known.name == layer)
+        };
         parts.sort_by_cached_key(|(name, cut)| (start(cut), !is_layer(name)));
         parts.dedup_by(|(_, one), (_, other)| one == other);
         let (mut rows, mut count, mut shape) = (Vec::new(), 0, Vec::new());
@@ -139,7 +141,7 @@ impl Exchange {
 
 /// A name without what stands before it in files that hold several networks.
 fn without_prefix(name: &str) -> &str {
-    let mut prefixes = TRANSFORMER_PREFIXES.into_iter().filter(|prefix| !prefix.is_empty());
+    let mut prefixes = TRANSFORMER_PREFIXES.iter().filter(|prefix| !prefix.is_empty());
     if let Some(rest) = prefixes.find_map(|prefix| name.strip_prefix(prefix)) {
         return rest;
     }
