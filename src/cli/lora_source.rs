@@ -300,10 +300,6 @@ impl FileSet for LoraFiles {
         Ok([weights].into_iter().chain(settings).collect())
     }
 
-    fn instead(&self) -> &'static str {
-        "name one of its files behind a colon: OWNER/NAME:FILE"
-    }
-
     fn missing(&self, snapshot: &Path) -> Option<String> {
         self.select(&paths_below(snapshot).unwrap_or_default()).err()
     }

@@ -64,10 +64,6 @@ impl FileSet for OneFile {
     fn missing(&self, snapshot: &Path) -> Option<String> {
         (!snapshot.join(&self.0).is_file()).then(|| self.0.clone())
     }
-
-    fn instead(&self) -> &'static str {
-        "name one of its files behind a colon: OWNER/NAME:FILE"
-    }
 }
 
 #[cfg(test)]

@@ -29,8 +29,10 @@ use self::{
     failure::GaveUp,
 };
 use crate::{
-    base::disk::free_bytes_at,
-    base::progress::{Event, Observer, Stage},
+    base::{
+        disk::free_bytes_at,
+        progress::{Event, Observer, Stage},
+    },
     error::{Error, Result},
     weights::Files,
 };
@@ -60,7 +62,9 @@ pub trait FileSet {
     fn missing(&self, snapshot: &Path) -> Option<String>;
 
     /// What to name in place of a repository that lacks them.
-    fn instead(&self) -> &'static str;
+    fn instead(&self) -> &'static str {
+        "name one of its files behind a colon: OWNER/NAME:FILE"
+    }
 }
 
 /// One file of a [`DownloadPlan`].

@@ -140,10 +140,6 @@ impl FileSet for LentFiles {
             }
         }
     }
-
-    fn instead(&self) -> &'static str {
-        "name one of its files behind a colon: OWNER/NAME:FILE"
-    }
 }
 
 #[cfg(test)]
