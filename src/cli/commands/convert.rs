@@ -6,16 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, builder::ValueParser};
+use clap::Args;
 
 use crate::cli::{device, lora_source, model_source, report::Report, search_args::SearchArgs, values};
 use crate::{
     base::progress::{Event, Observer},
     convert::{self, Format, Kind, Plan},
     error::{Error, Result},
-    models::{Exchange, ModelRequest, Registry, adapt_part},
+    models::{ModelRequest, Registry, adapt_part},
     output,
-    recipe::Loras,
+    recipe::{LoraChoice, Loras},
 };
 
 /// What becomes what.
@@ -30,13 +30,13 @@ pub struct ConvertArgs {
     output: PathBuf,
     /// Number type of most of it: q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, q3_k, q2_k (.gguf); fp8 (with a scale a
     /// tensor), fp8_e4m3fn (plain) (.safetensors); bf16, f16, f32 (both)
-    #[arg(long = "type", value_name = "TYPE", value_parser = ValueParser::new(kind))]
+    #[arg(long = "type", value_name = "TYPE", value_parser = kind)]
     kind: Kind,
     /// Which network of a model: transformer, text_encoder, text_encoder_2 [default: the transformer]
     #[arg(long, value_name = "NAME")]
     part: Option<String>,
     /// LoRA (file, or owner/name[:file]) to add to the weights before they are rounded, with its strength; may come again
-    #[arg(long, value_name = "FILE[:STRENGTH]", value_parser = ValueParser::new(values::lora))]
+    #[arg(long, value_name = "FILE[:STRENGTH]", value_parser = values::lora)]
     lora: Vec<Loras>,
     /// Weights in this variant where the model has it, such as fp16
     #[arg(long, value_name = "NAME", value_parser = values::variant)]
@@ -49,6 +49,12 @@ pub struct ConvertArgs {
     search: SearchArgs,
 }
 
+impl ConvertArgs {
+    fn loras(&self) -> impl Iterator<Item = &LoraChoice> {
+        self.lora.iter().flat_map(|Loras(loras)| loras)
+    }
+}
+
 fn kind(text: &str) -> Result<Kind, String> {
     text.parse()
 }
@@ -57,14 +63,14 @@ fn kind(text: &str) -> Result<Kind, String> {
 pub fn run(args: &ConvertArgs, report: &Report) -> anyhow::Result<()> {
     let format = Format::of(&args.output, args.kind)?;
     check_output(args)?;
-    let loras: Vec<_> = args.lora.iter().flat_map(|Loras(loras)| loras).cloned().collect();
+    let loras: Vec<_> = args.loras().cloned().collect();
     let (variant, part) = (args.variant.as_deref(), args.part.as_deref());
     let request = model_source::network(&args.model, part, variant, &args.search, report)?;
     check_not_of_the_model(&request, &args.output)?;
     let loras = lora_source::open(&loras, &args.model, &args.search, report)?;
     let exchange = Registry::default().exchange(&request, part)?;
     let (source, remarks) = adapt_part(exchange.network.clone(), &loras)?;
-    let name = said(&args.model, &exchange, &args.lora);
+    let name = said(args, exchange.network.part);
     let plan = Plan::new(&exchange, &*source, args.kind, format, &name)?;
     for remark in remarks.iter().chain(&plan.remarks) {
         report.on(Event::Note(remark.clone()));
@@ -76,13 +82,12 @@ pub fn run(args: &ConvertArgs, report: &Report) -> anyhow::Result<()> {
 }
 
 /// What the file says it is of: names alone, for paths are of no use elsewhere.
-fn said(model: &str, exchange: &Exchange, loras: &[Loras]) -> String {
+fn said(args: &ConvertArgs, part: &str) -> String {
     let bare =
         |name: &str| Path::new(name).file_name().map_or_else(|| name.to_owned(), |name| name.to_string_lossy().into());
-    let with = loras.iter().flat_map(|Loras(loras)| loras);
-    let with: Vec<String> = with.map(|lora| format!("{} at {}", bare(&lora.name), lora.strength)).collect();
+    let with: Vec<String> = args.loras().map(|lora| format!("{} at {}", bare(&lora.name), lora.strength)).collect();
     let with = if with.is_empty() { String::new() } else { format!(" with {}", with.join(", ")) };
-    format!("{} of {}{with}", exchange.network.part, bare(model))
+    format!("{part} of {}{with}", bare(&args.model))
 }
 
 /// The output can be written, and replaces nothing that it is not to replace.
@@ -95,12 +100,10 @@ fn check_output(args: &ConvertArgs) -> Result<()> {
         let what = format!("{} is there already", path.display());
         return Err(Error::request(what, "name another file, or replace it with --overwrite"));
     }
-    let inputs = args.lora.iter().flat_map(|Loras(loras)| loras).map(|lora| Path::new(&lora.name));
-    for input in inputs.chain([Path::new(&args.model)]) {
-        if is_same(input, path) {
-            let what = format!("{} is read and cannot be written meanwhile", path.display());
-            return Err(Error::request(what, "name another file with --output"));
-        }
+    let mut inputs = args.loras().map(|lora| &lora.name).chain([&args.model]);
+    if inputs.any(|input| is_same(Path::new(input), path)) {
+        let what = format!("{} is read and cannot be written meanwhile", path.display());
+        return Err(Error::request(what, "name another file with --output"));
     }
     output::check_place(path, 1, args.overwrite, &mut HashSet::new())
 }
