@@ -10,11 +10,11 @@ use crate::error::Result;
 /// What is added to a layer's weight [out, in].
 pub struct Merge {
     gain: Option<Tensor>,
-    changes: Vec<Made>,
+    changes: Vec<Arrays>,
 }
 
-/// A change whose arrays are made.
-enum Made {
+/// The arrays of a change, made.
+enum Arrays {
     LowRank { down: Tensor, up: Tensor },
     Kronecker { first: Tensor, second: Tensor, start: usize },
     Dense { weight: Tensor, strength: f64 },
@@ -26,7 +26,7 @@ impl Merge {
     /// # Errors
     /// What reading their files may fail with.
     pub fn of(adapters: &[Adapter]) -> Result<Option<Self>> {
-        let changes = adapters.iter().filter_map(|adapter| adapter.change.as_ref()).map(Made::of);
+        let changes = adapters.iter().filter_map(|adapter| adapter.change.as_ref()).map(Arrays::of);
         let changes = changes.collect::<Result<Vec<_>>>()?;
         let gain = gain(adapters)?;
         Ok((gain.is_some() || !changes.is_empty()).then_some(Self { gain, changes }))
@@ -48,7 +48,7 @@ impl Merge {
     }
 }
 
-impl Made {
+impl Arrays {
     fn of(change: &Change) -> Result<Self> {
         Ok(match change {
             Change::LowRank { down, up } => Self::LowRank { down: down.make()?, up: up.make()? },
