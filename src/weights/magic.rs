@@ -11,7 +11,7 @@ pub(super) struct Kind {
     pub(super) hint: &'static str,
 }
 
-const NEEDS_SAFETENSORS: &str = "give the model as .safetensors: the original, not a converted or quantized copy";
+const OTHER_FORMAT: &str = "give the model as .safetensors or .gguf";
 
 /// A file that is no safetensors file, recognised by how it begins.
 pub(super) fn kind_of_bytes(file: &[u8]) -> Option<Kind> {
@@ -19,7 +19,7 @@ pub(super) fn kind_of_bytes(file: &[u8]) -> Option<Kind> {
     let (what, hint) = if file.is_empty() {
         ("the file is empty", "delete it and run again, so that it is fetched anew")
     } else if starts(b"PK\x03\x04") || starts(b"\x80\x02") || starts(b"\x80\x04") {
-        ("this is a PyTorch pickle (.ckpt, .pt, .bin), not a safetensors file", NEEDS_SAFETENSORS)
+        ("this is a PyTorch pickle (.ckpt, .pt, .bin), not a safetensors file", OTHER_FORMAT)
     } else if starts(b"version https://git-lfs") {
         ("this is a git-lfs pointer, not the file itself", "run `git lfs pull` in the model's folder")
     } else {

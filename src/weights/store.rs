@@ -404,7 +404,7 @@ fn check_count(name: &str, shape: &[usize]) -> Result<()> {
         Some(n) if n <= u64::from(u32::MAX) => Ok(()),
         _ => {
             let what = format!("tensor {name} {shape:?} has 2^32 elements or more");
-            Err(Error::model(what, "no FLUX model has a tensor of this size; check the file"))
+            Err(Error::model(what, "no model that is read has a tensor of this size; check the file"))
         }
     }
 }
