@@ -34,21 +34,13 @@ use crate::{
         progress::{Event, Observer, Stage},
     },
     error::{Error, Result},
-    weights::Files,
+    weights::{Files, has_weights_ending},
 };
 
 pub use cache::paths_below;
 pub use file_id::{HubFile, OneFile};
 pub use model_id::HubModel;
 pub use settings::{HubSettings, Token};
-
-/// How names of files end that are too large to be fetched before they are known to serve.
-const WEIGHTS_ENDINGS: [&str; 3] = [".safetensors", ".sft", ".gguf"];
-
-/// Whether a file is of weights, by its name.
-fn is_weights(path: &str) -> bool {
-    WEIGHTS_ENDINGS.iter().any(|ending| path.ends_with(ending))
-}
 
 /// The files somebody needs from a repository.
 pub trait FileSet {
@@ -104,7 +96,7 @@ impl DownloadPlan {
     /// The part of it that is small: everything but weights.
     #[must_use]
     pub fn without_weights(&self) -> Self {
-        let files = self.files.iter().filter(|file| !is_weights(&file.path)).cloned();
+        let files = self.files.iter().filter(|file| !has_weights_ending(&file.path)).cloned();
         let files: Vec<PlannedFile> = files.collect();
         let bytes_to_fetch = files.iter().filter(|file| !file.cached).map(|file| file.size_bytes).sum();
         Self { files, bytes_to_fetch, is_answer: false, ..self.clone() }

@@ -7,12 +7,11 @@ use super::{
     PlannedFile,
     download::Downloader,
     failure::{Asked, Failure, GaveUp, Patience},
-    is_weights,
 };
 use crate::{
     base::excerpt::excerpt,
     error::{Error, Result},
-    weights::{Ahead, header_bytes},
+    weights::{Ahead, has_weights_ending, header_bytes},
 };
 
 /// What the first request for a header asks for: it holds the headers of all but the largest files.
@@ -34,7 +33,7 @@ fn part_of(file: &PlannedFile) -> Part {
     let name = file.path.rsplit('/').next().unwrap_or(&file.path);
     let is_config = name == "model_index.json" || name.ends_with("config.json") || is_index(name);
     match name {
-        _ if is_weights(name) => Part::Header,
+        _ if has_weights_ending(name) => Part::Header,
         _ if is_config && file.size_bytes <= LONGEST_CONFIG_BYTES => Part::Whole,
         _ => Part::Name,
     }

@@ -5,8 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Lender, PartKind, PartSpec, Place, part::has_weights_ending};
-use crate::{hub::FileSet, weights::Files};
+use super::{Lender, PartKind, PartSpec, Place};
+use crate::{
+    hub::FileSet,
+    weights::{Files, has_weights_ending},
+};
 
 /// A tokenizer's settings, which it can do without.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";

@@ -61,7 +61,6 @@ pub use lent::{Lent, LentFiles};
 pub use local::LocalModel;
 pub use lora::{adapt, adapt_part, of_networks};
 pub use model::{Conditioning, Decode, Encode, Model, On, TextEncoders, Velocity, VelocityAt};
-pub(crate) use part::has_weights_ending;
 pub use part::{Lender, PartKind, PartSpec, never_inside};
 pub use parts::kl::{Banding, Posterior, RowSink, RowSource, Way, Ways};
 pub use published::{Licence, Published, PublishedWeights};

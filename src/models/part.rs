@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::{
     base::json::read_json,
     error::{Error, Result},
-    weights::{Files, Stored, TensorSource, names_in},
+    weights::{Files, Stored, TensorSource, has_weights_ending, names_in},
 };
 
 /// What a part is, as far as its files go.
@@ -78,12 +78,6 @@ pub fn never_inside(_: &Arc<dyn TensorSource>) -> bool {
 
 /// A network's config, in its folder.
 const CONFIG: &str = "config.json";
-
-/// Whether a file's name ends as those of safetensors and GGUF files do.
-pub(crate) fn has_weights_ending(name: &str) -> bool {
-    let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
-    ending.is_some_and(|ending| ["safetensors", "sft", "gguf"].iter().any(|known| ending.eq_ignore_ascii_case(known)))
-}
 
 /// Whether a name is like a pattern of one `*` at most; in names of files case is of no account.
 fn is_like(name: &str, pattern: &str) -> bool {

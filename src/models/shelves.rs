@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{PartKind, PartSpec, part::has_weights_ending};
+use super::{PartKind, PartSpec};
 use crate::{
     error::{Error, Result},
-    weights::{Files, is_shard},
+    weights::{Files, has_weights_ending, is_shard},
 };
 
 /// How deep below a folder of ComfyUI's files are looked for: people sort them into folders of their own.

@@ -6,13 +6,12 @@ use serde_json::Value;
 
 use super::{
     Family, PartKind, Seen,
-    part::has_weights_ending,
     repository::PIPELINE_INDEX,
     strangers::{derived_from_a_model, looks_like, prefix_of_flux},
 };
 use crate::{
     error::{Error, Result},
-    weights::{Files, TensorSource},
+    weights::{Files, TensorSource, has_weights_ending},
 };
 
 /// The usual family.

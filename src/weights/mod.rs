@@ -35,7 +35,7 @@ pub use kept::Kept;
 pub use renamed::{Cut, Renamed, lookup, reverse};
 pub use source::TensorSource;
 pub use store::SafetensorsStore;
-pub(crate) use stored::{STEMS, Stored, is_shard, is_usual_name};
+pub(crate) use stored::{STEMS, Stored, has_weights_ending, is_shard, is_usual_name};
 pub use upload::{Ring, SLOTS};
 
 /// A view of a [`TensorSource`] below a name prefix, with the number type and device its tensors arrive in.

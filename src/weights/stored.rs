@@ -4,7 +4,7 @@
 //! `model.safetensors.index.fp16.json`, and for shards `model.fp16-00001-of-00002.safetensors` or
 //! `model-00001-of-00002.fp16.safetensors`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 /// The names a part's weights may have before `.safetensors`: diffusers' and transformers'.
 pub const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
@@ -48,6 +48,12 @@ impl<'a> Name<'a> {
         let form = if cut_stem != stem || cut_variant != variant { Form::Shard } else { Form::Whole };
         Some(Self { stem: cut_stem, variant: cut_variant, form })
     }
+}
+
+/// Whether a file's name ends as those of safetensors and GGUF files do.
+pub(crate) fn has_weights_ending(name: &str) -> bool {
+    let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| ["safetensors", "sft", "gguf"].iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
 /// Whether a file is called as the weights in a part's own folder are, whatever variant or shard it is.
@@ -151,6 +157,15 @@ mod tests {
         for (name, expected) in cases {
             let parsed = Name::of(name).map(|name| (name.stem, name.variant, name.form));
             assert_eq!(parsed, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn files_of_weights_are_told_by_their_endings_in_any_case() {
+        for (name, is_one) in
+            [("a.safetensors", true), ("b/a.v1.GGUF", true), ("a.sft", true), ("gguf", false), ("a.gguf.json", false)]
+        {
+            assert_eq!(has_weights_ending(name), is_one, "{name}");
         }
     }
 

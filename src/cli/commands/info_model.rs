@@ -15,8 +15,8 @@ use crate::cli::{
 use crate::{
     base::{device::DeviceKind, memory::Bytes, printable::printable, progress::Silent},
     error::Result,
-    models::{ELSEWHERE, Inventory, ModelRequest, Registry, has_weights_ending},
-    weights::lora,
+    models::{ELSEWHERE, Inventory, ModelRequest, Registry},
+    weights::{has_weights_ending, lora},
 };
 
 /// Whether `info` is asked about weights, not about a picture.
