@@ -6,6 +6,7 @@ use candle_core::DType;
 
 use super::{Format, Kind};
 use crate::{
+    base::shown::shown,
     error::{Error, Result},
     models::{Composed, Exchange},
     weights::{
@@ -64,7 +65,7 @@ impl Plan {
             }
         };
         let mut remarks = Vec::new();
-        remarks.extend(told("not written, for such files have no", &left));
+        remarks.extend(told("not written, for such files have no place for them", &left));
         let rule = Rule { exchange, source, kind, format };
         let mut tensors = Vec::with_capacity(composed.len());
         let mut uneven = Vec::new();
@@ -78,7 +79,7 @@ impl Plan {
             tensors.push((outline, Made::Mark));
         }
         if let Kind::Blocks(blocks) = kind {
-            let what = format!("kept, for their rows are no multiple of {}:", blocks.numbers());
+            let what = format!("kept, for their rows are no multiple of {}", blocks.numbers());
             remarks.extend(told(&what, &uneven));
         }
         remarks.extend(rule.lost_twice(&tensors));
@@ -89,14 +90,14 @@ impl Plan {
     }
 }
 
-/// "kept, for ..: 7 tensors, such as a, b, c"
+/// "kept, for ..: 7 tensors (a, b, c and 4 more)"
 fn told(what: &str, names: &[String]) -> Option<String> {
-    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match names.len() {
-        0 => None,
-        1 => Some(format!("{what} 1 tensor, {shown}")),
-        count => Some(format!("{what} {count} tensors, such as {shown}")),
-    }
+    let count = match names.len() {
+        0 => return None,
+        1 => "1 tensor".to_owned(),
+        count => format!("{count} tensors"),
+    };
+    Some(format!("{what}: {count} ({})", shown(names, SHOWN)))
 }
 
 /// A LoRA may add a bias to a layer without one; a file has no place for it.
