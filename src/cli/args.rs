@@ -94,7 +94,8 @@ pub struct GenerateArgs {
     /// Take an empty prompt as it is, instead of refusing it
     #[arg(long, help_heading = "Picture")]
     pub allow_empty_prompt: bool,
-    /// Make a picture N times as large: --image, which says prompt, seed and settings itself where dype made it; flags go before
+    /// Make the picture of --image N times as large; one that dype made says its prompt, seed and settings itself, and flags go
+    /// before what it says
     #[arg(long, value_name = "N", help_heading = "Picture", value_parser = values::factor)]
     pub upscale: Option<f64>,
     /// Batch flags.
@@ -179,7 +180,7 @@ pub struct OutputArgs {
     /// Replace an existing file (through a link, what it points to) instead of adding _2, _3, ... to the name
     #[arg(long)]
     pub overwrite: bool,
-    /// Also save the final packed latents [1, N, 64] as safetensors
+    /// Also save the final latents, as the model's own loop holds them, as safetensors: `dype decode` makes a picture of them
     #[arg(long, value_name = "FILE")]
     pub save_latents: Option<PathBuf>,
     /// Print one JSON object a picture instead of its path

@@ -38,9 +38,6 @@ pub struct CompareArgs {
     /// settings of its own behind ":" where they differ, under the names of their flags: base,dy_yarn,dy_yarn:scaling=longest,text-anchor
     #[arg(long, value_name = "LIST", default_value = "base,ntk,dy_ntk,yarn,dy_yarn", value_parser = variants::parse)]
     methods: Variants,
-    /// Put the pictures into the page instead of linking to them: one large file that can be sent alone
-    #[arg(long, help_heading = "Output")]
-    embed: bool,
     /// Flags of what the pictures have in common.
     #[command(flatten)]
     settings: SettingFlags<AnyMethod>,
@@ -59,6 +56,9 @@ pub struct CompareArgs {
     /// Output flags.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Put the pictures into the page instead of linking to them: one large file that can be sent alone
+    #[arg(long, help_heading = "Output")]
+    embed: bool,
 }
 
 /// Runs `dype compare`.
