@@ -470,7 +470,7 @@ settings! {
     /// Whether the scaling follows the denoising steps.
     dype: bool => bool = Setting {
         kind: &Switch,
-        fill: Fill::Usual { value: || true, is_shown: false, keep: |_, gaps| gaps.schedule().is_some() },
+        fill: Fill::Usual { value: || true, is_shown: false, keep: |_, gaps| gaps.dype_schedule().is_some() },
         face: Face {
             off: Some(Off { name: "no_dype", excludes: &["dype_scale", "dype_exponent"] }),
             ..Face::new(Group::Choice, "", "Extrapolate the same at every step: no DyPE")
@@ -480,7 +480,7 @@ settings! {
     /// lambda_s of kappa(t). A recipe has none without DyPE.
     dype_scale: f64 => Option<f64> = Setting {
         kind: &Number::of(&DYPE_SCALE),
-        fill: Fill::Model(|_, gaps| gaps.schedule().map(|kappa| kappa.scale)),
+        fill: Fill::Model(|_, gaps| gaps.dype_schedule().map(|kappa| kappa.scale)),
         face: Face {
             default: Some("the paper's, 1 for yarn and 2 for ntk"),
             parameters: Some(Entry {
@@ -494,7 +494,7 @@ settings! {
     /// lambda_t of kappa(t). A recipe has none without DyPE.
     dype_exponent: f64 => Option<f64> = Setting {
         kind: &Number::of(&DYPE_EXPONENT),
-        fill: Fill::Model(|_, gaps| gaps.schedule().map(|kappa| kappa.exponent)),
+        fill: Fill::Model(|_, gaps| gaps.dype_schedule().map(|kappa| kappa.exponent)),
         face: Face {
             default: Some("2"),
             parameters: Some(Entry {

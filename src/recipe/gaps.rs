@@ -49,7 +49,7 @@ pub(super) fn read_cfg(text: &str, wanted: &mut Wanted) -> Option<()> {
 /// How positions were made, in words.
 pub(super) fn position(recipe: &Recipe) -> String {
     let base = format!("trained at {} px", recipe.base_resolution);
-    match recipe.schedule() {
+    match recipe.dype_schedule() {
         Some(DypeSchedule { scale, exponent }) => {
             format!("{} with DyPE, kappa(t) = {scale} t^{exponent}, {base}", recipe.method)
         }
@@ -79,7 +79,7 @@ impl Gaps<'_> {
 
     /// The DyPE schedule: what is asked for, else the model's own, else the paper's. `None` without DyPE, and for a method
     /// that it does not move.
-    pub(super) fn schedule(&self) -> Option<DypeSchedule> {
+    pub(super) fn dype_schedule(&self) -> Option<DypeSchedule> {
         let method = self.wanted.method.filter(|_| self.wanted.dype == Some(true))?;
         method.schedule(DypeSettings {
             scale: self.wanted.dype_scale.or(self.facts.dype_scale),
@@ -96,7 +96,7 @@ impl Recipe {
     }
 
     /// The DyPE schedule; `None` for a static method.
-    pub fn schedule(&self) -> Option<DypeSchedule> {
+    pub fn dype_schedule(&self) -> Option<DypeSchedule> {
         let (scale, exponent) = self.dype_scale.zip(self.dype_exponent).filter(|_| self.dype)?;
         Some(DypeSchedule { scale, exponent })
     }

@@ -202,7 +202,7 @@ impl<'a> Pipeline<'a> {
             denoiser = Box::new(Climbing::new(denoiser, climb));
         }
         let name = name.map(|name| format!(", {name}")).unwrap_or_default();
-        let schedule = recipe.schedule();
+        let schedule = recipe.dype_schedule();
         let stage = Stage::Denoise;
         let steps = self.steps(recipe, &sigmas);
         let done = |step: usize| step.saturating_sub(first) as u64;
