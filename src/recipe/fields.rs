@@ -8,13 +8,14 @@ use super::{
     Mu, Rng, SamplerName, Spacing, StepCache,
     gaps::{CFG_SCALE, cfg_elsewhere, position, read, read_cfg, read_position, read_size},
     image::{DEFAULT_STRENGTH, Image, ImageChoice},
-    kinds::{Kind, Noise, OneOf, Shift, Switch, Text},
+    kinds::{Kind, Noise, OneOf, Switch, Text},
     ladder::{Ladder, Sizes},
     loras::{LoraList, Loras},
     numbers::{CFG, GUIDANCE, LADDER_PULL, Number, SIDE_PX, STRENGTH, Seed, Whole},
     setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Saved, Setting, shown},
+    shift::SHIFT,
     spelt::Spelt,
-    step_cache::Threshold,
+    step_cache::STEP_CACHE,
 };
 use crate::methods::{
     self, AMPLITUDE, Amplitude, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, Method, SCALING, Scaling, TEXT_ANCHOR,
@@ -155,7 +156,7 @@ settings! {
 
     /// Which steps are taken from those before, instead of being computed.
     step_cache: StepCache => StepCache = Setting {
-        kind: &Threshold,
+        kind: &STEP_CACHE,
         fill: Fill::Usual { value: StepCache::default, is_shown: false, keep: |asked, _| asked },
         face: Face {
             // `DYPE_CACHE` is the program's own folder.
@@ -626,7 +627,7 @@ settings! {
 
     /// The time shift.
     mu: Mu => Mu = Setting {
-        kind: &Shift,
+        kind: &SHIFT,
         fill: Fill::Usual { value: Mu::default, is_shown: false, keep: |shift, _| shift },
         face: Face {
             info: line(70, "shift", |recipe| Some(format!("mu {}", recipe.mu))),

@@ -5,7 +5,7 @@ use std::{fmt::Display, str::FromStr};
 
 use serde_json::Value;
 
-use super::{Mu, Rng, spelt::Word};
+use super::{Rng, spelt::Word};
 use crate::methods::{Knob, Takes};
 
 /// How a value looks on a command line.
@@ -204,55 +204,9 @@ impl Kind<Rng> for Noise {
     }
 }
 
-/// A time shift.
-pub struct Shift;
-
-impl Kind<Mu> for Shift {
-    fn style(&self) -> Style {
-        Style::Number
-    }
-
-    fn parse(&self, text: &str) -> Result<Mu, String> {
-        text.parse().map_err(|_| "mu is a number (FLUX.1's max_shift is 1.15), or \"stock\"".into())
-    }
-
-    fn read_json(&self, value: &Value) -> Option<Mu> {
-        match value {
-            Value::Number(number) => number.as_f64().map(Mu::Value).filter(|mu| self.admits(mu)),
-            Value::String(text) => text.trim().parse().ok(),
-            _ => None,
-        }
-    }
-
-    /// A picture says numbers in quotes too.
-    fn read_saved(&self, value: &Value) -> Option<Mu> {
-        value.as_str()?.parse().ok()
-    }
-
-    fn to_json(&self, value: &Mu) -> Value {
-        value.to_string().into()
-    }
-
-    fn wanted(&self) -> String {
-        "a number, \"stock\" for the model's own formula, or \"log\"".into()
-    }
-
-    fn admits(&self, value: &Mu) -> bool {
-        !matches!(value, Mu::Value(number) if !number.is_finite())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mu_is_a_number_or_stock() {
-        assert_eq!(Shift.parse("stock"), Ok(Mu::Stock));
-        assert_eq!(Shift.parse("log"), Ok(Mu::Log));
-        assert_eq!(Shift.parse("0.5"), Ok(Mu::Value(0.5)));
-        assert!(Shift.parse("big").expect_err("no number").contains("stock"));
-    }
 
     #[test]
     fn an_unknown_noise_source_is_told_once() {

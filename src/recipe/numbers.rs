@@ -1,5 +1,7 @@
 //! Numbers that settings take: sides, seeds, scales. Each has its range.
 
+use std::{fmt::Display, str::FromStr};
+
 use serde_json::Value;
 
 use super::{
@@ -185,6 +187,51 @@ impl Kind<f64> for Number {
 
     fn admits(&self, value: &f64) -> bool {
         (self.least..=self.most).contains(value)
+    }
+}
+
+/// A number, or a text that means something else, as the type reads and writes it.
+pub struct NumberOrText<W> {
+    /// What a number means.
+    pub of_number: fn(f64) -> W,
+    /// Whether a value is in range. A text that is read is.
+    pub is_in_range: fn(&W) -> bool,
+    /// What is wanted.
+    pub wanted: &'static str,
+}
+
+impl<W: FromStr + Display> Kind<W> for NumberOrText<W> {
+    fn style(&self) -> Style {
+        Style::Number
+    }
+
+    fn parse(&self, text: &str) -> Result<W, String> {
+        text.parse().map_err(|_| format!("{} is wanted", self.wanted))
+    }
+
+    fn read_json(&self, value: &Value) -> Option<W> {
+        match value {
+            Value::Number(number) => number.as_f64().map(self.of_number).filter(self.is_in_range),
+            Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// A picture says numbers in quotes too.
+    fn read_saved(&self, value: &Value) -> Option<W> {
+        value.as_str()?.parse().ok()
+    }
+
+    fn to_json(&self, value: &W) -> Value {
+        value.to_string().into()
+    }
+
+    fn wanted(&self) -> String {
+        self.wanted.to_owned()
+    }
+
+    fn admits(&self, value: &W) -> bool {
+        (self.is_in_range)(value)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use super::numbers::NumberOrText;
 use crate::error::{Error, Result};
 
 /// Which mu the dynamic shift uses.
@@ -20,6 +21,19 @@ pub enum Mu {
     Log,
 }
 
+/// What time shifts are asked for with.
+pub const SHIFT: NumberOrText<Mu> = NumberOrText {
+    of_number: Mu::Value,
+    is_in_range: Mu::is_finite,
+    wanted: r#"a number such as 1.15, "stock" for the model's own formula, or "log""#,
+};
+
+impl Mu {
+    fn is_finite(&self) -> bool {
+        !matches!(self, Self::Value(number) if !number.is_finite())
+    }
+}
+
 impl FromStr for Mu {
     type Err = Error;
 
@@ -29,14 +43,10 @@ impl FromStr for Mu {
             "stock" => Ok(Self::Stock),
             "pinned" => Ok(Self::Pinned),
             "log" => Ok(Self::Log),
-            _ => match text.parse::<f64>() {
-                Ok(value) if value.is_finite() => Ok(Self::Value(value)),
-                _ => {
-                    let hint =
-                        "give a number such as 1.15, `stock` for the model's own size-dependent formula, or `log`";
-                    Err(Error::request(format!("--mu {text}: not a number"), hint))
-                }
-            },
+            _ => text.parse().ok().map(Self::Value).filter(Self::is_finite).ok_or_else(|| {
+                let hint = "give a number such as 1.15, `stock` for the model's own size-dependent formula, or `log`";
+                Error::request(format!("--mu {text}: not a number"), hint)
+            }),
         }
     }
 }
@@ -49,5 +59,20 @@ impl fmt::Display for Mu {
             Self::Log => f.write_str("log"),
             Self::Value(value) => write!(f, "{value}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Kind;
+
+    #[test]
+    fn mu_is_a_number_or_stock() {
+        assert_eq!(SHIFT.parse("stock"), Ok(Mu::Stock));
+        assert_eq!(SHIFT.parse("log"), Ok(Mu::Log));
+        assert_eq!(SHIFT.parse("0.5"), Ok(Mu::Value(0.5)));
+        let message = SHIFT.parse("big").expect_err("no number");
+        assert!(message.contains("stock") && message.contains("log"), "{message}");
     }
 }

@@ -2,9 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde_json::Value;
-
-use super::kinds::{Kind, Style};
+use super::numbers::NumberOrText;
 use crate::error::{Error, Result};
 
 /// Which steps are taken from those before.
@@ -18,6 +16,13 @@ pub enum StepCache {
     /// Steps in which the change that the transformer's first block makes differs by no more than this part.
     FirstBlock(f64),
 }
+
+/// What step caches are asked for with.
+pub const STEP_CACHE: NumberOrText<StepCache> = NumberOrText {
+    of_number: StepCache::Easy,
+    is_in_range: StepCache::is_in_range,
+    wanted: "a threshold above 0, such as 0.2 (EasyCache) or first-block:0.05, or off",
+};
 
 impl StepCache {
     /// The usual threshold of EasyCache. Source: ComfyUI.
@@ -41,7 +46,7 @@ impl StepCache {
         }
     }
 
-    fn is_in_range(self) -> bool {
+    fn is_in_range(&self) -> bool {
         self.threshold().is_none_or(|threshold| threshold > 0.0 && threshold.is_finite())
     }
 }
@@ -65,8 +70,8 @@ impl FromStr for StepCache {
             "first-block" | "fbcache" => of(Self::FIRST_BLOCK).map(Self::FirstBlock),
             _ => None,
         };
-        let wrong = || Error::request(format!("--cache {text}: no step cache"), Kind::<Self>::wanted(&Threshold));
-        found.filter(|cache| cache.is_in_range()).ok_or_else(wrong)
+        let wrong = || Error::request(format!("--cache {text}: no step cache"), STEP_CACHE.wanted);
+        found.filter(Self::is_in_range).ok_or_else(wrong)
     }
 }
 
@@ -80,47 +85,10 @@ impl fmt::Display for StepCache {
     }
 }
 
-/// What step caches are asked for with.
-pub struct Threshold;
-
-impl Kind<StepCache> for Threshold {
-    fn style(&self) -> Style {
-        Style::Number
-    }
-
-    fn parse(&self, text: &str) -> Result<StepCache, String> {
-        text.parse().map_err(|_| format!("{} is wanted", Kind::<StepCache>::wanted(self)))
-    }
-
-    fn read_json(&self, value: &Value) -> Option<StepCache> {
-        match value {
-            Value::Number(number) => number.as_f64().map(StepCache::Easy).filter(|cache| self.admits(cache)),
-            Value::String(text) => text.parse().ok(),
-            _ => None,
-        }
-    }
-
-    /// A picture says numbers in quotes too.
-    fn read_saved(&self, value: &Value) -> Option<StepCache> {
-        value.as_str()?.parse().ok()
-    }
-
-    fn to_json(&self, value: &StepCache) -> Value {
-        value.to_string().into()
-    }
-
-    fn wanted(&self) -> String {
-        "a threshold above 0, such as 0.2 (EasyCache) or first-block:0.05, or off".into()
-    }
-
-    fn admits(&self, value: &StepCache) -> bool {
-        value.is_in_range()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::Kind;
 
     #[test]
     fn a_number_is_easycaches_threshold() {
@@ -134,9 +102,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<StepCache>().ok(), Some(cache), "{text}");
             assert_eq!(cache.to_string().parse::<StepCache>().ok(), Some(cache));
-            assert_eq!(Threshold.read_saved(&Threshold.to_json(&cache)), Some(cache));
+            assert_eq!(STEP_CACHE.read_saved(&STEP_CACHE.to_json(&cache)), Some(cache));
         }
-        assert_eq!(Threshold.read_json(&0.2.into()), Some(StepCache::Easy(0.2)));
+        assert_eq!(STEP_CACHE.read_json(&0.2.into()), Some(StepCache::Easy(0.2)));
     }
 
     #[test]
@@ -144,10 +112,10 @@ mod tests {
         for text in
             ["0", "-0.1", "nan", "inf", "", "first-block:", "first-block:0", "off:1", "teacache:0.2", "0.2:easy"]
         {
-            let message = Threshold.parse(text).expect_err(text);
+            let message = STEP_CACHE.parse(text).expect_err(text);
             assert!(message.contains("first-block:0.05") && message.contains("off"), "{message}");
         }
-        assert_eq!(Threshold.read_json(&0.into()), None);
-        assert_eq!(Threshold.read_json(&true.into()), None);
+        assert_eq!(STEP_CACHE.read_json(&0.into()), None);
+        assert_eq!(STEP_CACHE.read_json(&true.into()), None);
     }
 }
