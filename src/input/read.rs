@@ -54,12 +54,9 @@ impl Seen {
 
     /// The most bytes that are held while it is read and brought to a size.
     pub fn ready_bytes(&self, size: ImageSize) -> u64 {
-        let rgb = |height: usize, width: usize| 3 * (height * width) as u64;
-        let [source, between, resized] = [
-            rgb(self.size.height_px, self.size.width_px),
-            rgb(self.size.height_px, size.width_px),
-            rgb(size.height_px, size.width_px),
-        ];
+        let (from, to) = (sides(self.size), sides(size));
+        let rgb = |[height, width]: [usize; 2]| 3 * (height * width) as u64;
+        let [source, between, resized] = [from, resize::between(from, to), to].map(rgb);
         self.read_bytes.max(source + between).max(between + resized)
     }
 }
@@ -89,8 +86,11 @@ pub fn open(path: &Path, sha256: Option<&str>, size: ImageSize) -> Result<Pixels
     }
     let Pixels { size: own, rgb8 } = PictureFile::new(path, &bytes)?.decoded()?;
     drop(bytes);
-    let sides = |size: ImageSize| [size.height_px, size.width_px];
     Ok(Pixels { size, rgb8: resize::resized(rgb8, sides(own), sides(size)) })
+}
+
+fn sides(size: ImageSize) -> [usize; 2] {
+    [size.height_px, size.width_px]
 }
 
 /// A picture that is no longer what it was.

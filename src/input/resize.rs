@@ -29,6 +29,12 @@ pub fn resized(pixels: Vec<u8>, from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
     if is_lower_first(from, to) { across(down(pixels, width)) } else { down(across(pixels), to_width) }
 }
 
+/// The size [height, width] that a picture has on its way from one to another, between columns and rows.
+pub fn between(from: [usize; 2], to: [usize; 2]) -> [usize; 2] {
+    let ([height, width], [to_height, to_width]) = (from, to);
+    if is_lower_first(from, to) { [to_height, width] } else { [height, to_width] }
+}
+
 /// Whether rows come before columns: where the height loses more than twice what the width does (Pillow 13; those before it
 /// never did so).
 fn is_lower_first([height, width]: [usize; 2], [to_height, to_width]: [usize; 2]) -> bool {
@@ -129,6 +135,13 @@ mod tests {
             assert_eq!(found.len(), to_height * to_width * CHANNELS);
             assert_eq!(hex(&Sha256::digest(&found)), *sha256, "{height} x {width} to {to_height} x {to_width}");
         }
+    }
+
+    #[test]
+    fn the_size_on_the_way_is_that_of_whichever_comes_first() {
+        assert_eq!(between([40, 56], [96, 64]), [40, 64]);
+        assert_eq!(between([200, 300], [16, 17]), [200, 17]);
+        assert_eq!(between([5000, 160], [4500, 16]), [4500, 160], "rows first");
     }
 
     #[test]
