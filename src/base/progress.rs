@@ -1,5 +1,7 @@
 //! What a run tells while it works. The library emits [`Event`]s; only the command line turns them into text.
 
+use std::collections::HashSet;
+
 /// One thing worth telling.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -63,6 +65,26 @@ pub enum Stage {
 pub trait Observer: Send + Sync {
     /// Called at each event, from the thread that works; it must return quickly.
     fn on(&self, event: Event);
+}
+
+/// Tells notes, each once, however many pictures one holds for.
+pub struct Once<'a> {
+    observer: &'a dyn Observer,
+    told: HashSet<String>,
+}
+
+impl<'a> Once<'a> {
+    /// To this observer, which has heard none.
+    pub fn new(observer: &'a dyn Observer) -> Self {
+        Self { observer, told: HashSet::new() }
+    }
+
+    /// Tells a note that has not been told.
+    pub fn note(&mut self, note: String) {
+        if self.told.insert(note.clone()) {
+            self.observer.on(Event::Note(note));
+        }
+    }
 }
 
 /// Listens to nothing.

@@ -9,7 +9,7 @@ use super::items::Wish;
 use crate::{
     base::{
         geometry::ImageSize,
-        progress::{Event, Observer},
+        progress::{Observer, Once},
     },
     error::{Error, Result},
     input::{self, Seen},
@@ -34,14 +34,10 @@ impl ImageSource {
     /// [`Error::Disk`] for a file that cannot be read; [`Error::Request`] for one that is no picture or no longer the one a
     /// picture was made from, and for `upscale` without a picture.
     pub fn find(wishes: &mut [Wish], upscale: Option<f64>, observer: &dyn Observer) -> Result<Self> {
-        let mut source = Self::default();
-        let mut told = Vec::new();
+        let (mut source, mut once) = (Self::default(), Once::new(observer));
         for wish in wishes {
             let notes = source.settle(wish, upscale).map_err(|error| wish.named(error))?;
-            for note in notes.into_iter().filter(|note| !told.contains(note)).collect::<Vec<_>>() {
-                observer.on(Event::Note(note.clone()));
-                told.push(note);
-            }
+            notes.into_iter().for_each(|note| once.note(note));
         }
         Ok(source)
     }

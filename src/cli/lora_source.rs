@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     base::{
-        progress::{Event, Observer},
+        progress::{Event, Observer, Once},
         shown::shown,
     },
     error::{Error, Result},
@@ -32,7 +32,9 @@ use crate::{
 const USUAL_NAME: &str = "pytorch_lora_weights.safetensors";
 /// Files of a repository that a message shows.
 const SHOWN: usize = 5;
-const HINT: &str = "give a .safetensors file, the name of one in a folder of LoRA files (--model-dir), or a Hub id such as OWNER/NAME or OWNER/NAME:FILE.safetensors";
+/// What to do where a name means no file.
+const HINT: &str = "give a .safetensors file, the name of one in a folder of LoRA files (--model-dir), or a Hub id such as \
+                    OWNER/NAME or OWNER/NAME:FILE.safetensors";
 
 /// The LoRA files of a run, by the names pictures say.
 #[derive(Default)]
@@ -110,8 +112,7 @@ impl LoraSource {
     /// # Errors
     /// As [`adapt`].
     pub fn models(&self, planned: &[Planned], model: &dyn Model, observer: &dyn Observer) -> Result<Vec<Adapted>> {
-        let mut adapted: Vec<Adapted> = Vec::new();
-        let mut told = Vec::new();
+        let (mut adapted, mut once): (Vec<Adapted>, _) = (Vec::new(), Once::new(observer));
         for wish in planned.iter().map(|one| &one.wish) {
             let Some(loras) = wish.asked.wanted.lora.as_ref().filter(|loras| !loras.0.is_empty()) else { continue };
             if adapted.iter().any(|(known, _)| known == loras) {
@@ -120,10 +121,7 @@ impl LoraSource {
             let file = |lora: &LoraChoice| Some((self.found.get(&lora.name)?.file.clone(), lora.strength));
             let files: Vec<_> = loras.0.iter().filter_map(file).collect();
             let adaptation = adapt(model, &files).map_err(|error| wish.named(error))?;
-            for remark in adaptation.remarks.into_iter().filter(|remark| !told.contains(remark)).collect::<Vec<_>>() {
-                observer.on(Event::Note(remark.clone()));
-                told.push(remark);
-            }
+            adaptation.remarks.into_iter().for_each(|remark| once.note(remark));
             adapted.push((loras.clone(), model.with_sources(adaptation.sources)?));
         }
         Ok(adapted)

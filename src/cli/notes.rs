@@ -1,13 +1,13 @@
 //! What the user may want to know before the work begins.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde_json::json;
 
 use super::{items::Planned, report::Report};
 use crate::{
     base::geometry::LatentGeometry,
-    base::progress::{Event, Observer},
+    base::progress::{Event, Observer, Once},
     error::Result,
     methods::{
         self, AMPLITUDE, Amplitude, DYPE_SCALE, DYPE_THRESHOLDS, Method, SCALING, Scaling, TEXT_ANCHOR, Thresholds,
@@ -20,7 +20,7 @@ use crate::{
 
 /// Tells each note once, however many pictures it holds for.
 pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, report: &Report) {
-    let mut told = HashSet::new();
+    let mut once = Once::new(report);
     for (planned, item) in planned.iter().zip(items) {
         for note in [
             cropped(item, geometry),
@@ -38,9 +38,7 @@ pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, repo
         .into_iter()
         .flatten()
         {
-            if told.insert(note.clone()) {
-                report.on(Event::Note(note));
-            }
+            once.note(note);
         }
     }
 }
@@ -171,8 +169,7 @@ fn cropped(item: &Item, geometry: &LatentGeometry) -> Option<String> {
 
 fn no_effect(item: &Item, geometry: &LatentGeometry) -> Option<String> {
     let recipe = &item.recipe;
-    let computed = geometry.computed(recipe.size());
-    let longest = computed.height_px.max(computed.width_px);
+    let longest = geometry.computed(recipe.size()).longer_px();
     (recipe.method != Method::BASE && longest <= recipe.base_resolution).then(|| {
         let what = if recipe.dype { "DyPE has" } else { "extrapolation has" };
         format!(
@@ -196,9 +193,13 @@ pub fn sharper(recipe: &Recipe) -> Option<String> {
     })
 }
 
+/// Whether somebody asks for the setting with this key now: a picture that is made again does not.
+fn is_asked(planned: &Planned, key: &str) -> bool {
+    matches!(planned.wish.asked.by(key), Some(Source::Flag | Source::Line))
+}
+
 fn no_guidance(planned: &Planned, item: &Item) -> Option<String> {
-    let asked = planned.wish.asked.by(declared::guidance.key);
-    (item.recipe.guidance.is_none() && matches!(asked, Some(Source::Flag | Source::Line)))
+    (item.recipe.guidance.is_none() && is_asked(planned, declared::guidance.key))
         .then(|| "this model takes no guidance: --guidance is ignored".into())
 }
 
@@ -218,8 +219,7 @@ fn nothing_kept(item: &Item) -> Option<String> {
 
 /// A strength that nothing is made anew by.
 fn no_image(planned: &Planned, item: &Item) -> Option<String> {
-    let is_asked = matches!(planned.wish.asked.by(declared::strength.key), Some(Source::Flag | Source::Line));
-    (is_asked && item.recipe.image.is_none())
+    (is_asked(planned, declared::strength.key) && item.recipe.image.is_none())
         .then(|| "--strength has no effect without --image, the picture to begin with".into())
 }
 
@@ -241,9 +241,8 @@ fn no_ladder(planned: &Planned, item: &Item) -> Option<String> {
 
 /// What is asked of classifier-free guidance where that is off, or goes by another rule.
 fn no_cfg(planned: &Planned, item: &Item) -> Option<String> {
-    let asked = &planned.wish.asked;
-    let is_asked = |key| matches!(asked.by(key), Some(Source::Flag | Source::Line));
-    let [negative, normalization] = [declared::negative_prompt.key, declared::cfg_normalization.key].map(is_asked);
+    let keys = [declared::negative_prompt.key, declared::cfg_normalization.key];
+    let [negative, normalization] = keys.map(|key| is_asked(planned, key));
     let is_off = item.recipe.cfg().is_none();
     match (is_off, negative, normalization && !item.recipe.cfg_normalization) {
         (true, true, _) => Some("cfg is off, so --negative-prompt changes nothing; --cfg SCALE turns it on".into()),

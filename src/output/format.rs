@@ -65,7 +65,7 @@ impl Format {
             Self::Jpeg => ("JPEG", 65_535),
             Self::Webp => ("WebP", 16_384),
         };
-        if size.height_px.max(size.width_px) <= most {
+        if size.longer_px() <= most {
             return Ok(());
         }
         let what = format!("{size} px does not fit into a {name} file: its longest side is {most} px");
