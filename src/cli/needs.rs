@@ -1,5 +1,7 @@
 //! What one square picture takes of a model, by dry passes.
 
+use serde_json::{Map, Value, json};
+
 use crate::{
     base::{device::DeviceKind, memory::Bytes},
     error::Result,
@@ -50,5 +52,12 @@ impl Need {
     pub fn memory(&self) -> String {
         let [resident, stream] = self.peak_bytes.map(Bytes);
         format!("at least {resident} of memory, {stream} with streamed weights")
+    }
+
+    /// The same for programs, whatever computes it.
+    pub fn json(&self) -> Value {
+        let peaks = MODES.iter().zip(self.peak_bytes).map(|((_, name), peak)| ((*name).to_owned(), json!(peak)));
+        let peaks: Map<_, _> = peaks.collect();
+        json!({ "side_px": self.side_px, "peak_bytes": peaks, "step_flops": self.step_flops as f64 })
     }
 }

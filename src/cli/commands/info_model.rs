@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::cli::{
     args::ModelArgs,
     model_source::{ModelSource, Opened},
-    needs::{MODES, Need, SIDES_PX},
+    needs::{Need, SIDES_PX},
     part_args::PartArgs,
+    paths,
     report::Report,
     search_args::SearchArgs,
 };
@@ -61,7 +62,7 @@ struct Ready {
 impl Running {
     fn of(file: &Path, search: &SearchArgs) -> Self {
         Ready::of(file, search).map_or_else(
-            |error| Self::Lacking { what: error.to_string(), hint: error.hint().unwrap_or_default().to_owned() },
+            |error| Self::Lacking { what: error.to_string(), hint: error.hint().unwrap_or_default() },
             Self::Ready,
         )
     }
@@ -91,11 +92,11 @@ fn lines(inventory: &Inventory, running: Option<&Running>) -> String {
         entries.push(("inside", inventory.parts.join(", ")));
     }
     for (kind, count) in &inventory.types {
-        let text = format!("{} tensors, {}, {}", count.tensors, millions(count.parameters), Bytes(count.bytes));
+        let text = format!("{} tensors, {}, {}", count.tensors, in_words(count.parameters), Bytes(count.bytes));
         entries.push(("numbers", format!("{kind}: {text}")));
     }
     let all = &inventory.all;
-    entries.push(("in all", format!("{} tensors, {}, {}", all.tensors, millions(all.parameters), Bytes(all.bytes))));
+    entries.push(("in all", format!("{} tensors, {}, {}", all.tensors, in_words(all.parameters), Bytes(all.bytes))));
     match running {
         None => {}
         Some(Running::Lacking { what, hint }) => entries.extend([("missing", what.clone()), ("hint", hint.clone())]),
@@ -138,8 +139,8 @@ fn changes(lora: &lora::Summary) -> String {
     words.join(", ")
 }
 
-/// 11.9 G parameters
-fn millions(parameters: u64) -> String {
+/// 11.90 billion parameters
+fn in_words(parameters: u64) -> String {
     match parameters {
         1_000_000_000.. => format!("{:.2} billion parameters", parameters as f64 / 1e9),
         1_000_000.. => format!("{:.1} million parameters", parameters as f64 / 1e6),
@@ -150,23 +151,15 @@ fn millions(parameters: u64) -> String {
 fn json_of(file: &Path, inventory: &Inventory, running: Option<&Running>) -> Value {
     let mut told = json!(inventory);
     told["path"] = file.to_string_lossy().into();
-    crate::cli::paths::add_bytes(&mut told, file);
+    paths::add_bytes(&mut told, file);
     match running {
         None => {}
         Some(Running::Lacking { what, hint }) => told["missing"] = json!({ "what": what, "hint": hint }),
         Some(Running::Ready(ready)) => {
-            let peaks = |need: &Need| {
-                MODES
-                    .iter()
-                    .zip(need.peak_bytes)
-                    .map(|((_, name), peak)| ((*name).to_owned(), json!(peak)))
-                    .collect::<serde_json::Map<_, _>>()
-            };
-            let need = |need: &Need| json!({ "side_px": need.side_px, "peak_bytes": peaks(need), "step_flops": need.step_flops as f64 });
             told["parts_from"] = ready.parts.iter().map(|(part, from)| ((*part).to_owned(), json!(from))).collect();
             told["remarks"] = json!(ready.remarks);
             told["bytes_to_fetch"] = json!(ready.fetch_bytes);
-            told["needs"] = ready.needs.iter().map(need).collect();
+            told["needs"] = ready.needs.iter().map(Need::json).collect();
         }
     }
     told

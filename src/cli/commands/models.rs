@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{
     args::DEFAULT_MODEL,
-    needs::{CARD, MODES, Need, SIDES_PX},
+    needs::{CARD, Need, SIDES_PX},
     paths,
     report::Report,
     search_args::SearchArgs,
@@ -125,15 +125,10 @@ fn json_of(rows: &[Row], local: &[LocalModel]) -> Value {
 }
 
 fn need_json(need: &Need) -> Value {
-    let peaks: serde_json::Map<_, _> =
-        MODES.iter().zip(need.peak_bytes).map(|((_, name), peak)| ((*name).to_owned(), json!(peak))).collect();
-    json!({
-        "side_px": need.side_px,
-        "device": need.kind.name(),
-        "dtype": need.kind.usual_dtype().as_str(),
-        "peak_bytes": peaks,
-        "step_flops": need.step_flops as f64,
-    })
+    let mut told = need.json();
+    told["device"] = need.kind.name().into();
+    told["dtype"] = need.kind.usual_dtype().as_str().into();
+    told
 }
 
 /// Whether a copy is in the Hub's cache.
