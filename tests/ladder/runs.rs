@@ -157,16 +157,24 @@ fn a_dry_run_tells_of_each_stage_and_of_all() {
     ] {
         assert!(table.contains(line), "{line}: {table}");
     }
-    let json = place.small(&[&SMALL[..], &["--dry-run", "--json"]].concat()).succeeds().stdout.clone();
-    let json: Value = serde_json::from_str(json.trim()).expect("JSON");
-    let stages = json["stages"].as_array().expect("stages");
     let number = |stage: &Value, key: &str| stage[key].as_f64().unwrap_or_default();
-    assert_eq!(stages.iter().map(|stage| number(stage, "steps")).collect::<Vec<_>>(), [3.0, 2.0, 1.0]);
-    let all: f64 = stages
-        .iter()
-        .map(|stage| number(stage, "denoise_flops") + number(stage, "encode_flops") + number(stage, "decode_flops"))
-        .sum();
-    assert_eq!(all, number(&json["plan"], "total_flops"), "the work is the sum");
+    let planned = |more: &[&str]| -> Value {
+        let run = place.small(&[&SMALL[..], &["--dry-run", "--json"], more].concat());
+        let json: Value = serde_json::from_str(run.succeeds().stdout.trim()).expect("JSON");
+        let stages = json["stages"].as_array().expect("stages");
+        assert_eq!(stages.iter().map(|stage| number(stage, "steps")).collect::<Vec<_>>(), [3.0, 2.0, 1.0]);
+        let all: f64 = stages
+            .iter()
+            .map(|stage| number(stage, "denoise_flops") + number(stage, "encode_flops") + number(stage, "decode_flops"))
+            .sum();
+        assert_eq!(all, number(&json["plan"], "total_flops"), "the work is the sum");
+        json
+    };
+    let json = planned(&[]);
+    // Asked twice a step, but for the last.
+    let twice = planned(&["--ladder-pull", "0", "--sampler", "heun"]);
+    let first = |json: &Value| number(&json["stages"][0], "denoise_flops");
+    assert!(first(&twice) > first(&json), "{twice}");
     let plain = place.small(&["--height", "96", "--width", "80", "--steps", "1", "--dry-run", "--json"]);
     let plain: Value = serde_json::from_str(plain.succeeds().stdout.trim()).expect("JSON");
     assert_eq!(plain.get("stages"), None);

@@ -32,21 +32,7 @@ pub fn run(
     as_json: bool,
     report: &report::Report,
 ) -> anyhow::Result<()> {
-    for missing in source.missing().into_iter().chain(loras.missing()) {
-        report.result(&if as_json {
-            json!({ "download": download_json(missing) }).to_string()
-        } else {
-            download_table(missing)
-        });
-    }
-    if let Some(published) = source.stands_in() {
-        report.result(&if as_json {
-            let (model, bytes) = (published.repo, published.bytes());
-            json!({ "download": { "model": model, "bytes_to_fetch": bytes, "built_in": true } }).to_string()
-        } else {
-            format!("{} to fetch of {}, as far as this program knows", Bytes(published.bytes()), published.repo)
-        });
-    }
+    downloads(source, loras, as_json, report);
     let Opened { model, remarks } = source.look_to_plan(report)?;
     notes::of_search(remarks, report);
     notes::of_model(&*model, report);
@@ -56,24 +42,7 @@ pub fn run(
     let time = |item: &Item| speeds.estimate(&name, &item.plan.all_amounts());
     if as_json {
         for (item, planned) in items.iter().zip(planned) {
-            let path = output::numbered(&planned.path, planned.number);
-            let estimate = time(item);
-            let seconds = estimate.map(|time| time.about.as_secs_f64());
-            let range = estimate.map(|time| [time.least.as_secs_f64(), time.most.as_secs_f64()]);
-            let said = path.to_string_lossy();
-            let mut line = json!({ "path": said, "settings": item.recipe, "plan": *item.plan, "seconds": seconds });
-            line["seconds_range"] = json!(range);
-            let shift = shift(&*model, &item.recipe);
-            line["shift"] = json!({ "mu": shift.mu(), "why": shift.to_string() });
-            let stages: Vec<_> = stages(&item.plan).map(|stage| stage_json(stage, &item.recipe)).collect();
-            if !stages.is_empty() {
-                line["stages"] = json!(stages);
-            }
-            if !model.identity().parts.is_empty() {
-                line["parts"] = json!(model.identity().parts);
-            }
-            paths::add_bytes(&mut line, &path);
-            report.result(&line.to_string());
+            report.result(&json_of(item, planned, &*model, time(item)).to_string());
         }
         return Ok(());
     }
@@ -92,6 +61,46 @@ pub fn run(
     Ok(())
 }
 
+/// What must be fetched.
+fn downloads(source: &ModelSource, loras: &LoraSource, as_json: bool, report: &report::Report) {
+    for missing in source.missing().into_iter().chain(loras.missing()) {
+        report.result(&if as_json {
+            json!({ "download": download_json(missing) }).to_string()
+        } else {
+            download_table(missing)
+        });
+    }
+    if let Some(published) = source.stands_in() {
+        report.result(&if as_json {
+            let (model, bytes) = (published.repo, published.bytes());
+            json!({ "download": { "model": model, "bytes_to_fetch": bytes, "built_in": true } }).to_string()
+        } else {
+            format!("{} to fetch of {}, as far as this program knows", Bytes(published.bytes()), published.repo)
+        });
+    }
+}
+
+/// The line of a picture.
+fn json_of(item: &Item, planned: &Planned, model: &dyn Model, estimate: Option<Estimate>) -> Value {
+    let path = output::numbered(&planned.path, planned.number);
+    let seconds = estimate.map(|time| time.about.as_secs_f64());
+    let range = estimate.map(|time| [time.least.as_secs_f64(), time.most.as_secs_f64()]);
+    let said = path.to_string_lossy();
+    let mut line = json!({ "path": said, "settings": item.recipe, "plan": *item.plan, "seconds": seconds });
+    line["seconds_range"] = json!(range);
+    let shift = shift(model, &item.recipe);
+    line["shift"] = json!({ "mu": shift.mu(), "why": shift.to_string() });
+    let stages: Vec<_> = stages(&item.plan).map(|stage| stage_json(stage, &item.recipe)).collect();
+    if !stages.is_empty() {
+        line["stages"] = json!(stages);
+    }
+    if !model.identity().parts.is_empty() {
+        line["parts"] = json!(model.identity().parts);
+    }
+    paths::add_bytes(&mut line, &path);
+    line
+}
+
 /// The time shift of a model's schedule for a recipe; stages follow that of the first.
 pub fn shift(model: &dyn Model, recipe: &Recipe) -> Shift {
     let facts = model.facts();
@@ -105,8 +114,12 @@ fn stages(plan: &Plan) -> impl Iterator<Item = (usize, &Plan)> {
     plan.below.iter().chain(last).enumerate()
 }
 
+/// Floating point operations of the steps of a stage.
+fn own_flops(plan: &Plan) -> u128 {
+    plan.step_flops * plan.task.evaluations() as u128
+}
+
 fn stage_json((stage, plan): (usize, &Plan), recipe: &Recipe) -> Value {
-    let own = |plan: &Plan| plan.step_flops * plan.task.steps as u128;
     json!({
         "height": plan.task.size.height_px,
         "width": plan.task.size.width_px,
@@ -114,7 +127,7 @@ fn stage_json((stage, plan): (usize, &Plan), recipe: &Recipe) -> Value {
         "guidance": recipe.guidance_at(stage),
         "image_tokens": plan.image_tokens,
         "step_flops": plan.step_flops as f64,
-        "denoise_flops": own(plan) as f64,
+        "denoise_flops": own_flops(plan) as f64,
         "encode_flops": plan.encode_flops,
         "decode_flops": plan.decode_flops,
     })
@@ -144,7 +157,7 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
         let ImageSize { height_px, width_px } = plan.task.size;
         let guidance = recipe.guidance_at(stage).map(|scale| format!(", guidance {scale:.3}")).unwrap_or_default();
         let steps = report::steps(plan.task.steps);
-        let work = tera(plan.step_flops * plan.task.steps as u128);
+        let work = tera(own_flops(plan));
         line(&format!("stage {}", stage + 1), format!("{height_px} x {width_px} px, {steps}, {work}{guidance}"));
     }
     if let Some((image, strength)) = recipe.image.as_ref().zip(recipe.strength) {
