@@ -82,14 +82,7 @@ impl MadeOn {
 /// # Errors
 /// For one picture whatever failed; for several [`Error::Unfinished`] when some failed, and what kept all from being made.
 pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) -> anyhow::Result<()> {
-    device::start_threads()?;
-    let device = device::open(order.machine.device, report)?;
-    let asked = order.machine.dtype.or_else(|| order.like.as_ref()?.dtype_on(&device, report));
-    let dtype = device::compute_dtype(asked, DeviceKind::of(&device))?;
-    for rng in order.wishes.iter_mut().filter_map(|wish| wish.asked.wanted.rng.as_mut()) {
-        // Told to whoever looks at the picture: another machine could not know which card was in use.
-        *rng = rng.on(&device)?;
-    }
+    let machine = open_machine(&mut order, report)?;
     let images = ImageSource::find(&mut order.wishes, order.upscale, report)?;
     let mut loras = LoraSource::find(&mut order.wishes, &order.model.model, &order.model.search, report)?;
     let (mut planned, repeated) = items::arrange(order.wishes, order.shard)?;
@@ -108,22 +101,10 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     }
     let find = if order.machine.dry_run { ModelSource::find_to_plan } else { ModelSource::find };
     let source = find(order.model, report)?;
-    let machine = Machine {
-        budget: Machine::budget(&device, order.machine.memory),
-        weights: order.machine.weights.into(),
-        device,
-        dtype,
-    };
     if order.machine.dry_run {
         return dry_run::run(&planned, (&source, &loras, &images), &machine, order.output.json, report);
     }
-    if !source.missing().is_empty() || !loras.is_here() {
-        // A wrong repository, too little memory or a broken tokenizer is refused before gigabytes are fetched.
-        let looked = source.look(report)?.model;
-        let adapted = loras.models(&planned, &*looked, &Silent)?;
-        plan_items(&planned, (&*looked, &adapted), &images, &machine, None)?;
-        source.check_text(&*looked, report)?;
-    }
+    check_before_fetching(&planned, (&source, &loras, &images), &machine, report)?;
     loras.fetch(&mut planned, report)?;
     let Opened { model, remarks } = source.open(report)?;
     notes::of_search(remarks, report);
@@ -152,6 +133,36 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     let mut teller = Teller::new(report, &planned, json!(runner.known()), order.output.json, kept);
     runner.run(&made, &mut teller)?;
     teller.end()
+}
+
+/// What computes, in which numbers, in how much memory; each picture's noise is that of a card that is named.
+fn open_machine(order: &mut Order<'_>, report: &Report) -> Result<Machine> {
+    device::start_threads()?;
+    let device = device::open(order.machine.device, report)?;
+    let asked = order.machine.dtype.or_else(|| order.like.as_ref()?.dtype_on(&device, report));
+    let dtype = device::compute_dtype(asked, DeviceKind::of(&device))?;
+    for rng in order.wishes.iter_mut().filter_map(|wish| wish.asked.wanted.rng.as_mut()) {
+        // Told to whoever looks at the picture: another machine could not know which card was in use.
+        *rng = rng.on(&device)?;
+    }
+    let budget = Machine::budget(&device, order.machine.memory);
+    Ok(Machine { budget, weights: order.machine.weights.into(), device, dtype })
+}
+
+/// Refuses a wrong repository, too little memory or a broken tokenizer before gigabytes are fetched.
+fn check_before_fetching(
+    planned: &[Planned],
+    (source, loras, images): (&ModelSource, &LoraSource, &ImageSource),
+    machine: &Machine,
+    report: &Report,
+) -> anyhow::Result<()> {
+    if source.missing().is_empty() && loras.is_here() {
+        return Ok(());
+    }
+    let looked = source.look(report)?.model;
+    let adapted = loras.models(planned, &*looked, &Silent)?;
+    plan_items(planned, (&*looked, &adapted), images, machine, None)?;
+    Ok(source.check_text(&*looked, report)?)
 }
 
 /// What every picture needs, and whether it fits.
@@ -199,8 +210,8 @@ pub fn plan_items(
 fn of_process(error: Error) -> Error {
     match error {
         Error::Memory { what, .. } => {
-            let hint = "raise the limits of this process (ulimit -v, which the model's files count against too, and ulimit -d), or ask for a \
-                        smaller picture; --memory limits what a run takes without them";
+            let hint = "raise the limits of this process (ulimit -v, which the model's files count against too, and \
+                        ulimit -d), or ask for a smaller picture; --memory limits what a run takes without them";
             Error::Memory { what, hint: hint.into() }
         }
         other => other,
