@@ -72,15 +72,16 @@ fn variant(entry: &str) -> Result<Variant, String> {
     let mut variant = Variant { text: entry.trim().to_owned(), wanted: Wanted::default() };
     let parts = parts(entry, ':', |before, piece| is_open(before) && !begins(piece));
     let mut settings = parts.as_slice();
-    if let Some(label) = parts.first().and_then(|part| part.parse::<Label>().ok()) {
-        (variant.wanted.method, variant.wanted.dype) = (Some(label.method), Some(label.dype));
-        settings = &parts[1..];
-    } else if parts.first().is_none_or(|part| setting(part).is_none()) {
-        let error = parts.first().map_or("", String::as_str).parse::<Label>().err().unwrap_or_default();
-        return Err(format!(
-            "{:?} is no method and no setting: {error}; settings are named as their flags are",
-            entry.trim()
-        ));
+    match first(entry).parse::<Label>() {
+        Ok(label) => {
+            (variant.wanted.method, variant.wanted.dype) = (Some(label.method), Some(label.dype));
+            settings = &parts[1..];
+        }
+        Err(_) if setting(first(entry)).is_some() => {}
+        Err(error) => {
+            let what = format!("{:?} is no method and no setting", variant.text);
+            return Err(format!("{what}: {error}; settings are named as their flags are"));
+        }
     }
     for (field, values) in asked(settings)? {
         field
