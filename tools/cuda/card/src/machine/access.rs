@@ -168,7 +168,8 @@ impl Block<'_> {
         from: [Slot; 2],
     ) -> Result<(), Fault> {
         let (space, addresses) = self.addresses(warp, lanes, at, 1)?;
-        let [b, c] = from.map(|slot| *warp.lanes(slot));
+        // What a register holds beyond the width is not compared.
+        let [b, c] = from.map(|slot| warp.lanes(slot).map(|bits| bits & u64::MAX >> (64 - 8 * at.width)));
         let mut old = [0; LANES];
         for lane in of(lanes) {
             old[lane] = match space {

@@ -112,6 +112,20 @@ fn votes_count_the_lanes_that_hold() {
 }
 
 #[test]
+fn registers_may_hold_more_than_an_instruction_takes() {
+    // -1 by the sign of what was loaded, in a comparison of 32 bits; and what is added to a wide product has 64.
+    let body = "
+        st.global.u32 [%rd4], -1; ld.global.s32 %r6, [%rd4]; atom.global.cas.b32 %r7, [%rd4], %r6, 5;
+        ld.global.u32 %r8, [%rd4]; mad.wide.s32 %rd6, %r5, 4, -2; shr.s64 %rd6, %rd6, 1; cvt.u32.u64 %r9, %rd6;
+        add.s32 %r8, %r8, %r9; st.global.u32 [%rd4], %r8; ret;";
+    assert_eq!(run(body, 1, 3, 0).unwrap(), [4, 6, 8]);
+    for wide in ["ld.global.b128 %rd6, [%rd3]", "mov.b128 {%rd6, %rd7}, %rd5", "mov.b128 %rd5, {%rd6, %rd7}"] {
+        let fault = run(&format!("{wide}; ret;"), 1, 1, 0).unwrap_err();
+        assert!(fault.message.contains("b128") && fault.kind == FaultKind::Instruction, "{fault}");
+    }
+}
+
+#[test]
 fn atomic_sums_see_every_thread() {
     let body = "mov.u32 %r6, 0; setp.ne.s32 %p1, %r2, 0; st.global.u32 [%rd4], %r6; bar.sync 0; atom.global.add.u32 %r7, [%rd2], 2; ret;";
     assert_eq!(run(body, 1, 256, 0).unwrap()[0], 512);

@@ -285,6 +285,7 @@ impl<'a> Parser<'a> {
             }
             Operand::Integer(value) => value as u64,
             Operand::Single(bits) => bits.into(),
+            Operand::Double(value) if element == 4 => (value as f32).to_bits().into(),
             Operand::Double(value) => value.to_bits(),
             other => return Err(self.wrong(&format!("{other:?} as a first value"))),
         };
@@ -292,7 +293,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Bytes of a type: `.u64` has 8.
+/// Bytes of a type: `.u64` has 8. Registers have no more, so `.b128` is not known.
 pub fn type_bytes(name: &str) -> Option<usize> {
     let bits: usize = match name.trim_start_matches('.') {
         "pred" => 8,
@@ -300,7 +301,7 @@ pub fn type_bytes(name: &str) -> Option<usize> {
         "bf16" => 16,
         name => name.trim_start_matches(|c: char| c.is_ascii_alphabetic()).parse().ok()?,
     };
-    matches!(bits, 8 | 16 | 32 | 64 | 128).then_some(bits / 8)
+    matches!(bits, 8 | 16 | 32 | 64).then_some(bits / 8)
 }
 
 #[cfg(test)]
@@ -314,6 +315,7 @@ mod tests {
 .extern .func __assertfail ( .param .b64 a, .param .b32 b ) ;
 .global .align 4 .b8 table[6] = {65, 144, 67, 60, 153, 149};
 .const .align 8 .f64 two[2] = {0d4000000000000000, 1.5};
+.global .align 4 .f32 single = 1.5;
 .extern .shared .align 16 .b8 dynamic[];
 .visible .entry twice( .param .u64 twice_param_0, .param .align 8 .b8 rest[24] )
 .maxntid 256, 1, 1
@@ -333,9 +335,10 @@ $L_2:
     fn a_module_is_read_whole() {
         let module = parse(TEXT).unwrap();
         assert_eq!(module.target, 90);
-        let [table, two, dynamic] = &module.variables[..] else { panic!("{:?}", module.variables) };
+        let [table, two, single, dynamic] = &module.variables[..] else { panic!("{:?}", module.variables) };
         assert_eq!((table.bytes, &table.initial[..]), (6, &[65, 144, 67, 60, 153, 149][..]));
         assert_eq!(two.initial, [2f64.to_le_bytes(), 1.5f64.to_le_bytes()].concat());
+        assert_eq!(single.initial, 1.5f32.to_le_bytes());
         assert_eq!((dynamic.bytes, dynamic.align, dynamic.space), (0, 16, Space::Shared));
         let [twice] = &module.functions[..] else { panic!("one function has a body") };
         assert!(twice.entry);

@@ -62,12 +62,11 @@ impl Lowering<'_> {
                 Some(Op::Vote { how: Vote::Active, d, from: (zero, false), mask: zero })
             }
             ("mov", [Operand::List(parts), from]) => {
-                let parts = self.targets(parts)?;
-                let bits = (8 * type_bytes(opcode.kind()).unwrap_or(0) / parts.len()) as u32;
-                Some(Op::Unpack { parts, bits, from: self.value(from, opcode.kind())? })
+                let Some(bits) = bits_of_part(opcode, parts) else { return Ok(None) };
+                Some(Op::Unpack { parts: self.targets(parts)?, bits, from: self.value(from, opcode.kind())? })
             }
             ("mov", [d, Operand::List(parts)]) => {
-                let bits = (8 * type_bytes(opcode.kind()).unwrap_or(0) / parts.len()) as u32;
+                let Some(bits) = bits_of_part(opcode, parts) else { return Ok(None) };
                 let parts: Result<Vec<_>> = parts.iter().map(|part| self.value(part, "b64")).collect();
                 Some(Op::Pack { d: self.target(d)?, parts: parts?, bits })
             }
@@ -90,8 +89,10 @@ impl Lowering<'_> {
             return Ok(None);
         }
         let mut slots = [self.constant(0); 3];
-        for (slot, operand) in slots.iter_mut().zip(from) {
-            *slot = self.value(operand, opcode.kind())?;
+        for (at, (slot, operand)) in slots.iter_mut().zip(from).enumerate() {
+            // What is added to a `.wide` product is as wide as that.
+            let kind = if at == 2 && opcode.has("wide") { "b64" } else { opcode.kind() };
+            *slot = self.value(operand, kind)?;
         }
         if let Some(f) = select::carry(opcode) {
             let carry = self.carry_register();
@@ -331,4 +332,9 @@ impl Lowering<'_> {
         self.specials.push((slot, special));
         Ok(slot)
     }
+}
+
+/// Bits of each of the parts that a register is made of or taken apart into.
+fn bits_of_part(opcode: &Opcode<'_>, parts: &[Operand]) -> Option<u32> {
+    Some((8 * type_bytes(opcode.kind())?).checked_div(parts.len())? as u32)
 }

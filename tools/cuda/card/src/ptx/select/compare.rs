@@ -109,6 +109,9 @@ fn integers(kind: &str, comparison: &str) -> Option<Compute> {
 
 /// `set.eq.f16.f16`: 1.0 where true; integer results have all bits set.
 fn set(opcode: &Opcode<'_>, comparison: &str) -> Option<Compute> {
+    if combine(opcode).is_some() {
+        return None;
+    }
     let [.., result, operand] = opcode.modifiers[..] else { return None };
     match (result, operand) {
         ("f16", "f16") => float_comparisons!(comparison, f16, 0x3c00),

@@ -40,7 +40,9 @@ fn pair(opcode: &Opcode<'_>, to: &str, from: &str) -> Option<Compute> {
     }
 }
 
-/// Widened by the source's sign, cut to the destination; with `.sat`, clamped to it.
+/// Widened by the source's sign, cut to the destination; with `.sat`, clamped to it. A register may be wider than the
+/// destination's type: a narrow signed one is extended to 32 bits, as registers are. Source: PTX ISA, "Operand Size Exceeding
+/// Instruction-Type Size".
 fn integer_to_integer(opcode: &Opcode<'_>, to: &str, from: &str) -> Option<Compute> {
     let sat = opcode.has("sat");
     macro_rules! to_each {
@@ -52,15 +54,15 @@ fn integer_to_integer(opcode: &Opcode<'_>, to: &str, from: &str) -> Option<Compu
                             i128::from(a as $from).clamp(i128::from(<$to>::MIN), i128::from(<$to>::MAX)) as $bits as u64
                         })
                     } else {
-                        lanewise!(|a, b, c| a as $from as $bits as u64)
+                        lanewise!(|a, b, c| a as $from as $to as $bits as u64)
                     }
                 };
             }
             match to {
                 "u8" | "b8" => one!(u8, u8),
-                "s8" => one!(i8, u8),
+                "s8" => one!(i8, u32),
                 "u16" | "b16" => one!(u16, u16),
-                "s16" => one!(i16, u16),
+                "s16" => one!(i16, u32),
                 "u32" | "b32" => one!(u32, u32),
                 "s32" => one!(i32, u32),
                 "u64" | "b64" => one!(u64, u64),
@@ -141,46 +143,57 @@ fn f32_flushed(bits: u64) -> f64 {
     flush(f32::from_bits(bits as u32)).into()
 }
 
-/// Out of range, the nearest number of the type; NaN is 0. Source: PTX ISA, `cvt`: "clamped by default".
+/// Out of range, the nearest number of the type. NaN is 0, but the highest bit alone from f64 and to 64 bits. Source: PTX ISA,
+/// `cvt`.
 fn float_to_integer(opcode: &Opcode<'_>, to: &str, from: &str) -> Option<Compute> {
     let ftz = opcode.has("ftz");
     macro_rules! to_each {
-        ($read:expr, $rounding:expr) => {
+        ($read:expr, $rounding:expr, $double:expr) => {{
+            macro_rules! one {
+                ($to:ty, $bits:ty) => {
+                    lanewise!(|a, b, c| match integral($read(a), $rounding) {
+                        value if !value.is_nan() => value as $to as $bits as u64,
+                        _ if $double || <$to>::BITS == 64 => (1u64 << (<$to>::BITS - 1)) as $to as $bits as u64,
+                        _ => 0,
+                    })
+                };
+            }
             match to {
-                "u8" => lanewise!(|a, b, c| integral($read(a), $rounding) as u8 as u64),
-                "s8" => lanewise!(|a, b, c| integral($read(a), $rounding) as i8 as u8 as u64),
-                "u16" => lanewise!(|a, b, c| integral($read(a), $rounding) as u16 as u64),
-                "s16" => lanewise!(|a, b, c| integral($read(a), $rounding) as i16 as u16 as u64),
-                "u32" => lanewise!(|a, b, c| integral($read(a), $rounding) as u32 as u64),
-                "s32" => lanewise!(|a, b, c| integral($read(a), $rounding) as i32 as u32 as u64),
-                "u64" => lanewise!(|a, b, c| integral($read(a), $rounding) as u64),
-                "s64" => lanewise!(|a, b, c| integral($read(a), $rounding) as i64 as u64),
+                "u8" => one!(u8, u8),
+                "s8" => one!(i8, u32),
+                "u16" => one!(u16, u16),
+                "s16" => one!(i16, u32),
+                "u32" => one!(u32, u32),
+                "s32" => one!(i32, u32),
+                "u64" => one!(u64, u64),
+                "s64" => one!(i64, u64),
                 _ => None,
             }
-        };
+        }};
     }
     macro_rules! rounded {
-        ($read:expr) => {
+        ($read:expr, $double:expr) => {
             match opcode.one_of(&["rni", "rzi", "rmi", "rpi"])? {
-                "rni" => to_each!($read, Rounding::Nearest),
-                "rzi" => to_each!($read, Rounding::Zero),
-                "rmi" => to_each!($read, Rounding::Down),
-                _ => to_each!($read, Rounding::Up),
+                "rni" => to_each!($read, Rounding::Nearest, $double),
+                "rzi" => to_each!($read, Rounding::Zero, $double),
+                "rmi" => to_each!($read, Rounding::Down, $double),
+                _ => to_each!($read, Rounding::Up, $double),
             }
         };
     }
     match from {
-        "f32" if ftz => rounded!(f32_flushed),
-        "f32" => rounded!(f32),
-        "f64" => rounded!(f64::from_bits),
-        "f16" => rounded!(f16),
-        "bf16" => rounded!(bf16),
+        "f32" if ftz => rounded!(f32_flushed, false),
+        "f32" => rounded!(f32, false),
+        "f64" => rounded!(f64::from_bits, true),
+        "f16" => rounded!(f16, false),
+        "bf16" => rounded!(bf16, false),
         _ => None,
     }
 }
 
 fn float_to_float(opcode: &Opcode<'_>, to: &str, from: &str) -> Option<Compute> {
-    if opcode.has("ftz") {
+    let integral_too = opcode.one_of(&["rni", "rzi", "rmi", "rpi"]).is_some();
+    if opcode.has("ftz") || (integral_too && opcode.has("sat")) {
         return None;
     }
     macro_rules! to_each {

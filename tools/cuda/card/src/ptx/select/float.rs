@@ -20,33 +20,17 @@ fn bits(value: f32) -> u64 {
 }
 
 /// `min` and `max` give the operand that is a number; -0 lies below +0.
+fn least_double(a: f64, b: f64) -> f64 {
+    let takes_a = b.is_nan() || a < b || (a == b && a.is_sign_negative());
+    if takes_a { a } else { b }
+}
+
 fn least(a: f32, b: f32) -> f32 {
-    match (a.is_nan(), b.is_nan()) {
-        (true, _) => b,
-        (_, true) => a,
-        _ if a == b => {
-            if a.is_sign_negative() {
-                a
-            } else {
-                b
-            }
-        }
-        _ => {
-            if a < b {
-                a
-            } else {
-                b
-            }
-        }
-    }
+    least_double(a.into(), b.into()) as f32
 }
 
 fn most(a: f32, b: f32) -> f32 {
     -least(-a, -b)
-}
-
-fn least_double(a: f64, b: f64) -> f64 {
-    if a == b && a.is_sign_negative() { a } else { b.min(a) }
 }
 
 /// The same function with and without `.ftz`, which flushes operands and result.
@@ -81,17 +65,11 @@ macro_rules! f64_compute {
 /// What an instruction on floats computes.
 pub fn float(opcode: &Opcode<'_>) -> Option<Compute> {
     match opcode.base {
-        "mov" | "selp" | "slct" | "ld" => bitwise(opcode),
-        _ if opcode.kind() == "f64" => f64_op(opcode),
-        _ => f32_op(opcode),
-    }
-}
-
-fn bitwise(opcode: &Opcode<'_>) -> Option<Compute> {
-    match opcode.base {
         "mov" => lanewise!(|a, b, c| a),
         "selp" => lanewise!(|a, b, c| if c != 0 { a } else { b }),
-        _ => None,
+        _ if opcode.has("xorsign") => None,
+        _ if opcode.kind() == "f64" => f64_op(opcode),
+        _ => f32_op(opcode),
     }
 }
 
@@ -101,12 +79,12 @@ fn f32_op(opcode: &Opcode<'_>) -> Option<Compute> {
         return f32_saturated(opcode);
     }
     match opcode.base {
-        "add" | "sub" | "mul" | "fma" | "mad" if opcode.one_of(&["rz", "rm", "rp"]).is_some() => f32_directed(opcode),
+        _ if opcode.one_of(&["rz", "rm", "rp"]).is_some() => f32_directed(opcode),
         "add" => f32_compute!(ftz, |a, b, c| a + b),
         "sub" => f32_compute!(ftz, |a, b, c| a - b),
         "mul" => f32_compute!(ftz, |a, b, c| a * b),
         "fma" | "mad" => f32_compute!(ftz, |a, b, c| a.mul_add(b, c)),
-        "div" if opcode.one_of(&["rz", "rm", "rp"]).is_none() => f32_compute!(ftz, |a, b, c| a / b),
+        "div" => f32_compute!(ftz, |a, b, c| a / b),
         "rcp" => f32_compute!(ftz, |a, b, c| 1.0 / a),
         "sqrt" => f32_compute!(ftz, |a, b, c| a.sqrt()),
         "rsqrt" => f32_compute!(ftz, |a, b, c| (1.0 / f64::from(a).sqrt()) as f32),
@@ -168,9 +146,10 @@ fn f32_directed(opcode: &Opcode<'_>) -> Option<Compute> {
         ("mul", "rz") => f32_compute!(ftz, |a, b, c| mul_f32(a, b, Zero)),
         ("mul", "rm") => f32_compute!(ftz, |a, b, c| mul_f32(a, b, Down)),
         ("mul", _) => f32_compute!(ftz, |a, b, c| mul_f32(a, b, Up)),
-        (_, "rz") => f32_compute!(ftz, |a, b, c| fma_f32(a, b, c, Zero)),
-        (_, "rm") => f32_compute!(ftz, |a, b, c| fma_f32(a, b, c, Down)),
-        _ => f32_compute!(ftz, |a, b, c| fma_f32(a, b, c, Up)),
+        ("fma" | "mad", "rz") => f32_compute!(ftz, |a, b, c| fma_f32(a, b, c, Zero)),
+        ("fma" | "mad", "rm") => f32_compute!(ftz, |a, b, c| fma_f32(a, b, c, Down)),
+        ("fma" | "mad", _) => f32_compute!(ftz, |a, b, c| fma_f32(a, b, c, Up)),
+        _ => None,
     }
 }
 

@@ -117,7 +117,7 @@ pub fn half(opcode: &Opcode<'_>) -> Option<Compute> {
             }
         };
     }
-    if opcode.one_of(&["sat", "xorsign", "oob"]).is_some() {
+    if opcode.one_of(&["sat", "ftz", "xorsign", "oob"]).is_some() {
         return None;
     }
     match opcode.base {

@@ -187,14 +187,18 @@ pub fn carry(opcode: &Opcode<'_>) -> Option<Carry> {
         ("subc", "u32" | "s32") => Some(|a, b, _, borrow| less32(a, b, borrow)),
         ("add", "u64" | "s64") => Some(|a, b, _, _| sum64(a, b, 0)),
         ("addc", "u64" | "s64") => Some(|a, b, _, carry| sum64(a, b, carry)),
-        ("mad", "u32") if high => Some(|a, b, c, _| sum32((a * b) >> 32, c, 0)),
-        ("madc", "u32") if high => Some(|a, b, c, carry| sum32((a * b) >> 32, c, carry)),
+        ("mad", "u32") if high => Some(|a, b, c, _| sum32(high32(a, b), c, 0)),
+        ("madc", "u32") if high => Some(|a, b, c, carry| sum32(high32(a, b), c, carry)),
         ("mad", "u32" | "s32") if opcode.has("lo") => Some(|a, b, c, _| sum32(a.wrapping_mul(b) & 0xffff_ffff, c, 0)),
         ("madc", "u32" | "s32") if opcode.has("lo") => {
             Some(|a, b, c, carry| sum32(a.wrapping_mul(b) & 0xffff_ffff, c, carry))
         }
         _ => None,
     }
+}
+
+fn high32(a: u64, b: u64) -> u64 {
+    ((a & 0xffff_ffff) * (b & 0xffff_ffff)) >> 32
 }
 
 fn sum32(a: u64, b: u64, carry: u64) -> (u64, u64) {

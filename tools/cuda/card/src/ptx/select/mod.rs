@@ -77,7 +77,8 @@ pub fn compute(opcode: &Opcode<'_>) -> Option<Compute> {
 /// What an instruction of four operands computes.
 pub fn four(opcode: &Opcode<'_>) -> Option<Four> {
     match (opcode.base, opcode.kind()) {
-        ("bfi", "b32" | "b64") => Some(integer::insert),
+        ("bfi", "b32") => Some(|a, b, start, length| integer::insert(a, b, start, length) & 0xffff_ffff),
+        ("bfi", "b64") => Some(integer::insert),
         ("lop3", "b32") => Some(integer::lookup),
         _ => None,
     }

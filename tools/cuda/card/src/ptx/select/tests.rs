@@ -85,6 +85,7 @@ fn bits_are_moved_and_counted() {
     ]);
     let insert = four(&Opcode::new("bfi.b32")).unwrap();
     assert_eq!(insert(0xff, 0, 8, 4), 0xf00);
+    assert_eq!(insert(0xff, 0, 28, 8), 0xf000_0000);
     let logic = four(&Opcode::new("lop3.b32")).unwrap();
     // 0xf0 & 0xcc, and 0xf0 ^ 0xcc ^ 0xaa: the ISA's way of naming a table.
     assert_eq!(logic(0b1100, 0b1010, 0, 0xf0 & 0xcc), 0b1000);
@@ -101,6 +102,8 @@ fn carries_run_through_longer_sums() {
     assert_eq!(of("subc.u32")(5, 1, 0, 1), (3, 0));
     assert_eq!(of("mad.lo.cc.u32")(M1, 1, 1, 0), (0, 1));
     assert_eq!(of("madc.hi.u32")(M1, M1, 0, 1), (M1, 0));
+    // A register that was loaded with its sign has more bits than the instruction takes.
+    assert_eq!(of("madc.hi.u32")(u64::MAX, u64::MAX, 0, 1), (M1, 0));
     assert!(carry(&Opcode::new("add.u32")).is_none());
 }
 
@@ -136,6 +139,9 @@ fn floats_are_ieee() {
         ("add.f64", d(0.1), d(0.2), 0, d(0.1 + 0.2)),
         ("fma.rn.f64", d(0.1), d(10.0), d(-1.0), d(0.1f64.mul_add(10.0, -1.0))),
         ("max.f64", d(-0.0), d(0.0), 0, d(0.0)),
+        ("min.f64", d(0.0), d(-0.0), 0, d(-0.0)),
+        ("min.f64", d(f64::NAN), d(1.0), 0, d(1.0)),
+        ("max.f64", d(1.0), d(f64::NAN), 0, d(1.0)),
         ("rcp.rn.f64", d(8.0), 0, 0, d(0.125)),
         ("mul.bf16", 0x3f80, 0x4040, 0, 0x4040),
         ("add.f16", 0x3c00, 0x3c00, 0, 0x4000),
@@ -190,6 +196,11 @@ fn conversions_round_and_clamp() {
         ("cvt.rzi.u32.f32", f(-5.0), 0, 0, 0),
         ("cvt.rzi.u32.f32", f(1e20), 0, 0, M1),
         ("cvt.rzi.s32.f32", nan, 0, 0, 0),
+        ("cvt.rzi.s64.f32", nan, 0, 0, 1 << 63),
+        ("cvt.rzi.u32.f64", d(f64::NAN), 0, 0, 1 << 31),
+        ("cvt.rzi.u64.f64", d(-1.0), 0, 0, 0),
+        ("cvt.s8.s32", 0x80, 0, 0, 0xffff_ff80),
+        ("cvt.rzi.s16.f32", f(-2.5), 0, 0, M1 - 1),
         ("cvt.rmi.f32.f32", f(-2.1), 0, 0, f(-3.0)),
         ("cvt.rni.f32.f32", f(3.5), 0, 0, f(4.0)),
         ("cvt.sat.f32.f32", f(1.5), 0, 0, f(1.0)),
@@ -228,6 +239,11 @@ fn what_is_not_known_is_not_guessed() {
         "cvt.rn.satfinite.e4m3x2.f32",
         "add.sat.s32",
         "div.rz.f32",
+        "rcp.rz.f32",
+        "min.xorsign.abs.f32",
+        "cvt.rni.sat.f32.f32",
+        "set.lt.and.u32.f32",
+        "fma.rn.ftz.f16",
     ] {
         assert!(compute(&Opcode::new(opcode)).is_none(), "{opcode}");
     }
