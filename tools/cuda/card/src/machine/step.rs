@@ -3,7 +3,7 @@
 use super::{
     Fault, FaultKind,
     block::Block,
-    warp::{FULL, Path, Wait, Warp},
+    warp::{Path, Wait, Warp},
 };
 use crate::ptx::code::{Instruction, LANES, Lanes, Op};
 
@@ -24,7 +24,6 @@ impl Block<'_> {
                 let at = warp.paths[path].at;
                 if at >= stop {
                     warp.join();
-                    self.meet(warp);
                     break;
                 }
                 self.counts.instructions += 1;
@@ -48,23 +47,6 @@ impl Block<'_> {
             }
         }
         Ok(())
-    }
-
-    /// A path that came to where another waits for lanes waits there no longer: the instruction looks again who is there.
-    fn meet(&self, warp: &mut Warp) {
-        for index in 0..warp.paths.len() {
-            let path = warp.paths[index];
-            let partner = warp.paths.iter().any(|p| p.at == path.at && p.wait == Wait::Lanes);
-            if path.wait == Wait::Not && partner {
-                for other in &mut warp.paths {
-                    if other.at == path.at && other.wait == Wait::Lanes {
-                        other.wait = Wait::Not;
-                    }
-                }
-                warp.join();
-                return;
-            }
-        }
     }
 
     fn step(&mut self, warp: &mut Warp, path: usize, instruction: &Instruction) -> Result<After, Fault> {
@@ -186,7 +168,6 @@ fn branch(warp: &mut Warp, path: usize, lanes: u32, target: usize) -> After {
         warp.paths[path].at += 1;
         warp.paths.push(Path { at: target, lanes, wait: Wait::Not });
     }
-    debug_assert!(warp.paths.len() <= LANES && FULL.count_ones() as usize == LANES);
     warp.join();
     After::Parted
 }

@@ -72,6 +72,18 @@ fn paths_part_and_meet_again() {
 }
 
 #[test]
+fn a_path_that_comes_back_to_where_another_waits_is_met() {
+    // What compilers do with an unlikely branch: it stands behind the end, and jumps back to the very instruction that
+    // exchanges values.
+    let body = "
+        mov.u32 %r6, %r2; and.b32 %r7, %r2, 1; setp.eq.s32 %p1, %r7, 1; @%p1 bra odd;
+        meet: shfl.sync.bfly.b32 %r8|%p3, %r6, 1, 31, -1; st.global.u32 [%rd4], %r8; ret;
+        odd: add.s32 %r6, %r6, 100; bra meet;";
+    let out = run(body, 1, 32, 0).unwrap();
+    assert!(out.iter().enumerate().all(|(i, value)| *value == (i as u32 ^ 1) + if i & 1 == 0 { 100 } else { 0 }));
+}
+
+#[test]
 fn lanes_shuffle_within_their_segment() {
     for (mode, b, c, want) in [
         ("up", 1, 0, [1u32, 1, 4]),

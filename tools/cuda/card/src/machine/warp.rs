@@ -79,15 +79,22 @@ impl Warp {
         Some((index, others.map(|(_, path)| path.at).min().unwrap_or(usize::MAX)))
     }
 
-    /// Joins paths that are at the same instruction and wait for the same.
+    /// Joins paths that are at the same instruction and wait for the same. One that came to where another waits for lanes
+    /// joins it too: the instruction looks again who is there.
     pub fn join(&mut self) {
         let mut index = 0;
         while index < self.paths.len() {
             let path = self.paths[index];
-            let twin = |other: &Path| other.at == path.at && other.wait == path.wait;
+            let barrier = |wait: Wait| matches!(wait, Wait::Block(_));
+            let meets = |a: Wait, b: Wait| a == b || !(barrier(a) || barrier(b));
+            let twin = |other: &Path| other.at == path.at && meets(other.wait, path.wait);
             match self.paths[..index].iter().position(twin) {
                 Some(earlier) => {
-                    self.paths[earlier].lanes |= path.lanes;
+                    let earlier = &mut self.paths[earlier];
+                    earlier.lanes |= path.lanes;
+                    if earlier.wait != path.wait {
+                        earlier.wait = Wait::Not;
+                    }
                     self.paths.swap_remove(index);
                 }
                 None => index += 1,
