@@ -3,15 +3,17 @@
 use super::{Fault, FaultKind, step::predicate, warp::Warp};
 use crate::ptx::code::{LANES, Lanes, Shuffle, Slot, Vote};
 
-/// `shfl.sync`: each lane reads a from the lane that b and c name; p says whether that lane is in range.
+/// `shfl.sync`: each lane reads a from the lane that b and c name, one of its mask; p says whether that lane is in range.
 pub(super) fn shuffle(
     warp: &mut Warp,
     lanes: u32,
     how: Shuffle,
     (d, p): (Slot, Option<Slot>),
     from: [Slot; 3],
+    mask: Slot,
 ) -> Result<(), Fault> {
     let [a, b, c] = from.map(|slot| *warp.lanes(slot));
+    let masks = *warp.lanes(mask);
     let mut values: Lanes = [0; LANES];
     let mut inside: Lanes = [0; LANES];
     for lane in (0..LANES as i64).filter(|lane| lanes >> lane & 1 == 1) {
@@ -26,7 +28,7 @@ pub(super) fn shuffle(
             Shuffle::Index => (least | (b & !segment & 0x1f), (least | (b & !segment & 0x1f)) <= most),
         };
         let source = if within { source } else { lane };
-        if lanes >> source & 1 == 0 {
+        if (lanes & masks[i] as u32) >> source & 1 == 0 {
             return Err(Fault::new(
                 FaultKind::Deadlock,
                 format!("lane {lane} reads lane {source}, which takes no part"),
@@ -42,15 +44,19 @@ pub(super) fn shuffle(
     Ok(())
 }
 
-/// `vote.sync` and `activemask`.
-pub(super) fn vote(warp: &mut Warp, lanes: u32, how: Vote, d: Slot, (from, negated): (Slot, bool)) {
-    let set = predicate(warp.lanes(from), negated) & lanes;
-    let value = match how {
-        Vote::All => u64::from(set == lanes),
-        Vote::Any => u64::from(set != 0),
-        Vote::Uniform => u64::from(set == lanes || set == 0),
-        Vote::Ballot => set.into(),
-        Vote::Active => lanes.into(),
-    };
-    warp.write(d, lanes, &[value; LANES]);
+/// `vote.sync` among the lanes of each lane's mask, and `activemask`.
+pub(super) fn vote(warp: &mut Warp, lanes: u32, how: Vote, d: Slot, (from, negated): (Slot, bool), mask: Slot) {
+    let holds = predicate(warp.lanes(from), negated);
+    let values = warp.lanes(mask).map(|mask| {
+        let among = lanes & mask as u32;
+        let set = holds & among;
+        match how {
+            Vote::All => u64::from(set == among),
+            Vote::Any => u64::from(set != 0),
+            Vote::Uniform => u64::from(set == among || set == 0),
+            Vote::Ballot => set.into(),
+            Vote::Active => lanes.into(),
+        }
+    });
+    warp.write(d, lanes, &values);
 }

@@ -100,13 +100,13 @@ impl Block<'_> {
                 if self.waits_for_lanes(warp, path, lanes, *mask) {
                     return Ok(After::Parted);
                 }
-                super::exchange::shuffle(warp, lanes, *how, (*d, *p), *from)?;
+                super::exchange::shuffle(warp, lanes, *how, (*d, *p), *from, *mask)?;
             }
             Op::Vote { how, d, from, mask } => {
                 if self.waits_for_lanes(warp, path, lanes, *mask) {
                     return Ok(After::Parted);
                 }
-                super::exchange::vote(warp, lanes, *how, *d, *from);
+                super::exchange::vote(warp, lanes, *how, *d, *from, *mask);
             }
             Op::WarpBarrier(mask) => {
                 if self.waits_for_lanes(warp, path, lanes, *mask) {
