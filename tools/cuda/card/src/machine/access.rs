@@ -4,22 +4,25 @@ use super::{
     Fault, FaultKind,
     block::Block,
     warp::{Warp, generic},
+    window,
 };
 use crate::ptx::{
     Space,
     code::{Address, LANES, Lanes, Slot, Update},
 };
 
-/// Shared memory of a block, and which of its bytes were written.
+/// Shared memory of a block, and which of its bytes were written: what the kernel declares, then what the launch gives.
 pub(super) struct Shared {
+    declared: usize,
     bytes: Vec<u8>,
     written: Vec<bool>,
 }
 
 impl Shared {
     /// So many bytes.
-    pub(super) fn new(bytes: usize) -> Self {
-        Self { bytes: vec![0; bytes], written: vec![false; bytes] }
+    pub(super) fn new(declared: usize, dynamic: usize) -> Self {
+        let bytes = declared + dynamic;
+        Self { declared, bytes: vec![0; bytes], written: vec![false; bytes] }
     }
 
     /// Another block begins.
@@ -28,9 +31,12 @@ impl Shared {
     }
 
     fn range(&self, offset: u64, width: usize) -> Result<std::ops::Range<usize>, Fault> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let (start, most) = match offset.checked_sub(window::DYNAMIC) {
+            None => (offset as usize, self.declared),
+            Some(beyond) => ((beyond as usize).saturating_add(self.declared), self.bytes.len()),
+        };
         match start.checked_add(width) {
-            Some(end) if end <= self.bytes.len() => Ok(start..end),
+            Some(end) if end <= most => Ok(start..end),
             _ => Err(Fault::new(
                 FaultKind::IllegalAddress,
                 format!("{width} bytes at {offset:#x} of {} bytes of shared memory", self.bytes.len()),

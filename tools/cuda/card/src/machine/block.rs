@@ -28,7 +28,7 @@ impl<'a> Block<'a> {
         Self {
             launch,
             memory: memory.view(),
-            shared: Shared::new(launch.kernel.shared_bytes + launch.dynamic_shared),
+            shared: Shared::new(launch.kernel.shared_bytes, launch.dynamic_shared),
             counts: Counts::default(),
             ids,
             warps: (0..warps).map(|_| Warp::new(launch.kernel)).collect(),

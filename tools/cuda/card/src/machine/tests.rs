@@ -121,6 +121,12 @@ fn a_block_meets_at_its_barrier_in_any_order_of_warps() {
 fn votes_count_the_lanes_that_hold() {
     let body = "setp.lt.u32 %p1, %r5, 4; vote.sync.ballot.b32 %r6, %p1, -1; activemask.b32 %r7; and.b32 %r6, %r6, %r7; st.global.u32 [%rd4], %r6; ret;";
     assert_eq!(run(body, 1, 32, 0).unwrap(), [0xf; 32]);
+    // Each half of a warp among itself, in one instruction.
+    let body =
+        "setp.lt.u32 %p1, %r5, 16; selp.b32 %r6, 0xffff, 0xffff0000, %p1; and.b32 %r7, %r5, 1; setp.eq.s32 %p2, %r7, 0;
+        vote.sync.ballot.b32 %r8, %p2, %r6; st.global.u32 [%rd4], %r8; ret;";
+    let out = run(body, 1, 32, 0).unwrap();
+    assert_eq!((out[3], out[20]), (0x5555, 0x5555_0000));
 }
 
 #[test]
@@ -191,6 +197,33 @@ fn vectors_halves_and_local_memory() {
         mov.u64 %rd7, stack; cvta.local.u64 %rd7, %rd7; st.v2.u32 [%rd7], {%r6, %r1}; ld.local.v2.u32 {%r8, %r9}, [stack];
         add.s32 %r8, %r8, %r9; st.global.u32 [%rd4], %r8; ret;";
     assert_eq!(run(body, 1, 3, 10).unwrap(), [10, 11, 12]);
+}
+
+#[test]
+fn what_a_launch_gives_lies_apart_from_what_the_kernel_declares() {
+    let run = |last: &str| {
+        let text = format!(
+            ".version 8.0\n.target sm_80\n.extern .shared .align 16 .b8 given[];
+            .visible .entry k(.param .u64 out) {{
+                .reg .b32 %r<9>; .reg .b64 %rd<9>; .shared .align 4 .b8 own[4];
+                ld.param.u64 %rd1, [out]; st.shared.u32 [given], 10; st.shared.u32 [own], 1;
+                ld.shared.u32 %r1, [given]; ld.shared.u32 %r2, [{last}];
+                add.s32 %r3, %r1, %r2; st.global.u32 [%rd1], %r3; ret;
+            }}"
+        );
+        let kernel = ptx::lower(&ptx::parse(&text).unwrap(), "k", &ptx::Globals::new()).unwrap();
+        let mut memory = Memory::new(false);
+        memory.allocate(OUTPUT, 4);
+        let parameters = OUTPUT.to_le_bytes();
+        let (grid, block) = ([1; 3], [1; 3]);
+        let launch = Launch { kernel: &kernel, grid, block, dynamic_shared: 4, parameters: &parameters, seed: 0 };
+        launch.run(&memory)?;
+        memory.slice(OUTPUT, 4).map(<[u8]>::to_vec)
+    };
+    assert_eq!(run("own").unwrap(), 11u32.to_le_bytes());
+    assert_eq!(run("given+4").unwrap_err().kind, FaultKind::IllegalAddress);
+    // Nothing lies behind what the kernel declares but the rest of 16 bytes.
+    assert_eq!(run("own+16").unwrap_err().kind, FaultKind::IllegalAddress);
 }
 
 #[test]

@@ -7,9 +7,10 @@ mod names;
 use std::collections::HashMap;
 
 use super::{
-    Function, Instruction as Written, Module, Operand, Space, Statement,
+    Function, Instruction as Written, Module, Operand, Space, Statement, Variable,
     code::{Instruction, Kernel, Op, Slot, layout},
 };
+use crate::machine::window;
 use names::{Entity, Names};
 
 /// How deep calls may nest; recursion has no end.
@@ -67,20 +68,9 @@ struct Lowering<'a> {
 
 impl<'a> Lowering<'a> {
     fn new(module: &'a Module, globals: &Globals) -> Self {
-        let mut names = Names::default();
-        let mut shared_bytes = 0;
-        for variable in &module.variables {
-            if variable.space == Space::Shared {
-                let (offsets, end) = layout(std::slice::from_ref(variable), shared_bytes);
-                shared_bytes = end;
-                names.declare(&variable.name, Entity::Shared(offsets[0]));
-            } else if let Some(address) = globals.get(&variable.name) {
-                names.declare(&variable.name, Entity::Global(*address));
-            }
-        }
-        Self {
+        let mut lowering = Self {
             module,
-            names,
+            names: Names::default(),
             code: Vec::new(),
             labels: HashMap::new(),
             open: Vec::new(),
@@ -88,13 +78,22 @@ impl<'a> Lowering<'a> {
             constants: HashMap::new(),
             specials: Vec::new(),
             local_bytes: 0,
-            shared_bytes,
+            shared_bytes: 0,
             ordered: false,
             carry: None,
             calls: 0,
             depth: 0,
             prefix: String::new(),
+        };
+        for variable in &module.variables {
+            if variable.space == Space::Shared {
+                let entity = lowering.shared(variable);
+                lowering.names.declare(&variable.name, entity);
+            } else if let Some(address) = globals.get(&variable.name) {
+                lowering.names.declare(&variable.name, Entity::Global(*address));
+            }
         }
+        lowering
     }
 
     fn finish(mut self, name: &str, parameters: Vec<(usize, usize)>) -> Kernel {
@@ -113,7 +112,8 @@ impl<'a> Lowering<'a> {
             specials: self.specials,
             parameters,
             local_bytes: self.local_bytes.next_multiple_of(16),
-            shared_bytes: self.shared_bytes,
+            // What the launch gives is aligned for any access.
+            shared_bytes: self.shared_bytes.next_multiple_of(16),
             ordered: self.ordered,
         }
     }
@@ -137,10 +137,20 @@ impl<'a> Lowering<'a> {
         slot
     }
 
-    fn local(&mut self, bytes: usize, align: usize) -> usize {
-        let offset = self.local_bytes.next_multiple_of(align.max(1));
-        self.local_bytes = offset + bytes;
-        offset
+    fn local(&mut self, variable: &Variable) -> Entity {
+        let (offsets, end) = layout(std::slice::from_ref(variable), self.local_bytes);
+        self.local_bytes = end;
+        Entity::Local(offsets[0])
+    }
+
+    /// An `extern` array has no bytes of its own: all of them are what the launch gives.
+    fn shared(&mut self, variable: &Variable) -> Entity {
+        if variable.bytes == 0 {
+            return Entity::Shared(window::DYNAMIC as usize);
+        }
+        let (offsets, end) = layout(std::slice::from_ref(variable), self.shared_bytes);
+        self.shared_bytes = end;
+        Entity::Shared(offsets[0])
     }
 
     fn function(&mut self, function: &Function, to: Option<&Return>) -> Result<(), String> {
@@ -152,18 +162,14 @@ impl<'a> Lowering<'a> {
                     let first = self.registers;
                     self.registers += count.unwrap_or(1) as Slot;
                     match count {
-                        Some(_) => self.names.declare_family(name, first),
+                        Some(count) => self.names.declare_family(name, first, *count as Slot),
                         None => self.names.declare(name, Entity::Register(first)),
                     }
                 }
                 Statement::Variable(variable) => {
                     let entity = match variable.space {
-                        Space::Shared => {
-                            let (offsets, end) = layout(std::slice::from_ref(variable), self.shared_bytes);
-                            self.shared_bytes = end;
-                            Entity::Shared(offsets[0])
-                        }
-                        Space::Local | Space::Param => Entity::Local(self.local(variable.bytes, variable.align)),
+                        Space::Shared => self.shared(variable),
+                        Space::Local | Space::Param => self.local(variable),
                         _ => return Err(format!("variable '{}' of a function in global memory", variable.name)),
                     };
                     self.names.declare(&variable.name, entity);

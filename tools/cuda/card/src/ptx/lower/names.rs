@@ -26,8 +26,8 @@ pub struct Names(Vec<Scope>);
 #[derive(Debug, Default)]
 struct Scope {
     names: HashMap<String, Entity>,
-    /// `%r<5>`: where `%r0` lies.
-    families: HashMap<String, Slot>,
+    /// `%r<5>`: where `%r0` lies, and how many there are.
+    families: HashMap<String, (Slot, Slot)>,
 }
 
 impl Default for Names {
@@ -55,9 +55,9 @@ impl Names {
     }
 
     /// Numbered registers in the innermost scope.
-    pub fn declare_family(&mut self, name: &str, first: Slot) {
+    pub fn declare_family(&mut self, name: &str, first: Slot, count: Slot) {
         if let Some(scope) = self.0.last_mut() {
-            scope.families.insert(name.to_owned(), first);
+            scope.families.insert(name.to_owned(), (first, count));
         }
     }
 
@@ -66,7 +66,10 @@ impl Names {
         let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
         let number = name[stem.len()..].parse::<Slot>();
         self.0.iter().rev().find_map(|scope| {
-            let family = || Some(Entity::Register(scope.families.get(stem)? + number.as_ref().ok()?));
+            let family = || {
+                let ((first, count), number) = (scope.families.get(stem)?, number.as_ref().ok()?);
+                (number < count).then_some(Entity::Register(first + number))
+            };
             scope.names.get(name).copied().or_else(family)
         })
     }
@@ -89,5 +92,23 @@ pub fn special(name: &str) -> Option<Special> {
         "%warpid" => Some(Special::Warp),
         "%lanemask_lt" => Some(Special::LanesBelow),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inner_family_hides_no_more_than_it_has() {
+        let mut names = Names::default();
+        names.declare_family("%r", 10, 8);
+        names.open();
+        names.declare_family("%r", 50, 2);
+        assert_eq!(names.find("%r1"), Some(Entity::Register(51)));
+        assert_eq!(names.find("%r5"), Some(Entity::Register(15)));
+        assert_eq!(names.find("%r8"), None);
+        names.close();
+        assert_eq!(names.find("%r1"), Some(Entity::Register(11)));
     }
 }
