@@ -241,9 +241,8 @@ impl View<'_> {
     /// Offset of an access, and whether the allocation is hollow.
     #[inline]
     fn locate(&mut self, address: u64, width: usize) -> Result<(usize, bool), Fault> {
-        let end = address.wrapping_add(width as u64);
         for (start, stop, hollow) in &self.recent {
-            if address >= *start && end <= *stop {
+            if address >= *start && stop.saturating_sub(address) >= width as u64 {
                 return Ok(((address - BASE) as usize, *hollow));
             }
         }

@@ -17,16 +17,14 @@ const SHARED: usize = 48 << 10;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuModuleLoadData(module: *mut u64, image: *const c_void) -> u32 {
     on_device(|device| {
-        // SAFETY: an image of PTX ends with a zero byte; others are told by their first bytes.
-        let start = unsafe { std::slice::from_raw_parts(image.cast::<u8>(), 4) };
-        if start == b"\x7fELF" || start == [0x50, 0xed, 0x55, 0xba] {
+        // SAFETY: an image of PTX ends with a zero byte; others have one in their headers.
+        let text = unsafe { CStr::from_ptr(image.cast::<c_char>()) };
+        if [b"\x7fELF", b"\x50\xed\x55\xba"].iter().any(|magic| text.to_bytes().starts_with(*magic)) {
             eprintln!(
                 "card: a module arrives as machine code (a cubin or fat binary), which is not executed here: PTX is"
             );
             return Err(result::INVALID_IMAGE);
         }
-        // SAFETY: as above.
-        let text = unsafe { CStr::from_ptr(image.cast::<c_char>()) };
         let text = text.to_str().map_err(|_| result::INVALID_IMAGE)?;
         let handle = device.load_module(text)?;
         // SAFETY: the caller's pointer.
