@@ -105,6 +105,17 @@ pub const CARDS: [Card; 6] = [
     },
 ];
 
+impl Card {
+    /// Threads of a multiprocessor. Source: CUDA programming guide, "Technical Specifications per Compute Capability".
+    pub fn threads_per_multiprocessor(&self) -> u32 {
+        match self.capability {
+            (7, 5) => 1024,
+            (8, 6 | 7 | 9) | (12, _) => 1536,
+            _ => 2048,
+        }
+    }
+}
+
 /// Bytes that a context takes before a program allocates anything: a figure seen with drivers of CUDA 12 and 13, not a promise.
 pub const CONTEXT_BYTES: u64 = 480 * MIB;
 
@@ -168,6 +179,8 @@ mod tests {
         let settings = Settings::new(read).unwrap();
         assert_eq!((settings.card.bytes, settings.card.capability), (8 << 30, (7, 5)));
         assert_eq!((settings.seed, settings.shapes), (Some(7), false));
+        assert_eq!(settings.card.threads_per_multiprocessor(), 1024);
+        assert_eq!(CARDS.map(|card| card.threads_per_multiprocessor()), [2048, 2048, 1536, 1536, 1536, 1024]);
         assert!(Settings::new(|name| (name == "CARD").then(|| "abacus".into())).unwrap_err().contains("h100"));
     }
 }

@@ -90,20 +90,19 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_ui
     on_device(|device| {
         let card = device.settings.card;
         let found = match attribute {
-            1 => 1024,                           // MAX_THREADS_PER_BLOCK
-            2 | 3 => 1024,                       // MAX_BLOCK_DIM_X, Y
-            4 => 64,                             // MAX_BLOCK_DIM_Z
-            5 => c_int::MAX,                     // MAX_GRID_DIM_X
-            6 | 7 => 65535,                      // MAX_GRID_DIM_Y, Z
-            8 => 48 << 10,                       // MAX_SHARED_MEMORY_PER_BLOCK
-            10 => 32,                            // WARP_SIZE
-            12 => 65536,                         // MAX_REGISTERS_PER_BLOCK
-            16 => card.multiprocessors as c_int, // MULTIPROCESSOR_COUNT
-            39 => 2048,                          // MAX_THREADS_PER_MULTIPROCESSOR
-            75 => card.capability.0 as c_int,    // COMPUTE_CAPABILITY_MAJOR
-            76 => card.capability.1 as c_int,    // COMPUTE_CAPABILITY_MINOR
-            97 => 99 << 10,                      // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-            115 => 1,                            // MEMORY_POOLS_SUPPORTED
+            1 => 1024,                                        // MAX_THREADS_PER_BLOCK
+            2 | 3 => 1024,                                    // MAX_BLOCK_DIM_X, Y
+            4 => 64,                                          // MAX_BLOCK_DIM_Z
+            5 => c_int::MAX,                                  // MAX_GRID_DIM_X
+            6 | 7 => 65535,                                   // MAX_GRID_DIM_Y, Z
+            8 => 48 << 10,                                    // MAX_SHARED_MEMORY_PER_BLOCK
+            10 => 32,                                         // WARP_SIZE
+            12 => 65536,                                      // MAX_REGISTERS_PER_BLOCK
+            16 => card.multiprocessors as c_int,              // MULTIPROCESSOR_COUNT
+            39 => card.threads_per_multiprocessor() as c_int, // MAX_THREADS_PER_MULTIPROCESSOR
+            75 => card.capability.0 as c_int,                 // COMPUTE_CAPABILITY_MAJOR
+            76 => card.capability.1 as c_int,                 // COMPUTE_CAPABILITY_MINOR
+            115 => 1,                                         // MEMORY_POOLS_SUPPORTED
             other => {
                 eprintln!("card: device attribute {other} is not known");
                 return Err(result::NOT_SUPPORTED);
