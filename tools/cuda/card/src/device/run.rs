@@ -1,7 +1,10 @@
 //! Operations executed, in an order that only what was promised restricts, and the time they would take on the card.
 
 use super::{Device, result, work::Work};
-use crate::machine::{Counts, Fault, Launch};
+use crate::{
+    libraries::gemm::Gemm,
+    machine::{Counts, Fault, Launch},
+};
 
 /// Seconds that starting a kernel takes at least, on the device.
 const LAUNCH: f64 = 2e-6;
@@ -133,6 +136,9 @@ impl Device {
     fn execute(&mut self, work: &Work) -> Result<(Engine, f64), Fault> {
         let card = self.settings.card;
         let moved = |bytes: usize| (Engine::Compute, LAUNCH + 2.0 * bytes as f64 / card.bandwidth);
+        let upload = |to: u64, from: &[u8]| {
+            self.memory.upload(to, from).map(|()| (Engine::Uploads, from.len() as f64 / card.pcie))
+        };
         match work {
             Work::Launch { kernel, grid, block, shared, parameters } => {
                 let launch = Launch {
@@ -143,39 +149,14 @@ impl Device {
                     parameters,
                     seed: self.settings.seed.unwrap_or(0),
                 };
-                let counts = match self.settings.shapes {
-                    true => launch.sample(&self.memory)?,
-                    false => launch.run(&self.memory)?,
-                };
-                let seconds = LAUNCH + self.kernel_seconds(counts);
-                let threads = launch.blocks() * block.iter().map(|n| u64::from(*n)).product::<u64>();
-                self.report.kernel(&kernel.name, threads, counts, seconds);
-                Ok((Engine::Compute, seconds))
+                self.launch(&launch)
             }
-            Work::Gemm(gemm) => {
-                gemm.run(&self.memory, self.settings.shapes)?;
-                let counts = Counts {
-                    read: gemm.bytes_read(),
-                    written: gemm.bytes_written(),
-                    flops: gemm.flops(),
-                    instructions: 0,
-                };
-                let rate = if gemm.is_half() { card.half_flops } else { card.single_flops };
-                let bytes = (counts.read + counts.written) as f64;
-                let seconds = LAUNCH + (bytes / card.bandwidth).max(counts.flops as f64 / rate);
-                self.report.kernel(gemm.name(), gemm.outputs(), counts, seconds);
-                Ok((Engine::Compute, seconds))
-            }
+            Work::Gemm(gemm) => self.product(gemm),
             Work::Upload { to, from, bytes } => {
                 // SAFETY: the program keeps its memory until the copy is done, as it must on a card.
-                let from = unsafe { std::slice::from_raw_parts(from.0, *bytes) };
-                self.memory.upload(*to, from)?;
-                Ok((Engine::Uploads, *bytes as f64 / card.pcie))
+                upload(*to, unsafe { std::slice::from_raw_parts(from.0, *bytes) })
             }
-            Work::UploadStaged { to, from } => {
-                self.memory.upload(*to, from)?;
-                Ok((Engine::Uploads, from.len() as f64 / card.pcie))
-            }
+            Work::UploadStaged { to, from } => upload(*to, from),
             Work::Download { to, from, bytes } => {
                 // SAFETY: as above.
                 let to = unsafe { std::slice::from_raw_parts_mut(to.0, *bytes) };
@@ -194,9 +175,29 @@ impl Device {
         .map_err(|fault| fault.within(&format!("{work:?}")))
     }
 
-    /// The roofline of a kernel: what its bytes take, or its operations.
-    fn kernel_seconds(&self, counts: Counts) -> f64 {
+    fn launch(&mut self, launch: &Launch<'_>) -> Result<(Engine, f64), Fault> {
+        let counts = match self.settings.shapes {
+            true => launch.sample(&self.memory)?,
+            false => launch.run(&self.memory)?,
+        };
+        let threads = launch.blocks() * launch.block.iter().map(|n| u64::from(*n)).product::<u64>();
+        Ok(self.counted(&launch.kernel.name, threads, counts, self.settings.card.single_flops))
+    }
+
+    fn product(&mut self, gemm: &Gemm) -> Result<(Engine, f64), Fault> {
+        gemm.run(&self.memory, self.settings.shapes)?;
+        let (read, written) = (gemm.bytes_read(), gemm.bytes_written());
+        let counts = Counts { read, written, flops: gemm.flops(), instructions: 0 };
+        let card = self.settings.card;
+        let rate = if gemm.is_half() { card.half_flops } else { card.single_flops };
+        Ok(self.counted(gemm.name(), gemm.outputs(), counts, rate))
+    }
+
+    /// Reports a kernel, and gives its roofline: what its bytes take, or its operations.
+    fn counted(&mut self, name: &str, threads: u64, counts: Counts, rate: f64) -> (Engine, f64) {
         let bytes = (counts.read + counts.written) as f64 / self.settings.card.bandwidth;
-        bytes.max(counts.flops as f64 / self.settings.card.single_flops)
+        let seconds = LAUNCH + bytes.max(counts.flops as f64 / rate);
+        self.report.kernel(name, threads, counts, seconds);
+        (Engine::Compute, seconds)
     }
 }

@@ -3,9 +3,10 @@
 use super::{
     Fault, FaultKind,
     block::Block,
+    exchange,
     warp::{Path, Wait, Warp},
 };
-use crate::ptx::code::{Instruction, LANES, Lanes, Op};
+use crate::ptx::code::{Carry, Instruction, LANES, Lanes, Op, Slot};
 
 /// What comes after an instruction.
 pub(super) enum After {
@@ -59,79 +60,36 @@ impl Block<'_> {
             return Ok(After::Next);
         }
         match &instruction.op {
+            Op::Shuffle { mask, .. } | Op::Vote { mask, .. } | Op::WarpBarrier(mask)
+                if self.waits_for_lanes(warp, path, lanes, *mask) =>
+            {
+                return Ok(After::Parted);
+            }
             Op::Compute { f, d, from, flops } => {
                 let mut out = [0; LANES];
                 f(warp.lanes(from[0]), warp.lanes(from[1]), warp.lanes(from[2]), &mut out);
                 self.counts.flops += u64::from(*flops) * u64::from(lanes.count_ones());
                 warp.write(*d, lanes, &out);
             }
-            Op::Carry { f, d, from, carry } => {
-                let [a, b, c] = from.map(|slot| *warp.lanes(slot));
-                let before = *warp.lanes(*carry);
-                let both: [(u64, u64); LANES] = std::array::from_fn(|i| f(a[i], b[i], c[i], before[i]));
-                warp.write(*carry, lanes, &both.map(|(_, carry)| carry));
-                warp.write(*d, lanes, &both.map(|(value, _)| value));
-            }
+            Op::Carry { f, d, from, carry } => carried(warp, lanes, *f, (*d, *carry), *from),
             Op::Four { f, d, from } => {
                 let [a, b, c, e] = from.map(|slot| *warp.lanes(slot));
                 warp.write(*d, lanes, &std::array::from_fn(|i| f(a[i], b[i], c[i], e[i])));
             }
-            Op::Unpack { parts, bits, from } => {
-                let whole = *warp.lanes(*from);
-                for (at, part) in parts.iter().enumerate() {
-                    let mask = (1 << bits) - 1;
-                    warp.write(*part, lanes, &whole.map(|bits_| bits_ >> (at as u32 * bits) & mask));
-                }
-            }
-            Op::Pack { d, parts, bits } => {
-                let mut whole: Lanes = [0; LANES];
-                for (at, part) in parts.iter().enumerate() {
-                    let mask = (1 << bits) - 1;
-                    for (out, value) in whole.iter_mut().zip(warp.lanes(*part)) {
-                        *out |= (value & mask) << (at as u32 * bits);
-                    }
-                }
-                warp.write(*d, lanes, &whole);
-            }
+            Op::Unpack { parts, bits, from } => unpack(warp, lanes, parts, *bits, *from),
+            Op::Pack { d, parts, bits } => pack(warp, lanes, *d, parts, *bits),
             Op::Load { to, at, signed } => self.load(warp, lanes, to, at, *signed)?,
             Op::Store { from, at } => self.store(warp, lanes, from, at)?,
             Op::Atomic { f, d, at, from } => self.atomic(warp, lanes, (*f, *d), at, *from)?,
-            Op::Shuffle { how, d, p, from, mask } => {
-                if self.waits_for_lanes(warp, path, lanes, *mask) {
-                    return Ok(After::Parted);
-                }
-                super::exchange::shuffle(warp, lanes, *how, (*d, *p), *from, *mask)?;
+            Op::Shuffle { how, d, p, from, mask } => exchange::shuffle(warp, lanes, *how, (*d, *p), *from, *mask)?,
+            Op::Vote { how, d, from, mask } => exchange::vote(warp, lanes, *how, *d, *from, *mask),
+            Op::Barrier(_) if lanes != all => {
+                return Err(Fault::new(FaultKind::Deadlock, "a barrier of the block behind a predicate"));
             }
-            Op::Vote { how, d, from, mask } => {
-                if self.waits_for_lanes(warp, path, lanes, *mask) {
-                    return Ok(After::Parted);
-                }
-                super::exchange::vote(warp, lanes, *how, *d, *from, *mask);
-            }
-            Op::WarpBarrier(mask) => {
-                if self.waits_for_lanes(warp, path, lanes, *mask) {
-                    return Ok(After::Parted);
-                }
-            }
-            Op::Barrier(name) => {
-                if lanes != all {
-                    return Err(Fault::new(FaultKind::Deadlock, "a barrier of the block behind a predicate"));
-                }
-                let name = warp.lanes(*name)[lanes.trailing_zeros() as usize];
-                warp.paths[path].wait = Wait::Block(name);
-                warp.join();
-                return Ok(After::Parted);
-            }
+            Op::Barrier(name) => return Ok(wait_for_block(warp, path, *name)),
             Op::Branch(target) => return Ok(branch(warp, path, lanes, *target)),
-            Op::Exit => {
-                warp.paths[path].lanes &= !lanes;
-                warp.paths[path].at += 1;
-                warp.paths.retain(|path| path.lanes != 0);
-                // Those who waited for the lanes that left look again.
-                warp.paths.iter_mut().filter(|path| path.wait == Wait::Lanes).for_each(|path| path.wait = Wait::Not);
-                return Ok(After::Parted);
-            }
-            Op::Nothing => {}
+            Op::Exit => return Ok(exit(warp, path, lanes)),
+            Op::WarpBarrier(_) | Op::Nothing => {}
             Op::Fail(what) => return Err(Fault::new(FaultKind::Instruction, what.clone())),
         }
         Ok(After::Next)
@@ -170,4 +128,45 @@ fn branch(warp: &mut Warp, path: usize, lanes: u32, target: usize) -> After {
     }
     warp.join();
     After::Parted
+}
+
+fn exit(warp: &mut Warp, path: usize, lanes: u32) -> After {
+    warp.paths[path].lanes &= !lanes;
+    warp.paths[path].at += 1;
+    warp.paths.retain(|path| path.lanes != 0);
+    // Those who waited for the lanes that left look again.
+    warp.paths.iter_mut().filter(|path| path.wait == Wait::Lanes).for_each(|path| path.wait = Wait::Not);
+    After::Parted
+}
+
+fn wait_for_block(warp: &mut Warp, path: usize, name: Slot) -> After {
+    let first = warp.paths[path].lanes.trailing_zeros() as usize;
+    warp.paths[path].wait = Wait::Block(warp.lanes(name)[first]);
+    warp.join();
+    After::Parted
+}
+
+fn carried(warp: &mut Warp, lanes: u32, f: Carry, (d, carry): (Slot, Slot), from: [Slot; 3]) {
+    let [a, b, c] = from.map(|slot| *warp.lanes(slot));
+    let before = *warp.lanes(carry);
+    let both: [(u64, u64); LANES] = std::array::from_fn(|i| f(a[i], b[i], c[i], before[i]));
+    warp.write(carry, lanes, &both.map(|(_, carry)| carry));
+    warp.write(d, lanes, &both.map(|(value, _)| value));
+}
+
+fn unpack(warp: &mut Warp, lanes: u32, parts: &[Slot], bits: u32, from: Slot) {
+    let (whole, mask) = (*warp.lanes(from), (1 << bits) - 1);
+    for (at, part) in parts.iter().enumerate() {
+        warp.write(*part, lanes, &whole.map(|whole| whole >> (at as u32 * bits) & mask));
+    }
+}
+
+fn pack(warp: &mut Warp, lanes: u32, d: Slot, parts: &[Slot], bits: u32) {
+    let (mut whole, mask): (Lanes, u64) = ([0; LANES], (1 << bits) - 1);
+    for (at, part) in parts.iter().enumerate() {
+        for (out, value) in whole.iter_mut().zip(warp.lanes(*part)) {
+            *out |= (value & mask) << (at as u32 * bits);
+        }
+    }
+    warp.write(d, lanes, &whole);
 }
