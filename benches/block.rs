@@ -26,7 +26,7 @@ use dype::testing::{
 };
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: dype::Allocator = dype::Allocator;
 
 const TEXT_TOKENS: usize = 512;
 

@@ -17,7 +17,7 @@ use dype::testing::{
 };
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: dype::Allocator = dype::Allocator;
 
 /// Weights that keep a signal's size from layer to layer.
 struct Random {

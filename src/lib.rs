@@ -58,5 +58,6 @@ mod sampling;
 pub mod testing;
 mod weights;
 
+pub use base::allocator::Allocator;
 pub use cli::main;
 use error::Error;

@@ -1,5 +1,6 @@
 //! What everybody speaks of: amounts of memory, progress, sizes, frequencies, where files are kept.
 
+pub mod allocator;
 pub mod cache;
 pub mod device;
 pub(crate) mod disk;

@@ -31,7 +31,7 @@ mod variants;
 
 use std::{collections::HashSet, process::ExitCode};
 
-use crate::Error;
+use crate::{Error, base::allocator::has_huge_pages_everywhere};
 use args::{Cli, Command};
 use commands::{
     compare, completions, convert, decode, export_demo, generate, info, inspect, man, models, replay, version,
@@ -44,6 +44,8 @@ const FAILED: u8 = 1;
 
 /// Parses the command line, runs it, and gives the exit code.
 pub fn main() -> ExitCode {
+    // Before much is allocated.
+    has_huge_pages_everywhere();
     let Parsed { cli, typed } = match environment::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => return usage::tell(&error, &Report::new(Verbosity::Normal)),

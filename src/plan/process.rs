@@ -1,18 +1,20 @@
 //! What a process holds beside what its stages need.
 
 use crate::{
-    base::{device::DeviceKind, memory::Bytes},
+    base::{allocator::has_huge_pages_everywhere, device::DeviceKind, memory::Bytes},
     error::Error,
 };
 
-/// What the process itself takes before any weight is read: configs, tokenizers, the program's own data.
-const PROCESS_BYTES: u64 = 30_000_000;
-/// What each thread that computes keeps for itself: its part of the allocator, its panels of products. Measured with 2, 8, 16 and
-/// 32 threads: 7 to 4 MB.
-const THREAD_BYTES: u64 = 6_000_000;
+/// What the process itself takes before any weight is read (configs, tokenizers, the program's own data), and what each thread that
+/// computes keeps for itself (its part of the allocator, its panels of products). Measured with 2, 8 and 32 threads.
+const OWN: [u64; 2] = [5_000_000, 1_000_000];
+/// The same where the system lays all memory in pages of 2 MiB, however little of them is used.
+const OWN_IN_HUGE_PAGES: [u64; 2] = [30_000_000, 8_000_000];
+/// What the process takes of a card's memory beside its stages.
+const OWN_ON_A_CARD: u64 = 30_000_000;
 /// The most that the allocator keeps for later of what was freed; what is larger goes back to the system at once.
-/// Measured as what a run takes beyond the need of its stages: 12 MB at 64 px, up to 40 MB at 512 px, 20 MB at 1024 px.
-const ALLOCATOR_KEEPS_BYTES: u64 = 35_000_000;
+/// Measured as what a run takes beyond the need of its stages: up to 35 MB at 512 px.
+const ALLOCATOR_KEEPS_BYTES: u64 = 32_000_000;
 
 /// The process around a stage: what it holds beyond what the stage needs.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +28,11 @@ pub struct Process {
 impl Process {
     /// Where this kind of device computes, after stages that needed this much.
     pub fn after(kind: DeviceKind, freed: u64) -> Self {
-        let threads = if kind.is_cpu() { rayon::current_num_threads() as u64 } else { 0 };
-        Self { own: PROCESS_BYTES + THREAD_BYTES * threads, freed: kind.is_cpu().then_some(freed) }
+        if !kind.is_cpu() {
+            return Self { own: OWN_ON_A_CARD, freed: None };
+        }
+        let [process, thread] = if has_huge_pages_everywhere() { OWN_IN_HUGE_PAGES } else { OWN };
+        Self { own: process + thread * rayon::current_num_threads() as u64, freed: Some(freed) }
     }
 
     /// All that is held in a stage that needs this much: what the allocator keeps is what was freed before, and half as much again
