@@ -61,7 +61,7 @@ fn weights(tiny: bool) -> (VaeConfig, Weights) {
     }
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-flux/vae/");
     let files = [1, 2].map(|i| format!("{folder}diffusion_pytorch_model-0000{i}-of-00002.safetensors").into());
-    let store = dype::testing::weights::SafetensorsStore::open(&files).expect("the fixture opens");
+    let store = dype::testing::weights::TensorFiles::open(&files).expect("the fixture opens");
     let config = VaeConfig { block_out_channels: vec![32, 32, 64, 64], ..config };
     (config, Weights::new(Arc::new(store), DType::F32, Device::Cpu))
 }

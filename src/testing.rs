@@ -253,8 +253,7 @@ pub mod sampling {
 /// Of `weights`.
 pub mod weights {
     pub use crate::weights::{
-        BlockType, Cut, Files, Float8, Renamed, SafetensorsStore, ShardIndex, TensorSource, Weights, check_all,
-        open_folder,
+        BlockType, Cut, Files, Float8, Renamed, ShardIndex, TensorFiles, TensorSource, Weights, check_all, open_folder,
     };
 
     /// Of `weights::lora`.

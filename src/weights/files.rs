@@ -12,7 +12,7 @@ use std::{
 use candle_core::DType;
 use serde::de::DeserializeOwned;
 
-use super::{Expected, SafetensorsStore, Stored, index};
+use super::{Expected, Stored, TensorFiles, index};
 use crate::{
     base::{
         json::{parse_json, read_json},
@@ -142,16 +142,16 @@ impl Files {
     /// number types, and no numbers.
     ///
     /// # Errors
-    /// As [`SafetensorsStore::open`].
-    pub fn open(&self, paths: &[PathBuf]) -> Result<SafetensorsStore> {
-        SafetensorsStore::open_among(paths, self)
+    /// As [`TensorFiles::open`].
+    pub fn open(&self, paths: &[PathBuf]) -> Result<TensorFiles> {
+        TensorFiles::open_among(paths, self)
     }
 
     /// Opens the part in `folder`, whichever way it is stored.
     ///
     /// # Errors
     /// As [`super::open_folder`].
-    pub fn open_folder(&self, folder: &Path) -> Result<SafetensorsStore> {
+    pub fn open_folder(&self, folder: &Path) -> Result<TensorFiles> {
         index::open_folder_among(folder, self)
     }
 }

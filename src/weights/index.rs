@@ -7,7 +7,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Files, STEMS, SafetensorsStore, TensorSource};
+use super::{Files, STEMS, TensorFiles, TensorSource};
 use crate::error::{Error, Result};
 
 /// A `*.safetensors.index.json`: which file holds which tensor.
@@ -55,13 +55,13 @@ fn is_plain_name(name: &str) -> bool {
 ///
 /// # Errors
 /// [`Error::Model`] when there is neither an index nor a single file, when the index names a missing file, or a shard lacks a
-/// tensor its index promises; and as [`SafetensorsStore::open`].
-pub fn open_folder(folder: &Path) -> Result<SafetensorsStore> {
+/// tensor its index promises; and as [`TensorFiles::open`].
+pub fn open_folder(folder: &Path) -> Result<TensorFiles> {
     open_folder_among(folder, &Files::default())
 }
 
 /// [`open_folder`] where some files may be known before they are here.
-pub(super) fn open_folder_among(folder: &Path, files: &Files) -> Result<SafetensorsStore> {
+pub(super) fn open_folder_among(folder: &Path, files: &Files) -> Result<TensorFiles> {
     let stored = files.stored(folder)?.ok_or_else(|| no_weights(folder))?;
     let path = folder.join(&stored.main);
     if !stored.is_sharded {

@@ -1,8 +1,9 @@
 //! Where tensors come from: safetensors and GGUF files behind a memory map, under the names and shapes a model asks for.
 
 mod blocks;
-pub(crate) mod convert;
+mod convert;
 mod files;
+mod float8;
 mod gguf;
 mod header;
 mod index;
@@ -12,9 +13,10 @@ mod magic;
 mod number;
 mod renamed;
 pub(crate) mod scales;
+mod shard;
 mod source;
-mod store;
 mod stored;
+mod tensor_files;
 mod upload;
 pub(crate) mod write;
 
@@ -25,17 +27,17 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, Result};
 
 pub use blocks::BlockType;
-pub use convert::{Float8, LARGEST_E4M3};
 pub(crate) use files::names_in;
 pub use files::{Ahead, Files};
+pub use float8::{Float8, LARGEST_E4M3};
 pub(crate) use gguf::MADE_FOR;
 pub(crate) use header::header_bytes;
 pub use index::{ShardIndex, open_folder};
 pub use kept::Kept;
 pub use renamed::{Cut, Renamed, lookup, reverse};
 pub use source::TensorSource;
-pub use store::SafetensorsStore;
 pub(crate) use stored::{STEMS, Stored, has_weights_ending, is_shard, is_usual_name};
+pub use tensor_files::TensorFiles;
 pub use upload::{Ring, SLOTS};
 
 /// A view of a [`TensorSource`] below a name prefix, with the number type and device its tensors arrive in.

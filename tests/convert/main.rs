@@ -12,7 +12,7 @@ mod types;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use dype::testing::weights::{SafetensorsStore, TensorSource};
+use dype::testing::weights::{TensorFiles, TensorSource};
 use support::{
     fixture,
     program::{Place, Run},
@@ -32,8 +32,8 @@ fn convert(place: &Place, model: &str, output: &str, kind: &str, more: &[&str]) 
     place.dype(&[&["convert", model, "-o", output, "--type", kind][..], more].concat())
 }
 
-fn open(path: &Path) -> SafetensorsStore {
-    SafetensorsStore::open(&[path.to_path_buf()]).expect("opens")
+fn open(path: &Path) -> TensorFiles {
+    TensorFiles::open(&[path.to_path_buf()]).expect("opens")
 }
 
 /// All numbers of a tensor.

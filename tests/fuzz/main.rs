@@ -28,7 +28,7 @@ use dype::testing::{
     nn::Parameters,
     output::{Picture, Provenance, is_whole, read_parameters, save},
     recipe::read_prompts,
-    weights::{Files, SafetensorsStore, ShardIndex, TensorSource, Weights, lora::LoraFile, open_folder},
+    weights::{Files, ShardIndex, TensorFiles, TensorSource, Weights, lora::LoraFile, open_folder},
 };
 use mutate::{Dice, mutated};
 use support::fixture;
@@ -238,7 +238,7 @@ fn gguf_files() {
     let seeds = files.map(|name| fs::read(fixture(&format!("gguf/{name}.gguf"))).expect("readable"));
     let path = folder.path().join("x.gguf");
     hostile(600, &seeds, |bytes| {
-        let Ok(store) = SafetensorsStore::from_bytes("x.gguf", bytes.to_vec()) else { return };
+        let Ok(store) = TensorFiles::from_bytes("x.gguf", bytes.to_vec()) else { return };
         for name in store.names() {
             let rows = store.shape(&name).and_then(|shape| shape.first().copied()).unwrap_or(0);
             let _ = store.load(&name, DType::F32, &Device::Cpu).is_ok();

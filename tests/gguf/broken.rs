@@ -6,7 +6,7 @@ use dype::testing::{
     Error,
     base::json::read_json,
     models::{ModelRequest, Registry},
-    weights::SafetensorsStore,
+    weights::TensorFiles,
 };
 use serde::Deserialize;
 
@@ -89,10 +89,10 @@ fn every_broken_file_is_refused_with_its_reason() {
 #[test]
 fn a_good_file_that_is_cut_anywhere_is_refused() {
     let whole = fs::read(path("types/align64.gguf")).expect("readable");
-    assert!(SafetensorsStore::from_bytes("x.gguf", whole.clone()).is_ok());
+    assert!(TensorFiles::from_bytes("x.gguf", whole.clone()).is_ok());
     for length in (0..whole.len()).step_by(7) {
         let cut = whole[..length].to_vec();
-        assert!(SafetensorsStore::from_bytes("x.gguf", cut).is_err(), "{length} of {} bytes", whole.len());
+        assert!(TensorFiles::from_bytes("x.gguf", cut).is_err(), "{length} of {} bytes", whole.len());
     }
 }
 

@@ -9,7 +9,7 @@ mod types;
 
 use std::path::PathBuf;
 
-use dype::testing::weights::SafetensorsStore;
+use dype::testing::weights::TensorFiles;
 use support::fixture;
 
 /// A file of the fixtures.
@@ -17,6 +17,6 @@ fn path(name: &str) -> PathBuf {
     fixture("gguf").join(name)
 }
 
-fn open(name: &str) -> SafetensorsStore {
-    SafetensorsStore::open(&[path(name)]).expect("opens")
+fn open(name: &str) -> TensorFiles {
+    TensorFiles::open(&[path(name)]).expect("opens")
 }

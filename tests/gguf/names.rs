@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     models::parts::text_names,
-    weights::{SafetensorsStore, TensorSource},
+    weights::{TensorFiles, TensorSource},
 };
 
 use crate::support::fixture;
@@ -40,7 +40,7 @@ fn a_qwen3_in_llama_cpp_s_names_is_the_same_encoder() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("qwen3.safetensors");
     candle_core::safetensors::save(&stored, &file).expect("written");
-    let source: Arc<dyn TensorSource> = Arc::new(SafetensorsStore::open(&[file]).expect("opens"));
+    let source: Arc<dyn TensorSource> = Arc::new(TensorFiles::open(&[file]).expect("opens"));
     assert!(text_names::qwen25_vl(Arc::clone(&source)).is_none(), "it has no biases");
     let named = text_names::qwen3(source).expect("a Qwen3");
     assert_eq!(named.unused(), [""; 0]);

@@ -19,7 +19,7 @@ use dype::testing::{
             t5_tensors,
         },
     },
-    weights::{SafetensorsStore, Weights},
+    weights::{TensorFiles, Weights},
 };
 
 const CLIP_ROWS: usize = 865;
@@ -30,7 +30,7 @@ fn tiny(part: &str) -> PathBuf {
 }
 
 fn weights(part: &str) -> Weights {
-    let store = SafetensorsStore::open(&[tiny(part).join("model.safetensors")]).expect("fixture");
+    let store = TensorFiles::open(&[tiny(part).join("model.safetensors")]).expect("fixture");
     Weights::new(Arc::new(store), DType::F32, Device::Cpu)
 }
 

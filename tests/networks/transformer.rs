@@ -12,7 +12,7 @@ use dype::testing::{
         transformer_tensors,
     },
     nn::{Parameters, RopeTables},
-    weights::{SafetensorsStore, Weights},
+    weights::{TensorFiles, Weights},
 };
 
 fn tiny_config() -> FluxConfig {
@@ -21,7 +21,7 @@ fn tiny_config() -> FluxConfig {
 
 fn tiny_weights(dtype: DType) -> Weights {
     let shard = |i| fixture(&format!("tiny-flux/transformer/diffusion_pytorch_model-0000{i}-of-00003.safetensors"));
-    let store = SafetensorsStore::open(&[shard(1), shard(2), shard(3)]).expect("shards");
+    let store = TensorFiles::open(&[shard(1), shard(2), shard(3)]).expect("shards");
     Weights::new(Arc::new(store), dtype, Device::Cpu)
 }
 

@@ -18,7 +18,7 @@ use dype::testing::{
     models::z_image::{self, ZImage, text::Prompt},
     models::{Conditioning, Model, ModelRequest, Registry, Velocity, VelocityAt},
     nn::RopeTables,
-    weights::{SafetensorsStore, TensorSource, Weights},
+    weights::{TensorFiles, TensorSource, Weights},
 };
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -47,7 +47,7 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
     let _alone = alone();
     let config = FluxConfig::read(&tiny("transformer/config.json")).expect("config");
     let shard = |i| tiny(&format!("transformer/diffusion_pytorch_model-0000{i}-of-00003.safetensors"));
-    let store = Arc::new(SafetensorsStore::open(&[shard(1), shard(2), shard(3)]).expect("shards"));
+    let store = Arc::new(TensorFiles::open(&[shard(1), shard(2), shard(3)]).expect("shards"));
     let grid = TokenGrid { height_patches: 48, width_patches: 56 };
     let (image, text) = (grid.count(), 512);
     let zeros = |shape: (usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("zeros");
@@ -182,13 +182,13 @@ fn text_encoders_take_the_memory_that_was_foretold() {
     let _alone = alone();
     let store = |part: &str| {
         let file = tiny(part).join("model.safetensors");
-        Arc::new(SafetensorsStore::open(&[file]).expect("fixture"))
+        Arc::new(TensorFiles::open(&[file]).expect("fixture"))
     };
     let (clip_store, t5_store) = (store("text_encoder"), store("text_encoder_2"));
     let clip_config = ClipConfig::read(&tiny("text_encoder/config.json")).expect("fixture");
     let t5_config = T5Config::read(&tiny("text_encoder_2/config.json")).expect("fixture");
     for dtype in [DType::F32, DType::F16] {
-        let weights = |store: &Arc<SafetensorsStore>| Weights::new(store.clone(), dtype, Device::Cpu);
+        let weights = |store: &Arc<TensorFiles>| Weights::new(store.clone(), dtype, Device::Cpu);
         let clip = ClipEncoder::open(clip_config.clone(), weights(&clip_store));
         let t5 = T5Encoder::open(t5_config.clone(), weights(&t5_store));
         for prompts in [1, 3] {
@@ -265,7 +265,7 @@ fn codes(numbers: &Tensor, dtype: Dtype) -> Vec<u8> {
 }
 
 /// Rewrites safetensors files as one, with their matrices in narrower numbers.
-fn rewritten(paths: &[PathBuf], to: Narrow) -> (tempfile::TempDir, Arc<SafetensorsStore>) {
+fn rewritten(paths: &[PathBuf], to: Narrow) -> (tempfile::TempDir, Arc<TensorFiles>) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("model.safetensors");
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
@@ -314,7 +314,7 @@ fn rewritten(paths: &[PathBuf], to: Narrow) -> (tempfile::TempDir, Arc<Safetenso
         (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).expect("a view"))
     });
     safetensors::serialize_to_file(views, None, &file).expect("written");
-    let store = Arc::new(SafetensorsStore::open(&[file]).expect("opens"));
+    let store = Arc::new(TensorFiles::open(&[file]).expect("opens"));
     (folder, store)
 }
 
@@ -356,8 +356,7 @@ fn is_held_as_it_is(what: &str, config: &FluxConfig, narrow: Arc<dyn TensorSourc
     let widened: std::collections::HashMap<_, _> = names.map(load).collect();
     let wide_file = tempfile::NamedTempFile::new().expect("a file");
     candle_core::safetensors::save(&widened, wide_file.path()).expect("written");
-    let wide: Arc<dyn TensorSource> =
-        Arc::new(SafetensorsStore::open(&[wide_file.path().to_path_buf()]).expect("opens"));
+    let wide: Arc<dyn TensorSource> = Arc::new(TensorFiles::open(&[wide_file.path().to_path_buf()]).expect("opens"));
     let bytes =
         |source: &dyn TensorSource| -> u64 { source.names().iter().filter_map(|name| source.bytes(name)).sum() };
     let ((narrow_held, narrow_model), (wide_held, wide_model)) = (held_by(config, &narrow), held_by(config, &wide));
@@ -415,7 +414,7 @@ fn gguf_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
         FluxConfig { attention_head_dim: 128, axes_dims_rope: [16, 56, 56], guidance_embeds: false, ..narrow.clone() };
     for (file, config) in [("narrow-Q8_0", &narrow), ("narrow-Q4_0-sdcpp", &narrow), ("wide-K", &wide)] {
         let path = crate::support::fixture(&format!("gguf/models/{file}.gguf"));
-        let store: Arc<dyn TensorSource> = Arc::new(SafetensorsStore::open(&[path]).expect("opens"));
+        let store: Arc<dyn TensorSource> = Arc::new(TensorFiles::open(&[path]).expect("opens"));
         let named = transformer(Arc::clone(&store)).expect("BFL's names");
         is_held_as_it_is(file, config, Arc::new(named));
     }
@@ -429,7 +428,7 @@ fn text_encoders_take_no_more_in_bf16_than_in_f32() {
     let t5 = T5Config::read(&tiny("text_encoder_2/config.json")).expect("fixture");
     let peak = |dtype| {
         let open = |part: &str| {
-            let store = SafetensorsStore::open(&[tiny(&format!("{part}/model.safetensors"))]).expect("fixture");
+            let store = TensorFiles::open(&[tiny(&format!("{part}/model.safetensors"))]).expect("fixture");
             Weights::new(Arc::new(store), dtype, Device::Cpu)
         };
         let clip = ClipEncoder::open(clip.clone(), open("text_encoder"));

@@ -12,7 +12,7 @@ use dype::testing::{
         kl::{self, Banding, Decoder, Encoder, Keep, Side, VaeConfig},
         wan::{self, WanConfig},
     },
-    weights::{SafetensorsStore, TensorSource, Weights},
+    weights::{TensorFiles, TensorSource, Weights},
 };
 
 use crate::support::{fixture, manifest::ManifestSource, relative_error, values};
@@ -20,7 +20,7 @@ use crate::support::{fixture, manifest::ManifestSource, relative_error, values};
 const FILE: &str = "qwen-image/tiny/vae/diffusion_pytorch_model.safetensors";
 
 fn tiny() -> (VaeConfig, Weights) {
-    let store: Arc<dyn TensorSource> = Arc::new(SafetensorsStore::open(&[fixture(FILE)]).expect("fixture"));
+    let store: Arc<dyn TensorSource> = Arc::new(TensorFiles::open(&[fixture(FILE)]).expect("fixture"));
     let named = wan::named(store).expect("a Wan autoencoder");
     let config = WanConfig::read(&fixture("qwen-image/tiny/vae/config.json")).expect("fixture");
     (config.dimensions(), Weights::new(Arc::new(named), DType::F32, Device::Cpu))
@@ -154,7 +154,7 @@ fn both_layouts_hold_what_the_walk_asks_for() {
 #[test]
 fn of_query_key_and_value_each_is_a_third() {
     let (_, weights) = tiny();
-    let store = SafetensorsStore::open(&[fixture(FILE)]).expect("fixture");
+    let store = TensorFiles::open(&[fixture(FILE)]).expect("fixture");
     let load = |name: &str| store.load(name, DType::F32, &Device::Cpu).expect("loads");
     let whole = load("decoder.mid_block.attentions.0.to_qkv.weight");
     let rows = whole.dims()[0] / 3;

@@ -10,7 +10,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     models::{BUILT_IN, Confidence, Family, ModelRequest, Registry, Seen, qwen_image::QwenImage},
-    weights::{SafetensorsStore, TensorSource},
+    weights::{TensorFiles, TensorSource},
 };
 
 use crate::{
@@ -28,7 +28,7 @@ fn tensors(folder: &Path) -> BTreeMap<String, Tensor> {
     let mut files: Vec<PathBuf> =
         files.filter(|path| path.extension().is_some_and(|ending| ending == "safetensors")).collect();
     files.sort();
-    let store = SafetensorsStore::open(&files).expect("fixture");
+    let store = TensorFiles::open(&files).expect("fixture");
     let load = |name: &String| store.load(name, DType::BF16, &Device::Cpu).expect("a tensor");
     store.names().iter().map(|name| (name.clone(), load(name))).collect()
 }
@@ -65,7 +65,7 @@ fn models_are_recognised_by_what_they_hold() {
     assert_eq!(family().recognise(&pipeline("QwenImagePipeline")), Some(Confidence::Certain));
     assert_eq!(family().recognise(&pipeline("QwenImageEditPipeline")), None);
     let folder = single_files();
-    let file = SafetensorsStore::open(&[folder.path().join("qwen_image_bf16.safetensors")]).expect("opens");
+    let file = TensorFiles::open(&[folder.path().join("qwen_image_bf16.safetensors")]).expect("opens");
     let seen = Seen { tensors: Some(Arc::new(file)), ..Seen::default() };
     for family in BUILT_IN {
         let is_own = family.name() == "Qwen-Image";

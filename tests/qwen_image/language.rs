@@ -16,7 +16,7 @@ use dype::testing::{
         qwen_tensors, text_names,
     },
     nn::{Ledger, launches},
-    weights::{SafetensorsStore, TensorSource, Weights},
+    weights::{TensorFiles, TensorSource, Weights},
 };
 use serde::Deserialize;
 
@@ -104,12 +104,12 @@ impl Reader {
         ChatTokenizer::qwen(&self.path("tiny/tokenizer"), self.template, rows).expect("fixture")
     }
 
-    fn source(&self) -> SafetensorsStore {
+    fn source(&self) -> TensorFiles {
         let files = fs::read_dir(self.path("tiny/text_encoder")).expect("fixture").map(|entry| entry.expect("entry"));
         let mut paths: Vec<PathBuf> = files.map(|entry| entry.path()).collect();
         paths.retain(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
         paths.sort();
-        SafetensorsStore::open(&paths).expect("fixture")
+        TensorFiles::open(&paths).expect("fixture")
     }
 
     fn encoder(&self, dtype: DType) -> QwenEncoder {

@@ -6,7 +6,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use dype::testing::{
     models::parts::kl::VaeConfig,
-    weights::{SafetensorsStore, Weights},
+    weights::{TensorFiles, Weights},
 };
 
 use super::fixture;
@@ -15,7 +15,7 @@ use super::fixture;
 pub fn tiny() -> (VaeConfig, Weights) {
     let folder = fixture("tiny-flux/vae");
     let shards = [1, 2].map(|i| folder.join(format!("diffusion_pytorch_model-0000{i}-of-00002.safetensors")));
-    let store = SafetensorsStore::open(&shards).expect("the fixture opens");
+    let store = TensorFiles::open(&shards).expect("the fixture opens");
     let config = VaeConfig::read(&folder.join("config.json")).expect("the fixture's config");
     (config, Weights::new(Arc::new(store), DType::F32, Device::Cpu))
 }

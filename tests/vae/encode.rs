@@ -136,7 +136,7 @@ fn large_pictures_are_the_same_at_every_band_height() {
 #[test]
 fn a_single_files_encoder_is_the_folders() {
     let (config, weights) = tiny();
-    let file = SafetensorsStore::open(&[fixture("tiny-bfl/ae.safetensors")]).expect("the fixture opens");
+    let file = TensorFiles::open(&[fixture("tiny-bfl/ae.safetensors")]).expect("the fixture opens");
     let names = dype::testing::models::parts::vae_names::vae(Arc::new(file)).expect("an autoencoder");
     let single = Weights::new(Arc::new(names), DType::F32, Device::Cpu);
     let size = LatentSize { height: 3, width: 2 };

@@ -21,7 +21,7 @@ use dype::testing::{
     models::flux1::{LATENTS, autoencoder},
     models::parts::kl::{Banding, Decoder, Encoder, Keep, Side, VaeConfig, Ways, cost, cost_of_tensors},
     nn::launches,
-    weights::{SafetensorsStore, TensorSource, Weights},
+    weights::{TensorFiles, TensorSource, Weights},
 };
 use support::{
     fixture, largest_difference, relative_error,

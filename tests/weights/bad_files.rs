@@ -4,13 +4,13 @@ use std::fs;
 
 use dype::testing::{
     Result,
-    weights::{SafetensorsStore, ShardIndex, open_folder},
+    weights::{ShardIndex, TensorFiles, open_folder},
 };
 
 use crate::{file, fixture, refused, refused_with, tiny_flux};
 
-fn open(bytes: Vec<u8>) -> Result<SafetensorsStore> {
-    SafetensorsStore::from_bytes("x.safetensors", bytes)
+fn open(bytes: Vec<u8>) -> Result<TensorFiles> {
+    TensorFiles::from_bytes("x.safetensors", bytes)
 }
 
 const PAIR: &str =
@@ -31,7 +31,7 @@ fn a_truncated_file_says_where_it_ends() {
     fs::write(&path, file(header, 0)).expect("written");
     // Sparse: takes no space.
     fs::OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(1_200_000_000)).expect("sparse");
-    let (what, hint) = refused(SafetensorsStore::open(&[path]));
+    let (what, hint) = refused(TensorFiles::open(&[path]));
     assert!(what.ends_with("model-00002-of-00003.safetensors ends at 1.2 GB of 4.9 GB"), "{what}");
     assert!(hint.contains("delete the file and run again"), "{hint}");
 }
@@ -112,9 +112,9 @@ fn an_empty_file_and_a_folder_are_refused() {
     let folder = tempfile::tempdir().expect("folder");
     let empty = folder.path().join("empty.safetensors");
     fs::write(&empty, "").expect("written");
-    refused_with(SafetensorsStore::open(&[empty]), &["empty.safetensors", "the file is empty"]);
-    refused_with(SafetensorsStore::open(&[folder.path().to_path_buf()]), &["is a folder"]);
-    let missing = SafetensorsStore::open(&[folder.path().join("none.safetensors")]).expect_err("no such file");
+    refused_with(TensorFiles::open(&[empty]), &["empty.safetensors", "the file is empty"]);
+    refused_with(TensorFiles::open(&[folder.path().to_path_buf()]), &["is a folder"]);
+    let missing = TensorFiles::open(&[folder.path().join("none.safetensors")]).expect_err("no such file");
     assert!(missing.to_string().starts_with("cannot open") && missing.exit_code() == 1, "{missing}");
 }
 
@@ -124,7 +124,7 @@ fn one_name_in_two_shards_is_refused() {
     let folder = tempfile::tempdir().expect("folder");
     let copy = folder.path().join("copy.safetensors");
     fs::copy(&shard, &copy).expect("copied");
-    refused_with(SafetensorsStore::open(&[shard, copy]), &["is in both", "model.safetensors", "copy.safetensors"]);
+    refused_with(TensorFiles::open(&[shard, copy]), &["is in both", "model.safetensors", "copy.safetensors"]);
 }
 
 #[test]

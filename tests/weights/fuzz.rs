@@ -5,7 +5,7 @@ use std::fs;
 use candle_core::{DType, Device};
 use dype::testing::{
     models::ModelRequest,
-    weights::{SafetensorsStore, ShardIndex, TensorSource, open_folder},
+    weights::{ShardIndex, TensorFiles, TensorSource, open_folder},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::{file, fixture, tiny_flux};
 
 /// Opens the bytes; what opens must also load or be refused.
 fn read_everything(bytes: Vec<u8>) {
-    let Ok(store) = SafetensorsStore::from_bytes("fuzz", bytes) else { return };
+    let Ok(store) = TensorFiles::from_bytes("fuzz", bytes) else { return };
     for name in store.names() {
         let shape = store.shape(&name).expect("a name of its own");
         let loaded = store.load(&name, DType::F32, &Device::Cpu);
@@ -90,7 +90,7 @@ proptest! {
             (format!("t{i}"), json!({"dtype": dtype, "shape": shape, "data_offsets": [start, end]}))
         });
         let header = Value::from_iter(entries).to_string();
-        prop_assert!(SafetensorsStore::from_bytes("fuzz", file(&header, at)).is_ok());
+        prop_assert!(TensorFiles::from_bytes("fuzz", file(&header, at)).is_ok());
         read_everything(file(&header, at));
     }
 

@@ -8,7 +8,7 @@ mod bad_models;
 mod fuzz;
 mod models;
 mod names;
-mod store;
+mod tensor_files;
 
 use dype::testing::{Error, Result};
 use support::{copy_folder, fixture, flux1, manifest, safetensors as file, tiny_flux};

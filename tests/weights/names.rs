@@ -9,7 +9,7 @@ use dype::testing::{
         flux1::bfl,
         parts::{kl, text_names, vae_names},
     },
-    weights::{Cut, Renamed, SafetensorsStore, TensorSource, open_folder},
+    weights::{Cut, Renamed, TensorFiles, TensorSource, open_folder},
 };
 
 use crate::{fixture, manifest::ManifestSource};
@@ -98,8 +98,8 @@ fn equal_bit_for_bit(ours: &dyn TensorSource, diffusers: &dyn TensorSource) {
     }
 }
 
-fn open(path: &str) -> Arc<SafetensorsStore> {
-    Arc::new(SafetensorsStore::open(&[fixture(path)]).expect("opens"))
+fn open(path: &str) -> Arc<TensorFiles> {
+    Arc::new(TensorFiles::open(&[fixture(path)]).expect("opens"))
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn clip_under_openai_s_names_holds_the_same_numbers() {
         let path = folder.path().join("clip.safetensors");
         let named = openai_clip().into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor));
         candle_core::safetensors::save(&named.collect(), &path).expect("saved");
-        let ours = Arc::new(SafetensorsStore::open(&[path]).expect("opens"));
+        let ours = Arc::new(TensorFiles::open(&[path]).expect("opens"));
         let ours = text_names::clip(ours).expect("CLIP");
         equal_bit_for_bit(&ours, &diffusers);
         assert_eq!(ours.unused(), ["text_projection", "visual.proj"].map(|name| format!("{prefix}{name}")));

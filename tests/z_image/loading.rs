@@ -11,7 +11,7 @@ use dype::testing::{
         parts::{Qwen3Config, kl},
         z_image::{ZImageConfig, comfy, text::text_tensors, transformer_tensors},
     },
-    weights::{SafetensorsStore, TensorSource, check_all},
+    weights::{TensorFiles, TensorSource, check_all},
 };
 use serde_json::Value;
 
@@ -99,7 +99,7 @@ fn single_files_answer_to_every_name() {
 pub fn write_single_file(path: &Path, prefix: &str) {
     let folder = golden("tiny/transformer");
     let shard = |i| folder.join(format!("diffusion_pytorch_model-0000{i}-of-00003.safetensors"));
-    let store = SafetensorsStore::open(&[shard(1), shard(2), shard(3)]).expect("shards");
+    let store = TensorFiles::open(&[shard(1), shard(2), shard(3)]).expect("shards");
     let load = |name: &str| store.load(name, DType::BF16, &Device::Cpu).expect("a tensor");
     let mut tensors = std::collections::HashMap::new();
     for name in store.names() {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    super::{Files, SafetensorsStore, TensorSource},
+    super::{Files, TensorFiles, TensorSource},
     keys::Keys,
 };
 use crate::{
@@ -50,7 +50,7 @@ impl LoraFile {
         Self::of(store, name, beside)
     }
 
-    fn of(store: SafetensorsStore, name: String, beside: Option<Map<String, Value>>) -> Result<Self> {
+    fn of(store: TensorFiles, name: String, beside: Option<Map<String, Value>>) -> Result<Self> {
         let settings = store.metadata(ADAPTER_METADATA).map(Settings::of).or(beside.map(Settings)).unwrap_or_default();
         let keys = Keys::of(store.names());
         if !keys.has_changes() {

@@ -11,7 +11,7 @@ use candle_core::{Device, Tensor, quantized::QTensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{BlockType, convert::nearest_e4m3, number::NumberType};
+use super::{BlockType, float8::nearest_e4m3, number::NumberType};
 use crate::error::{Error, Result};
 
 pub use gguf::Key;
@@ -197,7 +197,7 @@ mod tests {
     use candle_core::DType;
 
     use super::*;
-    use crate::weights::{SafetensorsStore, TensorSource};
+    use crate::weights::{TensorFiles, TensorSource};
 
     fn numbers(count: usize) -> Vec<f32> {
         (0..count).map(|i| (i as f32 * 0.37).sin() * 0.1).collect()
@@ -228,13 +228,13 @@ mod tests {
         let odd = (Outline { name: "odd".into(), shape: vec![5], rounding: Rounding::F16 }, numbers(5));
         let all: Vec<_> = kinds.iter().map(tensor).chain([odd]).collect();
         let keys = vec![("general.architecture".to_owned(), Key::Text("flux".into()))];
-        let gguf = SafetensorsStore::from_bytes("x.gguf", file(&Container::Gguf(keys), &all)).expect("a GGUF file");
+        let gguf = TensorFiles::from_bytes("x.gguf", file(&Container::Gguf(keys), &all)).expect("a GGUF file");
         assert_eq!(gguf.made_for(), Some("flux"));
         let simple = all.iter().filter(|(one, _)| !matches!(one.rounding, Rounding::Blocks(_))).cloned();
         let fp8 = tensor(&Rounding::E4M3);
         let simple: Vec<_> = simple.chain([fp8]).collect();
         let texts = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        let plain = SafetensorsStore::from_bytes("x.safetensors", file(&Container::Safetensors(texts), &simple));
+        let plain = TensorFiles::from_bytes("x.safetensors", file(&Container::Safetensors(texts), &simple));
         let plain = plain.expect("a safetensors file");
         assert_eq!(plain.metadata("format"), Some("pt"));
         for (store, tensors) in [(&gguf, &all), (&plain, &simple)] {

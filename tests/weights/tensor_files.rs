@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use dype::testing::weights::{Cut, Float8, Renamed, SafetensorsStore, TensorSource, Weights, open_folder};
+use dype::testing::weights::{Cut, Float8, Renamed, TensorFiles, TensorSource, Weights, open_folder};
 
 use crate::{file, fixture, refused_with};
 
@@ -56,7 +56,7 @@ fn float_8_weights_take_their_scale() {
     bytes.extend([0x38, 0x7e]);
     bytes.extend(0.25_f32.to_le_bytes());
     bytes.extend([0x38, 0xb8]);
-    let store = SafetensorsStore::from_bytes("fp8", bytes).expect("opens");
+    let store = TensorFiles::from_bytes("fp8", bytes).expect("opens");
     let load = |name, dtype| numbers(&store.load(name, dtype, &Device::Cpu).expect("loads"));
     assert_eq!(load("a.weight", DType::F32), [0.25, 112.0]);
     assert_eq!(load("a.weight", DType::BF16), [0.25, 112.0]);
@@ -72,7 +72,7 @@ fn floats_of_8_bits_with_5_of_exponent_take_a_scale_of_each_row() {
     let mut bytes = file(header, 0);
     bytes.extend([0x3c, 0xbc, 0x40, 0x3c, 0x7b, 0x01]);
     bytes.extend([0.5_f32, 2.0, 0.25, 7.0].iter().flat_map(|scale| scale.to_le_bytes()));
-    let store: Arc<dyn TensorSource> = Arc::new(SafetensorsStore::from_bytes("fp8", bytes).expect("opens"));
+    let store: Arc<dyn TensorSource> = Arc::new(TensorFiles::from_bytes("fp8", bytes).expect("opens"));
     let load = |store: &dyn TensorSource, name, rows, dtype| {
         numbers(&store.load_rows(name, rows, dtype, &Device::Cpu).expect("loads"))
     };
@@ -94,7 +94,7 @@ fn floats_of_8_bits_with_5_of_exponent_take_a_scale_of_each_row() {
 fn a_scale_of_other_numbers_is_refused() {
     let header = r#"{"a.weight":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[0,3]},
         "a.weight_scale":{"dtype":"F32","shape":[2],"data_offsets":[3,11]}}"#;
-    let store = SafetensorsStore::from_bytes("fp8", file(header, 11)).expect("opens");
+    let store = TensorFiles::from_bytes("fp8", file(header, 11)).expect("opens");
     refused_with(
         store.load("a.weight", DType::F32, &Device::Cpu),
         &["a.weight_scale", "one of each of 3 rows", "bf16"],
@@ -104,10 +104,10 @@ fn a_scale_of_other_numbers_is_refused() {
 #[test]
 fn integers_may_be_in_a_file_but_are_no_weights() {
     let header = r#"{"position_ids":{"dtype":"I64","shape":[1,2],"data_offsets":[0,16]}}"#;
-    let store = SafetensorsStore::from_bytes("clip", file(header, 16)).expect("opens");
+    let store = TensorFiles::from_bytes("clip", file(header, 16)).expect("opens");
     assert!(!store.is_weight("position_ids"));
     let header = r#"{"one":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
-    let scalar = SafetensorsStore::from_bytes("one", file(header, 4)).expect("opens");
+    let scalar = TensorFiles::from_bytes("one", file(header, 4)).expect("opens");
     refused_with(scalar.load_rows("one", 0..0, DType::F32, &Device::Cpu), &["one", "has no rows 0..0"]);
     refused_with(store.load("position_ids", DType::F32, &Device::Cpu), &["clip", "position_ids", "I64"]);
 }
@@ -152,7 +152,7 @@ fn a_tensor_of_2_to_the_32_elements_is_refused() {
     // Sparse: takes no space.
     let opened = std::fs::OpenOptions::new().write(true).open(&path);
     opened.and_then(|f| f.set_len(8 + header.len() as u64 + (1 << 32))).expect("sparse");
-    let store = SafetensorsStore::open(&[path]).expect("opens");
+    let store = TensorFiles::open(&[path]).expect("opens");
     refused_with(store.load("a", DType::F32, &Device::Cpu), &["tensor a", "2^32"]);
     refused_with(store.load_rows("a", 0..2, DType::F32, &Device::Cpu), &["tensor a", "2^32"]);
     let _ = store.load_rows("a", 0..0, DType::F32, &Device::Cpu).expect("no rows at all");

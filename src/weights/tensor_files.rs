@@ -3,61 +3,35 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
-    fs::File,
     ops::Range,
     path::{Path, PathBuf},
 };
 
 use candle_core::{DType, Device, Tensor};
-use memmap2::Mmap;
 use safetensors::Dtype;
 
 use super::{
-    Ahead, BlockType, Files, Float8, TensorSource, convert, gguf,
-    header::{Entry, Header, damaged, read_header},
-    magic::kind_of_bytes,
+    BlockType, Files, Float8, TensorSource, convert, gguf,
+    header::{Entry, Header},
     no_tensor,
     number::NumberType,
     scales::OF_WEIGHTS,
+    shard::Shard,
 };
 use crate::error::{Error, Result};
 
 /// Tensors of one or several safetensors or GGUF files, by name. Headers are read once, tensors when they are asked for.
-pub struct SafetensorsStore {
+#[derive(Default)]
+pub struct TensorFiles {
     shards: Vec<Shard>,
     index: HashMap<String, Place>,
     /// What the headers say beside their tensors, the last file's where several say it.
     metadata: BTreeMap<String, String>,
 }
 
-impl std::fmt::Debug for SafetensorsStore {
+impl std::fmt::Debug for TensorFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SafetensorsStore({}, {} tensors)", self.describe(), self.index.len())
-    }
-}
-
-/// One file.
-struct Shard {
-    path: PathBuf,
-    bytes: Bytes,
-}
-
-/// Where a file's bytes are.
-enum Bytes {
-    Mapped(Mmap),
-    Held(Cow<'static, [u8]>),
-    /// Not here yet, beyond the header.
-    Awaited,
-}
-
-impl Bytes {
-    /// The bytes, where they are here.
-    fn here(&self) -> Option<&[u8]> {
-        match self {
-            Self::Mapped(map) => Some(map),
-            Self::Held(bytes) => Some(bytes),
-            Self::Awaited => None,
-        }
+        write!(f, "TensorFiles({}, {} tensors)", self.describe(), self.index.len())
     }
 }
 
@@ -70,73 +44,47 @@ struct Place {
     bytes: Range<usize>,
 }
 
-impl SafetensorsStore {
+impl TensorFiles {
     /// Maps the files and reads their headers.
     ///
     /// # Errors
-    /// [`Error::Disk`] when a file cannot be opened, [`Error::Model`] when it is not a whole safetensors file or two
-    /// files hold a tensor of the same name.
+    /// [`Error::Disk`] when a file cannot be opened, [`Error::Model`] when one is not a whole safetensors or GGUF file or
+    /// two hold a tensor of the same name.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
         Self::open_among(paths, &Files::default())
     }
 
-    /// [`SafetensorsStore::open`] where some files may be known before they are here.
+    /// [`TensorFiles::open`] where some files may be known before they are here.
     pub(super) fn open_among(paths: &[PathBuf], files: &Files) -> Result<Self> {
-        let mut store = Self { shards: Vec::new(), index: HashMap::new(), metadata: BTreeMap::new() };
+        let mut all = Self::default();
         for path in paths {
-            if let Some(ahead) = files.ahead(path) {
-                let (bytes, file_len): (&[u8], usize) = match ahead {
-                    Ahead::Name => (&[], 0),
-                    Ahead::Whole(bytes) => (bytes, bytes.len()),
-                    // What would not fit an address could not be mapped either.
-                    Ahead::Header { bytes, file_bytes } => (bytes, usize::try_from(*file_bytes).unwrap_or(usize::MAX)),
-                };
-                store.add(path.clone(), Bytes::Awaited, header_of(path, bytes, file_len)?)?;
-                continue;
-            }
-            let file = File::open(path).map_err(|e| Error::disk("cannot open", path, e))?;
-            let metadata = file.metadata().map_err(|e| Error::disk("cannot read", path, e))?;
-            if metadata.is_dir() {
-                let hint = "give a .safetensors or .gguf file";
-                return Err(Error::model(format!("{} is a folder, not a safetensors file", path.display()), hint));
-            }
-            let bytes = if metadata.len() == 0 {
-                // An empty file cannot be mapped everywhere; the header's reader says that it is empty.
-                Bytes::Held(Cow::Borrowed(&[]))
-            } else {
-                // SAFETY: the map is read-only; a file that another process truncates meanwhile ends this one with SIGBUS.
-                Bytes::Mapped(unsafe { Mmap::map(&file) }.map_err(|e| Error::disk("cannot map", path, e))?)
-            };
-            let header = header_of_all(path, &bytes)?;
-            store.add(path.clone(), bytes, header)?;
+            all.add(Shard::open(path, files)?)?;
         }
-        Ok(store)
+        Ok(all)
     }
 
     /// A file that is in memory already, called `name` in messages.
     ///
     /// # Errors
-    /// [`Error::Model`] when it is not a whole safetensors file.
+    /// [`Error::Model`] when it is not a whole safetensors or GGUF file.
     pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
-        let mut store = Self { shards: Vec::new(), index: HashMap::new(), metadata: BTreeMap::new() };
-        let (path, bytes) = (PathBuf::from(name), Bytes::Held(bytes.into()));
-        let header = header_of_all(&path, &bytes)?;
-        store.add(path, bytes, header)?;
-        Ok(store)
+        let mut one = Self::default();
+        one.add(Shard::held(name, bytes.into())?)?;
+        Ok(one)
     }
 
-    fn add(&mut self, path: PathBuf, bytes: Bytes, header: Header) -> Result<()> {
+    fn add(&mut self, (file, header): (Shard, Header)) -> Result<()> {
         let shard = self.shards.len();
         self.metadata.extend(header.metadata);
         for Entry { name, dtype, shape, bytes } in header.entries {
             let place = Place { shard, dtype, shape, bytes };
             if let Some(first) = self.index.insert(name.clone(), place) {
-                let other = self.shards[first.shard].path.display();
-                let what = format!("tensor {name} is in both {other} and {}", path.display());
+                let other = self.shards[first.shard].path().display();
+                let what = format!("tensor {name} is in both {other} and {}", file.path().display());
                 return Err(Error::model(what, "the folder mixes files of two models; fetch it again"));
             }
         }
-        self.shards.push(Shard { path, bytes });
+        self.shards.push(file);
         Ok(())
     }
 
@@ -147,7 +95,7 @@ impl SafetensorsStore {
 
     /// The file that holds the tensor `name`.
     pub fn file_of(&self, name: &str) -> Option<&Path> {
-        self.index.get(name).map(|place| self.shards[place.shard].path.as_path())
+        self.index.get(name).map(|place| self.shards[place.shard].path())
     }
 
     fn place(&self, name: &str) -> Result<&Place> {
@@ -167,14 +115,7 @@ impl SafetensorsStore {
 
     /// Bytes of a tensor as they are in its file.
     fn stored(&self, name: &str, place: &Place, range: Range<usize>) -> Result<&[u8]> {
-        let shard = &self.shards[place.shard];
-        let Some(bytes) = shard.bytes.here() else {
-            let path = shard.path.display();
-            let what = format!("{path}: only the header is here, not the numbers of tensor {name}");
-            return Err(Error::model(what, "fetch the model first"));
-        };
-        // The header's reader has checked that every range lies in its file.
-        Ok(bytes.get(range).unwrap_or_default())
+        self.shards[place.shard].stored(name, range)
     }
 
     /// Numbers `elements` of a tensor, as a tensor of this shape.
@@ -203,7 +144,7 @@ impl SafetensorsStore {
         let unit = place.dtype.numbers();
         let whole = elements.start / unit * unit..elements.end.next_multiple_of(unit);
         let bytes = self.stored(name, place, place.range(&whole))?;
-        let path = self.shards[place.shard].path.display();
+        let path = self.shards[place.shard].path().display();
         let load = |shape: &[usize]| {
             convert::tensor(bytes, place.dtype, scale, shape, dtype, device).map_err(|e| match e {
                 Error::Model { what, hint } => Error::model(format!("{path}: tensor {name}: {what}"), hint),
@@ -241,35 +182,7 @@ impl Place {
     }
 }
 
-/// The header of a file of `file_len` bytes that begins with these.
-fn header_of(path: &Path, file: &[u8], file_len: usize) -> Result<Header> {
-    if file.starts_with(gguf::MAGIC) {
-        return gguf::read_header(path, file, file_len);
-    }
-    let is_gguf = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
-    if is_gguf && kind_of_bytes(file).is_none() {
-        let found: Vec<_> = file.iter().take(gguf::MAGIC.len()).map(|byte| format!("{byte:02x}")).collect();
-        return Err(damaged(path, format!("this is no GGUF file: it begins with {}", found.join(" "))));
-    }
-    read_header(path, file, file_len)
-}
-
-fn header_of_all(path: &Path, bytes: &Bytes) -> Result<Header> {
-    let bytes = bytes.here().unwrap_or_default();
-    header_of(path, bytes, bytes.len())
-}
-
-/// Lets the pages of a range go. Only ever advice: errors are of no consequence.
-#[cfg(unix)]
-fn release_range(map: &Mmap, range: &Range<usize>) {
-    // SAFETY: the map is read-only and backed by a file, so dropped pages come back unchanged when read again.
-    let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
-}
-
-#[cfg(not(unix))]
-fn release_range(_: &Mmap, _: &Range<usize>) {}
-
-impl TensorSource for SafetensorsStore {
+impl TensorSource for TensorFiles {
     fn sample(&self, name: &str, whole: bool, to: &mut dyn FnMut(&[u8])) -> Result<()> {
         /// Bytes of each of three samples.
         const SAMPLE: usize = 1 << 16;
@@ -383,16 +296,15 @@ impl TensorSource for SafetensorsStore {
 
     fn release(&self, names: &[&str]) {
         for place in names.iter().filter_map(|name| self.index.get(*name)) {
-            let Bytes::Mapped(map) = &self.shards[place.shard].bytes else { continue };
-            release_range(map, &place.bytes);
+            self.shards[place.shard].release(&place.bytes);
         }
     }
 
     fn describe(&self) -> String {
         match self.shards.as_slice() {
             [] => "no file".into(),
-            [one] => one.path.display().to_string(),
-            [first, ..] => first.path.parent().unwrap_or(&first.path).display().to_string(),
+            [one] => one.path().display().to_string(),
+            [first, ..] => first.path().parent().unwrap_or_else(|| first.path()).display().to_string(),
         }
     }
 }
