@@ -8,6 +8,22 @@ pub fn free_bytes_at(path: &Path) -> Option<u64> {
     free_bytes(existing)
 }
 
+/// Whether two paths are, or will be, on the same disk; `false` where the system does not say.
+pub fn is_same_disk(one: &Path, other: &Path) -> bool {
+    matches!((disk_of(one), disk_of(other)), (Some(one), Some(other)) if one == other)
+}
+
+#[cfg(unix)]
+fn disk_of(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    path.ancestors().chain([Path::new(".")]).find_map(|path| Some(std::fs::metadata(path).ok()?.dev()))
+}
+
+#[cfg(not(unix))]
+fn disk_of(_path: &Path) -> Option<u64> {
+    None
+}
+
 #[cfg(unix)]
 #[allow(clippy::unnecessary_cast, reason = "these fields are narrower than u64 on some systems")]
 fn free_bytes(folder: &Path) -> Option<u64> {
@@ -38,5 +54,14 @@ mod tests {
     fn free_space_is_known_before_the_folder_exists() {
         let free = free_bytes_at(Path::new("/no/such/folder/yet")).expect("a number");
         assert!(free > 0);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_path_that_is_not_there_yet_is_on_the_disk_of_its_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(is_same_disk(folder.path(), &folder.path().join("a/b.gguf")));
+        assert!(is_same_disk(Path::new("b.gguf"), Path::new(".")));
+        assert!(!is_same_disk(folder.path(), Path::new("/proc/b.gguf")));
     }
 }

@@ -7,17 +7,17 @@ use crate::output;
 const INTERRUPTED: i32 = 130;
 
 /// From here on, SIGINT, SIGTERM and SIGHUP end the process within a moment, with last words and no partial file left behind; a second
-/// one ends it at once, whatever the first still waits for. A signal that whoever started the process had it ignore (SIGHUP under
+/// one ends it at once, whatever the first still waits for. `left` is what the last words say of what is left. A signal that whoever started the process had it ignore (SIGHUP under
 /// nohup, SIGINT in the background of a script) stays ignored.
 ///
 /// # Errors
 /// When the system takes no handler.
-pub fn handle() -> anyhow::Result<()> {
+pub fn handle(left: &'static str) -> anyhow::Result<()> {
     let _ignored = system::Ignored::now();
-    ctrlc::set_handler(|| {
+    ctrlc::set_handler(move || {
         system::end_at_once_next_time();
         output::remove_temporary_files();
-        Report::new(Verbosity::Normal).interrupted();
+        Report::new(Verbosity::Normal).interrupted(left);
         std::process::exit(INTERRUPTED);
     })?;
     Ok(())

@@ -43,7 +43,7 @@ pub struct LoraSource {
 }
 
 /// Where a file is, or will be, and what its header says.
-struct Found {
+pub struct Found {
     place: Place,
     file: LoraFile,
 }
@@ -129,19 +129,12 @@ impl LoraSource {
 
     /// Whether all files are here.
     pub fn is_here(&self) -> bool {
-        let is_here = |found: &Found| match &found.place {
-            Place::File(_) => true,
-            Place::Hub(place) => place.1.bytes_to_fetch == 0,
-        };
-        self.found.values().all(is_here)
+        self.missing().next().is_none()
     }
 
     /// What must be fetched of the Hub.
     pub fn missing(&self) -> impl Iterator<Item = &DownloadPlan> {
-        self.found.values().filter_map(|found| match &found.place {
-            Place::Hub(place) if place.1.bytes_to_fetch > 0 => Some(&place.1),
-            _ => None,
-        })
+        self.found.values().filter_map(Found::missing)
     }
 }
 
@@ -168,28 +161,39 @@ pub fn shared(model: Box<dyn Model>, planned: &[Planned], device: &Device) -> Re
     Ok((model, Some(kept)))
 }
 
-/// The files of these names, each with its strength, fetched where they are not here.
+/// The files of these names, each with its strength; nothing but headers is fetched.
 ///
 /// # Errors
-/// What finding and fetching may fail with.
-pub fn open(
-    loras: &[LoraChoice],
+/// As [`LoraSource::find`].
+pub fn find_each<'a>(
+    loras: impl Iterator<Item = &'a LoraChoice>,
     model: &str,
     search: &SearchArgs,
     observer: &dyn Observer,
-) -> Result<Vec<(LoraFile, f64)>> {
+) -> Result<Vec<(Found, f64)>> {
     let places = Places { model: Path::new(model), search };
-    let open = |lora: &LoraChoice| {
-        let (_, mut found) = find(&lora.name, &places, observer)?;
-        found.fetch(observer)?;
-        Ok((found.file, lora.strength))
-    };
-    loras.iter().map(open).collect()
+    loras.map(|lora| Ok((find(&lora.name, &places, observer)?.1, lora.strength))).collect()
 }
 
 impl Found {
+    /// The file as it is known: of one that is not here, its header.
+    pub fn file(&self) -> &LoraFile {
+        &self.file
+    }
+
+    /// What must be fetched of it.
+    pub fn missing(&self) -> Option<&DownloadPlan> {
+        match &self.place {
+            Place::Hub(place) if place.1.bytes_to_fetch > 0 => Some(&place.1),
+            _ => None,
+        }
+    }
+
     /// Brings it here; gives its path.
-    fn fetch(&mut self, observer: &dyn Observer) -> Result<PathBuf> {
+    ///
+    /// # Errors
+    /// What fetching and reading may fail with.
+    pub fn fetch(&mut self, observer: &dyn Observer) -> Result<PathBuf> {
         match &self.place {
             Place::File(path) => Ok(path.clone()),
             Place::Hub(place) => {

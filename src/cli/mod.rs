@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
         Err(error) => return usage::tell(&error, &Report::new(Verbosity::Normal)),
     };
     let report = Report::new(cli.verbosity());
-    if let Err(error) = interrupts::handle() {
+    if let Err(error) = interrupts::handle(left_behind(&cli)) {
         report.error(&error);
         return ExitCode::from(FAILED);
     }
@@ -63,6 +63,16 @@ pub fn main() -> ExitCode {
             let code = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map_or(FAILED, Error::exit_code);
             ExitCode::from(code)
         }
+    }
+}
+
+/// What is left of a command that is interrupted.
+fn left_behind(cli: &Cli) -> &'static str {
+    match &cli.command {
+        None | Some(Command::Compare(_) | Command::Replay(_)) => {
+            "no partial picture was left behind, and --resume goes on from the last checkpoint"
+        }
+        _ => "no partial file was left behind",
     }
 }
 

@@ -205,7 +205,15 @@ impl ModelSource {
     /// # Errors
     /// What asking the Hub and opening may fail with.
     pub fn look(&self, observer: &dyn Observer) -> Result<Opened> {
-        open(&ModelRequest { files: self.peek(observer)?, ..self.request.clone() })
+        open(&self.ahead(observer)?)
+    }
+
+    /// What to open, with what is known of the files that are not here yet.
+    ///
+    /// # Errors
+    /// What asking the Hub may fail with.
+    pub fn ahead(&self, observer: &dyn Observer) -> Result<ModelRequest> {
+        Ok(ModelRequest { files: self.peek(observer)?, ..self.request.clone() })
     }
 
     /// The same for a plan alone: weights and tokenizers that are nowhere are as the model's configs say, and where these cannot be had
@@ -259,7 +267,10 @@ impl ModelSource {
     }
 
     /// Fetches what is missing; what is here then is what to open.
-    fn fetch(mut self, observer: &dyn Observer) -> Result<ModelRequest> {
+    ///
+    /// # Errors
+    /// What fetching may fail with.
+    pub fn fetch(mut self, observer: &dyn Observer) -> Result<ModelRequest> {
         if let Some((hub, plan)) = &self.hub {
             hub.fetch(plan, observer).map_err(|error| or_the_demo(&self.name, error))?;
         }

@@ -143,15 +143,12 @@ impl Report {
     }
 
     /// The last words of an interrupted run. The bar's line is left first.
-    pub fn interrupted(&self) {
+    pub fn interrupted(&self, left: &str) {
         let start = if self.is_terminal { "\r\x1b[K" } else { "" };
         let mut stderr = std::io::stderr().lock();
         INTERRUPTED.store(true, Ordering::SeqCst);
         // A closed stderr leaves nobody to tell.
-        let _ = writeln!(
-            stderr,
-            "{start}interrupted; no partial picture was left behind, and --resume goes on from the last checkpoint"
-        );
+        let _ = writeln!(stderr, "{start}interrupted; {left}");
     }
 
     /// A line that `--quiet` leaves out.

@@ -79,26 +79,46 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let asked = text.to_ascii_lowercase();
-        // As torch, ComfyUI and people call them.
-        let asked = match asked.as_str() {
-            "float32" | "fp32" => "f32",
+        let asked = text.trim().to_ascii_lowercase().replace(['-', ' '], "_");
+        let asked = asked.strip_prefix("torch.").unwrap_or(&asked);
+        // As torch, safetensors, ComfyUI and people call them.
+        let asked = match asked {
+            "float32" | "fp32" | "float" => "f32",
             "float16" | "fp16" | "half" => "f16",
             "bfloat16" => "bf16",
-            "fp8_scaled" | "fp8_e4m3fn_scaled" => "fp8",
+            "fp8_scaled" | "fp8_e4m3fn_scaled" | "float8" | "f8" => "fp8",
+            "float8_e4m3fn" | "fp8_e4m3" | "f8_e4m3" | "float8_e4m3" | "e4m3fn" | "e4m3" => "fp8_e4m3fn",
             other => other,
         };
-        if let Some(kind) = Self::all().find(|kind| kind.to_string() == asked) {
-            return Ok(kind);
-        }
         let names: Vec<String> = Self::all().map(|kind| kind.to_string()).collect();
-        let mixed = asked.strip_suffix("_s").or_else(|| asked.strip_suffix("_m")).or_else(|| asked.strip_suffix("_l"));
-        let advice = match mixed.filter(|plain| names.iter().any(|name| name == plain)) {
-            Some(plain) => format!("{asked} mixes several types; {plain} is the one most of it has"),
-            None => format!("one of {} is wanted", names.join(", ")),
-        };
-        Err(advice)
+        let is_begun = |name: &&String| name.strip_prefix(asked).is_some_and(|rest| rest.starts_with('_'));
+        let begun: Vec<&str> = names.iter().filter(is_begun).map(String::as_str).collect();
+        let named = |name: &str| Self::all().find(|kind| kind.to_string() == name);
+        // There is one q8, and there are three of q4.
+        match (named(asked), &begun[..]) {
+            (Some(kind), _) => Ok(kind),
+            (None, [one]) => named(one).ok_or_else(|| instead(asked, &names)),
+            (None, []) => Err(instead(asked, &names)),
+            (None, several) => Err(format!("{asked} may be {}", several.join(", "))),
+        }
     }
+}
+
+/// What to take in place of a type that is none of these.
+fn instead(asked: &str, names: &[String]) -> String {
+    let mixed = asked.strip_suffix("_s").or_else(|| asked.strip_suffix("_m")).or_else(|| asked.strip_suffix("_l"));
+    if let Some(plain) = mixed.filter(|plain| names.iter().any(|name| name == plain)) {
+        return format!("{asked} mixes several types; {plain} is the one most of it has");
+    }
+    let nearest = match asked {
+        _ if asked.contains("e5m2") => Some("fp8"),
+        _ if asked.starts_with("iq4") => Some("q4_k"),
+        "int8" | "i8" | "q8_1" | "q8_k" => Some("q8_0"),
+        _ if asked.ends_with("4") => Some("q4_k"),
+        _ => None,
+    };
+    let nearest = nearest.map_or_else(String::new, |kind| format!("{asked} is not made; {kind} is nearest to it: "));
+    format!("{nearest}one of {} is wanted", names.join(", "))
 }
 
 /// A kind of file.
@@ -155,7 +175,30 @@ mod tests {
             assert_eq!(kind.to_string().parse(), Ok(kind));
             assert_eq!(kind.to_string().to_ascii_uppercase().parse(), Ok(kind));
         }
-        assert_eq!("fp16".parse(), Ok(Kind::Float(Rounding::F16)));
+        for (text, name) in [
+            ("fp16", "f16"),
+            ("torch.bfloat16", "bf16"),
+            ("torch.float8_e4m3fn", "fp8_e4m3fn"),
+            ("F8_E4M3", "fp8_e4m3fn"),
+            ("float8", "fp8"),
+            ("Q8-0", "q8_0"),
+            (" q8_0 ", "q8_0"),
+            ("q8", "q8_0"),
+            ("q6", "q6_k"),
+        ] {
+            assert_eq!(text.parse::<Kind>().map(|kind| kind.to_string()), Ok(name.to_owned()), "{text}");
+        }
+        for (text, words) in [
+            ("q4", "q4_k, q4_1, q4_0"),
+            ("iq4_xs", "q4_k is nearest"),
+            ("nf4", "q4_k is nearest"),
+            ("int8", "q8_0 is nearest"),
+            ("fp8_e5m2", "fp8 is nearest"),
+            ("", "one of q8_0, q6_k"),
+        ] {
+            let error = text.parse::<Kind>().expect_err(text);
+            assert!(error.contains(words), "{text}: {error}");
+        }
         assert!("q4_k_m".parse::<Kind>().expect_err("mixed").contains("q4_k is"));
         assert!("q9".parse::<Kind>().expect_err("unknown").contains("q8_0, q6_k"));
     }

@@ -6,4 +6,4 @@ mod write;
 
 pub use kind::{Format, Kind};
 pub use plan::Plan;
-pub use write::write;
+pub use write::{check_disk, write};

@@ -17,7 +17,7 @@ use crate::{
     },
     error::{Error, Result},
     models::Composed,
-    output::write_atomically,
+    output::{folder_of, remove_stale_files, write_atomically},
     weights::{
         LARGEST_E4M3, TensorSource,
         lora::{self, Merge},
@@ -40,7 +40,8 @@ pub fn write(
     overwrite: bool,
     observer: &dyn Observer,
 ) -> Result<PathBuf> {
-    check_disk(output, plan.bytes)?;
+    check_disk(output, plan.bytes, 0)?;
+    remove_stale_files(folder_of(output));
     observer.on(Event::Begin { stage: Stage::Convert, total: plan.bytes });
     let mut failed = None;
     let written = write_atomically(output, overwrite, |file| {
@@ -62,10 +63,18 @@ pub fn write(
     Ok(path)
 }
 
-fn check_disk(output: &Path, bytes: u64) -> Result<()> {
+/// Whether there is room for a file of so many bytes, and for what must be fetched to the same disk before it is written.
+///
+/// # Errors
+/// [`Error::Disk`] with the numbers when there is not.
+pub fn check_disk(output: &Path, bytes: u64, to_fetch: u64) -> Result<()> {
     match free_bytes_at(output) {
-        Some(free) if free < bytes => {
-            let reason = format!("it will have {}, {} are free", Bytes(bytes), Bytes(free));
+        Some(free) if free < bytes.saturating_add(to_fetch) => {
+            let before = match to_fetch {
+                0 => String::new(),
+                bytes => format!("{} are to be fetched, ", Bytes(bytes)),
+            };
+            let reason = format!("{before}it will have {}, {} are free", Bytes(bytes), Bytes(free));
             let source = io::Error::new(io::ErrorKind::StorageFull, reason);
             Err(Error::disk("not enough space for", output, source))
         }

@@ -85,7 +85,12 @@ fn shard_files(folder: &Path, index_path: &Path, index: &ShardIndex, files: &Fil
     if !missing.is_empty() {
         let (found, all) = (missing.len(), shards.len());
         let what = format!("{} names {all} shards, {found} missing: {}", index_path.display(), missing.join(", "));
-        return Err(Error::model(what, "the model is incomplete; fetch the missing files into this folder"));
+        let hint = if files.ahead(index_path).is_some() {
+            "the repository is incomplete; take another of the same model, or another revision (OWNER/NAME@REVISION)"
+        } else {
+            "the model is incomplete; fetch the missing files into this folder"
+        };
+        return Err(Error::model(what, hint));
     }
     Ok(shards.iter().map(|name| folder.join(name)).collect())
 }

@@ -13,17 +13,7 @@ use crate::{
 
 /// A server that holds tiny-flux.
 fn repository() -> HubServerBuilder {
-    fn add(server: HubServerBuilder, folder: &Path, prefix: &str) -> HubServerBuilder {
-        fs::read_dir(folder).expect("a folder").flatten().fold(server, |server, entry| {
-            let (path, name) = (entry.path(), format!("{prefix}{}", entry.file_name().to_string_lossy()));
-            if path.is_dir() {
-                return add(server, &path, &format!("{name}/"));
-            }
-            let bytes = fs::read(&path).expect("a file");
-            if name.ends_with(".safetensors") { server.large(&name, bytes) } else { server.small(&name, bytes) }
-        })
-    }
-    add(HubServerBuilder::default(), &fixture("tiny-flux"), "")
+    HubServerBuilder::default().folder(&fixture("tiny-flux"))
 }
 
 /// The program with a model of this server and a cache in the place.

@@ -2,9 +2,15 @@
 //! converted, and what is refused.
 
 mod families;
+mod hub;
+#[path = "../support/hub_server.rs"]
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
+mod hub_server;
 mod loras;
 mod names;
 mod refused;
+#[cfg(unix)]
+mod signals;
 #[path = "../support/mod.rs"]
 mod support;
 mod types;

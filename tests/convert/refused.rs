@@ -16,6 +16,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_read() {
     assert!(typed("q9_z").contains("q8_0, q6_k"));
     assert!(typed("q4_k_m").contains("q4_k is"));
     assert!(typed("iq4_nl").contains("is wanted"));
+    assert!(typed("q4").contains("q4_k, q4_1, q4_0"));
     for (output, kind, words) in [
         ("x.gguf", "fp8", &["a .gguf file has no numbers of type fp8", "x.safetensors"][..]),
         ("x.safetensors", "q4_k", &["no numbers of type q4_k", "x.gguf"]),
@@ -52,7 +53,11 @@ fn nothing_is_replaced_unasked_and_never_what_is_read() {
     crate::support::copy_folder(&fixture(FOLDER), &place.path("folder"));
     let shard = "folder/transformer/diffusion_pytorch_model-00001-of-00003.safetensors";
     convert(&place, "folder", shard, "bf16", &["--overwrite"]).fails(2, &["is a file of the model"]);
-    convert(&place, "folder", "folder", "bf16", &[]).fails(2, &["ends neither"]);
+    convert(&place, "folder", "folder", "bf16", &[]).fails(2, &["is a folder", "folder/MODEL.gguf"]);
+    convert(&place, "folder", "new/", "bf16", &[]).fails(2, &["new/ is a folder", "new/MODEL.gguf"]);
+    for stream in ["-", "/dev/null"] {
+        convert(&place, "folder", stream, "bf16", &["--overwrite"]).fails(2, &[stream, "is no file"]);
+    }
     fs::create_dir(place.path("d.gguf")).expect("a folder");
     convert(&place, "folder", "d.gguf", "bf16", &[]).fails(2, &["is a folder"]);
     fs::copy(fixture("lora/files/peft.safetensors"), place.path("l.safetensors")).expect("copied");

@@ -8,8 +8,10 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    fs,
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
+    path::Path,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -113,6 +115,22 @@ impl HubServerBuilder {
     pub fn large(mut self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
         self.files().insert(path.into(), RemoteFile { bytes: bytes.into(), large: true });
         self
+    }
+
+    /// The files of a folder of this disk, weights as large ones.
+    pub fn folder(self, folder: &Path) -> Self {
+        self.below(folder, "")
+    }
+
+    fn below(self, folder: &Path, prefix: &str) -> Self {
+        fs::read_dir(folder).expect("a folder").flatten().fold(self, |server, entry| {
+            let (path, name) = (entry.path(), format!("{prefix}{}", entry.file_name().to_string_lossy()));
+            if path.is_dir() {
+                return server.below(&path, &format!("{name}/"));
+            }
+            let bytes = fs::read(&path).expect("a file");
+            if name.ends_with(".safetensors") { server.large(&name, bytes) } else { server.small(&name, bytes) }
+        })
     }
 
     /// All but this file.

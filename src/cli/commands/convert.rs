@@ -4,18 +4,31 @@ use std::{
     collections::HashSet,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use clap::Args;
 
-use crate::cli::{device, lora_source, model_source, report::Report, search_args::SearchArgs, values};
+use crate::cli::{
+    device,
+    lora_source::{self, Found},
+    model_source,
+    report::Report,
+    search_args::SearchArgs,
+    values,
+};
 use crate::{
-    base::progress::{Event, Observer},
+    base::{
+        disk::is_same_disk,
+        progress::{Event, Observer},
+    },
     convert::{self, Format, Kind, Plan},
     error::{Error, Result},
+    hub::DownloadPlan,
     models::{ModelRequest, Registry, adapt_part},
     output,
     recipe::{LoraChoice, Loras},
+    weights::TensorSource,
 };
 
 /// What becomes what.
@@ -61,30 +74,64 @@ fn kind(text: &str) -> Result<Kind, String> {
 
 /// Runs `dype convert`.
 pub fn run(args: &ConvertArgs, report: &Report) -> anyhow::Result<()> {
-    let format = Format::of(&args.output, args.kind)?;
     check_output(args)?;
-    let loras: Vec<_> = args.loras().cloned().collect();
     let (variant, part) = (args.variant.as_deref(), args.part.as_deref());
-    let request = model_source::network(&args.model, part, variant, &args.search, report)?;
-    check_not_of_the_model(&request, &args.output)?;
-    let loras = lora_source::open(&loras, &args.model, &args.search, report)?;
-    let exchange = Registry::default().exchange(&request, part)?;
-    let (source, remarks) = adapt_part(exchange.network.clone(), &loras)?;
-    let name = said(args, exchange.network.part);
-    let plan = Plan::new(&exchange, &*source, args.kind, format, &name)?;
-    for remark in remarks.iter().chain(&plan.remarks) {
-        report.on(Event::Note(remark.clone()));
+    let model = model_source::network(&args.model, part, variant, &args.search, report)?;
+    let mut loras = lora_source::find_each(args.loras(), &args.model, &args.search, report)?;
+    // Headers tell whether it can be done at all, before gigabytes are fetched.
+    let mut job = Job::of(args, &model.ahead(report)?, &loras)?;
+    let missing: Vec<_> =
+        model.missing().into_iter().chain(loras.iter().filter_map(|(lora, _)| lora.missing())).collect();
+    if !missing.is_empty() {
+        check_room(&missing, &args.output, job.plan.bytes)?;
+        let request = model.fetch(report)?;
+        for (lora, _) in &mut loras {
+            lora.fetch(report)?;
+        }
+        job = Job::of(args, &request, &loras)?;
     }
+    job.remarks.iter().for_each(|remark| report.on(Event::Note(remark.clone())));
     device::start_threads()?;
-    let path = convert::write(&plan, &*source, &args.output, args.overwrite, report)?;
+    let path = convert::write(&job.plan, &*job.source, &args.output, args.overwrite, report)?;
     report.path(&path);
     Ok(())
 }
 
+/// What is to be written, and what it is made of.
+struct Job {
+    plan: Plan,
+    source: Arc<dyn TensorSource>,
+    remarks: Vec<String>,
+}
+
+impl Job {
+    /// Of a model and LoRA files, by their headers.
+    fn of(args: &ConvertArgs, request: &ModelRequest, loras: &[(Found, f64)]) -> Result<Self> {
+        let format = Format::of(&args.output, args.kind)?;
+        check_not_of_the_model(request, &args.output)?;
+        let exchange = Registry::default().exchange(request, args.part.as_deref())?;
+        let loras: Vec<_> = loras.iter().map(|(lora, strength)| (lora.file().clone(), *strength)).collect();
+        let (source, mut remarks) = adapt_part(exchange.network.clone(), &loras)?;
+        let plan = Plan::new(&exchange, &*source, args.kind, format, &said(args, exchange.network.part))?;
+        remarks.extend(plan.remarks.iter().cloned());
+        Ok(Self { plan, source, remarks })
+    }
+}
+
+/// Whether there is room for what must be fetched, and for the file.
+fn check_room(missing: &[&DownloadPlan], output: &Path, bytes: u64) -> Result<()> {
+    DownloadPlan::check_disk_for(missing)?;
+    let beside = missing.iter().filter(|plan| is_same_disk(&plan.snapshot, output));
+    convert::check_disk(output, bytes, beside.map(|plan| plan.bytes_to_fetch).sum())
+}
+
 /// What the file says it is of: names alone, for paths are of no use elsewhere.
 fn said(args: &ConvertArgs, part: &str) -> String {
-    let bare =
-        |name: &str| Path::new(name).file_name().map_or_else(|| name.to_owned(), |name| name.to_string_lossy().into());
+    let bare = |name: &str| {
+        let last = Path::new(name).file_name().map_or_else(|| name.into(), |last| last.to_string_lossy());
+        // The file of OWNER/NAME:FILE.
+        last.rsplit(':').next().unwrap_or_default().to_owned()
+    };
     let with: Vec<String> = args.loras().map(|lora| format!("{} at {}", bare(&lora.name), lora.strength)).collect();
     let with = if with.is_empty() { String::new() } else { format!(" with {}", with.join(", ")) };
     format!("{part} of {}{with}", bare(&args.model))
@@ -93,9 +140,15 @@ fn said(args: &ConvertArgs, part: &str) -> String {
 /// The output can be written, and replaces nothing that it is not to replace.
 fn check_output(args: &ConvertArgs) -> Result<()> {
     let path = &args.output;
-    if path.is_dir() {
-        return Err(Error::request(format!("-o {} is a folder", path.display()), "name a file in it"));
+    if output::is_stream(path) {
+        let what = format!("-o {} is no file, and a model goes to one", path.display());
+        return Err(Error::request(what, "name a file, such as -o MODEL.gguf"));
     }
+    if path.is_dir() || path.to_string_lossy().ends_with(std::path::is_separator) {
+        let what = format!("-o {} is a folder", path.display());
+        return Err(Error::request(what, format!("name a file in it, such as {}", path.join("MODEL.gguf").display())));
+    }
+    Format::of(path, args.kind)?;
     if path.exists() && !args.overwrite {
         let what = format!("{} is there already", path.display());
         return Err(Error::request(what, "name another file, or replace it with --overwrite"));

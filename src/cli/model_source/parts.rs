@@ -8,7 +8,6 @@ use super::{Loan, ModelSource, SearchArgs};
 use crate::{
     base::progress::Observer,
     error::{Error, Result},
-    hub::DownloadPlan,
     models::{
         AUTOENCODER, Decode, Facts, ForwardOptions, ModelRequest, On, PartKind, PartSpec, Reading, Registry,
         RepositoryFiles,
@@ -84,22 +83,20 @@ pub fn token_reading(name: &str, search: &SearchArgs, observer: &dyn Observer) -
     model.velocity(&on, WeightsMode::Stream, ForwardOptions::default())?.token_reading(&on.device)
 }
 
-/// The model `name` with the network `part` of it, or its transformer, on this disk; of the Hub's models no more is fetched.
+/// The model `name` with the network `part` of it, or its transformer, and no more; nothing is fetched.
 ///
 /// # Errors
-/// What finding and fetching may fail with.
+/// As [`ModelSource::find`].
 pub fn network(
     name: &str,
     part: Option<&str>,
     variant: Option<&str>,
     search: &SearchArgs,
     observer: &dyn Observer,
-) -> Result<ModelRequest> {
+) -> Result<ModelSource> {
     let is_wanted = |spec: &PartSpec| part.map_or(spec.kind == PartKind::Denoiser, |part| spec.name == part);
     let files = RepositoryFiles::only(Registry::default().families(), is_wanted);
-    let source = ModelSource::named(name, &files, variant, search, observer)?;
-    DownloadPlan::check_disk_for(&source.missing())?;
-    source.fetch(observer)
+    ModelSource::named(name, &files, variant, search, observer)
 }
 
 /// The autoencoder of the model `name`, or the one at `vae`; of the Hub's models only that part is fetched.

@@ -1,0 +1,54 @@
+//! A conversion that is interrupted, or whose disk is full.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    os::unix::process::CommandExt,
+    process::Stdio,
+};
+
+use crate::{FILE, convert, path, support::program::Place};
+
+#[test]
+fn an_interrupted_conversion_leaves_nothing_behind_and_says_so() {
+    for (signal, code) in [(libc::SIGINT, Some(130)), (libc::SIGTERM, Some(130)), (libc::SIGKILL, None)] {
+        let place = Place::new();
+        let mut command = place.command(&["convert", "demo", "-o", "x.gguf", "--type", "q2_k"]);
+        // One slow thread: the note that comes before the file is begun is there long before its end.
+        command.env("RAYON_NUM_THREADS", "1").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("starts");
+        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut text = String::new();
+        assert!(stderr.read_line(&mut text).expect("text") > 0);
+        assert!(text.contains("kept, for their rows"), "{text}");
+        let pid = libc::pid_t::try_from(child.id()).expect("a process");
+        // SAFETY: a signal to a child that was not waited for yet.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+        stderr.read_to_string(&mut text).expect("text");
+        assert_eq!(child.wait().expect("ended").code(), code, "{text}");
+        if code.is_some() {
+            assert!(text.ends_with("interrupted; no partial file was left behind\n"), "{text}");
+            assert_eq!(place.names(), [""; 0]);
+        }
+        // What a process left that was killed goes when the next one writes there.
+        convert(&place, &path(FILE), "x.gguf", "q8_0", &[]).succeeds();
+        assert_eq!(place.names(), ["x.gguf"]);
+    }
+}
+
+#[test]
+fn a_file_that_outgrows_its_limit_is_told_of_and_not_there() {
+    let place = Place::new();
+    let mut command = place.command(&["convert", &path(FILE), "-o", "x.gguf", "--type", "q8_0"]);
+    let limit = || {
+        let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+        // SAFETY: async-signal-safe, and the limit outlives the call.
+        (unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) } == 0)
+            .then_some(())
+            .ok_or_else(std::io::Error::last_os_error)
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(limit) };
+    let run: crate::Run = command.output().expect("the program starts").into();
+    run.fails(1, &["cannot write", "x.gguf", "ulimit -f"]);
+    assert_eq!(place.names(), [""; 0]);
+}
