@@ -15,6 +15,7 @@ pub mod limits;
 pub mod memory;
 pub(crate) mod paths;
 pub mod printable;
+pub(crate) mod processor;
 pub mod progress;
 pub(crate) mod safetensors;
 pub(crate) mod shown;

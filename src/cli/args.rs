@@ -162,12 +162,23 @@ pub struct MachineArgs {
     /// The most memory a run may take, such as 6GB or 6GiB [default: what is free]
     #[arg(long, value_name = "LIMIT", value_parser = values::bytes)]
     pub memory: Option<Bytes>,
+    /// Threads of the processor.
+    #[command(flatten)]
+    pub threads: ThreadsArgs,
     /// Transformer weights: resident, stream (block by block) or auto
     #[arg(long, value_name = "MODE", default_value = "auto", hide_possible_values = true)]
     pub weights: WeightsArg,
     /// Print what a run would need, and load nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// How much of the processor is used.
+#[derive(Debug, Clone, Args)]
+pub struct ThreadsArgs {
+    /// Threads that compute on the processor [default: RAYON_NUM_THREADS, else one for each core this process may use]
+    #[arg(long, value_name = "N", value_parser = values::threads, allow_negative_numbers = true)]
+    pub threads: Option<usize>,
 }
 
 /// Where the picture goes and what is told.

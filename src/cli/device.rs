@@ -5,10 +5,11 @@ use std::str::FromStr;
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
 
-use super::report::Report;
+use super::{args::ThreadsArgs, report::Report};
 use crate::{
     base::{
         device::DeviceKind,
+        processor::usual_threads,
         progress::{Event, Observer},
     },
     error::{Error, Result},
@@ -72,16 +73,22 @@ impl From<DtypeArg> for DType {
 ///
 /// # Errors
 /// [`Error::Memory`] where the system starts no more.
-pub fn start_threads() -> Result<()> {
-    match rayon::ThreadPoolBuilder::new().build_global() {
+pub fn start_threads(args: &ThreadsArgs) -> Result<()> {
+    let count = args.threads.or_else(named_threads).unwrap_or_else(usual_threads);
+    match rayon::ThreadPoolBuilder::new().num_threads(count).build_global() {
         // What is there already was started the same way.
         Err(error) if std::error::Error::source(&error).is_some() => {
-            let what = format!("the threads that compute cannot be started: {error}");
-            let hint = "raise the limits of this process (ulimit -u, ulimit -v, its container's pids), or set RAYON_NUM_THREADS to fewer";
+            let what = format!("{count} threads that compute cannot be started: {error}");
+            let hint = "raise the limits of this process (ulimit -u, ulimit -v, its container's pids), or ask for fewer with --threads";
             Err(Error::Memory { what, hint: hint.into() })
         }
         _ => Ok(()),
     }
+}
+
+/// What the variable says that programs of this kind share.
+fn named_threads() -> Option<usize> {
+    std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok().filter(|count| *count > 0)
 }
 
 /// The device that was asked for; `auto` takes a GPU where one is built in and found, and says so where none is found.

@@ -137,7 +137,7 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
 
 /// What computes, in which numbers, in how much memory; each picture's noise is that of a card that is named.
 fn open_machine(order: &mut Order<'_>, report: &Report) -> Result<Machine> {
-    device::start_threads()?;
+    device::start_threads(&order.machine.threads)?;
     let device = device::open(order.machine.device, report)?;
     let asked = order.machine.dtype.or_else(|| order.like.as_ref()?.dtype_on(&device, report));
     let dtype = device::compute_dtype(asked, DeviceKind::of(&device))?;

@@ -41,6 +41,12 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number >= 1).ok_or_else(|| "a whole number of 1 or more is wanted".into())
 }
 
+/// How many threads compute.
+pub fn threads(text: &str) -> Result<usize, String> {
+    let is_some = |count: &usize| (1..=1024).contains(count);
+    text.parse().ok().filter(is_some).ok_or_else(|| "a whole number from 1 to 1024 is wanted, such as 8".into())
+}
+
 fn with_hint(error: &crate::Error) -> String {
     error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"))
 }

@@ -48,7 +48,11 @@ impl Machine {
     /// Device and number type, such as "cuda bf16" or "cpu f32, 8 threads": the name speeds are kept under.
     pub fn name(&self) -> String {
         let name = format!("{} {}", self.device_name(), self.dtype.as_str());
-        if self.device.is_cpu() { format!("{name}, {} threads", rayon::current_num_threads()) } else { name }
+        match rayon::current_num_threads() {
+            _ if !self.device.is_cpu() => name,
+            1 => format!("{name}, 1 thread"),
+            threads => format!("{name}, {threads} threads"),
+        }
     }
 }
 

@@ -93,6 +93,8 @@ pub struct Plan {
     /// What was planned.
     #[serde(skip)]
     pub task: Task,
+    /// What computes it, and in which numbers, such as "cpu f32, 8 threads".
+    pub machine: String,
     /// Image tokens, N.
     pub image_tokens: usize,
     /// Tokens of text.
@@ -225,6 +227,7 @@ impl Plan {
         let largest = encode.iter().chain([&decode]).map(|way| way.cost.largest_elements);
         Ok(Self {
             task: task.clone(),
+            machine: machine.name(),
             image_tokens: model.facts().latents.tokens(task.size).count(),
             text_tokens: task.text_tokens,
             passes: task.passes(),

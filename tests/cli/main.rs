@@ -21,3 +21,4 @@ mod position;
 #[cfg(unix)]
 mod signals;
 mod telling;
+mod threads;

@@ -10,6 +10,7 @@ use std::{
 use clap::Args;
 
 use crate::cli::{
+    args::ThreadsArgs,
     device,
     lora_source::{self, Found},
     model_source,
@@ -60,6 +61,9 @@ pub struct ConvertArgs {
     /// Where else to look.
     #[command(flatten)]
     search: SearchArgs,
+    /// Threads of the processor.
+    #[command(flatten)]
+    threads: ThreadsArgs,
 }
 
 impl ConvertArgs {
@@ -91,7 +95,7 @@ pub fn run(args: &ConvertArgs, report: &Report) -> anyhow::Result<()> {
         job = Job::of(args, &request, &loras)?;
     }
     job.remarks.iter().for_each(|remark| report.on(Event::Note(remark.clone())));
-    device::start_threads()?;
+    device::start_threads(&args.threads)?;
     let path = convert::write(&job.plan, &*job.source, &args.output, args.overwrite, report)?;
     report.path(&path);
     Ok(())

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cli::{
-    args::DEFAULT_MODEL,
+    args::{DEFAULT_MODEL, ThreadsArgs},
     device::{self, DeviceChoice, DtypeArg},
     latents_file, model_source, pictured,
     report::Report,
@@ -63,6 +63,9 @@ pub struct DecodeArgs {
     /// The most memory to take, such as 6GB [default: what is free]
     #[arg(long, value_name = "LIMIT", value_parser = values::bytes)]
     memory: Option<Bytes>,
+    /// Threads of the processor.
+    #[command(flatten)]
+    threads: ThreadsArgs,
 }
 
 /// Runs `dype decode`.
@@ -75,7 +78,7 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let (latents, size) = latents_file::of_model(&args.file, &file, asked, &geometry)?;
     Format::from_path(&args.output)?.check_size(size)?;
     output::check_place(&args.output, 1, args.overwrite, &mut HashSet::new())?;
-    device::start_threads()?;
+    device::start_threads(&args.threads)?;
     let device = device::open(args.device, report)?;
     let dtype = device::compute_dtype(args.dtype, DeviceKind::of(&device))?;
     let budget = Machine::budget(&device, args.memory);

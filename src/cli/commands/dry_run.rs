@@ -152,6 +152,7 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
             format!("{} in {count} stages", report::steps(all))
         }
     };
+    line("machine", plan.machine.clone());
     line("picture", format!("{} x {} px, {steps}", recipe.height, recipe.width));
     for (stage, plan) in passes {
         let ImageSize { height_px, width_px } = plan.task.size;

@@ -1,0 +1,78 @@
+//! How many threads compute: what is asked, else what the process may use.
+
+use crate::support::program::{Place, rgb8, small};
+
+/// The machine of a dry run with these flags and variables.
+fn machine(flags: &[&str], variables: &[(&str, &str)], has_usual: bool) -> String {
+    let place = Place::new();
+    let mut command = place.command(&small(&[&["--dry-run", "--json"], flags].concat()));
+    if has_usual {
+        command.env_remove("RAYON_NUM_THREADS");
+    }
+    command.envs(variables.iter().copied());
+    let output = command.output().expect("starts");
+    assert!(output.status.success(), "{output:?}");
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    plan["plan"]["machine"].as_str().expect("a machine").to_owned()
+}
+
+#[test]
+fn a_flag_goes_before_a_variable_and_both_before_what_programs_share() {
+    assert_eq!(machine(&[], &[], false), "cpu f32, 2 threads", "RAYON_NUM_THREADS of the tests");
+    assert_eq!(machine(&["--threads", "3"], &[], false), "cpu f32, 3 threads");
+    assert_eq!(machine(&[], &[("DYPE_THREADS", "4")], false), "cpu f32, 4 threads");
+    assert_eq!(machine(&["--threads", "1"], &[("DYPE_THREADS", "4")], false), "cpu f32, 1 thread");
+    let most = std::thread::available_parallelism().expect("known").get();
+    for nonsense in [&[][..], &[("RAYON_NUM_THREADS", "0")], &[("RAYON_NUM_THREADS", "many")], &[("DYPE_THREADS", "")]]
+    {
+        let usual = machine(&[], nonsense, true);
+        let count = usual.strip_prefix("cpu f32, ").and_then(|text| text.split(' ').next()).expect("a count");
+        assert!((1..=most).contains(&count.parse().expect("a number")), "{usual}");
+    }
+}
+
+#[test]
+fn what_is_no_number_of_threads_is_refused() {
+    for text in ["0", "many", "-1", "2.5", "100000", ""] {
+        Place::new().small(&["--threads", text]).fails(2, &["--threads", "1 to 1024"]);
+    }
+}
+
+/// `taskset`, and whatever else gives a process some of the processors.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_of_one_processor_computes_on_one_thread() {
+    use std::os::unix::process::CommandExt;
+
+    let place = Place::new();
+    let mut command = place.command(&small(&["--dry-run", "--json"]));
+    command.env_remove("RAYON_NUM_THREADS");
+    let one = || {
+        // SAFETY: sets of processors are numbers; the calls are async-signal-safe and touch nothing but this new process.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
+            let first = (0..libc::CPU_SETSIZE as usize).find(|cpu| libc::CPU_ISSET(*cpu, &set)).unwrap_or(0);
+            libc::CPU_ZERO(&mut set);
+            libc::CPU_SET(first, &mut set);
+            match libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        }
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(one) };
+    let output = command.output().expect("starts");
+    assert!(String::from_utf8_lossy(&output.stdout).contains(r#""machine":"cpu f32, 1 thread""#), "{output:?}");
+}
+
+#[test]
+fn threads_change_no_pixel() {
+    let place = Place::new();
+    let pixels = |threads: &str| {
+        let run = place.small(&["--threads", threads]);
+        rgb8(&place.path(run.succeeds().stdout.trim_end()))
+    };
+    assert!(pixels("1") == pixels("5"));
+}
