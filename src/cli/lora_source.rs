@@ -68,7 +68,7 @@ impl LoraSource {
             let Some(Loras(asked)) = wish.asked.wanted.lora.clone() else { continue };
             for lora in &asked {
                 if !names.contains_key(&lora.name) {
-                    let (name, found) = find(&lora.name, &places, observer).map_err(|error| wish.named(error))?;
+                    let (name, found) = find(lora, &places, observer).map_err(|error| wish.named(error))?;
                     names.insert(lora.name.clone(), name.clone());
                     source.found.entry(name).or_insert(found);
                 }
@@ -172,7 +172,7 @@ pub fn find_each<'a>(
     observer: &dyn Observer,
 ) -> Result<Vec<(Found, f64)>> {
     let places = Places { model: Path::new(model), search };
-    loras.map(|lora| Ok((find(&lora.name, &places, observer)?.1, lora.strength))).collect()
+    loras.map(|lora| Ok((find(lora, &places, observer)?.1, lora.strength))).collect()
 }
 
 impl Found {
@@ -237,12 +237,13 @@ impl Places<'_> {
 }
 
 /// A file by the name it was asked for: the name that holds from everywhere, and what is known of it.
-fn find(asked: &str, places: &Places<'_>, observer: &dyn Observer) -> Result<(String, Found)> {
-    let path = Path::new(asked);
+fn find(lora: &LoraChoice, places: &Places<'_>, observer: &dyn Observer) -> Result<(String, Found)> {
+    let (asked, path) = (lora.name.as_str(), Path::new(&lora.name));
     if path.is_dir() {
         let what = format!("--lora {asked} is a folder");
         return Err(Error::request(what, "name the .safetensors file in it"));
     }
+    check_strength(lora)?;
     let here = if path.exists() { Some(path.to_path_buf()) } else { places.called(asked)? };
     if let Some(path) = here {
         let path = std::path::absolute(&path).unwrap_or(path);
@@ -261,6 +262,27 @@ fn find(asked: &str, places: &Places<'_>, observer: &dyn Observer) -> Result<(St
     let file = LoraFile::open(&path, &here)?;
     let asked = HubFile { model, path: Some(name) };
     Ok((asked.to_string(), Found { place: Place::Hub(Box::new((hub, plan))), file }))
+}
+
+/// Refuses what is no file and was meant otherwise than it is read: a file whose own name ends like a strength, and behind a file's
+/// name what is no strength.
+fn check_strength(lora: &LoraChoice) -> Result<()> {
+    let is_file = |name: &str| Path::new(name).is_file();
+    if is_file(&lora.name) {
+        return Ok(());
+    }
+    let whole = lora.to_string();
+    if is_file(&whole) {
+        let what = format!("--lora {whole}: there is no file {}, but one that is called {whole}", lora.name);
+        return Err(Error::request(what, format!("put its strength behind its name: --lora {whole}:1")));
+    }
+    match lora.name.rsplit_once(':') {
+        Some((file, end)) if is_file(file) => {
+            let what = format!("--lora {}: {end:?} is no strength of {file}", lora.name);
+            Err(Error::request(what, format!("put a number from -100 to 100 behind the colon: --lora {file}:0.5")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The one file of a plan.

@@ -27,8 +27,15 @@ impl fmt::Display for HubFile {
 impl FromStr for HubFile {
     type Err = Error;
 
-    /// `owner/name[@revision][:path]`; a commit may also stand behind the path, as pictures say it.
+    /// `owner/name[@revision][:path]`; a commit may also stand behind the path, as pictures say it. The address of its page on the
+    /// Hub means the same.
     fn from_str(text: &str) -> Result<Self> {
+        let of_page = of_page(text);
+        let text = of_page.as_deref().unwrap_or(text);
+        if text.contains("://") {
+            let what = format!("{text:?} is an address, and none of a repository or a file of huggingface.co");
+            return Err(Error::request(what, "download the file and give its path, or a Hub id: OWNER/NAME[:FILE]"));
+        }
         let Some((repo, path)) = text.split_once(':') else { return Ok(Self { model: text.parse()?, path: None }) };
         let (path, commit) = match path.rsplit_once('@').filter(|(_, commit)| is_commit(commit)) {
             Some((path, commit)) if !repo.contains('@') => (path, Some(commit)),
@@ -41,6 +48,23 @@ impl FromStr for HubFile {
         }
         Ok(Self { model, path: Some(path.to_owned()) })
     }
+}
+
+/// What the address of a page of the Hub means: `https://huggingface.co/OWNER/NAME`, with `/blob/REVISION/PATH` or the like behind it.
+fn of_page(text: &str) -> Option<String> {
+    let text = ["https://", "http://"].iter().find_map(|start| text.strip_prefix(start)).unwrap_or(text);
+    let rest = ["huggingface.co/", "www.huggingface.co/", "hf.co/"].iter().find_map(|host| text.strip_prefix(host))?;
+    let rest = rest.split(['?', '#']).next().unwrap_or(rest).trim_end_matches('/');
+    let mut words = rest.splitn(5, '/');
+    let (owner, name) = (words.next()?, words.next()?);
+    let revision = match words.next() {
+        Some("blob" | "resolve" | "tree" | "raw") => Some(words.next()?),
+        Some(_) => return None,
+        None => None,
+    };
+    let revision = revision.filter(|revision| *revision != "main").map_or_else(String::new, |it| format!("@{it}"));
+    let path = words.next().map_or_else(String::new, |path| format!(":{}", path.replace("%20", " ")));
+    Some(format!("{owner}/{name}{revision}{path}"))
 }
 
 /// One file of a repository, and nothing else of it.
@@ -83,6 +107,25 @@ mod tests {
         assert_eq!(of(parse("a/b")), words("a/b", "main", ""));
         let file = parse(&format!("a/b:c@{commit}"));
         assert_eq!((parse(&file.to_string()), file.to_string()), (file, format!("a/b@{commit}:c")));
+    }
+
+    #[test]
+    fn the_address_of_a_page_means_what_it_shows() {
+        for (address, id) in [
+            ("https://huggingface.co/a/b", "a/b"),
+            ("http://hf.co/a/b/", "a/b"),
+            ("huggingface.co/a/b/tree/main", "a/b"),
+            ("https://huggingface.co/a/b/tree/v1", "a/b@v1"),
+            ("https://huggingface.co/a/b/blob/main/c.gguf", "a/b:c.gguf"),
+            ("https://huggingface.co/a/b/resolve/v1/d/e%20f.safetensors?download=true", "a/b@v1:d/e f.safetensors"),
+        ] {
+            assert_eq!(address.parse::<HubFile>().expect(address), id.parse().expect(id), "{address}");
+        }
+        for address in ["https://civitai.com/models/1", "https://huggingface.co/datasets/a/b", "file:///x.safetensors"]
+        {
+            let error = address.parse::<HubFile>().expect_err(address);
+            assert!(error.exit_code() == 2 && error.to_string().contains("is an address"), "{error}");
+        }
     }
 
     #[test]

@@ -105,6 +105,26 @@ fn check_family(file: &LoraFile, fitted: &Fitted) -> Result<()> {
     if known > unknown {
         return Ok(());
     }
+    if let (0, Some(half)) = (all, fitted.halves.first()) {
+        let what = format!(
+            "the LoRA {}: none of its {} layers is whole, not {half}: of each a tensor is missing (it has {})",
+            file.name(),
+            fitted.halves.len(),
+            shown(&fitted.unused, SHOWN)
+        );
+        return Err(Error::model(what, "the file is damaged, or half of it lies in another; fetch it again"));
+    }
+    if let (true, Some(prefix)) = (2 * known < all, &fitted.strange_prefix) {
+        let what = format!(
+            "the LoRA {}: the names of its layers begin with {prefix:?}, which is not known, and then as this model's do",
+            file.name()
+        );
+        return Err(Error::model(
+            what,
+            "take one whose names begin as diffusers', ComfyUI's or kohya's do (transformer., \
+                                        diffusion_model., lora_unet_), or rename its tensors",
+        ));
+    }
     let looks = strangers::lora_of(&fitted.unused)
         .map_or_else(String::new, |family| format!("; it looks like one of {family}"));
     let shown = fitted.unused.first().map_or_else(String::new, |name| format!(", not {name}"));

@@ -4,7 +4,10 @@ use candle_core::DType;
 
 use crate::{
     error::{Error, Result},
-    weights::{TensorSource, scales::scaled_layer},
+    weights::{
+        TensorSource, is_shard,
+        scales::{is_beside_weights, scaled_layer},
+    },
 };
 
 /// Words in tensors' names that give a kind of file away, and the kind.
@@ -143,6 +146,9 @@ fn looks_by_names(source: &dyn TensorSource) -> String {
     let kind = quantized_by(source, &names).or_else(|| first_mark(DERIVED, &names));
     match (kind.or_else(|| first_mark(STRANGERS, &names)), names.first()) {
         (Some(kind), _) => format!("it looks like {kind}"),
+        (None, Some(_)) if is_shard(&source.describe()) => {
+            "it is one of several files that hold a model together, whose folder is the model".into()
+        }
         (None, Some(first)) => format!("its first tensor is called {first}"),
         (None, None) => "it holds no tensor".into(),
     }
@@ -179,6 +185,16 @@ fn quantized_by(source: &dyn TensorSource, names: &[String]) -> Option<&'static 
     first_mark(QUANTIZED, names)
         .or_else(|| names.iter().filter(is_scale).find(many).map(by_scale))
         .or_else(|| names.iter().find_map(by_type))
+        .or_else(|| names.iter().any(|name| is_unread_scale(source, name)).then_some(UNREAD_SCALES))
+}
+
+const UNREAD_SCALES: &str = "a model in fp8 whose scales have names that are not known";
+
+/// Whether a tensor is called a scale, in a way that is not known, of a weight in 8 bits.
+fn is_unread_scale(source: &dyn TensorSource, name: &str) -> bool {
+    let is_in_8_bits = |layer: &str| source.float8(&format!("{layer}.weight")).is_some();
+    let mut layers = name.match_indices('.').map(|(at, _)| &name[..at]);
+    name.contains("scale") && !is_beside_weights(name) && layers.any(is_in_8_bits)
 }
 
 /// The family of models that a LoRA with tensors of these names was made for, as far as they give it away.

@@ -116,7 +116,8 @@ fn check_finite(latents: &Tensor, place: impl Fn() -> String) -> Result<()> {
         return Ok(());
     }
     let what = format!("the latents are not finite {}", place());
-    let hint = "run again with --dtype f32 (f16 overflows in FLUX); if it stays, the weights are damaged";
+    let hint =
+        "run again with --dtype f32 (f16 overflows in FLUX); if it stays, the weights or a LoRA's numbers are damaged";
     Err(Error::Numeric { what, hint: hint.into() })
 }
 

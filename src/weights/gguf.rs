@@ -4,17 +4,21 @@
 //! a string, the type of its value (u32) and the value; the tensors, each a string, its dimensions, innermost first, its type (u32)
 //! and where it lies (u64), counted from the first multiple of `general.alignment` behind the header.
 
+mod reader;
+
 use std::{
     collections::{HashMap, HashSet},
-    fmt,
     path::Path,
 };
 
+use self::reader::{I64, Reader, U64, width_of};
 use super::{
     header::{Entry, Header, check_cut, damaged},
     number::NumberType,
 };
 use crate::error::{Error, Result};
+
+pub(super) use reader::{ARRAY, F32, I32, STRING, U32};
 
 /// How such a file begins.
 pub(super) const MAGIC: &[u8] = b"GGUF";
@@ -32,6 +36,9 @@ const LEAST_TENSOR: u64 = 8 + 4 + 4 + 8;
 /// Where ComfyUI's converters keep a tensor's shape that they stored in rows of another length.
 const TRUE_SHAPE: &str = "comfy.gguf.orig_shape.";
 
+/// The key that says how many files a model was split into. Source: ggml-org/llama.cpp, `tools/gguf-split`.
+const SPLIT: &str = "split.count";
+
 /// The key that says what kind of model a file was made for.
 pub(crate) const MADE_FOR: &str = "general.architecture";
 
@@ -44,6 +51,11 @@ pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<H
     let mut reader = Reader::new(path, file);
     let (tensors, keys) = reader.begin()?;
     let said = reader.keys(keys)?;
+    if said.files > 1 {
+        let what = format!("{}: this is one of {} files that a model was split into", path.display(), said.files);
+        let hint = "join them with `llama-gguf-split --merge FIRST-FILE WHOLE.gguf`, and give the whole file";
+        return Err(Error::model(what, hint));
+    }
     let described = (0..tensors).map(|_| reader.tensor()).collect::<Result<Vec<_>>>()?;
     if described.is_empty() {
         return Err(reader.broken("it holds no tensor"));
@@ -74,6 +86,8 @@ pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<H
 struct Said<'a> {
     made_for: Option<String>,
     alignment: Option<u64>,
+    /// How many files the model is in.
+    files: u64,
     /// The true shapes of tensors that are stored in another.
     shapes: HashMap<&'a str, Vec<u64>>,
 }
@@ -124,71 +138,7 @@ impl Described<'_> {
     }
 }
 
-/// A header on its way from its first byte to its last.
-struct Reader<'a> {
-    path: &'a Path,
-    file: &'a [u8],
-    at: usize,
-    /// Whether it asked for more than is there.
-    is_short: bool,
-}
-
 impl<'a> Reader<'a> {
-    fn new(path: &'a Path, file: &'a [u8]) -> Self {
-        Self { path, file, at: 0, is_short: false }
-    }
-
-    fn broken(&self, found: impl fmt::Display) -> Error {
-        damaged(self.path, found)
-    }
-
-    /// Bytes that are left.
-    fn left(&self) -> u64 {
-        (self.file.len() - self.at) as u64
-    }
-
-    fn take(&mut self, bytes: u64) -> Result<&'a [u8]> {
-        if bytes > self.left() {
-            self.is_short = true;
-            let (at, all) = (self.at, self.file.len());
-            return Err(self.broken(format!("its header asks for {bytes} bytes at {at}, the file ends at {all}")));
-        }
-        let start = self.at;
-        self.at += bytes as usize;
-        Ok(&self.file[start..self.at])
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N as u64)?);
-        Ok(array)
-    }
-
-    fn u32(&mut self) -> Result<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    /// A number of things of at least so many bytes each, which the rest of the file can hold.
-    fn count(&mut self, what: &str, least: u64) -> Result<u64> {
-        let count = self.u64()?;
-        if count > self.left() / least {
-            self.is_short = true;
-            let left = self.left();
-            return Err(self.broken(format!("its header announces {count} {what}, but only {left} bytes follow")));
-        }
-        Ok(count)
-    }
-
-    fn string(&mut self) -> Result<&'a str> {
-        let bytes = self.u64()?;
-        let text = self.take(bytes)?;
-        std::str::from_utf8(text).map_err(|_| self.broken(format!("the name before byte {} is not UTF-8", self.at)))
-    }
-
     /// The first fields: how many tensors and keys there are.
     fn begin(&mut self) -> Result<(u64, u64)> {
         if self.take(MAGIC.len() as u64)? != MAGIC {
@@ -221,6 +171,7 @@ impl<'a> Reader<'a> {
             match (key, key.strip_prefix(TRUE_SHAPE)) {
                 (MADE_FOR, _) => said.made_for = Some(self.text(key, kind)?),
                 ("general.alignment", _) => said.alignment = Some(self.alignment(key, kind)?),
+                (SPLIT, _) => said.files = self.whole(key, kind)?,
                 (_, Some(tensor)) => {
                     said.shapes.insert(tensor, self.shape(key, kind)?);
                 }
@@ -267,38 +218,6 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| dim(self)).collect()
     }
 
-    /// Passes over a value.
-    fn skip(&mut self, key: &str, kind: u32) -> Result<()> {
-        match kind {
-            STRING => self.skip_string(),
-            ARRAY => {
-                let kind = self.u32()?;
-                match width_of(kind) {
-                    Some(width) => {
-                        let count = self.count("values", width)?;
-                        self.take(count * width).map(drop)
-                    }
-                    None if kind == STRING => {
-                        let count = self.count("texts", 8)?;
-                        (0..count).try_for_each(|_| self.skip_string())
-                    }
-                    None if kind == ARRAY => Err(self.broken(format!("its key {key:?} is an array of arrays"))),
-                    None => Err(self.broken(format!("its key {key:?} is an array of the unknown type {kind}"))),
-                }
-            }
-            _ => match width_of(kind) {
-                Some(width) => self.take(width).map(drop),
-                None => Err(self.broken(format!("its key {key:?} has the unknown type {kind}"))),
-            },
-        }
-    }
-
-    /// Tokens of a vocabulary need not be UTF-8.
-    fn skip_string(&mut self) -> Result<()> {
-        let bytes = self.u64()?;
-        self.take(bytes).map(drop)
-    }
-
     fn tensor(&mut self) -> Result<Described<'a>> {
         let name = self.string()?;
         let dims = self.u32()?;
@@ -307,27 +226,6 @@ impl<'a> Reader<'a> {
         }
         let dims = (0..dims).map(|_| self.u64()).collect::<Result<_>>()?;
         Ok(Described { name, dims, numbers: self.u32()?, offset: self.u64()? })
-    }
-}
-
-// Types of values. Source: ggml, docs/gguf.md, `gguf_metadata_value_type`.
-pub(super) const U32: u32 = 4;
-pub(super) const I32: u32 = 5;
-pub(super) const F32: u32 = 6;
-const BOOL: u32 = 7;
-pub(super) const STRING: u32 = 8;
-pub(super) const ARRAY: u32 = 9;
-const U64: u32 = 10;
-const I64: u32 = 11;
-
-/// Bytes of a value of this type, where all have as many.
-fn width_of(kind: u32) -> Option<u64> {
-    match kind {
-        0 | 1 | BOOL => Some(1),
-        2 | 3 => Some(2),
-        U32 | I32 | F32 => Some(4),
-        U64 | I64 | 12 => Some(8),
-        _ => None,
     }
 }
 
@@ -366,6 +264,20 @@ mod tests {
             file.extend([b'x'; 1000]);
         }
         file
+    }
+
+    #[test]
+    fn one_of_several_files_is_told_of() {
+        for (count, words) in [(2_u16, "one of 2 files that a model was split into"), (1, "it holds no tensor")] {
+            let mut file = [MAGIC, &3_u32.to_le_bytes(), &0_u64.to_le_bytes(), &1_u64.to_le_bytes()].concat();
+            file.extend((SPLIT.len() as u64).to_le_bytes());
+            file.extend(SPLIT.as_bytes());
+            // A whole number of 16 bits.
+            file.extend(2_u32.to_le_bytes());
+            file.extend(count.to_le_bytes());
+            let error = read_header(Path::new("x.gguf"), &file, file.len()).expect_err("refused");
+            assert!(error.to_string().contains(words), "{error}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn golden() -> Vec<Golden> {
 }
 
 /// W and b of a layer, as it computes with them: of its outputs for the columns of one, and for nothing.
-fn weight_and_bias(source: &std::sync::Arc<dyn TensorSource>, layer: &str) -> [Tensor; 2] {
+pub fn weight_and_bias(source: &std::sync::Arc<dyn TensorSource>, layer: &str) -> [Tensor; 2] {
     let weights = Weights::new(source.clone(), DType::F32, Device::Cpu);
     let shape = source.shape(&format!("{layer}.weight")).expect("a layer");
     let (outputs, inputs) = (shape[0], shape[1]);

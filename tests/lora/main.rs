@@ -11,6 +11,7 @@ mod hub_server;
 mod layers;
 mod program;
 mod runs;
+mod variants;
 
 use dype::testing::{
     Result,

@@ -395,6 +395,34 @@ fn quantized_files_and_adapters_are_called_what_they_are() {
     refused_with(single(&[("double_blocks.3.img_mlp.0.weight", &[1])]), &["a part of a FLUX transformer"]);
 }
 
+/// Numbers of 8 bits without the scale they need would make another picture.
+#[test]
+fn scales_of_names_that_are_not_known_are_no_plain_fp8() {
+    for (name, is_scale) in [
+        ("double_blocks.0.img_attn.qkv.weight.scale", true),
+        ("double_blocks.0.img_attn.qkv.scaler", true),
+        ("double_blocks.0.img_attn.norm.key_norm.scale", false),
+    ] {
+        let weight = "double_blocks.0.img_attn.qkv.weight";
+        let header = format!(
+            r#"{{"{weight}":{{"dtype":"F8_E4M3","shape":[3,1],"data_offsets":[0,3]}},
+                "img_in.weight":{{"dtype":"BF16","shape":[1],"data_offsets":[3,5]}},
+                "{name}":{{"dtype":"F32","shape":[1],"data_offsets":[5,9]}}}}"#
+        );
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("x.safetensors");
+        fs::write(&path, file(&header, 9)).expect("written");
+        let (what, _) = refused(resolve(&path));
+        assert_eq!(what.contains("fp8 whose scales have names that are not known"), is_scale, "{what}");
+    }
+}
+
+#[test]
+fn one_file_of_several_is_not_taken_for_the_model() {
+    let shard = fixture("tiny-flux/transformer/diffusion_pytorch_model-00001-of-00003.safetensors");
+    refused_with(resolve(&shard), &["-00001-of-00003", "one of several files", "whose folder is the model"]);
+}
+
 /// In a folder, and as any part, the quantizer is told before shapes that do not fit.
 #[test]
 fn quantized_parts_of_a_folder_are_called_what_they_are() {

@@ -23,6 +23,10 @@ pub struct Fitted {
     pub known: usize,
     /// Layers, as the file names them, that it has not.
     pub unknown: Vec<String>,
+    /// What stands before names of layers it has not, where it would have them without.
+    pub strange_prefix: Option<String>,
+    /// Layers, as the file names them, that the model has and whose pieces make no change.
+    pub halves: Vec<String>,
     /// Tensors that change nothing.
     pub unused: Vec<String>,
     /// How many layers hold each kind of change.
@@ -47,6 +51,8 @@ impl LoraFile {
             adapters: networks.iter().map(|_| HashMap::new()).collect(),
             known: 0,
             unknown: Vec::new(),
+            strange_prefix: None,
+            halves: Vec::new(),
             unused: self.keys.others.clone(),
             kinds: BTreeMap::new(),
         };
@@ -57,11 +63,15 @@ impl LoraFile {
                 continue;
             };
             self.refuse_foreign(name, pieces)?;
-            let Some(kind) = Kind::of(pieces, &mut fitted.unused) else { continue };
+            let Some(kind) = Kind::of(pieces, &mut fitted.unused) else {
+                fitted.halves.push(name.clone());
+                continue;
+            };
             fitted.known += 1;
             *fitted.kinds.entry(kind.name()).or_default() += 1;
             self.add(&mut fitted, networks, (name, &meaning), (&kind, strength))?;
         }
+        fitted.strange_prefix = fitted.unknown.iter().find_map(|name| names.strange_prefix(name)).map(str::to_owned);
         fitted.unused.sort();
         Ok(fitted)
     }
@@ -87,7 +97,7 @@ impl LoraFile {
     ) -> Result<()> {
         let network = &networks[meaning.network];
         let rows = meaning.rows();
-        let place = Place { file: self, name, prefix: meaning.prefix, rows, inputs: meaning.parts[0].layer.inputs };
+        let place = Place { file: self, name, prefix: &meaning.prefix, rows, inputs: meaning.parts[0].layer.inputs };
         let made = place.check(kind, strength)?;
         for part in &meaning.parts {
             let adapter = made.adapter(part, &network.source)?;

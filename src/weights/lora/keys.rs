@@ -38,16 +38,14 @@ pub(super) enum Side {
 
 /// Ends of names. One that another ends with comes after it.
 const ENDS: &[(&str, Role)] = &[
-    // peft and diffusers, with and without the adapter's name.
+    // peft and diffusers.
     (".lora_A.weight", Role::Down),
     (".lora_B.weight", Role::Up),
-    (".lora_A.default.weight", Role::Down),
-    (".lora_B.default.weight", Role::Up),
+    (".lora_A", Role::Down),
+    (".lora_B", Role::Up),
     (".lora_B.bias", Role::UpBias),
-    (".lora_B.default.bias", Role::UpBias),
     (".lora_magnitude_vector", Role::Magnitude),
     (".lora_magnitude_vector.weight", Role::Magnitude),
-    (".lora_magnitude_vector.default.weight", Role::Magnitude),
     // kohya's sd-scripts, OneTrainer, ComfyUI; diffusers before peft; XLabs.
     (".lora_down.weight", Role::Down),
     (".lora_up.weight", Role::Up),
@@ -90,6 +88,16 @@ const ENDS: &[(&str, Role)] = &[
     (".set_weight", Role::Foreign("whole weights")),
 ];
 
+/// Words of peft's behind which a model keeps an adapter's name: `lora_A.NAME.weight`.
+const NAMED: [&str; 3] = [".lora_A", ".lora_B", ".lora_magnitude_vector"];
+
+/// A name without an adapter's name.
+fn without_adapter(name: &str) -> Option<String> {
+    let (rest, last) = name.rsplit_once('.')?;
+    let (word, _) = rest.rsplit_once('.')?;
+    NAMED.iter().any(|named| word.ends_with(named)).then(|| format!("{word}.{last}"))
+}
+
 /// The pieces of one layer's change, by what they are: names of tensors.
 pub(super) type Pieces = BTreeMap<Role, String>;
 
@@ -107,7 +115,9 @@ impl Keys {
     pub fn of(names: Vec<String>) -> Self {
         let mut keys = Self::default();
         for name in names {
-            let found = ENDS.iter().find_map(|(end, role)| Some((name.strip_suffix(end)?.to_owned(), *role)));
+            let plain = without_adapter(&name);
+            let plain = plain.as_deref().unwrap_or(&name);
+            let found = ENDS.iter().find_map(|(end, role)| Some((plain.strip_suffix(end)?.to_owned(), *role)));
             match found {
                 Some((layer, role)) if !layer.is_empty() => {
                     if let Some(other) = keys.layers.entry(layer).or_default().insert(role, name) {
@@ -136,6 +146,8 @@ mod tests {
         let names = [
             "transformer.x.to_q.lora_A.weight",
             "transformer.x.to_q.lora_B.weight",
+            "transformer.x.to_k.lora_A.my_lora.weight",
+            "transformer.x.to_k.lora_magnitude_vector.default_0.weight",
             "x.lora.down.weight",
             "x.processor.qkv_lora1.down.weight",
             "lora_unet_a.alpha",
@@ -145,8 +157,9 @@ mod tests {
         ];
         let keys = Keys::of(names.map(str::to_owned).to_vec());
         let layers: Vec<_> = keys.layers.keys().map(String::as_str).collect();
-        assert_eq!(layers, ["lora_unet_a", "transformer.x.to_q", "x", "x.processor.qkv_lora1"]);
+        assert_eq!(layers, ["lora_unet_a", "transformer.x.to_k", "transformer.x.to_q", "x", "x.processor.qkv_lora1"]);
         assert_eq!(keys.layers["transformer.x.to_q"].len(), 2);
+        assert!(keys.layers["transformer.x.to_k"].keys().eq([&Role::Down, &Role::Magnitude]));
         assert_eq!(keys.layers["lora_unet_a"][&Role::KroneckerFactor(1, Side::Right)], "lora_unet_a.lokr_w2_b");
         assert_eq!(keys.others, ["optimizer.step", ".alpha"]);
     }

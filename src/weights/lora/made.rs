@@ -19,9 +19,9 @@ use super::{
     super::{Cut, TensorSource},
     Adapter,
     change::{Change, Piece},
-    fit::OTHER_MODEL,
     kinds::{Factor, Kind, OfWeight},
     names::Part,
+    numbers::{check_finite, number},
 };
 use crate::error::{Error, Result};
 
@@ -52,13 +52,7 @@ pub(super) struct Scale {
 impl Scale {
     fn value(&self, source: &dyn TensorSource) -> Result<f64> {
         let Some((alpha, rank)) = &self.alpha else { return Ok(self.strength * self.else_scale) };
-        let value = source.load(alpha, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-        let value = f64::from(value.first().copied().unwrap_or(f32::NAN));
-        if !value.is_finite() {
-            let what = format!("{}: {alpha} is no finite number", source.describe());
-            return Err(Error::model(what, OTHER_MODEL));
-        }
-        Ok(self.strength * value / *rank as f64)
+        Ok(self.strength * number(source, alpha)? / *rank as f64)
     }
 }
 
@@ -66,7 +60,9 @@ impl Scale {
 fn matrix(source: &dyn TensorSource, name: &str) -> Result<Tensor> {
     let tensor = source.load(name, DType::F32, &Device::Cpu)?;
     let rows = tensor.dims().first().copied().unwrap_or(0);
-    Ok(tensor.reshape((rows, ()))?)
+    let matrix = tensor.reshape((rows, ()))?;
+    check_finite(&matrix, source, name)?;
+    Ok(matrix)
 }
 
 /// What of rows is a layer's.

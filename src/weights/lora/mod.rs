@@ -14,6 +14,7 @@ mod kinds;
 mod made;
 mod merge;
 mod names;
+mod numbers;
 mod shapes;
 mod summary;
 

@@ -46,7 +46,7 @@ pub struct Network {
     pub layers: Vec<Layer>,
     /// The names of other layouts.
     pub aliases: Vec<Alias>,
-    /// What stands before a name with dots.
+    /// What stands before a name with dots; several of these may stand in a row.
     pub prefixes: &'static [&'static str],
     /// What stands before a name whose dots are underscores.
     pub flat_prefixes: &'static [&'static str],
@@ -81,14 +81,21 @@ pub const TRANSFORMER: &str = "transformer";
 /// Before the names of text encoders' layers: diffusers, ComfyUI; kohya's sd-scripts, OneTrainer.
 const TEXT_PREFIXES: [&str; 2] = ["text_encoder", "lora_te"];
 
-/// Before the names of a transformer's layers: none (peft, BFL), diffusers, ComfyUI, peft's own and fal's files.
+/// Before the names of a transformer's layers, in whatever order and number: none (peft, BFL), diffusers, ComfyUI, peft's own and fal's
+/// files; what PyTorch's wrappers add where nobody takes it off (`DistributedDataParallel`, FSDP, `torch.compile`); names that
+/// trainers give the network they hold.
 const TRANSFORMER_PREFIXES: &[&str] = &[
+    "",
     "transformer.",
     "diffusion_model.",
-    "model.diffusion_model.",
-    "base_model.model.transformer.",
-    "base_model.model.",
-    "",
+    "base_model.",
+    "model.",
+    "module.",
+    "_fsdp_wrapped_module.",
+    "_orig_mod.",
+    "unet.",
+    "dit.",
+    "net.",
 ];
 /// The same where dots are underscores: kohya's sd-scripts, OneTrainer, SimpleTuner's LyCORIS.
 const TRANSFORMER_FLAT_PREFIXES: &[&str] = &["lora_unet_", "lora_transformer_", "lycoris_"];
@@ -106,7 +113,7 @@ pub(super) struct Meaning {
     /// Which of the networks.
     pub network: usize,
     /// What stood before the name.
-    pub prefix: &'static str,
+    pub prefix: String,
     /// The layers it means.
     pub parts: Vec<Part>,
 }
@@ -126,15 +133,30 @@ impl<'n> Names<'n> {
     /// What a layer's name in a file means.
     pub fn meaning(&self, name: &str) -> Option<Meaning> {
         self.networks.iter().zip(&self.spelt).enumerate().find_map(|(network, (named, [dotted, flat]))| {
-            let look = |prefixes: &'static [&'static str], names: &HashMap<String, Vec<Part>>| {
-                prefixes.iter().find_map(|prefix| {
-                    let parts = names.get(name.strip_prefix(prefix)?)?.clone();
-                    Some(Meaning { network, prefix, parts })
-                })
+            let look = |rest: &str, names: &HashMap<String, Vec<Part>>| {
+                let prefix = name[..name.len() - rest.len()].to_owned();
+                Some(Meaning { network, prefix, parts: names.get(rest)?.clone() })
             };
-            look(named.prefixes, dotted).or_else(|| look(named.flat_prefixes, flat))
+            let mut flat_rest = named.flat_prefixes.iter().filter_map(|prefix| name.strip_prefix(prefix));
+            unwrapped(name, named.prefixes)
+                .find_map(|rest| look(rest, dotted))
+                .or_else(|| flat_rest.find_map(|rest| look(rest, flat)))
         })
     }
+
+    /// What stands before a name of dots that would mean a layer without it.
+    pub fn strange_prefix<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let mut rests = name.match_indices('.').map(|(at, _)| at + 1);
+        rests.find(|at| self.meaning(&name[*at..]).is_some()).map(|at| &name[..at])
+    }
+}
+
+/// A name without one prefix, two and so on; the name itself first, where it need not have any.
+fn unwrapped<'a>(name: &'a str, prefixes: &'static [&'static str]) -> impl Iterator<Item = &'a str> {
+    let without = move |name: &&'a str| {
+        prefixes.iter().filter(|prefix| !prefix.is_empty()).find_map(|prefix| name.strip_prefix(prefix))
+    };
+    std::iter::successors(Some(name), without).skip(usize::from(!prefixes.contains(&"")))
 }
 
 fn spelt(network: &Network) -> [HashMap<String, Vec<Part>>; 2] {
@@ -187,13 +209,19 @@ mod tests {
             ("lora_unet_double_0_qk", &["blocks.0.to_q", "blocks.0.to_k"]),
             ("diffusion_model.double.0.qk", &["blocks.0.to_q", "blocks.0.to_k"]),
             ("base_model.model.double.0.qk", &["blocks.0.to_q", "blocks.0.to_k"]),
+            ("unet.blocks.0.to_q", &["blocks.0.to_q"]),
+            ("transformer.module.blocks.0.to_q", &["blocks.0.to_q"]),
+            ("base_model.model._orig_mod.double.0.qk", &["blocks.0.to_q", "blocks.0.to_k"]),
         ] {
             let meaning = names.meaning(name).unwrap_or_else(|| panic!("{name} means a layer"));
             let found: Vec<_> = meaning.parts.iter().map(|part| part.layer.name.as_str()).collect();
             assert_eq!(found, layers, "{name}");
+            assert!(name.starts_with(&meaning.prefix) && !meaning.prefix.contains("blocks"), "{name}: {meaning:?}");
         }
         for name in ["blocks.1.to_q", "blocks_0_to_q", "lora_te1_blocks_0_to_q", "lora_unet_", ""] {
             assert_eq!(names.meaning(name), None, "{name}");
         }
+        assert_eq!(names.strange_prefix("controlnet.x.blocks.0.to_q"), Some("controlnet.x."));
+        assert_eq!(names.strange_prefix("controlnet.x.blocks.9.to_q"), None);
     }
 }

@@ -9,6 +9,7 @@ use super::{
     kinds::{Factor, Kind, OfWeight},
     made::{Made, Scale},
     names::{Meaning, Part},
+    numbers::is_whole_number,
 };
 use crate::error::{Error, Result};
 
@@ -26,7 +27,7 @@ pub(super) struct Place<'p> {
     /// Its name in the file.
     pub name: &'p str,
     /// What stands before it.
-    pub prefix: &'static str,
+    pub prefix: &'p str,
     /// out, of all together.
     pub rows: usize,
     /// in
@@ -53,7 +54,8 @@ impl Place<'_> {
             self.is(name, self.count(name)? == self.rows, || [self.rows, 1])?;
         }
         if let Some(alpha) = &kind.alpha {
-            self.is(alpha, self.count(alpha)? == 1, || [1, 1])?;
+            let count = if is_whole_number(&*self.file.source, alpha) { 1 } else { self.count(alpha)? };
+            self.is(alpha, count == 1, || [1, 1])?;
         }
         if kind.is_decomposed() && !matches!(kind.weight, Some(OfWeight::Product(_))) {
             let what = format!("{}: {} is {} with DoRA", self.file.source.describe(), self.name, kind.name());
