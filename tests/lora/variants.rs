@@ -33,6 +33,10 @@ fn write(place: &Place, tensors: &Tensors) -> std::path::PathBuf {
     path
 }
 
+fn safetensors_with(path: &std::path::Path, tensors: &Tensors, metadata: std::collections::HashMap<String, String>) {
+    ::safetensors::serialize_to_file(tensors, Some(metadata), path).expect("written");
+}
+
 /// How many layers of the transformer the file changes, and the changed weight of one that every file here changes.
 fn changed(model: &Flux1, tensors: &Tensors) -> Result<(usize, Vec<f32>)> {
     const LAYER: &str = "transformer_blocks.0.attn.to_q";
@@ -111,6 +115,16 @@ fn refused(model: &Flux1, tensors: &Tensors, words: &[&str]) {
     }
 }
 
+/// Under two names the same is meant: other programs keep one of them.
+#[test]
+fn a_layer_under_two_names_is_changed_once() {
+    let model = tiny_flux();
+    let plain = of_the_transformer("peft", "transformer.");
+    let twice = [&plain, &renamed(&plain, |name| format!("base_model.model.{name}"))];
+    let twice: Tensors = twice.into_iter().flatten().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    same(&model, &plain, &twice, "two names");
+}
+
 #[test]
 fn what_is_missing_or_no_number_is_told() {
     let model = tiny_flux();
@@ -141,6 +155,13 @@ fn numbers_that_are_not_finite_are_told_with_their_tensor() {
         let path = write(&place, &broken).display().to_string();
         place.small(&["--lora", &path]).fails(1, &[name, "not finite", "damaged"]);
     }
+    // What peft's header says is a number of a stranger too.
+    let place = Place::new();
+    let settings = [("lora_adapter_metadata".to_owned(), r#"{"transformer.lora_alpha": 1e300}"#.to_owned())];
+    let path = place.path("l.safetensors");
+    safetensors_with(&path, &peft, settings.into());
+    let path = path.display().to_string();
+    place.small(&["--lora", &path]).fails(1, &["l.safetensors", "its header has changes multiplied by"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A LoRA file held against a model's layers: which of them it changes, and whether every piece fits, told by its header alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     Adapter, LoraFile, Network,
@@ -56,6 +56,7 @@ impl LoraFile {
             unused: self.keys.others.clone(),
             kinds: BTreeMap::new(),
         };
+        let mut seen = HashSet::new();
         for (name, pieces) in &self.keys.layers {
             let Some(meaning) = names.meaning(name) else {
                 fitted.unknown.push(name.clone());
@@ -63,6 +64,11 @@ impl LoraFile {
                 continue;
             };
             self.refuse_foreign(name, pieces)?;
+            // Under two names the same change is meant, as every program takes it.
+            if !seen.insert((meaning.network, meaning.spelt())) {
+                fitted.unused.extend(pieces.values().cloned());
+                continue;
+            }
             let Some(kind) = Kind::of(pieces, &mut fitted.unused) else {
                 fitted.halves.push(name.clone());
                 continue;

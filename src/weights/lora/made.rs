@@ -19,6 +19,7 @@ use super::{
     super::{Cut, TensorSource},
     Adapter,
     change::{Change, Piece},
+    fit::OTHER_MODEL,
     kinds::{Factor, Kind, OfWeight},
     names::Part,
     numbers::{check_finite, number},
@@ -51,8 +52,16 @@ pub(super) struct Scale {
 
 impl Scale {
     fn value(&self, source: &dyn TensorSource) -> Result<f64> {
-        let Some((alpha, rank)) = &self.alpha else { return Ok(self.strength * self.else_scale) };
-        Ok(self.strength * number(source, alpha)? / *rank as f64)
+        let scale = match &self.alpha {
+            Some((alpha, rank)) => number(source, alpha)? / *rank as f64,
+            None => self.else_scale,
+        };
+        let value = self.strength * scale;
+        if (value as f32).is_finite() {
+            return Ok(value);
+        }
+        let what = format!("{}: its header has changes multiplied by {scale:e}", source.describe());
+        Err(Error::model(what, OTHER_MODEL))
     }
 }
 

@@ -14,6 +14,11 @@ use super::{
 use crate::error::{Error, Result};
 
 impl Meaning {
+    /// The layers and what of the whole each is, to tell one meaning from another.
+    pub fn spelt(&self) -> Vec<String> {
+        self.parts.iter().map(|Part { layer, cut }| format!("{} {cut:?}", layer.name)).collect()
+    }
+
     /// Rows of the whole that the layers are parts of.
     pub fn rows(&self) -> usize {
         let end = |part: &Part| if let Cut::Rows(rows) = &part.cut { rows.end } else { part.layer.outputs };
