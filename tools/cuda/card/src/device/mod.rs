@@ -6,6 +6,7 @@ mod modules;
 mod pool;
 mod report;
 mod run;
+mod sampled;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -67,6 +68,10 @@ pub struct Device {
     /// Pinned host memory: address and bytes.
     pinned: BTreeMap<u64, usize>,
     report: Report,
+    /// Until when each thread of the host has waited for the device, in simulated seconds.
+    hosts: BTreeMap<u64, f64>,
+    /// What launches took that may come again, where launches are sampled.
+    known: sampled::Known,
     /// The state of the order of streams.
     chance: u64,
     /// What every call says after a fault.
@@ -104,6 +109,8 @@ impl Device {
             kernels: BTreeMap::new(),
             pinned: BTreeMap::new(),
             report: Report::default(),
+            hosts: BTreeMap::new(),
+            known: sampled::Known::default(),
             chance: settings.seed.unwrap_or(0).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             broken: None,
             settings,
@@ -159,8 +166,22 @@ impl Device {
         if self.settings.trace {
             eprintln!("card: on {stream:#x} {work:?}");
         }
-        self.streams.ask(stream, work);
+        let now = self.host_clock();
+        self.streams.ask(stream, work, now);
         self.drift()
+    }
+
+    /// What the clock of this thread of the host says, which launches and copies do not move; a new thread begins when the
+    /// last of the others was heard of.
+    fn host_clock(&mut self) -> f64 {
+        let latest = self.hosts.values().copied().fold(0.0, f64::max);
+        *self.hosts.entry(this_thread()).or_insert(latest)
+    }
+
+    /// This thread of the host has waited until then.
+    fn waited(&mut self, until: f64) {
+        let now = self.host_clock();
+        self.hosts.insert(this_thread(), now.max(until));
     }
 
     /// Queues an operation and waits until it is done.

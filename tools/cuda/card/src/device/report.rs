@@ -10,6 +10,8 @@ use crate::machine::Counts;
 struct Total {
     launches: u64,
     threads: u64,
+    /// The most threads of a launch, or numbers that it wrote, if those are more.
+    most: u64,
     counts: Counts,
     seconds: f64,
 }
@@ -18,8 +20,6 @@ struct Total {
 #[derive(Debug, Default)]
 pub struct Report {
     kernels: BTreeMap<String, Total>,
-    /// Simulated time at which the host has last waited for the device.
-    pub(super) host: f64,
     /// Bytes allocated at most.
     pub(super) most_used: u64,
     /// Bytes mapped at most.
@@ -28,27 +28,50 @@ pub struct Report {
     pub(super) modules: u64,
     /// Allocations that did not fit: their bytes, what was allocated then, what was free.
     pub(super) refused: Vec<(u64, u64, u64)>,
+    /// Copies to the host: when each ended, and its bytes.
+    pub(super) downloaded: Vec<(f64, usize)>,
     compute: Line,
     uploads: Line,
+    /// Of the uploads those from pinned memory: streamed weights.
+    streamed: Line,
     downloads: Line,
 }
 
-/// When an engine was busy.
+/// When an engine was busy: periods in order, none of which touch.
 #[derive(Debug, Default)]
 struct Line {
-    until: f64,
     busy: Vec<(f64, f64)>,
 }
 
 impl Line {
+    /// Busy for so long from `begin` on, or as soon as there is time for it; gives the end. The host's threads run ahead of the
+    /// device each at its own pace, so what is asked for later may come earlier.
     fn add(&mut self, begin: f64, seconds: f64) -> f64 {
-        let begin = begin.max(self.until);
-        self.until = begin + seconds;
-        match self.busy.last_mut() {
-            Some(last) if last.1 >= begin => last.1 = self.until,
-            _ => self.busy.push((begin, self.until)),
+        let mut at = self.busy.partition_point(|busy| busy.1 < begin);
+        let mut start = begin;
+        while let Some(busy) = self.busy.get(at).filter(|busy| busy.0 < start + seconds) {
+            start = start.max(busy.1);
+            at += 1;
         }
-        self.until
+        let end = start + seconds;
+        if at > 0 && self.busy[at - 1].1 >= start {
+            self.busy[at - 1].1 = end;
+            if self.busy.get(at).is_some_and(|next| next.0 <= end) {
+                self.busy[at - 1].1 = self.busy.remove(at).1;
+            }
+        } else {
+            self.busy.insert(at, (start, end));
+        }
+        end
+    }
+
+    fn until(&self) -> f64 {
+        self.busy.last().map_or(0.0, |busy| busy.1)
+    }
+
+    /// Busy from its first second to its last.
+    fn whole(&self) -> Self {
+        Self { busy: self.busy.first().map(|first| (first.0, self.until())).into_iter().collect() }
     }
 
     fn seconds(&self) -> f64 {
@@ -74,7 +97,13 @@ impl Report {
     pub(super) fn busy(&mut self, engine: Engine, begin: f64, seconds: f64) -> f64 {
         match engine {
             Engine::Compute => self.compute.add(begin, seconds),
-            Engine::Uploads => self.uploads.add(begin, seconds),
+            Engine::Uploads { pinned } => {
+                let end = self.uploads.add(begin, seconds);
+                if pinned {
+                    self.streamed.add(end - seconds, seconds);
+                }
+                end
+            }
             Engine::Downloads => self.downloads.add(begin, seconds),
             Engine::None => begin,
         }
@@ -88,6 +117,7 @@ impl Report {
         if let Some(total) = self.kernels.get_mut(name) {
             total.launches += 1;
             total.threads += threads;
+            total.most = total.most.max(threads).max(counts.stored);
             total.counts.add(counts, 1);
             total.seconds += seconds;
         }
@@ -97,7 +127,7 @@ impl Report {
     fn json(&self, device: &Device) -> String {
         let mut out = String::from("{\n");
         let card = device.settings.card;
-        let end = self.compute.until.max(self.uploads.until).max(self.downloads.until);
+        let end = self.compute.until().max(self.uploads.until()).max(self.downloads.until());
         let launches: u64 = self.kernels.values().map(|total| total.launches).sum();
         // Writing to a string never fails.
         let _ = writeln!(out, "  \"card\": \"{}\", \"card_bytes\": {},", card.name, card.bytes);
@@ -118,15 +148,20 @@ impl Report {
         );
         let _ = writeln!(
             out,
-            "  \"upload_beside_compute_seconds\": {:.6}, \"launches\": {launches},",
-            self.uploads.beside(&self.compute)
+            "  \"streamed\": {{\"seconds\": {:.6}, \"compute_seconds\": {:.6}, \"beside_compute_seconds\": {:.6}}},",
+            self.streamed.seconds(),
+            self.compute.beside(&self.streamed.whole()),
+            self.streamed.beside(&self.compute)
         );
+        let downloads: Vec<_> = self.downloaded.iter().map(|(end, bytes)| format!("[{end:.6}, {bytes}]")).collect();
+        let _ = writeln!(out, "  \"downloads\": [{}],", downloads.join(", "));
+        let _ = writeln!(out, "  \"launches\": {launches},");
         let _ = writeln!(out, "  \"kernels\": {{");
         let rows: Vec<_> = self.kernels.iter().map(|(name, total)| {
-            let Counts { read, written, flops, instructions } = total.counts;
+            let Counts { read, written, stored, flops, instructions } = total.counts;
             format!(
-                "    \"{name}\": {{\"launches\": {}, \"threads\": {}, \"read\": {read}, \"written\": {written}, \"flops\": {flops}, \"instructions\": {instructions}, \"seconds\": {:.9}}}",
-                total.launches, total.threads, total.seconds
+                "    \"{name}\": {{\"launches\": {}, \"threads\": {}, \"most_elements\": {}, \"read\": {read}, \"written\": {written}, \"stored\": {stored}, \"flops\": {flops}, \"instructions\": {instructions}, \"seconds\": {:.9}}}",
+                total.launches, total.threads, total.most, total.seconds
             )
         }).collect();
         let _ = writeln!(out, "{}\n  }}\n}}", rows.join(",\n"));
@@ -158,5 +193,17 @@ mod tests {
         copies.add(3.0, 8.0);
         assert_eq!((kernels.seconds(), copies.seconds()), (9.0, 9.0));
         assert_eq!(copies.beside(&kernels), 1.0 + 1.0 + 1.0);
+        assert_eq!(kernels.beside(&copies.whole()), 3.0 + 1.0);
+    }
+
+    #[test]
+    fn what_is_asked_for_later_runs_earlier_where_there_is_time_for_it() {
+        let mut copies = Line::default();
+        assert_eq!(copies.add(10.0, 1.0), 11.0);
+        assert_eq!(copies.add(1.0, 2.0), 3.0);
+        assert_eq!(copies.add(2.0, 7.0), 10.0, "just fits");
+        assert_eq!(copies.busy, [(1.0, 11.0)]);
+        assert_eq!(copies.add(0.5, 1.0), 12.0, "no time before");
+        assert_eq!((copies.add(0.0, 0.5), copies.seconds()), (0.5, 11.5));
     }
 }

@@ -14,8 +14,8 @@ const LAUNCH: f64 = 2e-6;
 pub(super) enum Engine {
     /// Kernels, and copies and clearing within the device.
     Compute,
-    /// Copies from the host.
-    Uploads,
+    /// Copies from the host; from pinned memory, beside which kernels may run, or not.
+    Uploads { pinned: bool },
     /// Copies to the host.
     Downloads,
     /// None.
@@ -69,7 +69,7 @@ impl Device {
         let stream = self.stream(handle);
         let asked = self.streams.asked(stream);
         self.run_until(|device| device.streams.done(stream, asked))?;
-        self.report.host = self.report.host.max(self.streams.clock(stream));
+        self.waited(self.streams.clock(stream));
         self.settle();
         Ok(())
     }
@@ -81,7 +81,7 @@ impl Device {
     pub fn synchronise(&mut self) -> Result<(), u32> {
         self.sound()?;
         self.run_until(|device| device.streams.waiting() == 0)?;
-        self.report.host = self.report.host.max(self.streams.last_clock());
+        self.waited(self.streams.last_clock());
         self.settle();
         Ok(())
     }
@@ -93,7 +93,7 @@ impl Device {
     pub fn synchronise_event(&mut self, event: u64) -> Result<(), u32> {
         self.sound()?;
         self.run_until(|device| device.event_reached(event))?;
-        self.report.host = self.report.host.max(self.streams.event_clock(event));
+        self.waited(self.streams.event_clock(event));
         self.settle();
         Ok(())
     }
@@ -118,12 +118,16 @@ impl Device {
         };
         let stream = ready[chosen];
         let Some((work, begin)) = self.streams.take(stream) else { return Ok(false) };
-        let begin = begin.max(self.report.host);
         match self.execute(&work) {
             Ok((engine, seconds)) => {
                 let end = self.report.busy(engine, begin, seconds);
-                if let Work::Record { event, recording } = work {
-                    self.streams.reach(event, recording, end);
+                if self.settings.trace && engine != Engine::None {
+                    eprintln!("card: on {stream:#x} until {end:.6} for {seconds:.6} s, not before {begin:.6}");
+                }
+                match work {
+                    Work::Record { event, recording } => self.streams.reach(event, recording, end),
+                    Work::Download { bytes, .. } => self.report.downloaded.push((end, bytes)),
+                    _ => {}
                 }
                 self.streams.finish(stream, end);
                 Ok(true)
@@ -136,8 +140,8 @@ impl Device {
     fn execute(&mut self, work: &Work) -> Result<(Engine, f64), Fault> {
         let card = self.settings.card;
         let moved = |bytes: usize| (Engine::Compute, LAUNCH + 2.0 * bytes as f64 / card.bandwidth);
-        let upload = |to: u64, from: &[u8]| {
-            self.memory.upload(to, from).map(|()| (Engine::Uploads, from.len() as f64 / card.pcie))
+        let upload = |to: u64, from: &[u8], pinned: bool| {
+            self.memory.upload(to, from).map(|()| (Engine::Uploads { pinned }, from.len() as f64 / card.pcie))
         };
         match work {
             Work::Launch { kernel, grid, block, shared, parameters } => {
@@ -154,9 +158,10 @@ impl Device {
             Work::Gemm(gemm) => self.product(gemm),
             Work::Upload { to, from, bytes } => {
                 // SAFETY: the program keeps its memory until the copy is done, as it must on a card.
-                upload(*to, unsafe { std::slice::from_raw_parts(from.0, *bytes) })
+                let from = unsafe { std::slice::from_raw_parts(from.0, *bytes) };
+                upload(*to, from, self.is_pinned(from.as_ptr() as u64, *bytes))
             }
-            Work::UploadStaged { to, from } => upload(*to, from),
+            Work::UploadStaged { to, from } => upload(*to, from, false),
             Work::Download { to, from, bytes } => {
                 // SAFETY: as above.
                 let to = unsafe { std::slice::from_raw_parts_mut(to.0, *bytes) };
@@ -177,7 +182,7 @@ impl Device {
 
     fn launch(&mut self, launch: &Launch<'_>) -> Result<(Engine, f64), Fault> {
         let counts = match self.settings.shapes {
-            true => launch.sample(&self.memory)?,
+            true => self.sampled(launch)?,
             false => launch.run(&self.memory)?,
         };
         let threads = launch.blocks() * launch.block.iter().map(|n| u64::from(*n)).product::<u64>();
@@ -187,7 +192,7 @@ impl Device {
     fn product(&mut self, gemm: &Gemm) -> Result<(Engine, f64), Fault> {
         gemm.run(&self.memory, self.settings.shapes)?;
         let (read, written) = (gemm.bytes_read(), gemm.bytes_written());
-        let counts = Counts { read, written, flops: gemm.flops(), instructions: 0 };
+        let counts = Counts { read, written, stored: gemm.outputs(), flops: gemm.flops(), instructions: 0 };
         let card = self.settings.card;
         let rate = if gemm.is_half() { card.half_flops } else { card.single_flops };
         Ok(self.counted(gemm.name(), gemm.outputs(), counts, rate))

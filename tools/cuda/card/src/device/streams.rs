@@ -15,6 +15,8 @@ pub struct Op {
     pub work: Work,
     /// So many operations of other streams come first.
     after: Vec<(u64, u64)>,
+    /// When it was asked for, in simulated seconds.
+    asked_at: f64,
 }
 
 /// A stream.
@@ -77,8 +79,8 @@ impl Streams {
         self.events.contains_key(&event)
     }
 
-    /// Queues an operation; gives its number on its stream.
-    pub fn ask(&mut self, stream: u64, work: Work) -> u64 {
+    /// Queues an operation that is asked for at this time; gives its number on its stream.
+    pub fn ask(&mut self, stream: u64, work: Work, asked_at: f64) -> u64 {
         let mut after = Vec::new();
         let blocking = self.streams.get(&stream).is_some_and(|stream| stream.blocking);
         for (other, state) in &self.streams {
@@ -88,7 +90,7 @@ impl Streams {
             }
         }
         let stream = self.streams.entry(stream).or_default();
-        stream.queue.push_back(Op { work, after });
+        stream.queue.push_back(Op { work, after, asked_at });
         stream.asked += 1;
         stream.asked
     }
@@ -150,7 +152,7 @@ impl Streams {
         let others = op.after.iter().filter_map(|(other, _)| Some(self.streams.get(other)?.clock));
         let event = op.work.awaits().map(|(event, _)| self.event_clock(event));
         let own = self.streams.get(&stream)?.clock;
-        let begin = others.chain(event).fold(own, f64::max);
+        let begin = others.chain(event).fold(own.max(op.asked_at), f64::max);
         Some((op.work, begin))
     }
 
@@ -206,12 +208,12 @@ mod tests {
         streams.open_event(event);
         // Nothing was recorded: nothing is waited for.
         let recording = streams.recorded(event);
-        streams.ask(b, Work::Wait { event, recording });
+        streams.ask(b, Work::Wait { event, recording }, 0.0);
         assert_eq!(streams.ready(), [b]);
         run(&mut streams, b);
         let recording = streams.record(event);
-        streams.ask(a, Work::Record { event, recording });
-        streams.ask(b, Work::Wait { event, recording });
+        streams.ask(a, Work::Record { event, recording }, 0.0);
+        streams.ask(b, Work::Wait { event, recording }, 0.0);
         assert_eq!(streams.ready(), [a]);
         run(&mut streams, a);
         assert_eq!(streams.ready(), [b]);
@@ -224,10 +226,10 @@ mod tests {
     fn blocking_streams_and_the_default_stream_wait_for_each_other_and_others_do_not() {
         let (mut streams, a, b) = two();
         streams.open(a, true);
-        streams.ask(a, Work::Nothing);
-        streams.ask(b, Work::Nothing);
-        streams.ask(LEGACY, Work::Nothing);
-        streams.ask(a, Work::Nothing);
+        streams.ask(a, Work::Nothing, 0.0);
+        streams.ask(b, Work::Nothing, 0.0);
+        streams.ask(LEGACY, Work::Nothing, 0.0);
+        streams.ask(a, Work::Nothing, 0.0);
         assert_eq!(streams.ready(), [a, b]);
         run(&mut streams, a);
         assert_eq!(streams.ready(), [LEGACY, b]);

@@ -154,6 +154,7 @@ impl Block<'_> {
         let (space, addresses) = self.addresses(warp, lanes, at, from.len())?;
         if space == Space::Global {
             self.counts.written += moved(&addresses, lanes, at.width * from.len());
+            self.counts.stored += u64::from(lanes.count_ones()) * from.len() as u64;
         }
         for (element, slot) in from.iter().enumerate() {
             let values = *warp.lanes(*slot);

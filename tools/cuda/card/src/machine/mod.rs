@@ -45,6 +45,8 @@ pub struct Counts {
     pub read: u64,
     /// Bytes written to it.
     pub written: u64,
+    /// Numbers written to it.
+    pub stored: u64,
     /// Floating point operations.
     pub flops: u64,
     /// Instructions, once for each warp.
@@ -56,6 +58,7 @@ impl Counts {
     pub fn add(&mut self, other: Self, times: u64) {
         self.read += other.read * times;
         self.written += other.written * times;
+        self.stored += other.stored * times;
         self.flops += other.flops * times;
         self.instructions += other.instructions * times;
     }
