@@ -72,9 +72,9 @@ pub mod methods {
 /// Of `models`.
 pub mod models {
     pub use crate::models::{
-        BUILT_IN, Conditioning, Confidence, Contents, Decode, Encode, Examples, Facts, Family, ForwardCost,
+        BUILT_IN, Conditioning, Confidence, Contents, Decode, Encode, Examples, Facts, Family, FirstBlock, ForwardCost,
         ForwardOptions, Found, Identity, Lender, Lent, Model, ModelRequest, NetworkBytes, On, PartKind, PartSpec,
-        Published, Registry, RepositoryFiles, RgbFactors, Seen, TextEncoders, Velocity, VelocityAt, adapt,
+        Published, Registry, RepositoryFiles, RgbFactors, Seen, StepShape, TextEncoders, Velocity, VelocityAt, adapt,
         never_inside,
     };
 

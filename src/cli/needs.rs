@@ -44,7 +44,7 @@ impl Need {
         let least = |mode| StagePeaks::least(model, &task, on, mode).map(|peaks| peaks.most());
         let peak_bytes = [least(MODES[0].0)?, least(MODES[1].0)?];
         let tokens = [model.facts().latents.tokens(task.size).count(), task.text_tokens];
-        let pass = model.step_cost(on, WeightsMode::Stream, tokens, ForwardOptions::first(kind, on.1))?;
+        let pass = model.step_cost(on, WeightsMode::Stream, tokens.into(), ForwardOptions::first(kind, on.1))?;
         Ok(Self { side_px, kind, step_flops: pass.flops * task.passes() as u128, peak_bytes })
     }
 

@@ -95,6 +95,22 @@ impl NetworkBytes {
     }
 }
 
+/// What a denoising step works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepShape {
+    /// Tokens of the picture and of the text.
+    pub tokens: [usize; 2],
+    /// First-block caches that are held for the picture: one for each prompt, none without them.
+    pub first_blocks: usize,
+}
+
+impl From<[usize; 2]> for StepShape {
+    /// Of so many tokens of picture and text, without caches.
+    fn from(tokens: [usize; 2]) -> Self {
+        Self { tokens, first_blocks: 0 }
+    }
+}
+
 /// What a forward pass takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ForwardCost {
@@ -102,6 +118,8 @@ pub struct ForwardCost {
     pub weights_bytes: u64,
     /// The most bytes held at once beyond those and the inputs: streamed blocks, streams, keys and values, tables, pieces.
     pub working_bytes: u64,
+    /// Those of them that first-block caches keep between passes.
+    pub kept_bytes: u64,
     /// Bytes of the inputs: latents and the embeddings of one prompt.
     pub input_bytes: u64,
     /// Floating-point operations, a multiply-add counted as two.
@@ -124,6 +142,7 @@ impl ForwardCost {
         Self {
             weights_bytes,
             working_bytes: ledger.peak_bytes() - weights_bytes - input_bytes,
+            kept_bytes: 0,
             input_bytes,
             flops: ledger.flops(),
             attention_flops: ledger.attention_flops(),
@@ -131,6 +150,12 @@ impl ForwardCost {
             largest_buffer: ledger.largest_buffer(),
             is_countable: ledger.is_countable(),
         }
+    }
+
+    /// The same with so many bytes that are kept between passes.
+    #[must_use]
+    pub fn keeping(self, kept_bytes: u64) -> Self {
+        Self { kept_bytes, ..self }
     }
 
     /// The most bytes held at once.

@@ -11,13 +11,13 @@
 //!
 //! Source: `FirstBlockCacheConfig` of diffusers; ParaAttention's first-block cache.
 
-use std::{cell::RefCell, ops::Range};
+use std::{cell::RefCell, ops::Range, rc::Rc};
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 
 use crate::{
     error::Result,
-    nn::{Array, Blocks},
+    nn::{Array, Blocks, Ledger},
 };
 
 /// Tokens that are measured at once.
@@ -49,11 +49,22 @@ impl FirstBlock {
         Self { threshold, kept: None, skips: false, decides: true }
     }
 
-    /// Bytes of so many picture tokens [N, C] that it holds between steps, and the most that it holds beyond them within one.
-    pub fn bytes(tokens: usize, channels: usize, dtype: DType) -> [u64; 2] {
-        let tensor = (tokens * channels * dtype.size_in_bytes()) as u64;
-        // Both kept changes; within a step the tokens before the first block become what is kept of it.
-        [2 * tensor, tensor]
+    /// Counts a pass of a step for which so many of them are held, one for each prompt; returns the bytes that they hold between
+    /// passes. Where there are some, steps before have filled them.
+    ///
+    /// # Errors
+    /// What `pass` says.
+    pub(super) fn dry(
+        count: usize,
+        ledger: &Ledger,
+        mut pass: impl FnMut(Option<Rc<RefCell<Self>>>) -> Result<()>,
+    ) -> Result<u64> {
+        let caches: Vec<_> = (0..count).map(|_| Rc::new(RefCell::new(Self::new(0.0)))).collect();
+        ledger.without_work(|| caches.iter().try_for_each(|cache| pass(Some(Rc::clone(cache)))))?;
+        pass(caches.first().cloned())?;
+        let held = ledger.now_bytes();
+        caches.iter().for_each(|cache| cache.borrow_mut().kept = None);
+        Ok(held - ledger.now_bytes())
     }
 
     /// Before each forward pass: whether it is the first evaluation of a step, which decides for the others.
@@ -128,11 +139,13 @@ impl FirstBlock {
     fn is_alike(&self, change: &Array) -> Result<bool> {
         let Some(kept) = &self.kept else { return Ok(false) };
         let (mut difference, mut size) = (0.0, 0.0);
-        for (now, before) in chunks(change.real()?)?.into_iter().zip(chunks(kept.first.real()?)?) {
-            let before = before.to_dtype(DType::F32)?;
-            difference += sum_of_sizes(&(now.to_dtype(DType::F32)? - &before)?)?;
-            size += sum_of_sizes(&before)?;
-        }
+        each_chunk(change, |start, count| {
+            let before = kept.first.narrow(0, start, count)?.to_dtype(DType::F32)?; // [C', C]
+            difference += change.narrow(0, start, count)?.to_dtype(DType::F32)?.sub(&before)?.sum_of_sizes()?;
+            size += before.sum_of_sizes()?;
+            Ok(())
+        })?;
+        // A dry pass knows no numbers: 0 / 0 is not alike, and all blocks are computed.
         Ok(difference / size <= self.threshold)
     }
 }
@@ -165,21 +178,11 @@ fn each_chunk(tokens: &Array, work: impl FnMut(usize, usize) -> Result<()>) -> R
     tokens.place().pieces(0..tokens.dim(0), CHUNK, work)
 }
 
-fn chunks(tokens: &Tensor) -> Result<Vec<Tensor>> {
-    let count = tokens.dim(0)?;
-    let chunk = |start| tokens.narrow(0, start, CHUNK.min(count - start));
-    Ok((0..count).step_by(CHUNK).map(chunk).collect::<candle_core::Result<_>>()?)
-}
-
-fn sum_of_sizes(numbers: &Tensor) -> Result<f64> {
-    Ok(f64::from(numbers.abs()?.sum_all()?.to_scalar::<f32>()?))
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
 
-    use candle_core::Device;
+    use candle_core::{Device, Tensor};
     use serde::Deserialize;
 
     use super::*;

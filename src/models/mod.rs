@@ -48,7 +48,7 @@ use crate::{error::Result, weights::Files};
 use find::Finder;
 
 pub use contents::Contents;
-pub use cost::{ForwardCost, ForwardOptions, NetworkBytes};
+pub use cost::{ForwardCost, ForwardOptions, NetworkBytes, StepShape};
 pub use exchange::{Composed, Exchange, GgufNames};
 pub use family::{Confidence, Examples, Facts, Family, Reading, Seen};
 pub use find::{ELSEWHERE, Found, Lacking, Place};

@@ -5,7 +5,7 @@ use std::{any::Any, cell::RefCell, fmt, rc::Rc, sync::Arc};
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    Contents, Facts, FirstBlock, ForwardCost, ForwardOptions, Identity, NetworkBytes,
+    Contents, Facts, FirstBlock, ForwardCost, ForwardOptions, Identity, NetworkBytes, StepShape,
     parts::kl::{Banding, Posterior, RowSink, RowSource, Ways},
 };
 use crate::{
@@ -89,10 +89,9 @@ pub trait Model: Send + Sync {
     /// What reading weights may fail with.
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>>;
 
-    /// C: width of the tokens between its blocks, where these can be left out behind the first ([`FirstBlock`]); `None` where
-    /// they cannot.
-    fn first_block_channels(&self) -> Option<usize> {
-        None
+    /// Whether its blocks can be left out behind the first ([`FirstBlock`]).
+    fn leaves_blocks_out(&self) -> bool {
+        false
     }
 
     /// Whether files of latents hold them as [1, C, h, w], as this family's reference holds them in its loop, instead of packed.
@@ -123,7 +122,7 @@ pub trait Model: Send + Sync {
     /// Bytes of what one prompt of so many tokens becomes.
     fn conditioning_bytes(&self, text_tokens: usize) -> u64;
 
-    /// What a step takes in these pieces, by a dry pass; `tokens` are those of the picture and of the text.
+    /// What a step takes in these pieces, by a dry pass.
     ///
     /// # Errors
     /// [`Error::Model`] when a configuration makes no sense.
@@ -131,7 +130,7 @@ pub trait Model: Send + Sync {
         &self,
         on: (DeviceKind, DType),
         weights: WeightsMode,
-        tokens: [usize; 2],
+        step: StepShape,
         pieces: ForwardOptions,
     ) -> Result<ForwardCost>;
 
@@ -143,7 +142,7 @@ pub trait Model: Send + Sync {
         &self,
         on: (DeviceKind, DType),
         weights: WeightsMode,
-        tokens: [usize; 2],
+        step: StepShape,
         budget_bytes: u64,
     ) -> Result<(ForwardOptions, ForwardCost)>;
 }
@@ -207,7 +206,7 @@ pub struct VelocityAt<'a> {
     pub text_bias: Option<TextBias>,
     /// What the logits of attention are multiplied by; 1 as the model was trained.
     pub logit_scale: f64,
-    /// What may leave blocks out, of a model with [`Model::first_block_channels`].
+    /// What may leave blocks out, of a model whose blocks can be ([`Model::leaves_blocks_out`]).
     pub first_block: Option<&'a Rc<RefCell<FirstBlock>>>,
 }
 

@@ -158,6 +158,14 @@ impl Ledger {
         result
     }
 
+    /// Runs `visit`, whose memory counts and whose work does not: it has been done before.
+    pub fn without_work<T>(&self, visit: impl FnOnce() -> T) -> T {
+        let before = self.counts().done;
+        let result = visit();
+        self.counts().done = before;
+        result
+    }
+
     /// Runs `visit` for an operation that is new here, and gives its result; counts one that is known again without running it,
     /// and gives nothing. What it makes is still to be held then.
     ///
@@ -312,6 +320,22 @@ mod tests {
         assert!(visit(1).expect("counted").is_some(), "another");
         assert_eq!((ledger.flops(), ledger.attention_flops(), ledger.launches(), runs), (6 * 9, 6 * 2, 6, 2));
         drop(first);
+    }
+
+    #[test]
+    fn what_has_been_done_before_takes_memory_and_no_work() {
+        let ledger = Ledger::new(DeviceKind::Metal);
+        let mut visit = |bytes: usize| {
+            ledger.again([0; 10], || {
+                ledger.work(7);
+                ledger.launch(bytes);
+                Ok(ledger.hold(bytes, 1))
+            })
+        };
+        drop(ledger.without_work(|| visit(30)).expect("counted"));
+        assert_eq!((ledger.peak_bytes(), ledger.flops(), ledger.launches()), (30, 0, 0));
+        drop(visit(30).expect("counted"));
+        assert_eq!((ledger.flops(), ledger.launches()), (7, 1), "when it comes again, it is work");
     }
 
     #[test]

@@ -121,6 +121,17 @@ impl Array {
         self.launch(Launch::Elements, &shape, self.dtype(), |x| x.sum_keepdim(dim))
     }
 
+    /// The sum of the sizes of f32 numbers, on the host; 0 in a dry pass.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn sum_of_sizes(&self) -> Result<f64> {
+        match self.map(Tensor::abs)? {
+            Self::Real(sizes) => Ok(f64::from(sizes.sum_all()?.to_scalar::<f32>()?)),
+            Self::Dry(_) => Ok(0.0),
+        }
+    }
+
     /// `x·sigmoid(x)`.
     ///
     /// # Errors

@@ -24,14 +24,25 @@ pub struct Encoding {
     pub picture_bytes: u64,
 }
 
+/// A way of working that was chosen, with what is held in it at the most.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    /// The way.
+    pub way: Way,
+    /// What the stage needs.
+    pub need: u64,
+    /// Everything that is held.
+    pub peak: u64,
+}
+
 /// What to say where nothing makes latents of a picture.
 pub fn no_encoder() -> Error {
     let what = "this model's files hold no encoder, which makes latents of a picture";
     Error::request(what, "give an autoencoder that has both sides with --vae, or another model")
 }
 
-/// Encoding: the way with the least work that fits into `budget` bytes, and its peak with all that is held beside it; `None`
-/// where no picture is encoded.
+/// Encoding: the way with the least work that fits into `budget` bytes, beside so many that are held for other stages; `None` where
+/// no picture is encoded.
 ///
 /// # Errors
 /// [`Error::Request`] where the model has no encoder; [`Error::Memory`] when no way fits.
@@ -39,23 +50,23 @@ pub(super) fn encode_choice(
     model: &dyn Model,
     task: &Task,
     on: (DeviceKind, DType),
-    process: Process,
+    (process, held): (Process, u64),
     budget: u64,
-) -> Result<Option<(Way, u64)>> {
+) -> Result<Option<Chosen>> {
     let Some(Encoding { ready_bytes, picture_bytes }) = task.encoding else { return Ok(None) };
     let encoder = model.encoder().ok_or_else(no_encoder)?;
     let geometry = encoder.geometry();
     let grid = geometry.tokens(task.size);
     // The noise of its sample, what it becomes, and the noise that is added; and what the prompts became.
     let latents_bytes = 3 * 4 * (grid.count() * geometry.token_channels()) as u64;
-    let beside = latents_bytes + task.prompts as u64 * model.conditioning_bytes(task.text_tokens);
+    let beside = held + latents_bytes + task.prompts as u64 * model.conditioning_bytes(task.text_tokens);
     let held = [beside + ready_bytes, beside + picture_bytes];
     let ways = encoder.ways(on, geometry.latents(grid))?;
     best(&ways, held, process, ("encoding the picture", budget)).map(Some)
 }
 
-/// Decoding: the way with the least work that fits into `budget` bytes, and its peak with the bytes of the picture, so many a
-/// pixel, and what the allocator keeps.
+/// Decoding: the way with the least work that fits into `budget` bytes, with the bytes of the picture, so many a pixel, beside so
+/// many that are held for other stages.
 ///
 /// # Errors
 /// [`Error::Memory`] when none fits.
@@ -63,11 +74,11 @@ pub fn decode_choice(
     decoder: &dyn Decode,
     on: (DeviceKind, DType),
     picture: (ImageSize, u64),
-    process: Process,
+    (process, held): (Process, u64),
     budget: u64,
-) -> Result<(Way, u64)> {
+) -> Result<Chosen> {
     let (ways, picture_bytes) = decode_ways(decoder, on, picture)?;
-    best(&ways, [0, picture_bytes], process, ("decoding", budget))
+    best(&ways, [held, held + picture_bytes], process, ("decoding", budget))
 }
 
 /// The ways of decoding a picture that is held in so many bytes a pixel, and the bytes of it.
@@ -85,20 +96,22 @@ pub(super) fn decode_ways(
     Ok((decoder.ways(on, geometry.latents(grid))?, pixel_bytes * (size.height_px * size.width_px) as u64))
 }
 
-/// The best way in a budget, and its peak. So much is held before it begins, and so much beside it while it works.
-fn best(ways: &Ways, [before, beside]: [u64; 2], process: Process, (what, budget): (&str, u64)) -> Result<(Way, u64)> {
+/// The best way in a budget. So much is held before it begins, and so much beside it while it works.
+fn best(ways: &Ways, [before, beside]: [u64; 2], process: Process, (what, budget): (&str, u64)) -> Result<Chosen> {
     let room = process.room(budget);
     let best = ways.best(room.saturating_sub(beside)).filter(|_| before <= room);
     let least = || too_small(what, least_peak(ways, [before, beside], process), budget);
-    best.map(|way| (way.clone(), peak(Some(way), [before, beside], process))).ok_or_else(least)
+    let way = best.ok_or_else(least)?.clone();
+    let need = need(Some(&way), [before, beside]);
+    Ok(Chosen { way, need, peak: process.peak(need) })
 }
 
 /// The peak of the way that takes least memory.
 pub(super) fn least_peak(ways: &Ways, held: [u64; 2], process: Process) -> u64 {
-    peak(ways.least(), held, process)
+    process.peak(need(ways.least(), held))
 }
 
-/// The peak of a way, with what is held before it begins and beside it while it works.
-fn peak(way: Option<&Way>, [before, beside]: [u64; 2], process: Process) -> u64 {
-    process.peak(before.max(beside + way.map_or(0, |way| way.cost.memory_bytes)))
+/// What a way needs, with what is held before it begins and beside it while it works.
+fn need(way: Option<&Way>, [before, beside]: [u64; 2]) -> u64 {
+    before.max(beside + way.map_or(0, |way| way.cost.memory_bytes))
 }

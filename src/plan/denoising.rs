@@ -10,8 +10,8 @@ use super::{
 use crate::{
     base::device::DeviceKind,
     error::{Error, Result},
-    models::{FirstBlock, ForwardCost, ForwardOptions, Model},
-    nn::{Compute, WeightsMode},
+    models::{ForwardCost, ForwardOptions, Model, StepShape},
+    nn::WeightsMode,
     recipe::StepCache,
 };
 
@@ -30,8 +30,8 @@ pub(super) struct Denoising {
 pub(super) struct Steps<'a> {
     model: &'a dyn Model,
     on: (DeviceKind, DType),
-    /// Those of the picture and of the text.
-    tokens: [usize; 2],
+    /// What each works on.
+    shape: StepShape,
     /// Bytes that are held beside a forward pass.
     beside: u64,
     /// Bytes that are held while a velocity is led.
@@ -51,8 +51,9 @@ impl<'a> Steps<'a> {
         process: Process,
     ) -> Result<Self> {
         let tokens = [model.facts().latents.tokens(task.size).count(), task.text_tokens];
-        let beside = beside_bytes(model, task, on, tokens)? + along.held_bytes;
-        Ok(Self { model, on, tokens, beside, led: along.led_bytes, process })
+        let shape = StepShape { tokens, first_blocks: first_blocks(model, task)? };
+        let beside = beside_bytes(model, task, tokens) + along.denoise_bytes;
+        Ok(Self { model, on, shape, beside, led: along.led_bytes, process })
     }
 
     /// Resident weights where they fit and nothing else is asked for, streamed ones where not, and pieces that fit into the rest.
@@ -66,7 +67,7 @@ impl<'a> Steps<'a> {
             None => WeightsMode::Stream,
         };
         let room = self.process.room(budget).saturating_sub(self.beside);
-        match self.model.step_within(self.on, mode, self.tokens, room) {
+        match self.model.step_within(self.on, mode, self.shape, room) {
             Ok((options, cost)) => Ok(self.denoising(mode, options, cost)),
             Err(error) => {
                 let least = self.least(mode)?.peak;
@@ -84,13 +85,13 @@ impl<'a> Steps<'a> {
     }
 
     fn dry(&self, mode: WeightsMode, options: ForwardOptions) -> Result<Denoising> {
-        let cost = self.model.step_cost(self.on, mode, self.tokens, options)?;
+        let cost = self.model.step_cost(self.on, mode, self.shape, options)?;
         Ok(self.denoising(mode, options, cost))
     }
 
     fn denoising(&self, mode: WeightsMode, options: ForwardOptions, cost: ForwardCost) -> Denoising {
         // A velocity is led when what the pass worked with is gone.
-        let most = cost.peak_bytes().max(cost.weights_bytes + cost.input_bytes + self.led);
+        let most = cost.peak_bytes().max(cost.weights_bytes + cost.input_bytes + cost.kept_bytes + self.led);
         let need = self.beside.saturating_add(most);
         Denoising { mode, options, cost, need, peak: self.process.peak(need) }
     }
@@ -98,33 +99,31 @@ impl<'a> Steps<'a> {
 
 /// What a step holds beside a forward pass: the next latents and their sum, the prompts that wait for their pictures, and what is
 /// carried from step to step. With classifier-free guidance the velocity with the prompt waits for the other.
-fn beside_bytes(model: &dyn Model, task: &Task, on: (DeviceKind, DType), tokens: [usize; 2]) -> Result<u64> {
+fn beside_bytes(model: &dyn Model, task: &Task, tokens: [usize; 2]) -> u64 {
     let waiting = task.prompts.saturating_sub(1) as u64 * model.conditioning_bytes(task.text_tokens);
     let latents_bytes = (4 * tokens[0] * model.facts().latents.token_channels()) as u64;
     let guided = if task.cfg { latents_bytes + table_bytes(model, tokens) } else { 0 };
-    let carried = latents_bytes * task.sampler.tensors() as u64 + cache_bytes(model, task, on, latents_bytes)?;
-    Ok(2 * latents_bytes + waiting + guided + carried)
+    let of_cache = match task.cache {
+        // Latents and velocity of the last computed step, for each prompt.
+        StepCache::Easy(_) => 2 * task.passes(),
+        StepCache::Off | StepCache::FirstBlock(_) => 0,
+    };
+    2 * latents_bytes + waiting + guided + latents_bytes * (task.sampler.tensors() + of_cache) as u64
 }
 
-/// Bytes of what a step cache keeps for each prompt, and beside it within a step.
+/// First-block caches that a task holds: one for each prompt.
 ///
 /// # Errors
 /// [`Error::Request`] for one that the model's blocks do not offer.
-fn cache_bytes(model: &dyn Model, task: &Task, (kind, dtype): (DeviceKind, DType), latents_bytes: u64) -> Result<u64> {
-    let prompts = task.passes() as u64;
-    let threshold = match task.cache {
-        StepCache::Off => return Ok(0),
-        // Latents and velocity of the last computed step.
-        StepCache::Easy(_) => return Ok(2 * prompts * latents_bytes),
-        StepCache::FirstBlock(threshold) => threshold,
-    };
-    let Some(channels) = model.first_block_channels() else {
-        let what = format!("--cache first-block:{threshold}: this kind of model cannot leave blocks out");
-        return Err(Error::request(what, "--cache 0.2 (EasyCache) asks nothing of a model"));
-    };
-    let tokens = model.facts().latents.tokens(task.size).count();
-    let [kept, within] = FirstBlock::bytes(tokens, channels, Compute::on(kind, dtype).dtype);
-    Ok(prompts * kept + within)
+fn first_blocks(model: &dyn Model, task: &Task) -> Result<usize> {
+    match task.cache {
+        StepCache::Off | StepCache::Easy(_) => Ok(0),
+        StepCache::FirstBlock(_) if model.leaves_blocks_out() => Ok(task.passes()),
+        StepCache::FirstBlock(threshold) => {
+            let what = format!("--cache first-block:{threshold}: this kind of model cannot leave blocks out");
+            Err(Error::request(what, "--cache 0.2 (EasyCache) asks nothing of a model"))
+        }
+    }
 }
 
 /// Bytes of the position tables of so many tokens: a method that stays the same keeps them for each prompt of classifier-free

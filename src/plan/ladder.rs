@@ -9,17 +9,22 @@ use crate::{
 };
 
 /// What a pass holds that follows none and is followed by none: a picture of bytes.
-pub(super) const ALONE: Beside = Beside { held_bytes: 0, led_bytes: 0, pixel_bytes: PIXEL_BYTES };
+pub(super) const ALONE: Beside =
+    Beside { encode_bytes: 0, denoise_bytes: 0, led_bytes: 0, decode_bytes: 0, pixel_bytes: PIXEL_BYTES };
 /// Bytes of a pixel of f32.
 const FLOAT_PIXEL_BYTES: u64 = 12;
 
-/// What a pass holds beside its steps.
+/// What the stages of a pass hold for the passes above it and of the one below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Beside {
-    /// All along.
-    pub(super) held_bytes: u64,
-    /// Once the model has given a velocity, while it is led.
+    /// While the picture below is encoded.
+    pub(super) encode_bytes: u64,
+    /// While it denoises.
+    pub(super) denoise_bytes: u64,
+    /// Once the model has given a velocity, while it is led, beyond those.
     pub(super) led_bytes: u64,
+    /// While its own picture is decoded.
+    pub(super) decode_bytes: u64,
     /// Of a pixel of the picture that is decoded.
     pub(super) pixel_bytes: u64,
 }
@@ -31,14 +36,18 @@ impl Beside {
         let own = &tasks[pass];
         let above = tasks.get(pass + 1);
         let below = pass.checked_sub(1).map(|below| &tasks[below]);
-        let kept = above.map_or(0, |above| above.steps as u64 * latents_bytes(own));
-        let references = below.map_or(0, |below| own.steps as u64 * latents_bytes(below));
-        let led =
-            below.map_or([0, 0], |_| Guide::bytes(geometry.latents(geometry.tokens(own.size)), geometry.channels));
+        let keeps = above.map_or(0, |above| above.steps);
+        let [kept, reference] = [latents_bytes(own), below.map_or(0, latents_bytes)];
+        // Before a velocity is led, what the step was heading for is kept already, and what leads it is still there.
+        let clean = |left: usize| (keeps + 1).saturating_sub(left) as u64 * kept + left as u64 * reference;
+        let latents = |task: &Task| geometry.latents(geometry.tokens(task.size));
+        let led = below.map_or([0, 0], |below| Guide::bytes([below, own].map(latents), geometry.channels));
         let on_cpu = |bytes: u64| if kind.is_cpu() { bytes } else { 0 };
         Self {
-            held_bytes: on_cpu(kept + references + led[0]),
+            encode_bytes: on_cpu(own.steps as u64 * reference),
+            denoise_bytes: on_cpu(clean(1).max(clean(own.steps)) + led[0]),
             led_bytes: on_cpu(led[1]),
+            decode_bytes: on_cpu(keeps as u64 * kept),
             pixel_bytes: above.map_or(ALONE.pixel_bytes, |_| FLOAT_PIXEL_BYTES),
         }
     }

@@ -124,6 +124,9 @@ pub struct Plan {
     pub weights_bytes: Vec<NetworkBytes>,
     /// Peak memory of each stage.
     pub peak_bytes: StagePeaks,
+    /// The same without what the process holds for itself and its allocator keeps; of the last pass, where there are several.
+    #[serde(skip)]
+    pub need_bytes: StagePeaks,
     /// The memory it was fitted into.
     pub budget_bytes: Option<u64>,
     /// Memory that the transformer holds between steps: its resident weights, or what is not streamed of them.
@@ -191,25 +194,27 @@ impl Plan {
         machine: &Machine,
     ) -> Result<Self> {
         let budget = machine.budget.map_or(u64::MAX, |bytes| bytes.0);
-        let (on, held) = ((kind, machine.dtype), beside.held_bytes);
-        let room = budget.saturating_sub(held);
+        let on = (kind, machine.dtype);
         let (text_need, text) = text_stage(model, task, on)?;
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
         }
         let process = Process::after(kind, text_need);
-        let encode = autoencoder::encode_choice(model, task, on, process, room)?;
+        let encode = autoencoder::encode_choice(model, task, on, (process, beside.encode_bytes), budget)?;
         let denoise = Steps::new(model, (task, beside), on, process)?.within(machine.weights, budget)?;
         let process = Process::after(kind, text_need + denoise.need);
-        let decode = decode_choice(model.decoder(), on, (task.size, beside.pixel_bytes), process, room)?;
-        let peak_bytes = StagePeaks {
-            text,
-            encode: encode.as_ref().map(|(_, peak)| peak + held),
-            denoise: denoise.peak,
-            decode: decode.1 + held,
+        let picture = (task.size, beside.pixel_bytes);
+        let decode = decode_choice(model.decoder(), on, picture, (process, beside.decode_bytes), budget)?;
+        let need_bytes = StagePeaks {
+            text: text_need,
+            encode: encode.as_ref().map(|chosen| chosen.need),
+            denoise: denoise.need,
+            decode: decode.need,
         };
-        let ways = (encode.map(|(way, _)| way), decode.0);
-        Self::of_choices((model, machine), task, denoise, ways, peak_bytes)
+        let encode_peak = encode.as_ref().map(|chosen| chosen.peak);
+        let peak_bytes = StagePeaks { text, encode: encode_peak, denoise: denoise.peak, decode: decode.peak };
+        let ways = (encode.map(|chosen| chosen.way), decode.way);
+        Self::of_choices((model, machine), task, denoise, ways, [need_bytes, peak_bytes])
     }
 
     /// Of what was chosen for its stages; the autoencoder's ways are those of the encode and of the decode.
@@ -218,7 +223,7 @@ impl Plan {
         task: &Task,
         Denoising { mode, options, cost, .. }: Denoising,
         (encode, decode): (Option<Way>, Way),
-        peak_bytes: StagePeaks,
+        [need_bytes, peak_bytes]: [StagePeaks; 2],
     ) -> Result<Self> {
         let passes = task.passes() as u128;
         let (step_flops, decode_flops) = (cost.flops * passes, decode.cost.flops);
@@ -243,6 +248,7 @@ impl Plan {
             total_flops: step_flops * task.evaluations() as u128 + autoencoder_flops,
             weights_bytes: model.weights_bytes()?,
             peak_bytes,
+            need_bytes,
             budget_bytes: machine.budget.map(|bytes| bytes.0),
             transformer_bytes: cost.weights_bytes,
             weights: match mode {

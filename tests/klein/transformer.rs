@@ -81,7 +81,7 @@ fn the_dry_pass_launches_what_the_real_one_does() {
     let tokens = [GRID.count(), TEXT_TOKENS];
     for mode in [WeightsMode::Resident, WeightsMode::Stream] {
         let pieces = ForwardOptions { token_chunk: 300, ..ForwardOptions::default() };
-        let cost = model.step_cost((DeviceKind::Cpu, DType::F16), mode, tokens, pieces).expect("a cost");
+        let cost = model.step_cost((DeviceKind::Cpu, DType::F16), mode, tokens.into(), pieces).expect("a cost");
         let transformer = load(&model, mode, DType::F16).with_options(pieces);
         let (rope, golden) = (rope(&model, true), expected("transformer"));
         let before = launches();

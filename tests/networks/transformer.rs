@@ -263,8 +263,7 @@ fn a_dry_pass_launches_what_a_real_one_launches() {
                 compute: f16,
                 weights: Weights::absent(DType::F16),
                 mode,
-                image_tokens: 1600,
-                text_tokens: 512,
+                step: [1600, 512].into(),
             };
             let foretold = forward.cost(options).expect("a dry pass").launches;
             assert!(launched > 100, "{launched}");

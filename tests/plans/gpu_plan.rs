@@ -84,8 +84,7 @@ fn cost(side_px: usize, dtype: DType, options: ForwardOptions) -> ForwardCost {
         compute: Compute::on(CARD, dtype),
         weights: Weights::absent(dtype),
         mode: WeightsMode::Resident,
-        image_tokens: (side_px / 16).pow(2),
-        text_tokens: 512,
+        step: [(side_px / 16).pow(2), 512].into(),
     };
     forward.cost(options).expect("a dry pass")
 }

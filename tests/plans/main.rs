@@ -6,6 +6,8 @@ mod counting;
 mod support;
 
 mod gpu_plan;
+mod ladder_memory;
 mod plan;
+mod run_memory;
 mod transformer_memory;
 mod vae_memory;

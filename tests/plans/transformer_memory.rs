@@ -22,7 +22,8 @@ use dype::testing::{
 };
 use safetensors::{Dtype, tensor::TensorView};
 
-struct Still;
+/// Turns all positions alike, whatever the moment.
+pub struct Still;
 
 impl PositionScaler for Still {
     fn spec(&self) -> &'static MethodSpec {
@@ -69,8 +70,7 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
             compute: Compute::on(DeviceKind::Cpu, dtype),
             weights: weights.clone(),
             mode,
-            image_tokens: image,
-            text_tokens: text,
+            step: [image, text].into(),
         };
         let pass = |model: &Transformer| {
             let rope = RopeTables::new(
@@ -126,7 +126,8 @@ fn a_forward_pass_of_flux2_takes_the_memory_that_was_foretold() {
             // The first pass fills the room that the matrix products keep for themselves, per thread.
             pass();
             let found = peak_of(pass);
-            let cost = model.step_cost((DeviceKind::Cpu, dtype), mode, [image, text], options).expect("a dry pass");
+            let cost =
+                model.step_cost((DeviceKind::Cpu, dtype), mode, [image, text].into(), options).expect("a dry pass");
             assert_near(found, cost.working_bytes, tolerance, &format!("{dtype:?} {mode:?} {options:?}"));
         }
     }
@@ -148,8 +149,14 @@ fn a_pass_of_z_image_takes_the_memory_that_was_foretold() {
         let weights = model.transformer_weights(dtype, &Device::Cpu);
         let mut transformer = z_image::Transformer::load(config, &weights, mode, dtype).expect("tiny");
         let compute = Compute::on(DeviceKind::Cpu, dtype);
-        let forward =
-            z_image::Forward { config, kind: DeviceKind::Cpu, compute, weights, mode, image_tokens, text_tokens };
+        let forward = z_image::Forward {
+            config,
+            kind: DeviceKind::Cpu,
+            compute,
+            weights,
+            mode,
+            step: [image_tokens, text_tokens].into(),
+        };
         // As the first step of a run: the text is refined in it.
         let pass = |transformer: &z_image::Transformer| {
             let text = Conditioning::new(Prompt::new(states.clone()), text_tokens.next_multiple_of(32));
@@ -223,8 +230,7 @@ fn pieces_are_chosen_by_the_budget() {
         compute: Compute::EXACT_F32,
         weights: Weights::absent(DType::BF16),
         mode: WeightsMode::Stream,
-        image_tokens: 65_536,
-        text_tokens: 512,
+        step: [65_536, 512].into(),
     };
     let (options, cost) = forward.within(u64::MAX).expect("all the room");
     assert_eq!(options, ForwardOptions::default());
@@ -372,8 +378,7 @@ fn is_held_as_it_is(what: &str, config: &FluxConfig, narrow: Arc<dyn TensorSourc
         compute: Compute::EXACT_F32,
         weights: Weights::new(narrow, DType::F32, Device::Cpu),
         mode: WeightsMode::Resident,
-        image_tokens: grid.count(),
-        text_tokens: 7,
+        step: [grid.count(), 7].into(),
     };
     let planned = forward.cost(ForwardOptions::default()).expect("a dry pass").weights_bytes;
     assert_near(narrow_bytes, planned, 0.01, &format!("{what} planned"));

@@ -120,7 +120,8 @@ fn the_dry_pass_is_the_real_one() {
         let before = launches();
         transformer.forward(&golden["img"], &golden["prompt_embeds"], 0.5, &rope).expect("runs");
         let real = launches() - before;
-        let dry = model.step_cost((DeviceKind::Cpu, dtype), mode, [66, 23], pieces).expect("a dry pass").launches;
+        let dry =
+            model.step_cost((DeviceKind::Cpu, dtype), mode, [66, 23].into(), pieces).expect("a dry pass").launches;
         assert_eq!(dry, real, "{mode:?} {dtype:?}");
     }
 }

@@ -49,6 +49,13 @@ pub fn peak_of(work: impl FnOnce()) -> u64 {
     (PEAK.load(Relaxed) - before) as u64
 }
 
+/// The most bytes that were alive since the last time this was asked, of which it tells from then on.
+#[allow(dead_code, reason = "not every test that counts asks for it")]
+pub fn peak_since() -> u64 {
+    let live = LIVE.load(Relaxed);
+    PEAK.swap(live, Relaxed).max(live) as u64
+}
+
 /// Bytes alive.
 #[allow(dead_code, reason = "not every test that counts asks for it")]
 pub fn live() -> u64 {

@@ -127,7 +127,7 @@ impl Model for ToyModel {
         &self,
         (kind, _): (DeviceKind, DType),
         mode: WeightsMode,
-        [image, text]: [usize; 2],
+        StepShape { tokens: [image, text], .. }: StepShape,
         pieces: ForwardOptions,
     ) -> Result<ForwardCost> {
         let ledger = Ledger::new(kind);
@@ -146,10 +146,10 @@ impl Model for ToyModel {
         &self,
         on: (DeviceKind, DType),
         mode: WeightsMode,
-        tokens: [usize; 2],
+        step: StepShape,
         budget: u64,
     ) -> Result<(ForwardOptions, ForwardCost)> {
-        ForwardOptions::default().within(budget, |pieces| self.step_cost(on, mode, tokens, pieces))
+        ForwardOptions::default().within(budget, |pieces| self.step_cost(on, mode, step, pieces))
     }
 }
 

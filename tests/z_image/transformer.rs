@@ -195,7 +195,8 @@ fn the_plan_of_a_step_is_the_step() {
         let real = launches() - before;
         let compute = Compute::on(DeviceKind::Cpu, dtype);
         let (image_tokens, text_tokens) = (GRID.count(), pass.golden["cap_feats"].dim(0).expect("tokens"));
-        let forward = Forward { config, kind: DeviceKind::Cpu, compute, weights, mode, image_tokens, text_tokens };
+        let forward =
+            Forward { config, kind: DeviceKind::Cpu, compute, weights, mode, step: [image_tokens, text_tokens].into() };
         let cost = forward.cost(pieces).expect("a dry pass");
         assert_eq!(cost.launches, real, "{dtype:?} {mode:?}");
         assert!(cost.flops > 0 && cost.working_bytes > 0);

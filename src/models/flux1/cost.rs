@@ -7,7 +7,7 @@ use crate::{
     base::device::DeviceKind,
     error::Result,
     models::{
-        ForwardCost, ForwardOptions,
+        FirstBlock, ForwardCost, ForwardOptions, StepShape,
         parts::{
             CLIP_TOKENS, ClipEncoder, T5Encoder,
             streams::{Asked, Inputs},
@@ -30,10 +30,8 @@ pub struct Forward<'a> {
     pub weights: Weights,
     /// Where the weights of the blocks live.
     pub mode: WeightsMode,
-    /// N: image tokens.
-    pub image_tokens: usize,
-    /// T: text tokens.
-    pub text_tokens: usize,
+    /// Its tokens and caches.
+    pub step: StepShape,
 }
 
 impl Forward<'_> {
@@ -46,17 +44,21 @@ impl Forward<'_> {
         let parameters = Parameters::dry(&self.weights, &ledger).held_as_stored();
         let model = Transformer::load_from(self.config, &parameters, self.mode, self.compute)?.with_options(options);
         let loaded = ledger.now_bytes();
-        let (place, config) = (parameters.place(), self.config);
+        let (place, config, [image_tokens, text_tokens]) = (parameters.place(), self.config, self.step.tokens);
         let zeros = |shape: &[usize]| place.zeros(shape, DType::F32);
-        let img = zeros(&[1, self.image_tokens, config.in_channels])?;
-        let prompt_embeds = zeros(&[1, self.text_tokens, config.joint_attention_dim])?;
+        let img = zeros(&[1, image_tokens, config.in_channels])?;
+        let prompt_embeds = zeros(&[1, text_tokens, config.joint_attention_dim])?;
         let pooled = zeros(&[1, config.pooled_projection_dim])?;
         let input_bytes = ledger.now_bytes() - loaded;
-        let angles = [self.text_tokens + self.image_tokens, config.attention_head_dim / 2];
-        let inputs = Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, asked: Asked::default() };
-        model.velocity(&inputs, &pooled, 1.0, Some(1.0))?;
+        let angles = [text_tokens + image_tokens, config.attention_head_dim / 2];
+        let mut inputs =
+            Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, asked: Asked::default() };
+        let kept_bytes = FirstBlock::dry(self.step.first_blocks, &ledger, |cache| {
+            inputs.asked.first_block = cache;
+            model.velocity(&inputs, &pooled, 1.0, Some(1.0)).map(drop)
+        })?;
         drop((inputs, pooled));
-        Ok(ForwardCost::of(&ledger, input_bytes))
+        Ok(ForwardCost::of(&ledger, input_bytes).keeping(kept_bytes))
     }
 
     /// The largest pieces whose forward pass stays within `budget_bytes`, weights and inputs included, and whose elements

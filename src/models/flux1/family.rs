@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     models::{
         Confidence, Decode, Examples, Exchange, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec,
-        Published, Reading, SchedulerConfig, Seen,
+        Published, Reading, SchedulerConfig, Seen, StepShape,
         parts::{
             Autoencoder, AutoencoderKind, CLIP, CLIP_TOKENS, ClipConfig, KL16_RGB, ModelPart, PromptTokenizer, Source,
             T5, T5Config, Tokenizers, TransformerKind, kl16, text_names, vae_names,
@@ -336,12 +336,12 @@ impl Flux1 {
         &self,
         (kind, dtype): (DeviceKind, DType),
         mode: WeightsMode,
-        [image_tokens, text_tokens]: [usize; 2],
+        step: StepShape,
     ) -> Forward<'_> {
         // Headers are read, wherever the numbers will go.
         let weights = self.transformer_weights(dtype, &Device::Cpu);
         let compute = Compute::on(kind, dtype);
-        Forward { config: &self.transformer.config, kind, compute, weights, mode, image_tokens, text_tokens }
+        Forward { config: &self.transformer.config, kind, compute, weights, mode, step }
     }
 
     /// What one part gives is as wide as what the next takes.

@@ -7,7 +7,7 @@ use crate::{
     base::device::DeviceKind,
     error::Result,
     models::{
-        ForwardCost, ForwardOptions,
+        FirstBlock, ForwardCost, ForwardOptions, StepShape,
         parts::streams::{Asked, Inputs},
     },
     nn::{Compute, Ledger, Parameters, WeightsMode},
@@ -26,8 +26,8 @@ pub(super) struct Forward<'a> {
     pub(super) weights: Weights,
     /// Where the weights of the blocks live.
     pub(super) mode: WeightsMode,
-    /// Tokens of the picture and of the text.
-    pub(super) tokens: [usize; 2],
+    /// Its tokens and caches.
+    pub(super) step: StepShape,
 }
 
 impl Forward<'_> {
@@ -40,16 +40,20 @@ impl Forward<'_> {
         let parameters = Parameters::dry(&self.weights, &ledger).held_as_stored();
         let model = Transformer::load_from(self.config, &parameters, self.mode, self.compute)?.with_options(options);
         let loaded = ledger.now_bytes();
-        let (place, config, [image_tokens, text_tokens]) = (parameters.place(), self.config, self.tokens);
+        let (place, config, [image_tokens, text_tokens]) = (parameters.place(), self.config, self.step.tokens);
         let zeros = |shape: &[usize]| place.zeros(shape, DType::F32);
         let img = zeros(&[1, image_tokens, config.in_channels])?;
         let prompt_embeds = zeros(&[1, text_tokens, config.joint_attention_dim])?;
         let input_bytes = ledger.now_bytes() - loaded;
         let angles = [text_tokens + image_tokens, config.attention_head_dim / 2];
-        let inputs = Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, asked: Asked::default() };
-        model.velocity(&inputs, 1.0)?;
+        let mut inputs =
+            Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, asked: Asked::default() };
+        let kept_bytes = FirstBlock::dry(self.step.first_blocks, &ledger, |cache| {
+            inputs.asked.first_block = cache;
+            model.velocity(&inputs, 1.0).map(drop)
+        })?;
         drop(inputs);
-        Ok(ForwardCost::of(&ledger, input_bytes))
+        Ok(ForwardCost::of(&ledger, input_bytes).keeping(kept_bytes))
     }
 
     /// The largest pieces whose forward pass stays within `budget_bytes`, weights and inputs included, and whose elements

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     models::{
         Confidence, Decode, Examples, Exchange, Facts, Family, Found, Identity, Lender, Model, MuRule, PartKind,
-        PartSpec, Place, Published, Reading, RgbFactors, SchedulerConfig, Seen,
+        PartSpec, Place, Published, Reading, RgbFactors, SchedulerConfig, Seen, StepShape,
         parts::{
             ChatTokenizer, ModelPart, Qwen3Config, Source, TextEncoderKind, TransformerKind, qwen3, text_names,
             vae_names,
@@ -270,11 +270,11 @@ impl Flux2 {
     }
 
     /// A step that is asked about.
-    pub(super) fn forward(&self, on: (DeviceKind, DType), mode: WeightsMode, tokens: [usize; 2]) -> Forward<'_> {
+    pub(super) fn forward(&self, on: (DeviceKind, DType), mode: WeightsMode, step: StepShape) -> Forward<'_> {
         let (kind, dtype) = on;
         // Headers are read, wherever the numbers will go.
         let weights = self.transformer_weights(dtype, &Device::Cpu);
         let compute = Compute::on(kind, dtype);
-        Forward { config: &self.transformer.config, kind, compute, weights, mode, tokens }
+        Forward { config: &self.transformer.config, kind, compute, weights, mode, step }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
-        TextEncoders, Velocity, VelocityAt, of_networks,
+        StepShape, TextEncoders, Velocity, VelocityAt, of_networks,
         parts::{
             ChatTokenizer, ModelPart, QwenEncoder,
             kl::{self, Side},
@@ -35,10 +35,10 @@ impl QwenImage {
     }
 
     /// A step that is asked about.
-    fn step(&self, (kind, dtype): (DeviceKind, DType), mode: WeightsMode, tokens: [usize; 2]) -> Forward<'_> {
+    fn step(&self, (kind, dtype): (DeviceKind, DType), mode: WeightsMode, step: StepShape) -> Forward<'_> {
         // Headers are read, wherever the numbers will go.
         let weights = self.transformer.weights(dtype, &Device::Cpu);
-        Forward { config: &self.transformer.config, kind, dtype, weights, mode, tokens }
+        Forward { config: &self.transformer.config, kind, dtype, weights, mode, step }
     }
 }
 
@@ -102,8 +102,8 @@ impl Model for QwenImage {
         Ok(Box::new(Transformer::load(&self.transformer.config, &here, weights, on.dtype)?.with_options(pieces)))
     }
 
-    fn first_block_channels(&self) -> Option<usize> {
-        Some(self.transformer.config.hidden_size())
+    fn leaves_blocks_out(&self) -> bool {
+        true
     }
 
     fn decoder(&self) -> &dyn Decode {
@@ -141,20 +141,20 @@ impl Model for QwenImage {
         &self,
         on: (DeviceKind, DType),
         weights: WeightsMode,
-        tokens: [usize; 2],
+        step: StepShape,
         pieces: ForwardOptions,
     ) -> Result<ForwardCost> {
-        self.step(on, weights, tokens).cost(pieces)
+        self.step(on, weights, step).cost(pieces)
     }
 
     fn step_within(
         &self,
         on: (DeviceKind, DType),
         weights: WeightsMode,
-        tokens: [usize; 2],
+        step: StepShape,
         budget_bytes: u64,
     ) -> Result<(ForwardOptions, ForwardCost)> {
-        self.step(on, weights, tokens).within(budget_bytes)
+        self.step(on, weights, step).within(budget_bytes)
     }
 }
 

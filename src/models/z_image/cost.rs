@@ -10,7 +10,7 @@ use super::{
 use crate::{
     base::device::DeviceKind,
     error::Result,
-    models::{ForwardCost, ForwardOptions, parts::streams::Asked},
+    models::{FirstBlock, ForwardCost, ForwardOptions, StepShape, parts::streams::Asked},
     nn::{Compute, Ledger, Parameters, WeightsMode},
     weights::{Expected, Weights, lora::Layer},
 };
@@ -28,10 +28,8 @@ pub struct Forward<'a> {
     pub weights: Weights,
     /// Where the weights of the layers live.
     pub mode: WeightsMode,
-    /// N: image tokens.
-    pub image_tokens: usize,
-    /// T: text tokens.
-    pub text_tokens: usize,
+    /// Its tokens and caches.
+    pub step: StepShape,
 }
 
 impl Forward<'_> {
@@ -44,20 +42,23 @@ impl Forward<'_> {
         let parameters = Parameters::dry(&self.weights, &ledger).held_as_stored();
         let model = Transformer::load_from(self.config, &parameters, self.mode, self.compute)?.with_options(options);
         let loaded = ledger.now_bytes();
-        let place = parameters.place();
+        let (place, [image_tokens, text_tokens]) = (parameters.place(), self.step.tokens);
         let zeros = |shape: &[usize]| place.zeros(shape, DType::F32);
-        let img = zeros(&[1, self.image_tokens, LATENTS.token_channels()])?;
-        let hidden_states = zeros(&[self.text_tokens, self.config.cap_feat_dim])?;
+        let img = zeros(&[1, image_tokens, LATENTS.token_channels()])?;
+        let hidden_states = zeros(&[text_tokens, self.config.cap_feat_dim])?;
         let input_bytes = ledger.now_bytes() - loaded;
-        let (picture, text) = (padded(self.image_tokens), padded(self.text_tokens));
+        let (picture, text) = (padded(image_tokens), padded(text_tokens));
         let angles = [picture + text, self.config.head_dim() / 2];
         let (cos, sin) = (zeros(&angles)?, zeros(&angles)?);
         let tables = [cos.narrow(0, picture, text)?, sin.narrow(0, picture, text)?];
         let refined = model.refine(&hidden_states, tables)?;
-        let inputs = Inputs { img, text: refined, text_tokens: self.text_tokens, cos, sin, asked: Asked::default() };
-        model.velocity(&inputs, 1.0)?;
+        let mut inputs = Inputs { img, text: refined, text_tokens, cos, sin, asked: Asked::default() };
+        let kept_bytes = FirstBlock::dry(self.step.first_blocks, &ledger, |cache| {
+            inputs.asked.first_block = cache;
+            model.velocity(&inputs, 1.0).map(drop)
+        })?;
         drop((inputs, hidden_states));
-        Ok(ForwardCost::of(&ledger, input_bytes))
+        Ok(ForwardCost::of(&ledger, input_bytes).keeping(kept_bytes))
     }
 
     /// The largest pieces whose forward pass stays within `budget_bytes`, weights and inputs included, and whose elements

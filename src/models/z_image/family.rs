@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result},
     models::{
         Confidence, Decode, Examples, Exchange, Facts, Family, Found, Identity, Lender, Model, PartKind, PartSpec,
-        Published, Reading, SchedulerConfig, Seen,
+        Published, Reading, SchedulerConfig, Seen, StepShape,
         parts::{
             Autoencoder, AutoencoderKind, ChatTokenizer, KL16_RGB, ModelPart, Qwen3Config, Source, TextEncoderKind,
             TransformerKind, kl16, qwen3, text_names, vae_names,
@@ -243,11 +243,11 @@ impl ZImage {
         &self,
         (kind, dtype): (DeviceKind, DType),
         mode: WeightsMode,
-        [image_tokens, text_tokens]: [usize; 2],
+        step: StepShape,
     ) -> Forward<'_> {
         // Headers are read, wherever the numbers will go.
         let weights = self.transformer_weights(dtype, &Device::Cpu);
         let compute = Compute::on(kind, dtype);
-        Forward { config: &self.transformer.config, kind, compute, weights, mode, image_tokens, text_tokens }
+        Forward { config: &self.transformer.config, kind, compute, weights, mode, step }
     }
 }

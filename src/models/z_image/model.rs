@@ -18,7 +18,7 @@ use crate::{
     error::Result,
     models::{
         Conditioning, Contents, Decode, Encode, Facts, ForwardCost, ForwardOptions, Identity, Model, NetworkBytes, On,
-        TextEncoders, Velocity, VelocityAt, of_networks,
+        StepShape, TextEncoders, Velocity, VelocityAt, of_networks,
         parts::{
             ChatTokenizer, ModelPart, QwenEncoder,
             kl::{self, Side},
@@ -105,8 +105,8 @@ impl Model for ZImage {
         true
     }
 
-    fn first_block_channels(&self) -> Option<usize> {
-        Some(self.transformer.config.dim)
+    fn leaves_blocks_out(&self) -> bool {
+        true
     }
 
     fn decoder(&self) -> &dyn Decode {
@@ -147,20 +147,20 @@ impl Model for ZImage {
         &self,
         on: (DeviceKind, DType),
         weights: WeightsMode,
-        tokens: [usize; 2],
+        step: StepShape,
         pieces: ForwardOptions,
     ) -> Result<ForwardCost> {
-        self.forward(on, weights, tokens).cost(pieces)
+        self.forward(on, weights, step).cost(pieces)
     }
 
     fn step_within(
         &self,
         on: (DeviceKind, DType),
         weights: WeightsMode,
-        tokens: [usize; 2],
+        step: StepShape,
         budget_bytes: u64,
     ) -> Result<(ForwardOptions, ForwardCost)> {
-        self.forward(on, weights, tokens).within(budget_bytes)
+        self.forward(on, weights, step).within(budget_bytes)
     }
 }
 

@@ -26,6 +26,11 @@ impl Bicubic {
         Self { taps: (0..new).map(taps).collect() }
     }
 
+    /// Bytes of one that gives so many numbers.
+    pub const fn bytes(new: usize) -> usize {
+        new * size_of::<([usize; TAPS], [f64; TAPS])>()
+    }
+
     /// How many numbers it gives.
     pub fn outputs(&self) -> usize {
         self.taps.len()

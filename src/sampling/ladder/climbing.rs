@@ -89,16 +89,20 @@ impl Guide {
         }
     }
 
-    /// Bytes of latents [channels, h, w]: what is held from step to step beside the references, and the most that leading a
-    /// velocity takes.
-    pub fn bytes(latents: LatentSize, channels: usize) -> [u64; 2] {
+    /// Bytes of latents [channels, h, w] of the pass below and of its own: what is held from step to step beside the references, and
+    /// the most that leading a velocity takes.
+    pub fn bytes([below, own]: [LatentSize; 2], channels: usize) -> [u64; 2] {
         /// f64 numbers of a channel that is worked on: planes, and complex ones before and behind a transposition.
-        const WORKING_BYTES: usize = 8 * 16;
-        let cells = latents.height * latents.width;
-        let planes = 4 * channels * cells;
+        const WORKING_BYTES: usize = 8 * 8;
+        let cells = |size: LatentSize| size.height * size.width;
+        let (reference, plane) = (4 * channels * cells(below), 4 * channels * cells(own));
         let at_once = channels.min(rayon::current_num_threads());
-        // u and r; then latents, velocity, u and r of this step, by channels and together, and packed.
-        [2 * planes as u64, (7 * planes + at_once * cells * WORKING_BYTES) as u64]
+        // u and r of the channels that are done.
+        let led = at_once * cells(own) * WORKING_BYTES + (channels - at_once) * 8 * cells(own);
+        // All of them by channels and together, and what is followed.
+        let gathered = 5 * plane;
+        // u, r and the gains; then latents, velocity and reference beside the larger of both.
+        [(2 * plane + 8 * cells(own)) as u64, (2 * plane + reference + led.max(gathered)) as u64]
     }
 
     /// The velocity that is followed at packed latents in place of the model's; all are [1, N, C·P·P].

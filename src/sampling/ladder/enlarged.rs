@@ -48,7 +48,7 @@ impl Enlarged {
         let picture = 4 * CHANNELS * from.height_px * from.width_px;
         // Plain, blurred and sharp rows, and one on its way between both widths.
         let rows = 3 * (ROWS_AT_ONCE + 2) * to.width_px + from.width_px;
-        (picture + 8 * CHANNELS * rows) as u64
+        (picture + 8 * CHANNELS * rows + Bicubic::bytes(to.height_px) + Bicubic::bytes(to.width_px)) as u64
     }
 
     /// Fills whole rows [rows, W, 3], from this one on.
@@ -73,7 +73,10 @@ impl Enlarged {
             let plain = &plain[y + 1];
             (0..plain.len()).map(move |x| 2.0 * plain[x] - (own * here[x] + side * (above[x] + below[x])))
         };
-        (0..count).flat_map(sharp).collect()
+        // Of the size it gets: grown by and by, it would take twice that.
+        let mut rows = Vec::with_capacity(count * CHANNELS * self.columns.outputs());
+        rows.extend((0..count).flat_map(sharp));
+        rows
     }
 
     /// A row as it is enlarged, [W, 3].
