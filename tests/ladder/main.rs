@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod families;
 mod maths;
 mod resumed;
 mod runs;

@@ -11,14 +11,17 @@ use candle_core::{DType, Device};
 use dype::testing::{
     Error,
     base::progress::{Event, Observer, Silent, Stage},
-    models::{Model, ModelRequest},
-    output::load_latents,
+    models::{Model, ModelRequest, Registry},
+    output::LatentsFile,
     plan::{Machine, Plan},
     recipe::{Recipe, Wanted},
     run::{Item, Listener, Made, Options, Runner},
 };
 
-use crate::support::{self, fixture, values};
+use crate::{
+    families::MODELS,
+    support::{fixture, values},
+};
 
 fn machine() -> Machine {
     Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None }
@@ -60,7 +63,7 @@ fn make(model: &dyn Model, path: &Path, observer: &dyn Observer) -> (Vec<f32>, O
     runner.check(&item).expect("a picture of this model");
     runner.run(&[item], &mut told).expect("runs");
     let made = told.0.pop().expect("one picture");
-    (values(&load_latents(&path.with_extension("safetensors"), 64).expect("latents")), made.resumed_from)
+    (values(&LatentsFile::read(&path.with_extension("safetensors")).expect("latents").latents), made.resumed_from)
 }
 
 /// The power goes at the event number `at` that this counts.
@@ -86,27 +89,47 @@ fn is_between(event: &Event) -> bool {
     matches!(event, Event::Begin { stage: Stage::Decode | Stage::Encode, .. })
 }
 
-#[test]
-fn gone_on_with_from_anywhere_it_is_the_same_picture() {
+fn open(model: &str) -> Box<dyn Model> {
+    let (family, found) = Registry::default().find(&ModelRequest::new(fixture(model))).expect("a model");
+    family.open(found).expect("opens")
+}
+
+/// Interrupted at each of these (what is counted, which of them it is, the steps done before it) and gone on with, it is the
+/// picture that nothing interrupted.
+fn assert_gone_on_with(model: &str, interruptions: impl IntoIterator<Item = (fn(&Event) -> bool, usize, usize)>) {
     let folder = tempfile::tempdir().expect("a folder");
-    let model = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
-    let (whole, before) = make(&model, &folder.path().join("whole.png"), &Silent);
-    assert_eq!(before, None);
-    // 5, 3 and 2 steps: the checkpoint is that of the step before. Between stages it is that of the last step.
-    let steps = (2..=10).map(|at| (is_step as fn(&Event) -> bool, at, at - 1));
-    let between =
-        [(1, 5), (2, 5), (3, 8), (4, 8), (5, 10)].map(|(at, done)| (is_between as fn(&Event) -> bool, at, done));
-    for (counts, at, done) in steps.chain(between) {
+    let opened = open(model);
+    let (whole, before) = make(&*opened, &folder.path().join("whole.png"), &Silent);
+    assert!(before.is_none() && whole.iter().all(|number| number.is_finite()), "{model}");
+    for (counts, at, done) in interruptions {
         let path = folder.path().join(format!("{at}.png"));
         let interrupted = Interrupted { counts, seen: AtomicUsize::new(0), at };
-        let broken = catch_unwind(AssertUnwindSafe(|| make(&model, &path, &interrupted)));
-        assert!(broken.is_err() && !path.exists(), "{at}");
-        let (latents, from) = make(&model, &path, &Silent);
-        assert_eq!(from, Some(done));
-        assert!(latents == whole, "gone on with after step {done}");
+        let broken = catch_unwind(AssertUnwindSafe(|| make(&*opened, &path, &interrupted)));
+        assert!(broken.is_err() && !path.exists(), "{model}, {at}");
+        let (latents, from) = make(&*opened, &path, &Silent);
+        assert_eq!(from, Some(done), "{model}");
+        assert!(latents == whole, "{model} gone on with after step {done}");
         for file in [path.clone(), path.with_extension("safetensors")] {
             std::fs::remove_file(file).expect("removed");
         }
     }
     assert!(!folder.path().join(".dype").exists(), "no checkpoint stays");
+}
+
+/// 5, 3 and 2 steps: the checkpoint is that of the step before. Between stages it is that of the last step.
+#[test]
+fn gone_on_with_from_anywhere_it_is_the_same_picture() {
+    let steps = (2..=10).map(|at| (is_step as fn(&Event) -> bool, at, at - 1));
+    let between =
+        [(1, 5), (2, 5), (3, 8), (4, 8), (5, 10)].map(|(at, done)| (is_between as fn(&Event) -> bool, at, done));
+    assert_gone_on_with("tiny-flux", steps.chain(between));
+}
+
+#[test]
+fn every_family_goes_on_with_its_ladder() {
+    let places: [(fn(&Event) -> bool, usize, usize); 5] =
+        [(is_step, 3, 2), (is_between, 2, 5), (is_step, 7, 6), (is_between, 3, 8), (is_step, 10, 9)];
+    for model in MODELS {
+        assert_gone_on_with(model, places);
+    }
 }

@@ -18,7 +18,7 @@ use dype::testing::{
 use serde_json::Value;
 
 use crate::support::{
-    self, copy_folder, fixture,
+    self, fixture,
     golden::LATENTS_TOLERANCE,
     program::{Place, Run, rgb8},
     relative_error, values,
@@ -216,27 +216,4 @@ fn a_ladder_that_makes_no_sense_is_refused() {
     place.small(&["--ladder", "32,48"]).fails(2, &["ends at 48 px", "64 px", "--ladder auto"]);
     place.small(&["--ladder", "32,64", "--ladder-pull", "2"]).fails(2, &["--ladder-pull", "from 0 to 1"]);
     place.small(&["--ladder-pull", "0.5", "-o", "x.png"]).succeeds().tells(&["--ladder-pull changes nothing"]);
-}
-
-/// A model that cannot make latents of a picture has no ladder; that is said before anything is loaded.
-#[test]
-fn a_model_without_an_encoder_has_no_ladder() {
-    let place = Place::new();
-    copy_folder(&fixture("tiny-flux"), &place.path("m"));
-    let vae = place.path("m/vae");
-    let mut tensors = HashMap::new();
-    for entry in fs::read_dir(&vae).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.extension().is_some_and(|ending| ending == "safetensors") {
-            tensors.extend(candle_core::safetensors::load(&path, &Device::Cpu).expect("a shard"));
-        }
-        if path.file_name().is_some_and(|name| name != "config.json") {
-            fs::remove_file(path).expect("removed");
-        }
-    }
-    tensors.retain(|name, _| !name.starts_with("encoder.") && !name.starts_with("quant_conv"));
-    candle_core::safetensors::save(&tensors, vae.join("diffusion_pytorch_model.safetensors")).expect("saved");
-    let model = place.path("m").display().to_string();
-    place.small(&["--ladder", "32,64", "--model", &model]).fails(2, &["encoder", "--vae"]);
-    place.small(&["--model", &model, "-o", "x.png"]).succeeds();
 }
