@@ -151,7 +151,7 @@ fn forward<'a>(
 ) -> Forward<'a> {
     let kind = DeviceKind::of(device);
     let (compute, image_tokens) = (Compute::on(kind, dtype), LATENTS.tokens(size).count());
-    Forward { config, kind, compute, weights: weights.clone(), mode, image_tokens, text_tokens: TEXT_TOKENS }
+    Forward { config, kind, compute, weights: weights.clone(), mode, step: [image_tokens, TEXT_TOKENS].into() }
 }
 
 fn steps(
