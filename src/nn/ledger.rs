@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn what_has_been_done_before_takes_memory_and_no_work() {
         let ledger = Ledger::new(DeviceKind::Metal);
-        let mut visit = |bytes: usize| {
+        let visit = |bytes: usize| {
             ledger.again([0; 10], || {
                 ledger.work(7);
                 ledger.launch(bytes);
