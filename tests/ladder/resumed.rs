@@ -94,9 +94,11 @@ fn open(model: &str) -> Box<dyn Model> {
     family.open(found).expect("opens")
 }
 
-/// Interrupted at each of these (what is counted, which of them it is, the steps done before it) and gone on with, it is the
-/// picture that nothing interrupted.
-fn assert_gone_on_with(model: &str, interruptions: impl IntoIterator<Item = (fn(&Event) -> bool, usize, usize)>) {
+/// What is counted, which of them is the last, and the steps that are done before it.
+type Interruption = (fn(&Event) -> bool, usize, usize);
+
+/// Interrupted at each of these and gone on with, it is the picture that nothing interrupted.
+fn assert_gone_on_with(model: &str, interruptions: impl IntoIterator<Item = Interruption>) {
     let folder = tempfile::tempdir().expect("a folder");
     let opened = open(model);
     let (whole, before) = make(&*opened, &folder.path().join("whole.png"), &Silent);
@@ -127,7 +129,7 @@ fn gone_on_with_from_anywhere_it_is_the_same_picture() {
 
 #[test]
 fn every_family_goes_on_with_its_ladder() {
-    let places: [(fn(&Event) -> bool, usize, usize); 5] =
+    let places: [Interruption; 5] =
         [(is_step, 3, 2), (is_between, 2, 5), (is_step, 7, 6), (is_between, 3, 8), (is_step, 10, 9)];
     for model in MODELS {
         assert_gone_on_with(model, places);
