@@ -87,22 +87,29 @@ mod peak {
         stages.filter_map(Value::as_f64).fold(0.0, f64::max)
     }
 
-    /// The peak that a run reports, less the most of mapped files that was seen resident, in bytes.
+    /// The peak of a run, less the most of mapped files that was resident until then, in bytes.
     pub fn taken(side: &str, threads: &str) -> f64 {
         let place = Place::new();
         let mut child = command(&place, side, threads, &[]).spawn().expect("starts");
-        let mut mapped = 0.0f64;
+        let (mut mapped, mut taken) = (0.0f64, 0.0f64);
         while child.try_wait().expect("a child").is_none() {
-            mapped = mapped.max(mapped_bytes(child.id()).unwrap_or(0.0));
+            if let Some([peak, files]) = resident(child.id()) {
+                mapped = mapped.max(files);
+                taken = taken.max(peak - mapped);
+            }
             thread::sleep(Duration::from_millis(2));
         }
         let run = json(&child.wait_with_output().expect("ends"));
-        run["peak_memory_bytes"].as_f64().expect("Linux tells") - mapped
+        taken.max(run["peak_memory_bytes"].as_f64().expect("Linux tells") - mapped)
     }
 
-    fn mapped_bytes(process: u32) -> Option<f64> {
+    /// The most that was resident, and what of mapped files is, in bytes.
+    fn resident(process: u32) -> Option<[f64; 2]> {
         let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-        let line = status.lines().find(|line| line.starts_with("RssFile:"))?;
-        Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? * 1024.0)
+        let bytes = |name: &str| -> Option<f64> {
+            let line = status.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? * 1024.0)
+        };
+        Some([bytes("VmHWM:")?, bytes("RssFile:")?])
     }
 }
