@@ -133,7 +133,8 @@ fn step(arguments: &Arguments) -> anyhow::Result<()> {
     let mut model = Transformer::load(&config, &weights, mode, dtype)?;
     for size in arguments.sizes()? {
         let forward = forward(&config, &device, (dtype, &weights), mode, size);
-        let (options, cost) = forward.within(arguments.memory()?)?;
+        let first = ForwardOptions::first(forward.kind, forward.compute.dtype);
+        let (options, cost) = first.within(arguments.memory()?, |options| forward.cost(options))?;
         model = model.with_options(options);
         let seconds = steps(&model, &config, LATENTS.tokens(size), arguments.number("--runs", 1)?, &device)?;
         report(size, &seconds, cost.flops);

@@ -23,7 +23,7 @@ const HUGE_PAGE: usize = 2 << 20;
 pub struct Allocator;
 
 impl Allocator {
-    /// The pointer as it came, of an allocation of so many bytes; `None` is told of.
+    /// The pointer as it came, of an allocation of so many bytes. That there is none is told.
     fn made(pointer: *mut u8, bytes: usize) -> *mut u8 {
         if pointer.is_null() {
             say_that_memory_is_out();

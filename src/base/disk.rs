@@ -4,8 +4,12 @@ use std::path::Path;
 
 /// Bytes free for this user on the disk that holds `path` or will hold it; `None` where the system does not say.
 pub fn free_bytes_at(path: &Path) -> Option<u64> {
-    let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
-    free_bytes(existing)
+    free_bytes(existing(path))
+}
+
+/// The path itself, or the nearest folder above it that is there.
+fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."))
 }
 
 /// Whether two paths are, or will be, on the same disk; `false` where the system does not say.
@@ -16,7 +20,7 @@ pub fn is_same_disk(one: &Path, other: &Path) -> bool {
 #[cfg(unix)]
 fn disk_of(path: &Path) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;
-    path.ancestors().chain([Path::new(".")]).find_map(|path| Some(std::fs::metadata(path).ok()?.dev()))
+    Some(std::fs::metadata(existing(path)).ok()?.dev())
 }
 
 #[cfg(not(unix))]

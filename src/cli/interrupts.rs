@@ -7,8 +7,8 @@ use crate::output;
 const INTERRUPTED: i32 = 130;
 
 /// From here on, SIGINT, SIGTERM and SIGHUP end the process within a moment, with last words and no partial file left behind; a second
-/// one ends it at once, whatever the first still waits for. `left` is what the last words say of what is left. A signal that whoever started the process had it ignore (SIGHUP under
-/// nohup, SIGINT in the background of a script) stays ignored.
+/// one ends it at once, whatever the first still waits for. `left` is what the last words say of what is left. A signal that whoever
+/// started the process had it ignore (SIGHUP under nohup, SIGINT in the background of a script) stays ignored.
 ///
 /// # Errors
 /// When the system takes no handler.

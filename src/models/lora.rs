@@ -119,11 +119,9 @@ fn check_family(file: &LoraFile, fitted: &Fitted) -> Result<()> {
             "the LoRA {}: the names of its layers begin with {prefix:?}, which is not known, and then as this model's do",
             file.name()
         );
-        return Err(Error::model(
-            what,
-            "take one whose names begin as diffusers', ComfyUI's or kohya's do (transformer., \
-                                        diffusion_model., lora_unet_), or rename its tensors",
-        ));
+        let hint = "take one whose names begin as diffusers', ComfyUI's or kohya's do (transformer., diffusion_model., \
+                    lora_unet_), or rename its tensors";
+        return Err(Error::model(what, hint));
     }
     let looks = strangers::lora_of(&fitted.unused)
         .map_or_else(String::new, |family| format!("; it looks like one of {family}"));

@@ -16,7 +16,7 @@ use crate::{
     },
     error::{Error, Result},
     methods::TextBias,
-    nn::{PositionIds, RopeTables, WeightsMode},
+    nn::{Compute, PositionIds, RopeTables, WeightsMode},
     weights::{TensorSource, lora::Network},
 };
 
@@ -134,7 +134,7 @@ pub trait Model: Send + Sync {
         pieces: ForwardOptions,
     ) -> Result<ForwardCost>;
 
-    /// The largest pieces whose step stays within a budget, and what it takes in them.
+    /// The largest pieces whose step stays within a budget, and whose elements the device can count; and what it takes in them.
     ///
     /// # Errors
     /// [`Error::Memory`] when even the smallest pieces do not fit.
@@ -144,7 +144,10 @@ pub trait Model: Send + Sync {
         weights: WeightsMode,
         step: StepShape,
         budget_bytes: u64,
-    ) -> Result<(ForwardOptions, ForwardCost)>;
+    ) -> Result<(ForwardOptions, ForwardCost)> {
+        let first = ForwardOptions::first(on.0, Compute::on(on.0, on.1).dtype);
+        first.within(budget_bytes, |pieces| self.step_cost(on, weights, step, pieces))
+    }
 }
 
 /// Prompts to what the transformer is told of them.

@@ -17,27 +17,23 @@ impl Float8 {
             Self::E5M2 => &F8_E5M2,
         }
     }
+
+    const fn table(self) -> [f32; 256] {
+        let mut table = [0.0; 256];
+        let mut code = 0;
+        while code < 256 {
+            table[code] = match self {
+                Self::E4M3 => f8_e4m3(code as u8),
+                Self::E5M2 => f8_e5m2(code as u8),
+            };
+            code += 1;
+        }
+        table
+    }
 }
 
-static F8_E4M3: [f32; 256] = {
-    let mut table = [0.0; 256];
-    let mut code = 0;
-    while code < 256 {
-        table[code] = f8_e4m3(code as u8);
-        code += 1;
-    }
-    table
-};
-
-static F8_E5M2: [f32; 256] = {
-    let mut table = [0.0; 256];
-    let mut code = 0;
-    while code < 256 {
-        table[code] = f8_e5m2(code as u8);
-        code += 1;
-    }
-    table
-};
+static F8_E4M3: [f32; 256] = Float8::E4M3.table();
+static F8_E5M2: [f32; 256] = Float8::E5M2.table();
 
 const fn f8_e4m3(code: u8) -> f32 {
     let (exponent, mantissa) = ((code >> 3) & 15, code & 7);

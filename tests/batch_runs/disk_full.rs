@@ -6,23 +6,20 @@ use std::{os::unix::process::CommandExt, process::Stdio};
 
 use crate::{
     arguments, batch, dype, files, lines, names, pictures, place,
-    support::program::{Place, Run},
+    support::program::{Place, Run, limit_files},
 };
 
 /// The program where no file can grow beyond `most` bytes.
 fn limited(place: &Place, args: &[&str], most: u64) -> Run {
     let mut command = place.command(&arguments(args));
-    let limit = move || {
-        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
-        // SAFETY: both calls are async-signal-safe and touch nothing but this new process.
-        let is_set = unsafe {
-            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-            libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit)
-        };
-        if is_set == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    limit_files(&mut command, most);
+    let ignore = || {
+        // SAFETY: async-signal-safe, and touches nothing but this new process.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        Ok(())
     };
     // SAFETY: the closure allocates nothing and takes no lock.
-    unsafe { command.pre_exec(limit) };
+    unsafe { command.pre_exec(ignore) };
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("starts").into()
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::program::{Place, small};
+use crate::support::program::{Place, limit_files, small};
 
 /// A run that takes longer than any test waits, where a signal must end it.
 const LONG: [&str; 6] = ["--steps", "10000", "--checkpoint-every", "0", "-o", "x.png"];
@@ -127,17 +127,7 @@ fn fill(writer: &mut std::io::PipeWriter) -> usize {
 fn a_file_that_may_not_grow_is_an_error_and_no_end_by_a_signal() {
     let place = Place::new();
     let mut command = place.command(&small(&["-o", "x.png"]));
-    let limit = || {
-        let limit = libc::rlimit { rlim_cur: 8000, rlim_max: 8000 };
-        // SAFETY: async-signal-safe, and touches nothing but this new process.
-        if unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) } == 0 {
-            Ok(())
-        } else {
-            Err(std::io::Error::last_os_error())
-        }
-    };
-    // SAFETY: the closure allocates nothing and takes no lock.
-    unsafe { command.pre_exec(limit) };
+    limit_files(&mut command, 8000);
     let run = crate::support::program::Run::from(command.output().expect("starts"));
     run.fails(1, &["cannot write x.png"]);
     assert_eq!(place.names(), [".dype"], "what was denoised stays");

@@ -2,11 +2,13 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    os::unix::process::CommandExt,
     process::Stdio,
 };
 
-use crate::{FILE, convert, path, support::program::Place};
+use crate::{
+    FILE, convert, path,
+    support::program::{Place, limit_files},
+};
 
 #[test]
 fn an_interrupted_conversion_leaves_nothing_behind_and_says_so() {
@@ -39,15 +41,7 @@ fn an_interrupted_conversion_leaves_nothing_behind_and_says_so() {
 fn a_file_that_outgrows_its_limit_is_told_of_and_not_there() {
     let place = Place::new();
     let mut command = place.command(&["convert", &path(FILE), "-o", "x.gguf", "--type", "q8_0"]);
-    let limit = || {
-        let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
-        // SAFETY: async-signal-safe, and the limit outlives the call.
-        (unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) } == 0)
-            .then_some(())
-            .ok_or_else(std::io::Error::last_os_error)
-    };
-    // SAFETY: the closure allocates nothing and takes no lock.
-    unsafe { command.pre_exec(limit) };
+    limit_files(&mut command, 1 << 20);
     let run: crate::Run = command.output().expect("the program starts").into();
     run.fails(1, &["cannot write", "x.gguf", "ulimit -f"]);
     assert_eq!(place.names(), [""; 0]);

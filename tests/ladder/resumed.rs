@@ -11,7 +11,7 @@ use candle_core::{DType, Device};
 use dype::testing::{
     Error,
     base::progress::{Event, Observer, Silent, Stage},
-    models::{Model, ModelRequest, Registry},
+    models::Model,
     output::LatentsFile,
     plan::{Machine, Plan},
     recipe::{Recipe, Wanted},
@@ -20,7 +20,7 @@ use dype::testing::{
 
 use crate::{
     families::MODELS,
-    support::{fixture, values},
+    support::{open_model, values},
 };
 
 fn machine() -> Machine {
@@ -89,18 +89,13 @@ fn is_between(event: &Event) -> bool {
     matches!(event, Event::Begin { stage: Stage::Decode | Stage::Encode, .. })
 }
 
-fn open(model: &str) -> Box<dyn Model> {
-    let (family, found) = Registry::default().find(&ModelRequest::new(fixture(model))).expect("a model");
-    family.open(found).expect("opens")
-}
-
 /// What is counted, which of them is the last, and the steps that are done before it.
 type Interruption = (fn(&Event) -> bool, usize, usize);
 
 /// Interrupted at each of these and gone on with, it is the picture that nothing interrupted.
 fn assert_gone_on_with(model: &str, interruptions: impl IntoIterator<Item = Interruption>) {
     let folder = tempfile::tempdir().expect("a folder");
-    let opened = open(model);
+    let opened = open_model(model);
     let (whole, before) = make(&*opened, &folder.path().join("whole.png"), &Silent);
     assert!(before.is_none() && whole.iter().all(|number| number.is_finite()), "{model}");
     for (counts, at, done) in interruptions {

@@ -10,7 +10,10 @@ use dype::testing::{
     },
 };
 
-use crate::counting::{alone, live, peak_of};
+use crate::{
+    counting::{alone, live, peak_of},
+    transformer_memory::assert_near,
+};
 
 const GEOMETRY: LatentGeometry = LatentGeometry { channels: 16, px_per_latent: 8, patch: 2 };
 
@@ -24,16 +27,10 @@ impl Denoiser for Still {
 }
 
 /// Peaks of so many threads, whatever machine this is.
-fn on_threads(threads: usize, test: impl FnOnce() + Send) {
+pub fn on_threads(threads: usize, test: impl FnOnce() + Send) {
     let _alone = alone();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
     pool.install(test);
-}
-
-#[track_caller]
-pub fn assert_near(found: u64, foretold: u64, tolerance: f64, what: &str) {
-    let ratio = found as f64 / foretold as f64;
-    assert!((ratio - 1.0).abs() < tolerance, "{what}: found {found}, foretold {foretold}, {ratio:.3}");
 }
 
 fn packed(grid: TokenGrid) -> Tensor {

@@ -19,7 +19,7 @@ use dype::testing::{
         progress::{Event, Observer, Silent, Stage},
     },
     methods::Moment,
-    models::{FirstBlock, ForwardOptions, Model, ModelRequest, On, Registry, StepShape, VelocityAt},
+    models::{FirstBlock, ForwardOptions, Model, On, StepShape, VelocityAt},
     nn::{RopeTables, WeightsMode},
     plan::{Machine, Plan},
     recipe::{Recipe, Wanted},
@@ -29,19 +29,13 @@ use dype::testing::{
 
 use crate::{
     counting::{alone, live, peak_of, peak_since},
-    ladder_memory::assert_near,
-    support::fixture,
-    transformer_memory::Still,
+    ladder_memory::on_threads,
+    support::open_model,
+    transformer_memory::{Still, assert_near},
 };
 
 /// All families, as small as they come.
 const MODELS: [&str; 4] = ["tiny-flux", "flux2-klein/tiny", "z-image/tiny", "qwen-image/tiny"];
-
-fn open(model: &str) -> Box<dyn Model> {
-    let request = ModelRequest::new(fixture(model));
-    let (family, found) = Registry::default().find(&request).expect("a model");
-    family.open(found).expect("opens")
-}
 
 /// The most bytes that were alive in each stage of a run, beyond those before it: what lies between the end of one and that of
 /// the next is the next one's.
@@ -116,18 +110,12 @@ fn wanted(side: usize) -> Wanted {
     }
 }
 
-/// Peaks of two threads, whatever machine this is.
-fn on_two_threads(test: impl FnOnce() + Send) {
-    let _alone = alone();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("two threads");
-    pool.install(test);
-}
-
 /// Each stage of each pass, with what it holds of the passes below and for those above.
 #[test]
 fn a_ladder_takes_the_memory_that_was_foretold() {
-    on_two_threads(|| {
-        let (plan, peaks) = run(&*open("tiny-flux"), &Wanted { ladder: "96,160,256".parse().ok(), ..wanted(256) });
+    on_threads(2, || {
+        let (plan, peaks) =
+            run(&*open_model("tiny-flux"), &Wanted { ladder: "96,160,256".parse().ok(), ..wanted(256) });
         let mut pass = 0;
         let mut found = vec![];
         for (stage, peak) in peaks.into_iter().skip(1) {
@@ -150,7 +138,7 @@ fn a_ladder_takes_the_memory_that_was_foretold() {
 #[test]
 fn an_easy_cache_takes_the_memory_that_was_foretold() {
     let _alone = alone();
-    let model = open("tiny-flux");
+    let model = open_model("tiny-flux");
     let geometry = model.facts().latents;
     let shape = geometry.packed_shape(geometry.tokens(ImageSize { height_px: 256, width_px: 256 }));
     let before = live();
@@ -185,9 +173,9 @@ impl Denoiser for Halved {
 /// A step that is computed while the last computed one is still kept, by the blocks of every family.
 #[test]
 fn a_first_block_cache_takes_the_memory_that_was_foretold() {
-    on_two_threads(|| {
+    on_threads(2, || {
         for name in MODELS {
-            let model = open(name);
+            let model = open_model(name);
             let on = On { device: Device::Cpu, dtype: DType::F32 };
             let geometry = model.facts().latents;
             let grid = geometry.tokens(ImageSize { height_px: 480, width_px: 640 });

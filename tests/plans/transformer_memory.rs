@@ -216,7 +216,8 @@ fn text_encoders_take_the_memory_that_was_foretold() {
     }
 }
 
-fn assert_near(found: u64, foretold: u64, tolerance: f64, what: &str) {
+#[track_caller]
+pub fn assert_near(found: u64, foretold: u64, tolerance: f64, what: &str) {
     let ratio = found as f64 / foretold as f64;
     assert!((ratio - 1.0).abs() < tolerance, "{what}: found {found}, foretold {foretold}, {ratio:.3}");
 }
@@ -232,12 +233,14 @@ fn pieces_are_chosen_by_the_budget() {
         mode: WeightsMode::Stream,
         step: [65_536, 512].into(),
     };
-    let (options, cost) = forward.within(u64::MAX).expect("all the room");
+    let first = ForwardOptions::first(forward.kind, forward.compute.dtype);
+    let within = |bytes: u64| first.within(bytes, |options| forward.cost(options));
+    let (options, cost) = within(u64::MAX).expect("all the room");
     assert_eq!(options, ForwardOptions::default());
     let tight = cost.peak_bytes() - 1;
-    let (options, cost) = forward.within(tight).expect("smaller pieces");
+    let (options, cost) = within(tight).expect("smaller pieces");
     assert!(options.token_chunk < ForwardOptions::default().token_chunk && cost.peak_bytes() <= tight);
-    let error = forward.within(2 << 30).expect_err("the stream, keys and values alone take 2.4 GB");
+    let error = within(2 << 30).expect_err("the stream, keys and values alone take 2.4 GB");
     assert_eq!(error.exit_code(), 1);
     assert!(error.to_string().contains("may take 2048 MiB"), "{error}");
     assert!(error.hint().is_some());

@@ -43,6 +43,13 @@ pub fn flux1(
     dype::testing::models::flux1::Flux1::open(found)
 }
 
+/// The model in this folder below tests/fixtures, of whatever family.
+pub fn open_model(folder: &str) -> Box<dyn dype::testing::models::Model> {
+    let request = dype::testing::models::ModelRequest::new(fixture(folder));
+    let (family, found) = dype::testing::models::Registry::default().find(&request).expect("a model");
+    family.open(found).expect("opens")
+}
+
 /// A safetensors file of this header and this many zero bytes.
 pub fn safetensors(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();

@@ -105,6 +105,22 @@ pub fn small(args: &[&str]) -> Vec<String> {
     fixed.iter().chain(&text).chain(args).map(|word| (*word).to_owned()).collect()
 }
 
+/// The command, where no file of its process may grow beyond `most` bytes: as on a full disk, a write fails in the middle of a file.
+#[cfg(unix)]
+pub fn limit_files(command: &mut Command, most: libc::rlim_t) {
+    use std::os::unix::process::CommandExt;
+    let limit = move || {
+        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+        // SAFETY: async-signal-safe, and touches nothing but this new process.
+        match unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(limit) };
+}
+
 /// The pixels of a picture.
 pub fn rgb8(path: &Path) -> Vec<u8> {
     image::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).to_rgb8().into_raw()

@@ -142,15 +142,6 @@ impl Model for ToyModel {
         drop((x, words, cos, sin));
         Ok(ForwardCost::of(&ledger, input_bytes))
     }
-    fn step_within(
-        &self,
-        on: (DeviceKind, DType),
-        mode: WeightsMode,
-        step: StepShape,
-        budget: u64,
-    ) -> Result<(ForwardOptions, ForwardCost)> {
-        ForwardOptions::default().within(budget, |pieces| self.step_cost(on, mode, step, pieces))
-    }
 }
 
 struct Letters(Parameters);

@@ -7,11 +7,8 @@ use crate::{
     base::device::DeviceKind,
     error::Result,
     models::{
-        FirstBlock, ForwardCost, ForwardOptions, StepShape,
-        parts::{
-            CLIP_TOKENS, ClipEncoder, T5Encoder,
-            streams::{Asked, Inputs},
-        },
+        ForwardCost, ForwardOptions, StepShape,
+        parts::{CLIP_TOKENS, ClipEncoder, T5Encoder, streams::Inputs},
     },
     nn::{Compute, Ledger, Parameters, WeightsMode},
     weights::{Expected, Weights, lora::Layer},
@@ -44,31 +41,11 @@ impl Forward<'_> {
         let parameters = Parameters::dry(&self.weights, &ledger).held_as_stored();
         let model = Transformer::load_from(self.config, &parameters, self.mode, self.compute)?.with_options(options);
         let loaded = ledger.now_bytes();
-        let (place, config, [image_tokens, text_tokens]) = (parameters.place(), self.config, self.step.tokens);
-        let zeros = |shape: &[usize]| place.zeros(shape, DType::F32);
-        let img = zeros(&[1, image_tokens, config.in_channels])?;
-        let prompt_embeds = zeros(&[1, text_tokens, config.joint_attention_dim])?;
-        let pooled = zeros(&[1, config.pooled_projection_dim])?;
-        let input_bytes = ledger.now_bytes() - loaded;
-        let angles = [text_tokens + image_tokens, config.attention_head_dim / 2];
-        let mut inputs =
-            Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, asked: Asked::default() };
-        let kept_bytes = FirstBlock::dry(self.step.first_blocks, &ledger, |cache| {
-            inputs.asked.first_block = cache;
-            model.velocity(&inputs, &pooled, 1.0, Some(1.0)).map(drop)
-        })?;
-        drop((inputs, pooled));
-        Ok(ForwardCost::of(&ledger, input_bytes).keeping(kept_bytes))
-    }
-
-    /// The largest pieces whose forward pass stays within `budget_bytes`, weights and inputs included, and whose elements
-    /// the device can count; and what it takes in them.
-    ///
-    /// # Errors
-    /// [`crate::Error::Memory`] with the least that would do, when even the smallest pieces do not fit.
-    pub fn within(&self, budget_bytes: u64) -> Result<(ForwardOptions, ForwardCost)> {
-        let first = ForwardOptions::first(self.kind, self.compute.dtype);
-        first.within(budget_bytes, |options| self.cost(options))
+        let (place, config, model) = (parameters.place(), self.config, &model);
+        let widths = [config.in_channels, config.joint_attention_dim, config.attention_head_dim];
+        let pooled = place.zeros(&[1, config.pooled_projection_dim], DType::F32)?;
+        let velocity = move |inputs: &Inputs| model.velocity(inputs, &pooled, 1.0, Some(1.0));
+        Inputs::cost_of_pass((&ledger, loaded), &place, self.step, widths, velocity)
     }
 }
 

@@ -156,16 +156,6 @@ impl Model for Flux1 {
     ) -> Result<ForwardCost> {
         self.forward(on, weights, step).cost(pieces)
     }
-
-    fn step_within(
-        &self,
-        on: (DeviceKind, DType),
-        weights: WeightsMode,
-        step: StepShape,
-        budget_bytes: u64,
-    ) -> Result<(ForwardOptions, ForwardCost)> {
-        self.forward(on, weights, step).within(budget_bytes)
-    }
 }
 
 impl TextEncoders for text::TextEncoders {

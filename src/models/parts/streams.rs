@@ -12,10 +12,10 @@ use candle_core::{DType, Device, Tensor};
 use crate::{
     error::Result,
     methods::TextBias,
-    models::{FirstBlock, ForwardOptions, VelocityAt},
+    models::{FirstBlock, ForwardCost, ForwardOptions, StepShape, VelocityAt},
     nn::{
-        self, Array, Attention, AttentionTiles, Bias, Blocks, Compute, KeyBias, Linear, NORM_EPS, Parameters,
-        RopeTables, Rotation, Scale,
+        self, Array, Attention, AttentionTiles, Bias, Blocks, Compute, KeyBias, Ledger, Linear, NORM_EPS, Parameters,
+        Place, RopeTables, Rotation, Scale,
     },
 };
 
@@ -91,6 +91,34 @@ impl Inputs {
     /// The same with what is asked for at a moment.
     pub fn at(img: &Tensor, prompt_embeds: &Tensor, at: &VelocityAt<'_>) -> Self {
         Self { asked: Asked::at(at), ..Self::new(img, prompt_embeds, at.rope) }
+    }
+
+    /// What a pass takes that `velocity` runs, by a dry pass over inputs of these widths: packed latents, embeddings, and a head. The
+    /// model lies in `ledger`, and since `loaded_bytes` what `velocity` gives it beside these inputs.
+    ///
+    /// # Errors
+    /// What `velocity` says.
+    pub(crate) fn cost_of_pass(
+        (ledger, loaded_bytes): (&Ledger, u64),
+        place: &Place,
+        step: StepShape,
+        [latents, embeddings, head]: [usize; 3],
+        velocity: impl Fn(&Self) -> Result<Array>,
+    ) -> Result<ForwardCost> {
+        let [image_tokens, text_tokens] = step.tokens;
+        let zeros = |shape: &[usize]| place.zeros(shape, DType::F32);
+        let img = zeros(&[1, image_tokens, latents])?;
+        let prompt_embeds = zeros(&[1, text_tokens, embeddings])?;
+        let input_bytes = ledger.now_bytes() - loaded_bytes;
+        let angles = [text_tokens + image_tokens, head / 2];
+        let mut inputs =
+            Self { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, asked: Asked::default() };
+        let kept_bytes = FirstBlock::dry(step.first_blocks, ledger, |cache| {
+            inputs.asked.first_block = cache;
+            velocity(&inputs).map(drop)
+        })?;
+        drop((inputs, velocity));
+        Ok(ForwardCost::of(ledger, input_bytes).keeping(kept_bytes))
     }
 
     /// Runs the blocks over x [T + N, C], text first, but for those that may be left out behind the first.

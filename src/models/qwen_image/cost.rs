@@ -6,10 +6,7 @@ use super::{QwenImageConfig, transformer::Transformer};
 use crate::{
     base::device::DeviceKind,
     error::Result,
-    models::{
-        FirstBlock, ForwardCost, ForwardOptions, StepShape,
-        parts::streams::{Asked, Inputs},
-    },
+    models::{ForwardCost, ForwardOptions, StepShape, parts::streams::Inputs},
     nn::{Compute, Ledger, Parameters, WeightsMode},
     weights::{Expected, Weights, lora::Layer},
 };
@@ -34,26 +31,10 @@ impl Forward<'_> {
         let compute = Compute::on(self.kind, self.dtype);
         let model = Transformer::load_from(self.config, &parameters, self.mode, compute)?.with_options(options);
         let loaded = ledger.now_bytes();
-        let (place, config, [image_tokens, text_tokens]) = (parameters.place(), self.config, self.step.tokens);
-        let zeros = |shape: &[usize]| place.zeros(shape, DType::F32);
-        let img = zeros(&[1, image_tokens, config.in_channels])?;
-        let prompt_embeds = zeros(&[1, text_tokens, config.joint_attention_dim])?;
-        let input_bytes = ledger.now_bytes() - loaded;
-        let angles = [text_tokens + image_tokens, config.attention_head_dim / 2];
-        let mut inputs =
-            Inputs { img, prompt_embeds, cos: zeros(&angles)?, sin: zeros(&angles)?, asked: Asked::default() };
-        let kept_bytes = FirstBlock::dry(self.step.first_blocks, &ledger, |cache| {
-            inputs.asked.first_block = cache;
-            model.velocity(&inputs, 1.0).map(drop)
-        })?;
-        drop(inputs);
-        Ok(ForwardCost::of(&ledger, input_bytes).keeping(kept_bytes))
-    }
-
-    /// The largest pieces that stay within a budget, and what the pass takes in them.
-    pub(super) fn within(&self, budget_bytes: u64) -> Result<(ForwardOptions, ForwardCost)> {
-        let first = ForwardOptions::first(self.kind, Compute::on(self.kind, self.dtype).dtype);
-        first.within(budget_bytes, |options| self.cost(options))
+        let config = self.config;
+        let widths = [config.in_channels, config.joint_attention_dim, config.attention_head_dim];
+        let velocity = |inputs: &Inputs| model.velocity(inputs, 1.0);
+        Inputs::cost_of_pass((&ledger, loaded), &parameters.place(), self.step, widths, velocity)
     }
 }
 

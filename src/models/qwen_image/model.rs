@@ -146,16 +146,6 @@ impl Model for QwenImage {
     ) -> Result<ForwardCost> {
         self.step(on, weights, step).cost(pieces)
     }
-
-    fn step_within(
-        &self,
-        on: (DeviceKind, DType),
-        weights: WeightsMode,
-        step: StepShape,
-        budget_bytes: u64,
-    ) -> Result<(ForwardOptions, ForwardCost)> {
-        self.step(on, weights, step).within(budget_bytes)
-    }
 }
 
 impl Velocity for Transformer {

@@ -60,16 +60,6 @@ impl Forward<'_> {
         drop((inputs, hidden_states));
         Ok(ForwardCost::of(&ledger, input_bytes).keeping(kept_bytes))
     }
-
-    /// The largest pieces whose forward pass stays within `budget_bytes`, weights and inputs included, and whose elements
-    /// the device can count; and what it takes in them.
-    ///
-    /// # Errors
-    /// [`crate::Error::Memory`] with the least that would do, when even the smallest pieces do not fit.
-    pub fn within(&self, budget_bytes: u64) -> Result<(ForwardOptions, ForwardCost)> {
-        let first = ForwardOptions::first(self.kind, self.compute.dtype);
-        first.within(budget_bytes, |options| self.cost(options))
-    }
 }
 
 /// Names and shapes of all tensors the transformer's loader asks for, in its order.

@@ -152,16 +152,6 @@ impl Model for ZImage {
     ) -> Result<ForwardCost> {
         self.forward(on, weights, step).cost(pieces)
     }
-
-    fn step_within(
-        &self,
-        on: (DeviceKind, DType),
-        weights: WeightsMode,
-        step: StepShape,
-        budget_bytes: u64,
-    ) -> Result<(ForwardOptions, ForwardCost)> {
-        self.forward(on, weights, step).within(budget_bytes)
-    }
 }
 
 impl Velocity for Transformer {
