@@ -224,6 +224,7 @@ pub fn assert_near(found: u64, foretold: u64, tolerance: f64, what: &str) {
 
 #[test]
 fn pieces_are_chosen_by_the_budget() {
+    let _alone = alone();
     let config = FluxConfig::flux1_dev();
     let forward = Forward {
         config: &config,
