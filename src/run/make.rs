@@ -151,14 +151,14 @@ impl Runner<'_> {
     ) -> Result<Tensor> {
         let item = making.item;
         self.take_model(item)?;
-        let embeddings = self.embeddings(coming, times)?;
+        let texts = self.texts(coming, times)?;
         let (mut pass, mut from) = match before {
             Some(Reached { pass, progress }) => (pass, self.on_device(progress)?),
             None => (0, self.start(item, making.job, 0, None, times)?),
         };
         // The passes that are left, to the latents of the last.
         loop {
-            let end = self.pass(making, (pass, from), &embeddings, times)?;
+            let end = self.pass(making, (pass, from), &texts, times)?;
             pass += 1;
             if pass == making.job.passes().len() {
                 return Ok(end.latents);
@@ -172,7 +172,7 @@ impl Runner<'_> {
         &mut self,
         making: &Making<'_>,
         (pass, from): (usize, Progress),
-        embeddings: &Texts,
+        texts: &Texts,
         times: &mut Times,
     ) -> Result<Progress> {
         let left = making.job.passes()[pass].steps.saturating_sub(from.step);
@@ -181,7 +181,7 @@ impl Runner<'_> {
         }
         let transformer = self.take_transformer(making.item, pass, times)?;
         let (clock, before) = (Clock::start(), making.skips.get());
-        let end = self.steps(making, pass, from, embeddings, &*transformer);
+        let end = self.steps(making, pass, from, texts, &*transformer);
         let took = clock.took(&self.machine.device);
         times.denoise += took.whole;
         self.keep_transformer(making.item, transformer);
@@ -203,7 +203,7 @@ impl Runner<'_> {
         making: &Making<'_>,
         pass: usize,
         from: Progress,
-        embeddings: &Texts,
+        texts: &Texts,
         transformer: &dyn Velocity,
     ) -> Result<Progress> {
         let (job, before) = (making.job, making.skips.get());
@@ -217,7 +217,7 @@ impl Runner<'_> {
             climb: job.climb(pass, &making.item.recipe, self.geometry()),
             stage: job.stage(pass),
         };
-        let latents = self.pipeline.denoise_along(transformer, course, embeddings, from, &mut |after| {
+        let latents = self.pipeline.denoise_along(transformer, course, texts, from, &mut |after| {
             making.skips.set(before + after.skips());
             self.keep(making, pass, after);
             making.begun.borrow_mut().reached(job.steps_done(pass, after.step.index + 1));

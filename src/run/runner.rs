@@ -18,6 +18,7 @@ use super::{
     identity::{self, Sought},
     job::Job,
     loras::{Adapted, with_loras},
+    texts::Encoded,
 };
 use crate::{
     base::device::DeviceKind,
@@ -25,16 +26,13 @@ use crate::{
     base::memory::Bytes,
     base::progress::{Event, Observer},
     error::{Error, Result},
-    models::{Conditioning, KnownModel, Model, Velocity},
+    models::{KnownModel, Model, Velocity},
     nn::WeightsMode,
     output,
     plan::{Machine, SpeedBook, what_fits},
     recipe::Loras,
     run::pipeline::Pipeline,
-    weights::{
-        Kept,
-        lora::{Network, TRANSFORMER},
-    },
+    weights::Kept,
 };
 
 /// A picture that must be made, with the damaged file it takes the place of.
@@ -46,8 +44,6 @@ pub struct Runner<'a> {
     model: &'a dyn Model,
     /// It with LoRA files.
     adapted: &'a [Adapted],
-    /// Those of them that change what is told of prompts.
-    pub(super) of_text: Vec<Loras>,
     /// The files that the pipeline's has.
     loras: Loras,
     /// The weights that all of them share, where several are taken in turn.
@@ -64,8 +60,7 @@ pub struct Runner<'a> {
     /// The files that hold pictures of this run, found or made, by their canonical paths: no other picture of it takes their place.
     pictures: HashSet<PathBuf>,
     transformer: Option<(WeightsMode, Box<dyn Velocity>)>,
-    /// What is encoded, by prompt and number of tokens.
-    pub(super) embeddings: Vec<((String, usize), Conditioning)>,
+    pub(super) encoded: Encoded,
 }
 
 impl<'a> Runner<'a> {
@@ -88,7 +83,6 @@ impl<'a> Runner<'a> {
             known,
             model,
             adapted: &[],
-            of_text: Vec::new(),
             loras: Loras::default(),
             kept: None,
             machine,
@@ -100,17 +94,14 @@ impl<'a> Runner<'a> {
             told_of_lost_preview: Cell::new(false),
             pictures: HashSet::new(),
             transformer: None,
-            embeddings: Vec::new(),
+            encoded: Encoded::default(),
         })
     }
 
     /// The same, with the model as it is with the LoRA files of each picture that has some.
     #[must_use]
     pub fn with_adapted(self, adapted: &'a [Adapted]) -> Self {
-        let is_text = |network: &Network| network.part != TRANSFORMER && network.source.is_adapted();
-        let changes = |model: &dyn Model| model.networks().map_or(true, |networks| networks.iter().any(is_text));
-        let of_text = adapted.iter().filter(|(_, model)| changes(&**model)).map(|(loras, _)| loras.clone()).collect();
-        Self { adapted, of_text, ..self }
+        Self { adapted, encoded: Encoded::new(adapted), ..self }
     }
 
     /// The same, where transformers of all these models share the weights that are held here.
@@ -126,9 +117,7 @@ impl<'a> Runner<'a> {
             return Ok(());
         }
         self.transformer = None;
-        if self.texts_of(&self.loras) != self.texts_of(&item.recipe.lora) {
-            self.embeddings = Vec::new();
-        }
+        self.encoded.change(&self.loras, &item.recipe.lora);
         let model = with_loras(&item.recipe.lora, self.model, self.adapted)?;
         self.pipeline = Pipeline::open(model, self.machine.device.clone(), self.machine.dtype, self.observer)?;
         self.loras = item.recipe.lora.clone();
