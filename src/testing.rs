@@ -64,8 +64,8 @@ pub mod lab {
 /// Of `methods`.
 pub mod methods {
     pub use crate::methods::{
-        Amplitude, AxisFrequencies, Base, DypeSettings, Knobs, Looks, Method, MethodSpec, Moment, PositionScaler,
-        RotaryAxis, Scaling, Side, Spectrum, TextBias, Thresholds, Yarn, label, proportional,
+        Amplitude, AxisFrequencies, Base, DypeSettings, Fading, Knobs, Looks, Method, MethodSpec, Moment,
+        PositionScaler, RotaryAxis, Scaling, Side, Spectrum, TextBias, Thresholds, Yarn, label, proportional,
     };
 }
 

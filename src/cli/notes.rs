@@ -10,7 +10,8 @@ use crate::{
     base::progress::{Event, Observer, Once},
     error::Result,
     methods::{
-        self, AMPLITUDE, Amplitude, DYPE_SCALE, DYPE_THRESHOLDS, Method, SCALING, Scaling, TEXT_ANCHOR, Thresholds,
+        self, AMPLITUDE, Amplitude, DYPE_SCALE, DYPE_THRESHOLDS, FADING_START, Fading, Method, SCALING, Scaling,
+        TEXT_ANCHOR, Thresholds,
     },
     models::Model,
     output::NEGATIVE,
@@ -183,11 +184,12 @@ fn no_effect(item: &Item, geometry: &LatentGeometry) -> Option<String> {
 pub fn sharper(recipe: &Recipe) -> Option<String> {
     let is_twice = recipe.proportional_attention && methods::sharpens(&*recipe.scaler());
     let others = Method::ALL.iter().filter(|method| !methods::sharpens(&*method.scaler(None)));
-    let others = others.map(|method| method.name()).collect::<Vec<_>>().join(" and ");
+    let others: Vec<&str> = others.map(|method| method.name()).collect();
+    let (last, others) = others.split_last().map_or(("", String::new()), |(last, others)| (*last, others.join(", ")));
     is_twice.then(|| {
         format!(
             "--proportional-attention comes on top of the amplitude of --method {}, which sharpens attention already: it is meant \
-             for {others}",
+             for {others} and {last}",
             recipe.method
         )
     })
@@ -275,14 +277,14 @@ pub fn without_effect(flags: &Wanted) -> Vec<&'static str> {
         notes.push(if method == Method::BASE {
             "--dype-scale and --dype-exponent have no effect with --method base, which extrapolates nothing"
         } else {
-            "--dype-scale and --dype-exponent have no effect here: they are about --method ntk and yarn"
+            "--dype-scale and --dype-exponent have no effect here: they are about --method ntk, pi and yarn"
         });
     }
     if has_thresholds && (flags.dype == Some(false) || !method.spec().has(&DYPE_THRESHOLDS)) {
         notes.push("--dype-thresholds has no effect here: it is about --method yarn with DyPE");
     }
     if flags.scaling.is_some_and(|rule| rule != Scaling::default()) && !method.spec().has(&SCALING) {
-        notes.push("--scaling has no effect here: it is about --method ntk and yarn");
+        notes.push("--scaling has no effect here: it is about --method ntk, pi and yarn");
     }
     if flags.amplitude.is_some_and(|rule| rule != Amplitude::default()) {
         if !method.spec().has(&AMPLITUDE) {
@@ -290,6 +292,10 @@ pub fn without_effect(flags: &Wanted) -> Vec<&'static str> {
         } else if flags.text_anchor == Some(true) {
             notes.push("--amplitude has no effect with --text-anchor, which has amplitudes of its own");
         }
+    }
+    let fades = method.spec().has(&FADING_START) && flags.amplitude == Some(Amplitude::Fading);
+    if flags.fading_start.is_some_and(|start| start != Fading::default().start) && !fades {
+        notes.push("--fading-start has no effect here: it is about --amplitude fading");
     }
     if flags.text_anchor == Some(true) && !method.spec().has(&TEXT_ANCHOR) {
         notes.push("--text-anchor has no effect here: it is about --method yarn");

@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::base::geometry::{ImageSize, LatentGeometry};
 use crate::error::{Error, Result};
 use crate::methods::{
-    self, AMPLITUDE, Amplitude, Detail, DypeSchedule, DypeSettings, Knobs, Looks, Method, Moment, PositionScaler,
-    RampSpan, RotaryAxis, SCALING, Scaling, Spectrum,
+    self, AMPLITUDE, Amplitude, Detail, DypeSchedule, DypeSettings, FADING_START, Fading, Knobs, Looks, Method, Moment,
+    PositionScaler, RampSpan, RotaryAxis, SCALING, Scaling, Spectrum,
 };
 
 /// Share of the first kappa that is much for a last step: 28 steps of FLUX.1 leave 1%, 4 of schnell 6%.
@@ -51,6 +51,9 @@ pub struct Inspection {
     /// Rules of the method that are not the usual ones, by name.
     #[serde(flatten)]
     pub rules: BTreeMap<&'static str, &'static str>,
+    /// The t at which the amplitude begins to fade, where that is not the first step's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fading_start: Option<f64>,
     /// Whether DyPE acts: false with `--no-dype`, and for `base`, which nothing moves.
     pub dype: bool,
     /// Height in pixels, as asked.
@@ -145,6 +148,7 @@ pub fn inspect(settings: &InspectSettings) -> Result<Inspection> {
     Ok(Inspection {
         method: settings.method.name(),
         rules: settings.rules(),
+        fading_start: settings.fading_start(),
         dype: schedule.is_some(),
         height: settings.size.height_px,
         width: settings.size.width_px,
@@ -171,6 +175,12 @@ impl InspectSettings {
         self.base_resolution_px / self.geometry.px_per_token()
     }
 
+    fn fading_start(&self) -> Option<f64> {
+        let Knobs { amplitude, fading, text_anchor, .. } = self.knobs;
+        let fades = self.method.spec().has(&FADING_START) && !text_anchor && amplitude == Amplitude::Fading;
+        Some(fading.start).filter(|_| fades && fading != Fading::default())
+    }
+
     fn logit_scale(&self) -> Option<f64> {
         let (picture, trained) = (self.geometry.tokens(self.size).count(), self.base_patches().pow(2));
         self.proportional_with.map(|text| methods::proportional(picture + text, trained + text))
@@ -178,7 +188,7 @@ impl InspectSettings {
 
     /// The rules that are not the usual ones, of those the method has.
     fn rules(&self) -> BTreeMap<&'static str, &'static str> {
-        let Knobs { scaling, amplitude, text_anchor } = self.knobs;
+        let Knobs { scaling, amplitude, text_anchor, .. } = self.knobs;
         let has = |knob| self.method.spec().has(knob);
         let scaling = (SCALING.name, scaling.name(), has(&SCALING) && scaling != Scaling::default());
         let acts = has(&AMPLITUDE) && !text_anchor && amplitude != Amplitude::default();
@@ -216,7 +226,8 @@ impl Inspection {
         let mu = self.mu.map_or(String::new(), |mu| format!(", mu {mu}"));
         let rules: String =
             self.rules.iter().map(|(name, word)| format!(" {} {word},", name.replace('_', " "))).collect();
-        format!("{},{rules} {moved}, {} x {} px{mu}", self.method, self.height, self.width)
+        let fading = self.fading_start.map_or(String::new(), |t| format!(" fading below t = {t},"));
+        format!("{},{rules}{fading} {moved}, {} x {} px{mu}", self.method, self.height, self.width)
     }
 
     /// Whether some axis is longer than in training; where none is, every frequency is native.

@@ -30,7 +30,7 @@ pub(super) fn amplitudes(axis: &RotaryAxis, t: f64) -> Vec<f64> {
     if scale <= 1.0 {
         return vec![1.0; axis.pairs()];
     }
-    let least = Amplitude::Yarn.at(scale, t, None).powi(-2);
+    let least = Amplitude::Yarn.of(scale, 1.0).powi(-2);
     let temperature = |frequency: f64| 1.0 - (1.0 - least) * t.powf(EXPONENT[0] - EXPONENT[1] * frequency);
     axis.native().into_iter().map(|frequency| temperature(frequency).sqrt().recip()).collect()
 }

@@ -58,15 +58,22 @@ mod tests {
 
     #[test]
     fn methods_are_read_with_and_without_dype() {
-        let texts =
-            [("base", false), ("ntk", false), ("dy_ntk", true), ("yarn", false), (" dy_yarn", true), ("sega", false)];
+        let texts = [
+            ("base", false),
+            ("ntk", false),
+            ("dy_ntk", true),
+            ("yarn", false),
+            (" dy_yarn", true),
+            ("sega", false),
+            ("dy_pi", true),
+        ];
         for (text, dype) in texts {
             let label: Label = text.parse().expect(text);
             assert_eq!((label.to_string().as_str(), label.dype), (text.trim(), dype));
         }
         for text in ["dy_base", "dy_sega", "dy_", "", "yarm", "dy-yarn"] {
             let error = text.parse::<Label>().expect_err(text);
-            assert_eq!(error, "the methods are base, ntk, dy_ntk, yarn, dy_yarn and sega");
+            assert_eq!(error, "the methods are base, ntk, dy_ntk, yarn, dy_yarn, sega, pi and dy_pi");
         }
     }
 

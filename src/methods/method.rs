@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use super::{Base, DypeSchedule, DypeSettings, Knobs, MethodSpec, Ntk, PositionScaler, Sega, Tuning, Yarn};
+use super::{Base, DypeSchedule, DypeSettings, Knobs, MethodSpec, Ntk, Pi, PositionScaler, Sega, Tuning, Yarn};
 
 /// A method of the registry, or one that a caller of the library brings along; two with one name are the same.
 #[derive(Clone, Copy)]
@@ -26,6 +26,8 @@ pub struct UnknownName {
 impl Method {
     /// [`Base`]: the frequencies of training.
     pub const BASE: Self = Self(&Base::SPEC);
+    /// [`Pi`]: all pairs slowed alike.
+    pub const PI: Self = Self(&Pi::SPEC);
     /// [`Ntk`]: a larger theta.
     pub const NTK: Self = Self(&Ntk::SPEC);
     /// [`Yarn`]: interpolation, NTK and native frequencies by parts.
@@ -33,8 +35,8 @@ impl Method {
     /// [`Sega`]: amplitudes from the spectrum of the latents.
     pub const SEGA: Self = Self(&Sega::SPEC);
 
-    /// Every method, the plainest first.
-    pub const ALL: &[Self] = &[Self::BASE, Self::NTK, Self::YARN, Self::SEGA];
+    /// Every method: those of DyPE's paper from the plainest on, then others.
+    pub const ALL: &[Self] = &[Self::BASE, Self::NTK, Self::YARN, Self::SEGA, Self::PI];
     /// The name of each of [`Method::ALL`].
     pub const NAMES: [&str; Self::ALL.len()] = {
         let mut names = [""; Self::ALL.len()];
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn names_go_both_ways_and_name_one_method() {
-        assert_eq!(Method::NAMES, ["base", "ntk", "yarn", "sega"]);
+        assert_eq!(Method::NAMES, ["base", "ntk", "yarn", "sega", "pi"]);
         for &method in Method::ALL {
             assert_eq!(method.to_string().parse(), Ok(method));
         }
@@ -159,7 +161,7 @@ mod tests {
     #[test]
     fn an_unknown_name_says_what_there_is() {
         let error = "yam".parse::<Method>().expect_err("no such method");
-        assert_eq!(error.to_string(), "unknown method \"yam\": expected one of base, ntk, yarn, sega");
+        assert_eq!(error.to_string(), "unknown method \"yam\": expected one of base, ntk, yarn, sega, pi");
     }
 
     #[test]

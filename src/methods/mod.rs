@@ -3,6 +3,7 @@
 //! | scaler | frequencies of pair i on an axis with s = L'/L > 1 |
 //! |---|---|
 //! | [`Base`] | theta^(-2i/D): native, whatever the size |
+//! | [`Pi`] | native / s^kappa(t) |
 //! | [`Ntk`] | the same with theta' = theta · s^(D/(D-2) · kappa(t)) |
 //! | [`Yarn`] | native/s for the slowest pairs, NTK's between, native for the fastest |
 //! | [`Sega`] | NTK's with a stronger factor from the longer side; amplitudes from the spectrum of the latents |
@@ -24,6 +25,7 @@ mod dype;
 mod label;
 mod method;
 mod ntk;
+mod pi;
 #[cfg(test)]
 mod properties;
 mod proportional;
@@ -43,8 +45,9 @@ pub use dype::{DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, DypeSchedule, DypeSet
 pub use label::{Label, label};
 pub use method::{Method, UnknownName};
 pub use ntk::Ntk;
+pub use pi::Pi;
 pub use proportional::{proportional, sharpens};
-pub use scaling::{AMPLITUDE, Amplitude, SCALING, Scaling};
+pub use scaling::{AMPLITUDE, Amplitude, FADING_START, Fading, SCALING, Scaling};
 pub use sega::Sega;
 pub use spec::{Knob, Knobs, MethodSpec, Takes, Tuning};
 pub use spectrum::Spectrum;

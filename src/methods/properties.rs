@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::{
-    Amplitude, AxisFrequencies, DypeSchedule, DypeSettings, Knobs, Method, Moment, Ntk, PositionScaler, RotaryAxis,
-    Scaling, Thresholds, Yarn,
+    Amplitude, AxisFrequencies, DypeSchedule, DypeSettings, Fading, Knobs, Method, Moment, Ntk, PositionScaler,
+    RotaryAxis, Scaling, Thresholds, Yarn,
 };
 
 /// Axes as models have them, from half to 64 times the training length.
@@ -31,8 +31,11 @@ fn scalers() -> impl Strategy<Value = Box<dyn PositionScaler>> {
 fn knobs() -> impl Strategy<Value = Knobs> {
     // A damped amplitude has a test of its own: it does not grow for ever.
     let amplitudes = prop::sample::select(&[Amplitude::Yarn, Amplitude::Fading][..]);
-    let words = (prop::sample::select(&Scaling::ALL[..]), amplitudes, any::<bool>());
-    words.prop_map(|(scaling, amplitude, text_anchor)| Knobs { scaling, amplitude, text_anchor })
+    let words = (prop::sample::select(&Scaling::ALL[..]), amplitudes, 0.0..=1.0f64, any::<bool>());
+    words.prop_map(|(scaling, amplitude, start, text_anchor)| {
+        let fading = Fading { start };
+        Knobs { scaling, amplitude, fading, text_anchor }
+    })
 }
 
 impl std::fmt::Debug for dyn PositionScaler {
@@ -99,7 +102,7 @@ proptest! {
 
     #[test]
     fn static_frequencies_are_never_below_interpolation(axis in longer_axes()) {
-        for method in [Method::NTK, Method::YARN] {
+        for method in [Method::NTK, Method::YARN, Method::PI] {
             let found = at(&*method.scaler(None), &axis, 1.0);
             for (found, native) in found.inv_freq.iter().zip(axis.native()) {
                 prop_assert!(*found >= native / axis.scale() * (1.0 - 1e-12));
@@ -168,7 +171,7 @@ proptest! {
 
     #[test]
     fn both_axes_are_alike_by_the_longer_side_and_no_rule_changes_a_square(
-        axis in axes(), other in 1usize..4096, method in prop::sample::select(vec![Method::NTK, Method::YARN]),
+        axis in axes(), other in 1usize..4096, method in prop::sample::select(vec![Method::NTK, Method::YARN, Method::PI]),
         knobs in knobs(), is_moved: bool, t in 0.0..=1.0f64,
     ) {
         let dype = is_moved.then(DypeSettings::default);

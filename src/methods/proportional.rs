@@ -38,7 +38,7 @@ mod tests {
     fn methods_with_amplitudes_sharpen_by_themselves() {
         let sharp =
             Method::ALL.iter().map(|method| (method.name(), sharpens(&*method.scaler(None)))).collect::<Vec<_>>();
-        assert_eq!(sharp, [("base", false), ("ntk", false), ("yarn", true), ("sega", true)]);
+        assert_eq!(sharp, [("base", false), ("ntk", false), ("yarn", true), ("sega", true), ("pi", false)]);
         for amplitude in Amplitude::ALL {
             let knobs = Knobs { amplitude, scaling: Scaling::Longest, ..Knobs::default() };
             assert!(sharpens(&*Method::YARN.tuned(None, knobs)));

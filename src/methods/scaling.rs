@@ -17,6 +17,12 @@ pub const AMPLITUDE: Knob = Knob {
            by 0.1 ln(s) / sqrt(s) + 1",
     takes: Takes::Word(&Amplitude::NAMES),
 };
+/// The start of [`Fading`], as a knob of methods whose amplitude may fade.
+pub const FADING_START: Knob = Knob {
+    name: "fading_start",
+    help: "With --amplitude fading, the t at which the amplitude begins to fade: whole before it, 1 from the first step on",
+    takes: Takes::Number { least: 0.0 },
+};
 /// lambda_t of an amplitude that fades where there is no DyPE. Source: ComfyUI-DyPE, whose exponent this is.
 const FADING_EXPONENT: f64 = 2.0;
 /// The amplitude's slope over ln(s). Source: YaRN (arXiv 2309.00071), Eq. 22, applied to q and to k.
@@ -43,10 +49,31 @@ pub enum Amplitude {
     /// `0.1 ln(s) + 1` at every step.
     #[default]
     Yarn,
-    /// `0.1 ln(s) t^lambda_t + 1`: YaRN's at t = 1, and 1 at the end. Source: ComfyUI-DyPE's `vision_yarn`.
+    /// `0.1 ln(s) min(t / start, 1)^lambda_t + 1`: YaRN's down to t = start, and 1 at the end. Source: ComfyUI-DyPE's `vision_yarn`.
     Fading,
     /// `0.1 ln(s) / sqrt(s) + 1` at every step. Source: ComfyUI-DyPE's `yarn`.
     Damped,
+}
+
+/// When a fading amplitude begins to fade.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fading {
+    /// t in [0, 1] down to which it is whole. Source: ComfyUI-DyPE's `dype_start_sigma`.
+    pub start: f64,
+}
+
+impl Default for Fading {
+    fn default() -> Self {
+        Self { start: 1.0 }
+    }
+}
+
+impl Fading {
+    /// What is left at time t: `min(t / start, 1)^exponent`; `exponent` is DyPE's lambda_t, where it acts.
+    pub(super) fn left(self, t: f64, exponent: Option<f64>) -> f64 {
+        let is_whole = t >= self.start;
+        if is_whole { 1.0 } else { (t / self.start).powf(exponent.unwrap_or(FADING_EXPONENT)) }
+    }
 }
 
 words!("amplitude", Amplitude: Yarn = "yarn", Fading = "fading", Damped = "damped");
@@ -76,11 +103,11 @@ impl Amplitude {
         self == Self::Fading
     }
 
-    /// The amplitude at time t of an axis that is scaled by `scale` > 1; `exponent` is DyPE's lambda_t, where it acts.
-    pub(super) fn at(self, scale: f64, t: f64, exponent: Option<f64>) -> f64 {
+    /// The amplitude of an axis that is scaled by `scale` > 1, where so much is left of one that fades.
+    pub(super) fn of(self, scale: f64, left: f64) -> f64 {
         match self {
             Self::Yarn => SLOPE * scale.ln() + 1.0,
-            Self::Fading => SLOPE * scale.ln() * t.powf(exponent.unwrap_or(FADING_EXPONENT)) + 1.0,
+            Self::Fading => SLOPE * scale.ln() * left + 1.0,
             Self::Damped => SLOPE * scale.ln() / scale.sqrt() + 1.0,
         }
     }

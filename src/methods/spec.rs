@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Amplitude, DypeSchedule, PositionScaler, Scaling, Thresholds};
+use super::{Amplitude, DypeSchedule, Fading, PositionScaler, Scaling, Thresholds};
 
 /// A method: its name, what moves and tunes it, and how its scaler is made.
 pub struct MethodSpec {
@@ -30,12 +30,14 @@ pub struct Tuning {
 }
 
 /// What tunes a method with and without DyPE; a method without such a knob takes no notice of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Knobs {
     /// Which side's length an axis is scaled by.
     pub scaling: Scaling,
     /// The amplitude of methods that have one for all pairs.
     pub amplitude: Amplitude,
+    /// When an amplitude begins to fade that does.
+    pub fading: Fading,
     /// Whether text is anchored.
     pub text_anchor: bool,
 }

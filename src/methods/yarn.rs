@@ -6,7 +6,7 @@ use super::anchor::{self, TEXT_ANCHOR};
 use super::base::native;
 use super::dype::{DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS};
 use super::ntk::ntk_frequencies;
-use super::scaling::{AMPLITUDE, SCALING};
+use super::scaling::{AMPLITUDE, FADING_START, SCALING};
 use super::{
     AxisFrequencies, DypeSchedule, Knobs, Looks, MethodSpec, Moment, PositionScaler, RampSpan, RotaryAxis, TextBias,
     Thresholds, Tuning,
@@ -43,7 +43,7 @@ impl Yarn {
         name: "yarn",
         help: "slow pairs interpolated, fast ones native, NTK's frequencies between",
         dype: Some(DypeSchedule { scale: 1.0, exponent: 2.0 }),
-        knobs: &[DYPE_SCALE, DYPE_EXPONENT, DYPE_THRESHOLDS, SCALING, AMPLITUDE, TEXT_ANCHOR],
+        knobs: &[DYPE_SCALE, DYPE_EXPONENT, DYPE_THRESHOLDS, SCALING, AMPLITUDE, FADING_START, TEXT_ANCHOR],
         scaler: |Tuning { dype, thresholds, knobs }| Box::new(Self { dype, thresholds, knobs }),
     };
 }
@@ -60,18 +60,19 @@ impl PositionScaler for Yarn {
     }
 
     fn frequencies(&self, axis: &RotaryAxis, at: &Moment) -> AxisFrequencies {
-        let Knobs { scaling, amplitude, text_anchor } = self.knobs;
+        let Knobs { scaling, amplitude, fading, text_anchor } = self.knobs;
         let slower = scaling.interpolation(axis);
         let axis = &scaling.scaled(axis);
         if axis.scale() <= 1.0 {
             return native(axis);
         }
         let [to_native, to_ntk] = self.moved_ramps(axis, at);
+        let left = fading.left(at.t, self.dype.map(|dype| dype.exponent));
         AxisFrequencies {
             inv_freq: blend(axis, slower, &to_ntk, &to_native),
             amplitude: match text_anchor {
                 true => anchor::amplitudes(axis, at.t),
-                false => vec![amplitude.at(axis.scale(), at.t, self.dype.map(|dype| dype.exponent)); axis.pairs()],
+                false => vec![amplitude.of(axis.scale(), left); axis.pairs()],
             },
         }
     }

@@ -11,15 +11,15 @@ use super::{
     kinds::{Kind, Noise, OneOf, Switch, Text},
     ladder::{Ladder, Sizes},
     loras::{LoraList, Loras},
-    numbers::{CFG, GUIDANCE, LADDER_PULL, Number, SIDE_PX, STRENGTH, Seed, Whole},
+    numbers::{CFG, FADING, GUIDANCE, LADDER_PULL, Number, SIDE_PX, STRENGTH, Seed, Whole},
     setting::{Declared, Entry, Face, Field, Fill, Gaps, Group, Held, Line, Off, Saved, Setting, shown},
     shift::SHIFT,
     spelt::Spelt,
     step_cache::STEP_CACHE,
 };
 use crate::methods::{
-    self, AMPLITUDE, Amplitude, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, Method, SCALING, Scaling, TEXT_ANCHOR,
-    Thresholds,
+    self, AMPLITUDE, Amplitude, DYPE_EXPONENT, DYPE_SCALE, DYPE_THRESHOLDS, FADING_START, Fading, Method, SCALING,
+    Scaling, TEXT_ANCHOR, Thresholds,
 };
 
 /// What help says of sides that nobody asks for.
@@ -462,8 +462,8 @@ settings! {
             ..Face::new(
                 Group::Choice,
                 "METHOD",
-                "How positions beyond the training resolution are made: yarn and ntk rescale the rotary frequencies, sega also \
-                 follows the latents' spectrum, base keeps them",
+                "How positions beyond the training resolution are made: yarn, ntk and pi rescale the rotary frequencies, sega \
+                 also follows the latents' spectrum, base keeps them",
             )
         },
     };
@@ -483,7 +483,7 @@ settings! {
         kind: &Number::of(&DYPE_SCALE),
         fill: Fill::Model(|_, gaps| gaps.dype_schedule().map(|kappa| kappa.scale)),
         face: Face {
-            default: Some("the paper's, 1 for yarn and 2 for ntk"),
+            default: Some("the paper's, 1 for yarn and 2 for ntk; 2 for pi"),
             parameters: Some(Entry {
                 line: Line { rank: 73, name: "DyPE scale", says: |recipe| recipe.dype_scale.map(|scale| scale.to_string()) },
                 reads: |text, wanted| read(text, &mut wanted.dype_scale),
@@ -556,8 +556,7 @@ settings! {
             value: Amplitude::default,
             is_shown: true,
             keep: |rule, gaps| {
-                let acts = gaps.has_knob(&AMPLITUDE) && gaps.wanted.text_anchor != Some(true);
-                if acts { rule } else { Amplitude::default() }
+                if gaps.takes_amplitude() { rule } else { Amplitude::default() }
             },
         },
         face: Face {
@@ -567,6 +566,24 @@ settings! {
                 reads: |text, wanted| read(text, &mut wanted.amplitude),
             }),
             ..Face::new(Group::Tuning, "RULE", AMPLITUDE.help)
+        },
+    };
+
+    /// The t at which YaRN's amplitude begins to fade, where it does.
+    fading_start: f64 => f64 = Setting {
+        kind: &FADING,
+        fill: Fill::Usual {
+            value: || Fading::default().start,
+            is_shown: true,
+            keep: |start, gaps| if gaps.fades() { start } else { Fading::default().start },
+        },
+        face: Face {
+            saved: Saved::UnlessUsual,
+            parameters: Some(Entry {
+                line: Line { rank: 80, name: "Fading start", says: start_of_fading },
+                reads: |text, wanted| read(text, &mut wanted.fading_start),
+            }),
+            ..Face::new(Group::Tuning, "T", FADING_START.help)
         },
     };
 
@@ -605,8 +622,8 @@ settings! {
             ..Face::new(
                 Group::Tuning,
                 "",
-                "Keep attention to many tokens as sharp as it was in training: its logits grow by sqrt(ln n / ln n_train); for base \
-                 and ntk, since amplitudes of yarn and sega do the same in their way",
+                "Keep attention to many tokens as sharp as it was in training: its logits grow by sqrt(ln n / ln n_train); for base, \
+                 ntk and pi, since amplitudes of yarn and sega do the same in their way",
             )
         },
     };
@@ -677,6 +694,10 @@ settings! {
 }
 
 /// The word of a rule that is not the usual one.
+fn start_of_fading(recipe: &Recipe) -> Option<String> {
+    (recipe.fading_start != Fading::default().start).then(|| recipe.fading_start.to_string())
+}
+
 fn unless_usual<T: Default + PartialEq + ToString>(rule: T) -> Option<String> {
     (rule != T::default()).then(|| rule.to_string())
 }

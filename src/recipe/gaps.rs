@@ -7,7 +7,7 @@ use super::{
     fields::declared,
     setting::{Field, Gaps},
 };
-use crate::methods::{DypeSchedule, DypeSettings, Knob, Label};
+use crate::methods::{AMPLITUDE, Amplitude, DypeSchedule, DypeSettings, Knob, Label};
 
 /// What other tools call the scale of classifier-free guidance.
 pub const CFG_SCALE: &str = "CFG scale";
@@ -70,6 +70,16 @@ impl Gaps<'_> {
 
     pub(super) fn normalizes_cfg(&self) -> bool {
         self.is_cfg_on() && self.facts.cfg_rule.rescale == CfgRescale::OnRequest
+    }
+
+    /// Whether a rule of the amplitude acts: the method has one, and anchored text has not put its own in its place.
+    pub(super) fn takes_amplitude(&self) -> bool {
+        self.has_knob(&AMPLITUDE) && self.wanted.text_anchor != Some(true)
+    }
+
+    /// Whether the amplitude fades as the picture forms.
+    pub(super) fn fades(&self) -> bool {
+        self.takes_amplitude() && self.wanted.amplitude == Some(Amplitude::Fading)
     }
 
     /// Whether this knob tunes the method.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::geometry::{MAX_SIDE_PX, MIN_SIDE_PX},
-    methods::{Knob, Takes},
+    methods::{FADING_START, Knob, Takes},
 };
 
 /// A whole number from `least` to `most`.
@@ -151,6 +151,9 @@ pub const CFG: Number = Number { least: 0.0, most: 1e6 };
 
 /// How much of a picture is made anew, from nothing to all.
 pub const STRENGTH: Number = Number { least: 0.0, most: 1.0 };
+
+/// The t at which an amplitude begins to fade, which no step is beyond.
+pub const FADING: Number = Number { most: 1.0, ..Number::of(&FADING_START) };
 
 /// How strongly a stage of a ladder is led by the one below: 1 is what its authors take.
 pub const LADDER_PULL: Number = Number { least: 0.0, most: 1.0 };

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     base::geometry::{ImageSize, MAX_SIDE_PX},
     error::{Error, Result},
-    methods::{DypeSettings, Knobs, PositionScaler},
+    methods::{DypeSettings, Fading, Knobs, PositionScaler},
 };
 
 /// Where `dype info` tells of settings that have no line of their own.
@@ -85,7 +85,8 @@ impl Recipe {
 
     /// What tunes the method beside DyPE.
     pub fn knobs(&self) -> Knobs {
-        Knobs { scaling: self.scaling, amplitude: self.amplitude, text_anchor: self.text_anchor }
+        let fading = Fading { start: self.fading_start };
+        Knobs { scaling: self.scaling, amplitude: self.amplitude, fading, text_anchor: self.text_anchor }
     }
 
     /// The scaler that gives each axis its frequencies.

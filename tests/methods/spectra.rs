@@ -299,7 +299,7 @@ fn attention_is_proportional_where_there_are_more_tokens_than_in_training() {
     assert!(rgb8(&place.path("same.png")) == rgb8(&place.path("fits.png")), "no more tokens than in training");
     for method in ["yarn", "sega"] {
         let run = made("twice.png", &format!("--method {method} --proportional-attention"));
-        run.succeeds().tells(&["comes on top of the amplitude", method, "base and ntk"]);
+        run.succeeds().tells(&["comes on top of the amplitude", method, "base, ntk and pi"]);
     }
 }
 
@@ -317,6 +317,9 @@ fn rules_of_scaling_and_amplitude_make_other_pictures_and_are_replayed() {
         "--method ntk",
         "--method ntk --scaling longest --no-dype",
         "--method ntk --scaling mixed",
+        "--method pi",
+        "--method pi --no-dype --scaling longest",
+        "--amplitude fading --fading-start 0.9",
     ];
     let mut seen = Vec::new();
     for (index, flags) in all.iter().enumerate() {
@@ -326,23 +329,33 @@ fn rules_of_scaling_and_amplitude_make_other_pictures_and_are_replayed() {
         assert!(!seen.contains(&pixels), "{flags} makes a picture of its own");
         seen.push(pixels);
     }
-    for index in [2, 5, 7] {
+    for index in [2, 5, 7, 9, 10, 11] {
         place.dype(&["replay", &format!("{index}.png"), "-o", "again.png", "--overwrite"]).succeeds();
         assert!(rgb8(&place.path("again.png")) == seen[index], "{}", all[index]);
     }
     // The usual words are the usual picture, and what has no effect is told.
-    made("usual.png", "--scaling axis --amplitude yarn");
-    assert!(rgb8(&place.path("usual.png")) == seen[0]);
+    for (flags, index) in [
+        ("--scaling axis --amplitude yarn", 0),
+        ("--amplitude fading --fading-start 1", 3),
+        ("--amplitude fading --fading-start 0", 0),
+    ] {
+        made("usual.png", &format!("{flags} --overwrite"));
+        assert!(rgb8(&place.path("usual.png")) == seen[index], "{flags}");
+    }
     for (flags, note) in [
         ("--method base --scaling longest", "--scaling has no effect"),
         ("--method sega --scaling longest", "--scaling has no effect"),
         ("--method ntk --amplitude fading", "--amplitude has no effect here"),
+        ("--fading-start 0.5", "--fading-start has no effect here: it is about --amplitude fading"),
+        ("--method pi --amplitude fading", "--amplitude has no effect here"),
+        ("--method pi --dype-thresholds power", "--dype-thresholds has no effect here"),
         ("--text-anchor --amplitude fading", "--amplitude has no effect with --text-anchor"),
     ] {
         let told = made("idle.png", flags);
         assert!(told.contains(note), "{flags}: {told}");
     }
     place.small(&["--scaling", "longer"]).fails(2, &["--scaling", "longest"]);
+    place.small(&["--amplitude", "fading", "--fading-start", "1.5"]).fails(2, &["--fading-start", "from 0 to 1"]);
     place.small(&["--amplitude", "sega"]).fails(2, &["--amplitude", "fading"]);
 }
 
@@ -373,6 +386,18 @@ fn knobs_are_inspected() {
     let table = inspect(&["--scaling", "longest", "--amplitude", "fading", "--proportional-attention"]);
     assert!(table.starts_with("yarn, amplitude rule fading, scaling longest, DyPE kappa"), "{table}");
     assert!(table.contains(&format!("its logits are multiplied by {factor:.4}")), "{table}");
+    let late = json(&["--amplitude", "fading", "--fading-start", "0.6"]);
+    assert_eq!((late["fading_start"].as_f64(), longest.get("fading_start")), (Some(0.6), None));
+    let fade = |t: f64| 0.1 * 2f64.ln() * (t / 0.6).min(1.0).powi(2) + 1.0;
+    for step in late["steps"].as_array().expect("steps") {
+        let found = step["axes"][1]["amplitude"][0].as_f64().expect("a number");
+        assert!((found - fade(step["t"].as_f64().expect("a number"))).abs() < 1e-12, "{step}");
+    }
+    let interpolated = json(&["--method", "pi", "--no-dype", "--scaling", "longest"]);
+    let axes = &interpolated["steps"][3]["axes"];
+    assert_eq!(axes[1]["inv_freq"][0].as_f64(), Some(0.25));
+    assert_eq!(axes[0]["inv_freq"], axes[1]["inv_freq"]);
+    assert_eq!(json(&["--method", "pi"])["steps"][0]["axes"][1]["inv_freq"][0].as_f64(), Some(0.25), "2^-kappa(1)");
     let idle = json(&["--method", "base", "--scaling", "longest"]);
     assert!(idle.get("scaling").is_none());
 }

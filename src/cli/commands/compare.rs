@@ -34,8 +34,8 @@ use crate::{
 /// What is compared.
 #[derive(Debug, Clone, Args)]
 pub struct CompareArgs {
-    /// What is compared, in the order of its columns: methods (base, ntk, yarn, sega; dy_ntk and dy_yarn are those with DyPE), each with
-    /// settings of its own behind ":" where they differ, under the names of their flags: base,dy_yarn,dy_yarn:scaling=longest,text-anchor
+    /// What is compared, in the order of its columns: methods (base, ntk, yarn, sega, pi; dy_ntk, dy_yarn and dy_pi are those with DyPE), each
+    /// with settings of its own behind ":" where they differ, under the names of their flags: base,dy_yarn,dy_yarn:scaling=longest,text-anchor
     #[arg(long, value_name = "LIST", default_value = "base,ntk,dy_ntk,yarn,dy_yarn", value_parser = variants::parse)]
     methods: Variants,
     /// Flags of what the pictures have in common.
