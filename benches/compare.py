@@ -5,7 +5,7 @@
     cargo build --release --bench peer && cargo build --release
     python3 benches/compare.py WORKDIR [CASE ...]
 
-WORKDIR receives random weights (2 GB). Every measurement is a process of its own; ours and theirs alternate, so that a
+WORKDIR receives random weights (5 GB). Every measurement is a process of its own; ours and theirs alternate, so that a
 machine whose speed drifts does not favour one. Prints a Markdown table: median seconds, ratio, peak resident memory, ratio.
 """
 import glob
@@ -23,6 +23,9 @@ TINY = os.path.join(ROOT, "tests", "fixtures", "tiny-flux")
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
 
 
+FAMILIES = ["z-image", "klein"]
+
+
 def peer():
     found = [path for path in glob.glob(os.path.join(TARGET, "release", "deps", "peer-*")) if os.access(path, os.X_OK)]
     return max(found, key=os.path.getmtime)
@@ -35,6 +38,10 @@ def cases(work):
         [ours, "step", work, "--px", str(px), "--dtype", dtype],
         REFERENCE + ["step", work, "--px", str(px), "--dtype", dtype],
     )
+    step_of = lambda family, dtype: (
+        [ours, "step-of", os.path.join(work, family), "--px", "1024", "--dtype", dtype],
+        REFERENCE + ["step-of", os.path.join(work, family), "--px", "1024", "--dtype", dtype],
+    )
     decode = lambda px: ([ours, "decode", work, "--px", str(px)], REFERENCE + ["decode", work, "--px", str(px)])
     whole = (
         [dype, "--model", TINY, "--width", "4096", "--height", "4096", "--steps", "1", "--quiet", "--device", "cpu",
@@ -45,6 +52,7 @@ def cases(work):
         "step 1024 px, f32": (*step(1024, "f32"), 3),
         "step 2048 px, f32": (*step(2048, "f32"), 1),
         "step 1024 px, bf16": (*step(1024, "bf16"), 3),
+        **{f"{family} step 1024 px, {dtype}": (*step_of(family, dtype), 3) for family in FAMILIES for dtype in ["f32", "bf16"]},
         "decode 1024 px, f32": (*decode(1024), 3),
         "tiny-flux 4096 px, 1 step": (*whole, 1),
     }
@@ -69,9 +77,11 @@ def measure(command):
 
 def main():
     work, wanted = sys.argv[1], sys.argv[2:]
-    for part, maker in [("transformer", "make-step"), ("vae", "make-vae")]:
+    makers = [("transformer", "make-step", work), ("vae", "make-vae", work)]
+    makers += [(family, f"make-{family}", os.path.join(work, family)) for family in FAMILIES]
+    for part, maker, folder in makers:
         if not os.path.isdir(os.path.join(work, part)):
-            subprocess.run(REFERENCE + [maker, work], check=True)
+            subprocess.run(REFERENCE + [maker, folder], check=True)
     print("| case | dype | PyTorch | time | dype memory | PyTorch memory | memory |\n|---|---|---|---|---|---|---|")
     for name, (ours, theirs, count) in cases(work).items():
         if wanted and not any(word in name for word in wanted):

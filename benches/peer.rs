@@ -3,6 +3,8 @@
 //! Measured:
 //! `peer step DIR --px 1024,4096 [--dtype f32|bf16] [--weights resident|stream] [--memory BYTES] [--runs N]`
 //! `peer step --blocks DOUBLE,SINGLE --px 4096 [...]` (ours alone, on random weights of FLUX.1's widths)
+//! `peer step-of DIR --px 1024 [--dtype f32|bf16] [--weights resident|stream] [--memory BYTES] [--runs N] [--out FILE]` (a whole
+//! repository, whatever its family; FILE receives the latents after one step)
 //! `peer decode DIR --px 1024 [--dtype f32|bf16] [--memory BYTES] [--runs N]`
 //! `peer tables --px 4096 [--runs N]`
 //!
@@ -11,7 +13,8 @@
 //! `peer noise --out FILE [--rng SOURCE] [--seed N] [--count N]`
 //! `peer pixels DIR --out FILE --px 512 [--dtype f32|bf16]` (latents, and the pixels they decode to)
 //!
-//! All take `--device cpu|cuda`. DIR holds `transformer/` or `vae/`, as `reference.py make-step` and `make-vae` write them.
+//! All take `--device cpu|cuda`. DIR holds `transformer/` or `vae/`, as `reference.py make-step` and `make-vae` write them, or is
+//! a repository, as its `make-z-image` and `make-klein` write one.
 
 #![expect(clippy::print_stdout, reason = "a program whose result is what it prints")]
 
@@ -32,6 +35,7 @@ use dype::testing::{
     methods::{DypeSettings, Method, Moment},
     models::flux1::{Compute, FluxConfig, Forward, ForwardOptions, LATENTS, Transformer, WeightsMode},
     models::parts::kl::{self, Decoder, VaeConfig},
+    models::{ModelRequest, On, Registry, VelocityAt},
     nn::{self, RopeTables},
     sampling,
     weights::{Weights, open_folder},
@@ -41,6 +45,9 @@ use dype::testing::{
 static ALLOCATOR: dype::Allocator = dype::Allocator;
 
 const TEXT_TOKENS: usize = 512;
+/// As `reference.py` has it: longer than any family reads.
+const PROMPT: &str = "A serene mountain landscape at sunset, ";
+const REPEATED: usize = 100;
 
 struct Arguments(Vec<String>);
 
@@ -74,6 +81,10 @@ impl Arguments {
         if self.value("--dtype") == Some("bf16") { DType::BF16 } else { DType::F32 }
     }
 
+    fn mode(&self) -> WeightsMode {
+        if self.value("--weights") == Some("stream") { WeightsMode::Stream } else { WeightsMode::Resident }
+    }
+
     fn memory(&self) -> anyhow::Result<u64> {
         Ok(self.number("--memory", usize::MAX)? as u64)
     }
@@ -94,6 +105,7 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments(std::env::args().skip(1).filter(|argument| argument != "--bench").collect());
     match arguments.0.first().map(String::as_str) {
         Some("step") => step(&arguments),
+        Some("step-of") => step_of(&arguments),
         Some("decode") => decode(&arguments),
         Some("tables") => tables(&arguments),
         Some("attention") => attention(&arguments),
@@ -123,10 +135,7 @@ fn report(size: ImageSize, seconds: &[f64], flops: u128) {
 }
 
 fn step(arguments: &Arguments) -> anyhow::Result<()> {
-    let mode = match arguments.value("--weights") {
-        Some("stream") => WeightsMode::Stream,
-        _ => WeightsMode::Resident,
-    };
+    let mode = arguments.mode();
     let (device, dtype) = (arguments.device()?, arguments.dtype());
     let held = if arguments.value("--hold") == Some("f32") { DType::F32 } else { DType::BF16 };
     let (config, weights) = transformer(arguments, held, &device)?;
@@ -171,6 +180,41 @@ fn steps(
         model.forward(&img, &prompt_embeds, &pooled, 0.9, Some(4.5), &rope)?;
         Ok(())
     })
+}
+
+/// The first and only step of a picture, of a whole repository of any family.
+fn step_of(arguments: &Arguments) -> anyhow::Result<()> {
+    let (mode, size) = (arguments.mode(), arguments.size()?);
+    let on = On { device: arguments.device()?, dtype: arguments.dtype() };
+    let model = Registry::default().open(&ModelRequest::new(arguments.folder()?))?;
+    let facts = model.facts();
+    let text = model.text(&on)?.encode(&[PROMPT.repeat(REPEATED).as_str()], facts.recipe.text_tokens, &Silent)?;
+    let text = text.first().context("one prompt")?;
+    let grid = facts.latents.tokens(size);
+    let shape = [grid.count(), text.text_tokens()].into();
+    let kind = (DeviceKind::of(&on.device), on.dtype);
+    let (pieces, cost) = model.step_within(kind, mode, shape, arguments.memory()?)?;
+    let transformer = model.velocity(&on, mode, pieces)?;
+    let noise_shape = facts.latents.latents_shape(grid);
+    let noise = sampling::noise(dype::testing::recipe::Rng::TorchCpu, 0, &noise_shape);
+    let noise = sampling::pack(&Tensor::from_vec(noise, &noise_shape, &on.device)?, &facts.latents)?; // [1, N, C]
+    let base_patches = facts.patches(facts.recipe.base_resolution);
+    let scaler = Method::YARN.scaler(Some(DypeSettings::default()));
+    let mut after = noise.clone();
+    let seconds = timed(arguments.number("--runs", 1)?, &on.device, || {
+        let rope =
+            &RopeTables::new(&model.positions(grid, text), base_patches, &*scaler, &Moment::at(1.0), &on.device)?;
+        let (guidance, text_bias, logit_scale, first_block) = (None, None, 1.0, None);
+        let at = VelocityAt { t: 1.0, guidance, text, rope, text_bias, logit_scale, first_block };
+        after = (&noise - transformer.velocity(&noise, &at)?)?;
+        Ok(())
+    })?;
+    report(size, &seconds, cost.flops);
+    if arguments.value("--out").is_none() {
+        return Ok(());
+    }
+    let after = if model.saves_unpacked() { sampling::unpack(&after, grid, &facts.latents)? } else { after };
+    arguments.save(&[("latents", &after.to_device(&Device::Cpu)?)])
 }
 
 /// The folder's transformer, or one of so many random blocks.

@@ -7,14 +7,19 @@ Needs: pip install torch diffusers transformers safetensors
   reference.py make-transformer DIR     FLUX.1-dev's whole transformer, random bf16 weights (24 GB)
   reference.py make-vae DIR             an autoencoder of FLUX.1's size, random f32 weights
   reference.py make-full DIR            a whole FLUX.1-dev + T5-XXL, random bf16 weights (34 GB)
+  reference.py make-z-image DIR         a Z-Image-Turbo of true width: 1 refiner of each kind, 2 layers, random bf16 weights
+  reference.py make-klein DIR           a FLUX.2 [klein] 4B of true width: 1 double and 2 single blocks, likewise
   reference.py step DIR --px 1024,4096  one transformer step at each size
+  reference.py step-of DIR --px 1024    the same of a whole repository, whatever its family, within its pipeline
   reference.py decode DIR --px 1024     one decode
   reference.py run DIR --px 4096        a whole run of a small model, one step
 
 Each measuring command prints one JSON line a size: {"px": N, "seconds": [...], "peak_rss_bytes": N, "peak_bytes": N}, the last
-the most that its tensors took of the device (on the CPU: what the process took).
+the most that its tensors took of the device (on the CPU: what the process took). `step-of --out FILE` writes the latents after its one
+step, as `peer step-of --out` does.
 """
 import argparse
+import functools
 import json
 import os
 import resource
@@ -24,6 +29,20 @@ import torch
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 TEXT_TOKENS = 512
+# Longer than any family reads, so that the text is as long as it may be.
+PROMPT = "A serene mountain landscape at sunset, " * 100
+# What makes a tiny repository of the fixtures one of true width with few blocks: of the transformer, of the text encoder.
+WIDE = {
+    "z-image": ("z-image", dict(dim=3840, n_heads=30, n_kv_heads=30, n_layers=2, n_refiner_layers=1, cap_feat_dim=2560,
+                                axes_dims=[32, 48, 48]), dict(hidden_size=2560)),
+    "klein": ("flux2-klein", dict(num_layers=1, num_single_layers=2, num_attention_heads=24, attention_head_dim=128,
+                                  joint_attention_dim=7680, axes_dims_rope=[32] * 4), dict(hidden_size=2560)),
+}
+# Qwen3's for one turn without tools.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "<|im_start|>assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+)
 
 
 def true_widths(double, single):
@@ -115,6 +134,33 @@ def make_full(folder, fixtures):
         random_file(os.path.join(folder, part, name), tensors[part], pool)
 
 
+def make_wide(folder, fixtures, family):
+    """The fixture's repository whose transformer is as wide as the real one, and its text encoder as the transformer asks."""
+    import shutil
+
+    import diffusers
+    import transformers
+
+    tiny, *changes = WIDE[family]
+    shutil.copytree(os.path.join(fixtures, tiny, "tiny"), folder, dirs_exist_ok=True)
+    open(os.path.join(folder, "tokenizer", "chat_template.jinja"), "w").write(CHAT_TEMPLATE)
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    for part, change in zip(["transformer", "text_encoder"], changes):
+        part = os.path.join(folder, part)
+        config = json.load(open(os.path.join(part, "config.json"))) | change
+        shutil.rmtree(part)
+        if "_class_name" in config:
+            model = getattr(diffusers, config["_class_name"]).from_config(config)
+        else:
+            model = getattr(transformers, config["architectures"][0])(transformers.AutoConfig.for_model(**config))
+        for weight in model.parameters():
+            # Vectors are norms, of 1.
+            if weight.ndim > 1:
+                torch.nn.init.normal_(weight, std=0.02)
+        model.save_pretrained(part)
+
+
 def report(px, seconds, device):
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else rss
@@ -155,6 +201,30 @@ def step(folder, sizes, dtype, device, runs):
         report(px, timed(runs, device, lambda: model(**inputs)), device)
 
 
+def step_of(folder, sizes, dtype, device, runs, out=None):
+    from diffusers import DiffusionPipeline
+    from safetensors.torch import save_file
+
+    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype).to(device)
+    pipe.set_progress_bar_config(disable=True)
+    forward, seconds, after = pipe.transformer.forward, [], {}
+
+    def measured(*args, **kwargs):
+        results = []
+        seconds.extend(timed(1, device, lambda: results.append(forward(*args, **kwargs))))
+        return results[0]
+
+    pipe.transformer.forward = measured
+    for px in sizes:
+        seconds.clear()
+        for _ in range(runs):
+            pipe(prompt=PROMPT, height=px, width=px, num_inference_steps=1, guidance_scale=0.0, output_type="latent",
+                 generator=torch.manual_seed(0), callback_on_step_end=lambda pipe, i, t, now: after.update(now) or now)
+        report(px, seconds, device)
+    if out:
+        save_file({"latents": after["latents"].float().contiguous()}, out)
+
+
 @torch.inference_mode()
 def decode(folder, sizes, dtype, device, runs):
     from diffusers import AutoencoderKL
@@ -178,24 +248,32 @@ def run(folder, sizes, dtype, device, runs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["make-step", "make-transformer", "make-vae", "make-full", "step", "decode", "run"])
+    parser.add_argument("command", choices=[
+        "make-step", "make-transformer", "make-vae", "make-full", *(f"make-{family}" for family in WIDE), "step", "step-of",
+        "decode", "run"])
     parser.add_argument("dir")
     parser.add_argument("--px", default="1024", help="one side or several: 1024,2048")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="f32")
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--out", help="step-of: a file for the latents after the step")
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.command in ("make-full", "make-transformer"):
+    fixtures = os.path.join(os.path.dirname(__file__), "..", "tests", "fixtures")
+    family = args.command.removeprefix("make-")
+    if family in WIDE:
+        make_wide(args.dir, fixtures, family)
+    elif args.command in ("make-full", "make-transformer"):
         maker = make_full if args.command == "make-full" else make_transformer
-        maker(args.dir, os.path.join(os.path.dirname(__file__), "..", "tests", "fixtures"))
+        maker(args.dir, fixtures)
     elif args.command.startswith("make-"):
         {"make-step": make_step, "make-vae": make_vae}[args.command](args.dir)
     else:
-        measure = {"step": step, "decode": decode, "run": run}[args.command]
-        measure(args.dir, [int(px) for px in args.px.split(",")], DTYPES[args.dtype], args.device, args.runs)
+        measure = {"step": step, "step-of": functools.partial(step_of, out=args.out), "decode": decode, "run": run}
+        sizes = [int(px) for px in args.px.split(",")]
+        measure[args.command](args.dir, sizes, DTYPES[args.dtype], args.device, args.runs)
 
 
 main()
