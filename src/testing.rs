@@ -64,7 +64,7 @@ pub mod lab {
 /// Of `methods`.
 pub mod methods {
     pub use crate::methods::{
-        Amplitude, AxisFrequencies, Base, DypeSettings, Fading, Knobs, Looks, Method, MethodSpec, Moment,
+        Amplitude, AxisFrequencies, Base, Detail, DypeSettings, Fading, Knobs, Looks, Method, MethodSpec, Moment,
         PositionScaler, RotaryAxis, Scaling, Side, Spectrum, TextBias, Thresholds, Yarn, label, proportional,
     };
 }

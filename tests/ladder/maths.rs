@@ -6,10 +6,12 @@ use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     Result,
     base::geometry::{ImageSize, LatentGeometry, TokenGrid},
+    base::json::read_json,
+    recipe::{Mu, Recipe, SamplerName, Spacing, Wanted},
     sampling::{
-        Denoiser, Euler, Progress, State, StepInfo, denoise,
+        Denoiser, Euler, Progress, ScheduleFor, SchedulerConfig, State, StepInfo, denoise,
         ladder::{Bicubic, Channel, Climb, Climbing, Enlarged, Guide, LowPass, Pull, handed_up, resized},
-        pack, unpack,
+        pack, sigmas, unpack,
     },
 };
 
@@ -17,6 +19,7 @@ use crate::support::fixture;
 
 const EXACT: f64 = 1e-12;
 const SINGLE: f64 = 1e-6;
+const SCHEDULE: f64 = 1e-7;
 /// Of the case "guided".
 const SIGMAS: [f64; 5] = [0.6779867152174471, 0.5751029440498809, 0.4411997482513561, 0.25975841419433054, 0.0];
 const STEPS: usize = SIGMAS.len() - 1;
@@ -130,15 +133,48 @@ fn a_picture_is_enlarged_before_it_is_sharpened() {
     close(&filled, &both.rows(0, 40), SINGLE, "filled");
 }
 
+/// Numbers of the reference by case.
+fn rows(case: &str) -> serde_json::Value {
+    let cases: Vec<serde_json::Value> = read_json(&fixture("expected/ladder.json")).expect("golden");
+    cases.into_iter().find(|row| row["case"] == case).expect("a case")
+}
+
+fn numbers(value: &serde_json::Value) -> Vec<f64> {
+    serde_json::from_value(value.clone()).expect("numbers")
+}
+
 #[test]
 fn weights_fall_to_nothing_over_a_stage() {
-    let at = |stage, steps: usize| -> Vec<[f64; 2]> {
+    for (stage, steps) in [(1, 16), (2, 10)] {
+        let golden = rows(&format!("weights_stage{stage}"));
         let pull = Pull::of_stage(stage);
-        (1..=steps).rev().map(|left| pull.at(left, steps)).map(|Pull { alpha, beta }| [alpha, beta]).collect()
-    };
-    let (second, third) = (at(1, 16), at(2, 10));
-    assert_eq!((second[0], second[1], second[15]), ([1.0, 0.5], [0.9375, 0.46875], [0.0625, 0.03125]));
-    close(&[third[0][0], third[1][0], third[9][0], third[9][1]], &[0.25, 0.225, 0.025, 0.05], EXACT, "third stage");
+        let found = (1..=steps).rev().map(|left| pull.at(left, steps));
+        let (alpha, beta): (Vec<f64>, Vec<f64>) = found.map(|Pull { alpha, beta }| (alpha, beta)).unzip();
+        close(&alpha, &numbers(&golden["alpha"]), EXACT, "alpha");
+        close(&beta, &numbers(&golden["beta"]), EXACT, "beta");
+    }
+}
+
+/// Every stage has the last steps of the first one's schedule.
+#[test]
+fn stages_run_the_end_of_the_schedule() {
+    let config = SchedulerConfig::read(&fixture("tiny-flux/scheduler/scheduler_config.json")).expect("reads");
+    for mu in [1.15, 0.8] {
+        let golden = rows(&format!("schedule_mu{mu}"));
+        let (spacing, sampler) = (Spacing::Uniform, SamplerName::Euler);
+        let asked =
+            ScheduleFor { steps: 30, spacing, sampler, image_tokens: 4096, base_tokens: 4096, mu: Mu::Value(mu) };
+        let found = sigmas(&config, &asked).expect("a schedule");
+        close(&found, &numbers(&golden["sigmas"]), SCHEDULE, "sigmas");
+        for (stage, steps) in [(1, 16), (2, 10)] {
+            let expected = numbers(&golden[&format!("stage{stage}")]);
+            close(&found[30 - steps..], &expected, SCHEDULE, "a stage");
+        }
+        let wanted = Wanted { ladder: "1024,2048,4096".parse().ok(), steps: Some(30), ..Wanted::default() };
+        let recipe = Recipe::draft(&wanted).expect("a recipe");
+        let rungs: Vec<usize> = recipe.rungs(16).iter().map(|rung| rung.steps).collect();
+        assert_eq!(rungs, [30, 16, 10]);
+    }
 }
 
 /// A whole stage on given velocities, in f64.

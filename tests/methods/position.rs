@@ -1,8 +1,10 @@
 //! Frequency tables of every scaler against the reference: 496 cases of method, revision, t, size and rotary width.
 
+use std::collections::HashMap;
+
 use crate::support::golden::assert_tables;
 use dype::testing::methods::{
-    Amplitude, DypeSettings, Fading, Knobs, Looks, Method, Moment, RotaryAxis, Scaling, Spectrum, Thresholds,
+    Amplitude, Detail, DypeSettings, Fading, Knobs, Looks, Method, Moment, RotaryAxis, Scaling, Spectrum, Thresholds,
     proportional,
 };
 use safetensors::SafeTensors;
@@ -159,11 +161,16 @@ struct SegaCase {
     dims: [usize; 2],
     theta: f64,
     base_px: usize,
+    /// Of the rings, where something is extrapolated.
+    spread: Option<f64>,
 }
 
 #[test]
 fn every_amplitude_of_sega_is_the_references() {
-    let cases: Vec<SegaCase> = serde_json::from_slice(&fixture("sega.json")).expect("valid JSON");
+    let cases: Vec<serde_json::Value> = serde_json::from_slice(&fixture("sega.json")).expect("valid JSON");
+    // Those without an axis are inputs.
+    let cases = cases.into_iter().filter(|case| case.get("dims").is_some());
+    let cases: Vec<SegaCase> = cases.map(|case| serde_json::from_value(case).expect("a case")).collect();
     let file = fixture("sega.safetensors");
     let tensors = SafeTensors::deserialize(&file).expect("valid safetensors");
     let sega = Method::SEGA.scaler(None);
@@ -176,6 +183,16 @@ fn every_amplitude_of_sega_is_the_references() {
         let at = Moment { spectrum: spectrum.as_ref(), ..Moment::at(0.5) };
         let axes = RotaryAxis::of_picture(case.dims, case.theta, case.base_px / 16, [case.rows, case.columns]);
         for (axis, letter) in axes.iter().zip(["h", "w"]) {
+            let details: HashMap<_, _> = sega.details(axis, &at).into_iter().collect();
+            assert_eq!(details.contains_key("spread"), case.spread.is_some(), "{case:?}");
+            if let (Some(Detail::One(found)), Some(expected)) = (details.get("spread"), case.spread) {
+                assert!(relative(*found, expected) <= 1e-8, "spread {found}: {case:?}");
+            }
+            if let Some(Detail::Many(found)) = details.get("correction") {
+                let pairs = found.iter().zip(of(&format!("correction_{letter}")));
+                let worst = pairs.map(|(found, expected)| (found - expected).abs()).fold(0.0, f64::max);
+                assert!(worst <= 1e-8, "correction_{letter} off by {worst:e}: {case:?}");
+            }
             let found = sega.frequencies(axis, &at);
             for (name, found) in [("inv_freq", found.inv_freq), ("amplitude", found.amplitude)] {
                 let expected = of(&format!("{name}_{letter}"));

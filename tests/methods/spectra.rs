@@ -1,5 +1,7 @@
-//! Methods beyond those of DyPE's reference, with a model: SEGA's spectrum of latents (slopes of 0 and 1, sides even and odd, short,
-//! equal), its runs, and anchored text.
+//! Methods beyond those of DyPE's reference, with a model: SEGA's spectrum of latents (slopes of 0 to 3, mixes with noise, sides
+//! even and odd, short, equal), its runs, and anchored text.
+
+use std::collections::HashMap;
 
 use crate::support::{
     fixture,
@@ -10,8 +12,9 @@ use crate::support::{
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     base::geometry::{ImageSize, TokenGrid},
+    base::json::read_json,
     base::progress::Silent,
-    methods::{DypeSettings, Method, Moment, Spectrum},
+    methods::{DypeSettings, Method, Moment, Spectrum, TextBias},
     models::{Model, ModelRequest, On, VelocityAt},
     nn::{RopeTables, WeightsMode},
     output::{load_latents, save_latents},
@@ -23,6 +26,8 @@ use dype::testing::{
 
 /// What f64 may lose on the way: the expected values come from another transform.
 const TOLERANCE: f64 = 1e-8;
+/// What is lost where noise and picture were mixed before they were rounded to the f32 they are given in.
+const MIXED: f64 = 2e-7;
 /// Below this part of the strongest bin there is only rounding.
 const ROUNDING: f64 = 1e-14;
 
@@ -31,28 +36,69 @@ fn f64s(tensor: &Tensor) -> Vec<f64> {
 }
 
 fn close(found: &[f64], expected: &[f64], what: &str) {
+    close_to(found, expected, TOLERANCE, what);
+}
+
+fn close_to(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let strongest = expected.iter().copied().fold(0.0, f64::max);
     for (bin, (found, expected)) in found.iter().zip(expected).enumerate() {
         let error = (found - expected).abs();
-        assert!(error <= TOLERANCE * expected + ROUNDING * strongest, "{what} {bin}: {found} for {expected}");
+        assert!(error <= tolerance * expected + ROUNDING * strongest, "{what} {bin}: {found} for {expected}");
+    }
+}
+
+/// The tokens of a case [1, N, C], and what they are read through. Noise and picture are two channels that t mixes.
+fn tokens_of(name: &str, tensors: &HashMap<String, Tensor>) -> (Tensor, Vec<f64>) {
+    match name.strip_prefix("mix_t") {
+        None => (tensors[&format!("{name}/map")].clone(), vec![1.0]),
+        Some(t) => {
+            let t: f64 = t.parse().expect("a number");
+            let both = ["mix/noise", "mix/image"].map(|name| tensors[name].flatten_all().expect("one a token"));
+            (Tensor::stack(&both, 1).expect("two channels"), vec![t, 1.0 - t])
+        }
     }
 }
 
 #[test]
 fn every_spectrum_is_the_references() {
-    let tensors =
-        candle_core::safetensors::load(fixture("expected/spectrum.safetensors"), &Device::Cpu).expect("golden");
-    for case in ["f1_36x68", "f1_45x64", "f1_10x42", "f0_64x64", "constant"] {
-        let of = |field: &str| &tensors[&format!("{case}/{field}")];
-        let (rows, columns) = of("map").dims2().expect("rows and columns");
+    let tensors = candle_core::safetensors::load(fixture("expected/sega.safetensors"), &Device::Cpu).expect("golden");
+    let cases: Vec<serde_json::Value> = read_json(&fixture("expected/sega.json")).expect("golden");
+    let mut found_cases = 0;
+    for case in &cases {
+        let name = case["case"].as_str().expect("a name");
+        if !tensors.contains_key(&format!("{name}/radial")) {
+            continue;
+        }
+        let [rows, columns] = ["rows", "columns"].map(|key| case[key].as_u64().expect("a number") as usize);
+        let (tokens, reading) = tokens_of(name, &tensors);
+        let tokens = tokens.reshape((1, rows * columns, reading.len())).expect("tokens");
         let grid = TokenGrid { height_patches: rows, width_patches: columns };
-        let map = of("map").reshape((1, rows * columns, 1)).expect("a token each");
-        let found = spectrum(&map, grid, &[1.0]).expect("a spectrum");
-        close(&found.height, &f64s(of("profile_h")), &format!("{case} height"));
-        close(&found.width, &f64s(of("profile_w")), &format!("{case} width"));
-        close(&found.rings, &f64s(of("radial")), &format!("{case} rings"));
+        let found = spectrum(&tokens, grid, &reading).expect("a spectrum");
+        let tolerance = if name.starts_with("mix") { MIXED } else { TOLERANCE };
+        for (found, field) in [(&found.height, "profile_h"), (&found.width, "profile_w"), (&found.rings, "radial")] {
+            let what = format!("{name} {field}");
+            close_to(found, &f64s(&tensors[&format!("{name}/{field}")]), tolerance, &what);
+        }
+        found_cases += 1;
     }
+    assert_eq!((cases.len(), found_cases), (26, 22));
+}
+
+/// The map of packed tokens: its numbers, which are wider than those of latents, are given as two channels that add up.
+#[test]
+fn tokens_through_a_weight_are_the_references_map() {
+    let tensors = candle_core::safetensors::load(fixture("expected/sega.safetensors"), &Device::Cpu).expect("golden");
+    let of = |field: &str| &tensors[&format!("token_map/{field}")];
+    let grid = TokenGrid { height_patches: 30, width_patches: 22 };
+    let found = spectrum(&of("tokens").unsqueeze(0).expect("one"), grid, &f64s(of("weight"))).expect("a spectrum");
+    let split = |value: f64| [value as f32, (value - f64::from(value as f32)) as f32];
+    let parts: Vec<f32> = f64s(of("map")).into_iter().flat_map(split).collect();
+    let map = Tensor::from_vec(parts, (1, 660, 2), &Device::Cpu).expect("two channels");
+    let expected = spectrum(&map, grid, &[1.0, 1.0]).expect("a spectrum");
+    close(&found.height, &expected.height, "height");
+    close(&found.width, &expected.width, "width");
+    close(&found.rings, &expected.rings, "rings");
 }
 
 #[test]
@@ -117,7 +163,7 @@ fn a_model_says_how_its_tokens_are_read() {
 
 const PROMPT: &str = "A serene mountain landscape at sunset";
 
-fn sega_run() -> std::collections::HashMap<String, Tensor> {
+fn sega_run() -> HashMap<String, Tensor> {
     candle_core::safetensors::load(fixture("expected/sega-run.safetensors"), &Device::Cpu).expect("the fixture")
 }
 
@@ -233,11 +279,9 @@ fn a_velocity_by_sega_from_structured_latents_is_the_references() {
     assert!(error < LATENTS_TOLERANCE, "velocity: {error:e}");
 }
 
-/// The first velocity of YaRN with DyPE under logits times a factor. Also streamed, and without the factor: that is 1 to the bit.
-#[test]
-fn a_velocity_by_proportional_attention_is_the_references() {
-    let golden = candle_core::safetensors::load(fixture("expected/proportional.safetensors"), &Device::Cpu);
-    let expected = values(&golden.expect("the fixture")["velocity"]);
+/// The first velocity of YaRN with DyPE at 512 x 256 px, by a model that is taken to be trained at 256 px, with weights in either
+/// place, logits times a factor and a bias on the text's keys.
+fn first_velocity(weights: WeightsMode, logit_scale: f64, text_bias: Option<TextBias>) -> Vec<f32> {
     let model = crate::support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
     let pipeline = Pipeline::open(&model, Device::Cpu, DType::F32, &Silent).expect("opens");
     let text = pipeline.encode(&[PROMPT], 512).expect("encodes").remove(0);
@@ -247,28 +291,38 @@ fn a_velocity_by_proportional_attention_is_the_references() {
     let positions = model.positions(model.facts().latents.tokens(recipe.size()), &text);
     let (scaler, patches) = (Method::YARN.scaler(Some(DypeSettings::default())), model.facts().patches(256));
     let rope = RopeTables::new(&positions, patches, &*scaler, &Moment::at(1.0), &Device::Cpu).expect("tables");
-    let task = Task::new(recipe.size(), 1, 512);
-    let velocity = |weights, logit_scale| {
-        let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: Some(weights) };
-        let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
-        let transformer = pipeline.load_transformer(&choices).expect("loads");
-        let at = VelocityAt {
-            t: 1.0,
-            guidance: Some(4.5),
-            text: &text,
-            rope: &rope,
-            text_bias: None,
-            logit_scale,
-            first_block: None,
-        };
-        values(&transformer.velocity(&latents, &at).expect("a velocity"))
-    };
+    let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: Some(weights) };
+    let choices = Plan::new(&model, &Task::new(recipe.size(), 1, 512), &machine).expect("fits").choices;
+    let transformer = pipeline.load_transformer(&choices).expect("loads");
+    let (text, rope) = (&text, &rope);
+    let at = VelocityAt { t: 1.0, guidance: Some(4.5), text, rope, text_bias, logit_scale, first_block: None };
+    values(&transformer.velocity(&latents, &at).expect("a velocity"))
+}
+
+/// Also streamed, and without the factor: that is 1 to the bit.
+#[test]
+fn a_velocity_by_proportional_attention_is_the_references() {
+    let golden = candle_core::safetensors::load(fixture("expected/proportional.safetensors"), &Device::Cpu);
+    let expected = values(&golden.expect("the fixture")["velocity"]);
+    let velocity = |weights, logit_scale| first_velocity(weights, logit_scale, None);
     let resident = velocity(WeightsMode::Resident, 1.0540925533894598);
     let error = relative_error(&resident, &expected);
     assert!(error < LATENTS_TOLERANCE, "{error:e}");
     assert_eq!(velocity(WeightsMode::Stream, 1.0540925533894598), resident);
     let unscaled = relative_error(&velocity(WeightsMode::Resident, 1.0), &expected);
     assert!(unscaled > 10.0 * LATENTS_TOLERANCE, "it shows: {unscaled:e}");
+}
+
+/// The bias alone, with YaRN's own amplitudes.
+#[test]
+fn a_velocity_with_anchored_text_alone_is_the_references() {
+    let golden = candle_core::safetensors::load(fixture("expected/tide-run.safetensors"), &Device::Cpu);
+    let expected = values(&golden.expect("the fixture")["tide/bias_only"]);
+    let velocity = |bias: f64| first_velocity(WeightsMode::Resident, 1.0, Some(TextBias(bias)));
+    let error = relative_error(&velocity(2f64.ln()), &expected);
+    assert!(error < LATENTS_TOLERANCE, "{error:e}");
+    let unbiased = relative_error(&velocity(0.0), &expected);
+    assert!(unbiased > 10.0 * LATENTS_TOLERANCE, "it shows: {unbiased:e}");
 }
 
 /// A picture of 64 x 96 px by a model that is taken to be trained at 32 px, as a file of this name.

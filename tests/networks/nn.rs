@@ -336,6 +336,25 @@ fn a_bias_is_added_alike_by_both_kernels() {
     assert!(nn::attention(&a(&q), &a(&k), &a(&v), &how).is_err());
 }
 
+/// TIDE's attention with a bias on the text's keys, by both kernels.
+#[test]
+fn anchored_attention_is_the_references() {
+    let tensors = candle_core::safetensors::load(crate::support::fixture("expected/tide.safetensors"), &Device::Cpu);
+    let tensors = tensors.expect("golden");
+    let [q, k, v] = ["q", "k", "v"].map(|name| a(&tensors[&format!("attention/{name}")])); // [H, C, D]
+    for (case, bias) in [("0.00", 0.0), ("2.77", 2.772588722239781), ("-0.50", -0.5f32)] {
+        let expected = &tensors[&format!("attention_{case}/out")];
+        let expected = expected.transpose(0, 1).and_then(|x| x.reshape((40, 2 * 8))).expect("[C, H·D]");
+        let runs = KeyBias { runs: vec![(12, bias)] };
+        let tiles = AttentionTiles { query_rows: 33, heads: 1 };
+        let how = Attention { scale: Scale::InverseRoot, bias: Bias::Keys(&runs), tiles };
+        for found in [nn::attention(&q, &k, &v, &how), tensors::attention(&q, &k, &v, &how)] {
+            let error = relative_error(&real(found), &expected);
+            assert!(error < 1e-6, "{case}: {error:e}");
+        }
+    }
+}
+
 #[test]
 fn scores_grow_by_a_factor_alike_by_both_kernels() {
     let [q, k, v] = [(70, 1), (600, 2), (600, 3)].map(|(rows, seed)| random(&[3, rows, 16], seed));

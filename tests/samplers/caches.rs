@@ -24,6 +24,8 @@ struct Golden {
     end_sigma: f64,
     sigmas: Vec<f64>,
     computed: Vec<u8>,
+    /// What has added up of changes after each step.
+    sum_after: Vec<f64>,
 }
 
 fn golden() -> Vec<Golden> {
@@ -49,7 +51,7 @@ impl Denoiser for Given {
 fn steps_are_computed_where_stable_diffusion_cpp_computes_them() {
     let tensors = candle_core::safetensors::load(fixture("expected/caches.safetensors"), &Device::Cpu).expect("golden");
     assert_eq!(golden().len(), 3);
-    for Golden { case, threshold, start_sigma, end_sigma, sigmas, computed } in golden() {
+    for Golden { case, threshold, start_sigma, end_sigma, sigmas, computed, sum_after } in golden() {
         let [latents, velocities, used] =
             ["latents", "velocity", "used"].map(|name| tensors[&format!("{case}/{name}")].clone());
         let rule = EasyRule { threshold, start: start_sigma, end: end_sigma };
@@ -65,11 +67,19 @@ fn steps_are_computed_where_stable_diffusion_cpp_computes_them() {
             for (found, expected) in values(&velocity).into_iter().zip(expected) {
                 assert!((f64::from(found) - expected).abs() < 1e-5, "{case} step {index}: {found} {expected}");
             }
+            let sum = sum_of(&cache);
+            assert!((sum - sum_after[index]).abs() < 1e-6, "{case} step {index}: {sum} {}", sum_after[index]);
         }
         assert_eq!(found, computed, "{case}");
         let skipped = computed.iter().filter(|computed| **computed == 0).count();
         assert_eq!((cache.skips().steps, cache.skips().evaluations), (skipped, skipped));
     }
+}
+
+/// What its state says has added up; nothing before a step it acts at.
+fn sum_of(cache: &EasyCache<Given>) -> f64 {
+    let measure = cache.state().expect("a state").remove("easy_cache.measure");
+    measure.map_or(0.0, |measure| measure.to_vec1::<f64>().expect("f64")[0])
 }
 
 /// A field whose velocity changes slowly, which writes down when it is asked.

@@ -41,7 +41,7 @@ fn assert_near(found: &[f64], expected: &[f64], tolerance: f64) {
 #[test]
 fn simple_and_beta_are_comfyuis() {
     let golden: Golden = read_json(&fixture("expected/samplers.json")).expect("golden");
-    assert_eq!(golden.schedules.len(), 8);
+    assert_eq!(golden.schedules.len(), 24);
     for Row { steps, mu, simple, beta } in golden.schedules {
         for (spacing, expected) in [(Spacing::Simple, simple), (Spacing::Beta, beta)] {
             let found = sigmas(&tiny_flux(), &wanted(steps, spacing, Mu::Value(mu))).expect("a schedule");
