@@ -3,7 +3,10 @@
 use std::{fmt, path::Path, str::FromStr};
 
 use super::{FileSet, HubModel, cache::is_inside, model_id::is_commit};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    weights::{all_parts, missing_part},
+};
 
 /// Most files that an error names.
 const MOST_NAMED: usize = 12;
@@ -67,13 +70,13 @@ fn of_page(text: &str) -> Option<String> {
     Some(format!("{owner}/{name}{revision}{path}"))
 }
 
-/// One file of a repository, and nothing else of it.
+/// One file of a repository, with those that belong to it where a model was split into several, and nothing else of it.
 pub struct OneFile(pub String);
 
 impl FileSet for OneFile {
     fn select(&self, listing: &[String]) -> Result<Vec<String>, String> {
         if listing.contains(&self.0) {
-            return Ok(vec![self.0.clone()]);
+            return all_parts(&self.0, listing);
         }
         let ending = Path::new(&self.0).extension();
         let mut alike = listing.iter().filter(|path| Path::new(path).extension() == ending);
@@ -86,7 +89,7 @@ impl FileSet for OneFile {
     }
 
     fn missing(&self, snapshot: &Path) -> Option<String> {
-        (!snapshot.join(&self.0).is_file()).then(|| self.0.clone())
+        missing_part(snapshot, &self.0)
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use super::{Lender, PartKind, PartSpec, Place};
 use crate::{
     hub::FileSet,
-    weights::{Files, has_weights_ending},
+    weights::{Files, all_parts, has_weights_ending, missing_part},
 };
 
 /// A tokenizer's settings, which it can do without.
@@ -111,7 +111,7 @@ impl FileSet for LentFiles {
                     None => Ok(files.iter().filter(here).map(|file| (*file).to_owned()).collect()),
                 }
             }
-            Within::Path(path) if listing.contains(path) => Ok(vec![path.clone()]),
+            Within::Path(path) if listing.contains(path) => all_parts(path, listing),
             _ => {
                 let mut lacks = "nothing of the kind".to_owned();
                 for part in &self.specs {
@@ -133,7 +133,7 @@ impl FileSet for LentFiles {
                 let absent = |file: &&&str| !file.ends_with(TOKENIZER_CONFIG) && !snapshot.join(file).is_file();
                 files.iter().find(absent).map(|file| (*file).to_owned())
             }
-            Within::Path(path) if snapshot.join(path).is_file() => None,
+            Within::Path(path) if snapshot.join(path).is_file() => missing_part(snapshot, path),
             _ => {
                 let folders = self.specs.iter().flat_map(|part| {
                     self.folders(part).into_iter().map(|folder| part.lacking(&snapshot.join(folder), None))

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::{
     base::json::read_json,
     error::{Error, Result},
-    weights::{Files, Stored, TensorSource, has_weights_ending, names_in},
+    weights::{Files, Stored, TensorSource, has_weights_ending, is_later_part, names_in},
 };
 
 /// What a part is, as far as its files go.
@@ -182,7 +182,8 @@ impl PartSpec {
     pub(crate) fn file_in(&self, folder: &Path, files: &Files) -> Result<Option<PathBuf>> {
         let names = files.names_in(folder);
         for pattern in self.beside {
-            let found: Vec<&String> = names.iter().filter(|name| is_like(name, pattern)).collect();
+            let found: Vec<&String> =
+                names.iter().filter(|name| is_like(name, pattern) && !is_later_part(name)).collect();
             match found.as_slice() {
                 [] => {}
                 [one] => return Ok(Some(folder.join(one))),
@@ -198,8 +199,11 @@ impl PartSpec {
         if files.stored(folder)?.is_some_and(|stored| stored.is_sharded) {
             return Ok(None);
         }
-        let mut names: Vec<String> =
-            files.names_in(folder).into_iter().filter(|name| has_weights_ending(name)).collect();
+        let mut names: Vec<String> = files
+            .names_in(folder)
+            .into_iter()
+            .filter(|name| has_weights_ending(name) && !is_later_part(name))
+            .collect();
         if names.len() > 1 {
             names.retain(|name| {
                 let opened = files.open(&[folder.join(name)]).map(|source| Arc::new(source) as Arc<dyn TensorSource>);

@@ -9,7 +9,7 @@ use std::{
 use super::{PartKind, PartSpec};
 use crate::{
     error::{Error, Result},
-    weights::{Files, has_weights_ending, is_shard},
+    weights::{Files, has_weights_ending, is_later_part, is_shard},
 };
 
 /// How deep below a folder of ComfyUI's files are looked for: people sort them into folders of their own.
@@ -144,7 +144,10 @@ fn safetensors_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// The files of weights in a folder itself; no shards, of which none is a part.
 pub fn weights_in(folder: &Path, files: &Files) -> impl Iterator<Item = PathBuf> {
-    let names = files.names_in(folder).into_iter().filter(|name| has_weights_ending(name) && !is_shard(name));
+    let names = files
+        .names_in(folder)
+        .into_iter()
+        .filter(|name| has_weights_ending(name) && !is_shard(name) && !is_later_part(name));
     names.map(|name| folder.join(name)).collect::<Vec<_>>().into_iter()
 }
 

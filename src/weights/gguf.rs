@@ -15,6 +15,7 @@ use self::reader::{I64, Reader, U64, width_of};
 use super::{
     header::{Entry, Header, check_cut, damaged},
     number::NumberType,
+    split::Split,
 };
 use crate::error::{Error, Result};
 
@@ -36,8 +37,11 @@ const LEAST_TENSOR: u64 = 8 + 4 + 4 + 8;
 /// Where ComfyUI's converters keep a tensor's shape that they stored in rows of another length.
 const TRUE_SHAPE: &str = "comfy.gguf.orig_shape.";
 
-/// The key that says how many files a model was split into. Source: ggml-org/llama.cpp, `tools/gguf-split`.
-const SPLIT: &str = "split.count";
+/// The keys that say into how many files a model was split, which of them this is, from 0, and how many tensors all of them hold.
+/// Source: ggml-org/llama.cpp, `tools/gguf-split`.
+const SPLIT_COUNT: &str = "split.count";
+const SPLIT_NUMBER: &str = "split.no";
+const SPLIT_TENSORS: &str = "split.tensors.count";
 
 /// The key that says what kind of model a file was made for.
 pub(crate) const MADE_FOR: &str = "general.architecture";
@@ -51,13 +55,10 @@ pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<H
     let mut reader = Reader::new(path, file);
     let (tensors, keys) = reader.begin()?;
     let said = reader.keys(keys)?;
-    if said.files > 1 {
-        let what = format!("{}: this is one of {} files that a model was split into", path.display(), said.files);
-        let hint = "join them with `llama-gguf-split --merge FIRST-FILE WHOLE.gguf`, and give the whole file";
-        return Err(Error::model(what, hint));
-    }
     let described = (0..tensors).map(|_| reader.tensor()).collect::<Result<Vec<_>>>()?;
-    if described.is_empty() {
+    let is_split = said.split.count > 1;
+    // The first of several files may hold nothing but keys.
+    if described.is_empty() && !is_split {
         return Err(reader.broken("it holds no tensor"));
     }
     let alignment = said.alignment.unwrap_or(USUAL_ALIGNMENT);
@@ -77,8 +78,12 @@ pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<H
         return Err(reader.broken(format!("tensor {} overlaps {}", entry.name, before.name)));
     }
     check_cut(path, entries.last().map_or(0, |last| last.bytes.end), file_len)?;
-    let metadata = said.made_for.map(|said| (MADE_FOR.to_owned(), said)).into_iter().collect();
-    Ok(Header { entries, metadata })
+    let Said { mut split, shapes, made_for, .. } = said;
+    let elsewhere = shapes.into_iter().filter(|(name, _)| is_split && !seen.contains(name));
+    split.shapes =
+        elsewhere.map(|(name, shape)| (name.to_owned(), shape.into_iter().map(|dim| dim as usize).collect())).collect();
+    let metadata = made_for.map(|said| (MADE_FOR.to_owned(), said)).into_iter().collect();
+    Ok(Header { entries, metadata, split: is_split.then_some(split) })
 }
 
 /// What the keys say that matters here.
@@ -86,8 +91,8 @@ pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<H
 struct Said<'a> {
     made_for: Option<String>,
     alignment: Option<u64>,
-    /// How many files the model is in.
-    files: u64,
+    /// Where this file stands among those of its model.
+    split: Split,
     /// The true shapes of tensors that are stored in another.
     shapes: HashMap<&'a str, Vec<u64>>,
 }
@@ -171,7 +176,9 @@ impl<'a> Reader<'a> {
             match (key, key.strip_prefix(TRUE_SHAPE)) {
                 (MADE_FOR, _) => said.made_for = Some(self.text(key, kind)?),
                 ("general.alignment", _) => said.alignment = Some(self.alignment(key, kind)?),
-                (SPLIT, _) => said.files = self.whole(key, kind)?,
+                (SPLIT_COUNT, _) => said.split.count = self.whole(key, kind)?,
+                (SPLIT_NUMBER, _) => said.split.number = Some(self.whole(key, kind)?),
+                (SPLIT_TENSORS, _) => said.split.tensors = Some(self.whole(key, kind)?),
                 (_, Some(tensor)) => {
                     said.shapes.insert(tensor, self.shape(key, kind)?);
                 }
@@ -267,16 +274,20 @@ mod tests {
     }
 
     #[test]
-    fn one_of_several_files_is_told_of() {
-        for (count, words) in [(2_u16, "one of 2 files that a model was split into"), (1, "it holds no tensor")] {
+    fn one_of_several_files_may_hold_keys_alone() {
+        for (count, is_split) in [(2_u16, true), (1, false)] {
             let mut file = [MAGIC, &3_u32.to_le_bytes(), &0_u64.to_le_bytes(), &1_u64.to_le_bytes()].concat();
-            file.extend((SPLIT.len() as u64).to_le_bytes());
-            file.extend(SPLIT.as_bytes());
+            file.extend((SPLIT_COUNT.len() as u64).to_le_bytes());
+            file.extend(SPLIT_COUNT.as_bytes());
             // A whole number of 16 bits.
             file.extend(2_u32.to_le_bytes());
             file.extend(count.to_le_bytes());
-            let error = read_header(Path::new("x.gguf"), &file, file.len()).expect_err("refused");
-            assert!(error.to_string().contains(words), "{error}");
+            let found = read_header(Path::new("x.gguf"), &file, file.len());
+            let split = found.map(|header| header.split.map(|split| (split.number, split.count, split.tensors)));
+            match split {
+                Ok(split) => assert!(is_split && split == Some((None, 2, None)), "{split:?}"),
+                Err(error) => assert!(!is_split && error.to_string().contains("it holds no tensor"), "{error}"),
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::{gguf, human_bytes, magic::kind_of_bytes, number::NumberType};
+use super::{gguf, human_bytes, magic::kind_of_bytes, number::NumberType, split::Split};
 use crate::error::{Error, Result};
 
 /// Bytes of the number N in front of the header.
@@ -45,6 +45,8 @@ pub(super) struct Header {
     pub(super) entries: Vec<Entry>,
     /// The texts of `__metadata__`, which say what they like.
     pub(super) metadata: BTreeMap<String, String>,
+    /// Where the file stands among those of a model in several.
+    pub(super) split: Option<Split>,
 }
 
 /// Reads the header of a file of `file_len` bytes (called `path` in messages) that begins with `file`. Bytes behind the header
@@ -63,7 +65,7 @@ pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<H
         raw.entries.into_iter().map(|(name, raw)| raw.check(path, name, data)).collect::<Result<Vec<_>>>()?;
     entries.sort_by_key(|entry| (entry.bytes.start, entry.bytes.end));
     check_cover(path, &entries, data, file_len)?;
-    Ok(Header { entries, metadata: raw.metadata })
+    Ok(Header { entries, metadata: raw.metadata, split: None })
 }
 
 /// Bytes from the start of a safetensors or GGUF file to the end of its header, where the file's first bytes announce one; more than

@@ -70,6 +70,11 @@ impl Shard {
         &self.path
     }
 
+    /// Whether it is called a GGUF file, of which several are read as their first.
+    pub(super) fn is_gguf(&self) -> bool {
+        is_called_gguf(&self.path)
+    }
+
     /// Bytes of the tensor `name` as they are in the file.
     pub(super) fn stored(&self, name: &str, range: Range<usize>) -> Result<&[u8]> {
         let Some(bytes) = self.bytes.here() else {
@@ -109,12 +114,15 @@ fn header_of(path: &Path, file: &[u8], file_len: usize) -> Result<Header> {
     if file.starts_with(gguf::MAGIC) {
         return gguf::read_header(path, file, file_len);
     }
-    let is_gguf = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
-    if is_gguf && kind_of_bytes(file).is_none() {
+    if is_called_gguf(path) && kind_of_bytes(file).is_none() {
         let found: Vec<_> = file.iter().take(gguf::MAGIC.len()).map(|byte| format!("{byte:02x}")).collect();
         return Err(damaged(path, format!("this is no GGUF file: it begins with {}", found.join(" "))));
     }
     read_header(path, file, file_len)
+}
+
+fn is_called_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"))
 }
 
 /// Lets the pages of a range go. Only ever advice: errors are of no consequence.

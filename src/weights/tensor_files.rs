@@ -58,9 +58,36 @@ impl TensorFiles {
     pub(super) fn open_among(paths: &[PathBuf], files: &Files) -> Result<Self> {
         let mut all = Self::default();
         for path in paths {
-            all.add(Shard::open(path, files)?)?;
+            all.add_model(path, files)?;
         }
         Ok(all)
+    }
+
+    /// Adds the file at `path`, and the others of its model where it was split into several.
+    fn add_model(&mut self, path: &Path, files: &Files) -> Result<()> {
+        let (shard, header) = Shard::open(path, files)?;
+        let Some(split) = header.split.clone() else { return self.add((shard, header)) };
+        let mut shapes = HashMap::new();
+        let before = self.index.len();
+        for (number, path) in split.files(path, files)?.iter().enumerate() {
+            let (shard, mut header) = Shard::open(path, files)?;
+            split.check(path, number as u64, header.split.as_ref())?;
+            shapes.extend(header.split.take().map(|split| split.shapes).unwrap_or_default());
+            self.add((shard, header))?;
+        }
+        split.check_tensors(path, self.index.len() - before)?;
+        // Keys stand in the first file, whichever holds the tensors they are about.
+        for (name, shape) in shapes {
+            let Some(place) = self.index.get_mut(&name) else { continue };
+            let count = shape.iter().try_fold(1_usize, |n, dim| n.checked_mul(*dim));
+            if count != Some(place.elements()) {
+                let (found, path) = (place.elements(), path.display());
+                let what = format!("{path}: tensor {name} holds {found} numbers, but its true shape is {shape:?}");
+                return Err(Error::model(what, "the files are of different models; fetch them again"));
+            }
+            place.shape = shape;
+        }
+        Ok(())
     }
 
     /// A file that is in memory already, called `name` in messages.
@@ -69,7 +96,12 @@ impl TensorFiles {
     /// [`Error::Model`] when it is not a whole safetensors or GGUF file.
     pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
         let mut one = Self::default();
-        one.add(Shard::held(name, bytes.into())?)?;
+        let (shard, header) = Shard::held(name, bytes.into())?;
+        if let Some(split) = &header.split {
+            let what = format!("{name}: this is one of {} files that a model was split into", split.count);
+            return Err(Error::model(what, "give the files themselves, in one folder"));
+        }
+        one.add((shard, header))?;
         Ok(one)
     }
 
@@ -304,6 +336,7 @@ impl TensorSource for TensorFiles {
         match self.shards.as_slice() {
             [] => "no file".into(),
             [one] => one.path().display().to_string(),
+            [first, ..] if first.is_gguf() => first.path().display().to_string(),
             [first, ..] => first.path().parent().unwrap_or_else(|| first.path()).display().to_string(),
         }
     }

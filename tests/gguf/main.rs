@@ -1,8 +1,12 @@
 //! GGUF files: what their tensors hold, what is refused, and whole runs with them against the reference.
 
 mod broken;
+#[path = "../support/hub_server.rs"]
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
+mod hub_server;
 mod names;
 mod runs;
+mod split;
 #[path = "../support/mod.rs"]
 mod support;
 mod types;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[derive(Deserialize)]
-struct Golden {
+pub struct Golden {
     run: usize,
     method: String,
     dype: bool,
@@ -25,7 +25,14 @@ struct Golden {
 }
 
 impl Golden {
-    fn args(&self) -> Vec<String> {
+    /// The first run with this transformer and tiny-flux's own text encoders.
+    pub fn of(transformer: &str) -> Self {
+        let all: Vec<Self> = read_json(&path("expected/runs.json")).expect("golden");
+        let is_it = |run: &Self| run.transformer == transformer && run.text_encoder_2.is_none();
+        all.into_iter().find(is_it).expect("a run")
+    }
+
+    pub fn args(&self) -> Vec<String> {
         let tiny = |part: &str| fixture("tiny-flux").join(part).display().to_string();
         let t5 = self
             .text_encoder_2
