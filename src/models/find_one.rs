@@ -43,7 +43,20 @@ pub(super) fn part(
         let what = format!("--part {}: a {} model has no such part", name.unwrap_or_default(), family.name());
         return Err(Error::request(what, format!("its networks are {}", names.join(", "))));
     };
-    Ok(vec![(family, finder.found(|other| other.name == part.name)?, part)])
+    let found = finder.found(|other| other.name == part.name).map_err(|error| by_itself(error, part))?;
+    Ok(vec![(family, found, part)])
+}
+
+/// Who looks for one part alone gives it in the model's place, and by no flag.
+fn by_itself(error: Error, part: &PartSpec) -> Error {
+    match error {
+        Error::Model { what, hint } if hint.contains(&part.flag()) => {
+            let hint =
+                format!("fetch the model again, or give the file of its {} itself in place of the model", part.name);
+            Error::model(what, hint)
+        }
+        other => other,
+    }
 }
 
 /// A file that holds a network which is no transformer.

@@ -103,7 +103,7 @@ fn no_weights(folder: &Path) -> Error {
     let hint = if pickles {
         "only .safetensors files are read; fetch the model in that format"
     } else {
-        "the model is incomplete; fetch it again or give this part by its own flag"
+        "the model is incomplete; fetch it again, or give the file of this part itself"
     };
     Error::model(format!("{} holds no weights (looked for {})", folder.display(), looked.join(", ")), hint)
 }

@@ -40,6 +40,24 @@ fn what_makes_no_sense_is_refused_before_anything_is_read() {
     assert!(place.names().is_empty(), "{:?}", place.names());
 }
 
+/// It has no flags of parts, and names none.
+#[test]
+fn what_is_missing_of_a_model_may_be_given_in_its_place() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("m/transformer")).expect("a folder");
+    for file in ["model_index.json", "transformer/config.json"] {
+        fs::copy(fixture(FOLDER).join(file), place.path("m").join(file)).expect("copied");
+    }
+    let without = |part: &[&str], words: &[&str]| {
+        let run = convert(&place, "m", "x.safetensors", "bf16", part);
+        run.fails(1, words);
+        assert!(!run.stderr.contains("flag") && !run.stderr.contains("--text-encoder"), "{}", run.stderr);
+    };
+    without(&[], &["transformer holds no weights", "give the file of this part itself"]);
+    let words = ["lacks text_encoder_2", "give the file of its text_encoder_2 itself in place of the model"];
+    without(&["--part", "text_encoder_2"], &words);
+}
+
 #[test]
 fn nothing_is_replaced_unasked_and_never_what_is_read() {
     let place = Place::new();

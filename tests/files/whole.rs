@@ -20,6 +20,11 @@ fn checkpoint(parts: &[(&str, &str)]) -> HashMap<String, Tensor> {
     parts.iter().flat_map(of).collect()
 }
 
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    let values: Vec<f32> = tensor.flatten_all().and_then(|flat| flat.to_vec1()).expect("f32");
+    values.into_iter().map(f32::to_bits).collect()
+}
+
 #[test]
 fn a_checkpoint_holds_its_autoencoder_and_encoders() {
     let layouts = [
@@ -42,8 +47,16 @@ fn a_checkpoint_holds_its_autoencoder_and_encoders() {
         put_tokenizers(&place, "models");
         // What is inside goes before what lies around.
         put(&place, &[("models/checkpoints/t5xxl.safetensors", CLIP), ("models/vae/ae.safetensors", "README.md")]);
-        let run = place.small(&["--model", "models/checkpoints/flux-all.safetensors", "-o", "x.png", "--json"]);
+        let args = ["--model", "models/checkpoints/flux-all.safetensors", "-o", "x.png", "--json"];
+        let run = place.small(&[&args[..], &["--save-latents", "x.safetensors"]].concat());
         run.succeeds();
+        place.small(&["-o", "y.png", "--save-latents", "y.safetensors"]).succeeds();
+        let latents = |name| {
+            let mut read: Vec<_> = tensors(&place.path(name)).into_iter().collect();
+            read.sort_by(|(one, _), (other, _)| one.cmp(other));
+            read.into_iter().map(|(name, tensor)| (name, bits(&tensor))).collect::<Vec<_>>()
+        };
+        assert!(latents("x.safetensors") == latents("y.safetensors"), "bit for bit: {clip}");
         assert!(rgb8(&place.path("x.png")) == place.pixels(&[]), "{clip}");
         let said: Value = serde_json::from_str(&run.stdout).expect("JSON");
         let parts: Vec<&String> = said["model"]["parts"].as_object().expect("parts").keys().collect();
