@@ -279,9 +279,8 @@ impl ModelSource {
     }
 
     fn fetch_loans(&mut self, observer: &dyn Observer) -> Result<()> {
-        let hub = self.search.hub()?;
         for loan in &mut self.loans {
-            hub.fetch(&loan.plan, observer)?;
+            self.search.hub()?.fetch(&loan.plan, observer)?;
             // From now on there is more than that.
             loan.known = None;
         }

@@ -124,3 +124,29 @@ fn a_share_without_links_and_locks_gives_each_picture_its_name() {
         assert_eq!(names(&place.path("x")), ["a.png", "a_2.png"]);
     }
 }
+
+/// As a bare number in a container is, or whoever runs this where the server with the list of users does not answer.
+#[test]
+fn a_user_whom_the_system_does_not_know_needs_no_cache_for_a_model_of_this_disk() {
+    for errno in [libc::ENOENT, libc::EIO] {
+        let place = Place::new();
+        place.dype(&["export-demo", "m"]).succeeds();
+        let run = |args: &[&str]| -> Run {
+            let mut command = place.command(args);
+            for name in ["HOME", "HF_HOME", "XDG_CACHE_HOME", "DYPE_CACHE"] {
+                command.env_remove(name);
+            }
+            command.env("LD_PRELOAD", library()).env("FAULTS", format!("getpwuid_r:{errno}"));
+            command.env("TMPDIR", place.path("")).output().expect("starts").into()
+        };
+        let small = ["--prompt", "a lake", "--width", "64", "--height", "64", "--steps", "1"];
+        for (model, path) in [("demo", "a.png"), ("m", "b.png")] {
+            run(&[&["--model", model, "-o", path], &small[..]].concat()).succeeds();
+            assert!(place.path(path).is_file(), "{model} {errno}");
+        }
+        let listed = run(&["models", "--json"]);
+        assert!(listed.succeeds().stdout.contains("\"copy\":\"none\""), "{}", listed.stdout);
+        run(&[&["--model", "owner/name", "-o", "c.png"], &small[..]].concat())
+            .fails(2, &["nothing says where the cache of the Hub is", "HF_HOME"]);
+    }
+}

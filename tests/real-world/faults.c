@@ -3,11 +3,13 @@
  *   cc -shared -fPIC -o faults.so faults.c
  *   FAULTS='fsync:95,linkat:1:/share' LD_PRELOAD=./faults.so program
  *
- * Each fault is CALL:ERRNO, or CALL:ERRNO:TEXT for files whose path holds TEXT. Calls: fsync, flock, linkat, rename, write.
+ * Each fault is CALL:ERRNO, or CALL:ERRNO:TEXT for files whose path holds TEXT. Calls: fsync, flock, getpwuid_r (without TEXT), linkat,
+ * rename, write.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,4 +77,13 @@ int rename(const char *old, const char *new) {
 ssize_t write(int fd, const void *bytes, size_t count) {
     FAIL(fault_of_file("write", fd));
     return REAL(write)(fd, bytes, count);
+}
+
+int getpwuid_r(uid_t user, struct passwd *entry, char *text, size_t length, struct passwd **found) {
+    int failed = fault("getpwuid_r", "");
+    if (failed != 0) {
+        *found = NULL;
+        return failed;
+    }
+    return REAL(getpwuid_r)(user, entry, text, length, found);
 }

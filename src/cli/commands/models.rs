@@ -48,10 +48,11 @@ pub fn run(args: &ModelsArgs, report: &Report) -> anyhow::Result<()> {
     let registry = Registry::default();
     let search = SearchArgs { model_dir: args.model_dir.clone(), ..SearchArgs::default() };
     let local = registry.local(&search.dirs())?;
-    let hub = search.hub()?;
+    // Where nothing says which folder the cache is in, there is no copy.
+    let hub = search.hub().ok();
     let mut rows: Vec<Row> = Vec::new();
     for (family, published) in registry.published() {
-        let row = row(family, published, &rows, &hub)?;
+        let row = row(family, published, &rows, hub.as_ref())?;
         rows.push(row);
     }
     report.result(&if args.json {
@@ -62,7 +63,7 @@ pub fn run(args: &ModelsArgs, report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(family: &'static dyn Family, published: &'static Published, known: &[Row], hub: &Hub) -> Result<Row> {
+fn row(family: &'static dyn Family, published: &'static Published, known: &[Row], hub: Option<&Hub>) -> Result<Row> {
     let model = Registry::default().open(&published.request(family)?)?;
     let facts = model.facts().clone();
     // Of two with the same numbers and defaults one is planned.
@@ -81,7 +82,8 @@ fn row(family: &'static dyn Family, published: &'static Published, known: &[Row]
         }
     };
     let files = RepositoryFiles::without(&[family], |_| false);
-    let copy = hub.copy(&published.repo.parse()?, &files);
+    let repo = published.repo.parse()?;
+    let copy = hub.map_or(CopyState::None, |hub| hub.copy(&repo, &files));
     Ok(Row { family, published, facts, needs, copy })
 }
 
