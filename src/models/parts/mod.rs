@@ -26,6 +26,7 @@ pub mod text_names;
 mod text_part;
 mod tokenizer;
 mod tokenizer_files;
+mod tokenizer_settings;
 mod transformer_part;
 pub mod vae_names;
 pub mod wan;

@@ -17,7 +17,11 @@ use tokenizers::{
     },
 };
 
-use super::{sentencepiece, tokenizer::broken};
+use super::{
+    sentencepiece,
+    tokenizer::{CLIP_TOKENS, broken},
+    tokenizer_settings::{Fixed, Settings},
+};
 use crate::{
     base::{
         guard::guarded,
@@ -46,6 +50,7 @@ const CLIP_WORD: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll
 /// T5's special tokens (transformers, `T5Tokenizer`).
 const T5_END: &str = "</s>";
 const T5_PAD: &str = "<pad>";
+const T5_UNKNOWN: &str = "<unk>";
 
 /// The name of a sentencepiece model.
 const PIECES: &str = "spiece.model";
@@ -69,8 +74,15 @@ pub(super) fn open_clip(path: &Path) -> Result<Parts> {
             format!("{} holds no tokenizer: neither vocab.json and merges.txt nor tokenizer.json", path.display());
         return Err(Error::model(what, "give CLIP's tokenizer folder with --tokenizer"));
     };
-    let tokenizer = clip_tokenizer(vocab, merges).map_err(|e| broken(&named, e))?;
-    let pad = pad_token(&folder)?.unwrap_or_else(|| CLIP_END.into());
+    let mut tokenizer = clip_tokenizer(vocab, merges).map_err(|e| broken(&named, e))?;
+    let settings = Settings::read(&folder)?;
+    let pad = settings.pad_token().unwrap_or_else(|| CLIP_END.into());
+    if tokenizer.token_to_id(&pad).is_some() {
+        // A special token is one wherever it stands, in a prompt too.
+        tokenizer.add_special_tokens([AddedToken::from(pad.clone(), true)]).map_err(|e| broken(&named, e))?;
+    }
+    let tokens = [("bos_token", CLIP_START), ("eos_token", CLIP_END), ("unk_token", CLIP_END)];
+    settings.check(&tokenizer, &Fixed { tokens: &tokens, length: Some(CLIP_TOKENS) })?;
     Ok(Parts { tokenizer, path: named, start: Some(CLIP_START.into()), end: CLIP_END.into(), pad })
 }
 
@@ -79,25 +91,18 @@ pub(super) fn open_t5(path: &Path, rows: usize) -> Result<Parts> {
     let (folder, json) = folder_and_json(path)?;
     let pieces =
         if path.extension().is_some_and(|ending| ending == "model") { json.clone() } else { folder.join(PIECES) };
+    let settings = Settings::read(&folder)?;
     let (tokenizer, path) = if json.is_file() && json != pieces {
         (read_t5_json(&json)?, json)
     } else if pieces.is_file() {
-        (sentencepiece::read_t5(&pieces, extra_ids(&folder)?, rows)?, pieces)
+        (sentencepiece::read_t5(&pieces, settings.extra_ids(), rows)?, pieces)
     } else {
         let what = format!("{} holds neither tokenizer.json nor {PIECES}", path.display());
         return Err(Error::model(what, "give T5's tokenizer folder with --tokenizer-2"));
     };
+    let tokens = [("eos_token", T5_END), ("pad_token", T5_PAD), ("unk_token", T5_UNKNOWN)];
+    settings.check(&tokenizer, &Fixed { tokens: &tokens, length: None })?;
     Ok(Parts { tokenizer, path, start: None, end: T5_END.into(), pad: T5_PAD.into() })
-}
-
-/// How many sentinels stand behind the pieces, where the folder's own settings say so.
-fn extra_ids(folder: &Path) -> Result<Option<usize>> {
-    #[derive(Deserialize)]
-    struct Settings {
-        extra_ids: Option<usize>,
-    }
-    let path = folder.join("tokenizer_config.json");
-    if path.is_file() { Ok(read_json::<Settings>(&path)?.extra_ids) } else { Ok(None) }
 }
 
 /// The folder a tokenizer lies in, and its tokenizer.json there.
@@ -230,30 +235,4 @@ pub(super) fn read_whole_json(path: &Path, whose: &str, expected: &str) -> Resul
     tokenizer.with_truncation(None).map_err(|e| broken(path, e))?;
     tokenizer.with_padding(None);
     Ok(tokenizer)
-}
-
-/// The padding token that the folder's own settings name, if they do.
-pub(super) fn pad_token(folder: &Path) -> Result<Option<String>> {
-    #[derive(Deserialize)]
-    struct Settings {
-        #[serde(default)]
-        pad_token: Option<Token>,
-    }
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Token {
-        Plain(String),
-        Full { content: String },
-    }
-    for name in ["tokenizer_config.json", "special_tokens_map.json"] {
-        let path = folder.join(name);
-        if !path.is_file() {
-            continue;
-        }
-        match read_json::<Settings>(&path)?.pad_token {
-            Some(Token::Plain(content) | Token::Full { content }) => return Ok(Some(content)),
-            None => {}
-        }
-    }
-    Ok(None)
 }
