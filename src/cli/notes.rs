@@ -133,7 +133,30 @@ fn prompt_syntax(prompt: &str) -> Option<String> {
     if prompt.split_whitespace().any(is_break) {
         return Some("BREAK".to_owned());
     }
-    weighted(prompt)
+    weighted(prompt).or_else(|| switched(prompt)).or_else(|| repeated(prompt))
+}
+
+/// `[cat:dog:0.5]`, which draws one and then the other.
+fn switched(prompt: &str) -> Option<String> {
+    let inside = prompt.match_indices('[').filter_map(|(at, _)| prompt[at + 1..].split_once(']'));
+    let is_number = |field: &str| field.trim().parse::<f64>().is_ok();
+    let is_switch = |inside: &str| {
+        let fields: Vec<&str> = inside.split(':').collect();
+        let Some((when, words)) = fields.split_last() else { return false };
+        matches!(words.len(), 1 | 2)
+            && is_number(when)
+            && !words.iter().any(|word| word.contains('[') || is_number(word))
+    };
+    let found = inside.map(|(inside, _)| inside).find(|inside| is_switch(inside))?;
+    Some(format!("[{found}]").chars().take(MOST_SHOWN).collect())
+}
+
+/// `((a word))` and `(a word)++`, which are weights too.
+fn repeated(prompt: &str) -> Option<String> {
+    ["((", ")++"].into_iter().find(|sign| prompt.contains(sign)).map(|sign| match sign {
+        "((" => "((...))".to_owned(),
+        sign => format!("(...{sign}"),
+    })
 }
 
 /// Characters of a prompt that a note shows.
@@ -325,6 +348,11 @@ mod tests {
             ("fox <LoRA:snow:1>", "<LoRA:snow:1>"),
             ("a fox BREAK snow", "BREAK"),
             ("a fox, BREAK, snow", "BREAK"),
+            ("fox <lyco:snow:1>", "<lyco:snow:1>"),
+            ("a [red fox:blue fox:0.5]", "[red fox:blue fox:0.5]"),
+            ("a fox [snow:12]", "[snow:12]"),
+            ("((masterpiece)), a fox", "((...))"),
+            ("a (fox)++", "(...)++"),
         ] {
             assert_eq!(prompt_syntax(prompt).as_deref(), Some(what), "{prompt}");
         }
@@ -337,6 +365,10 @@ mod tests {
             "a: b",
             "(x:y)",
             "(a:1",
+            "a sign [open: 10:30]",
+            "[9:16] a fox",
+            "a fox (small) and [red]",
+            "[a, b: c]",
             "",
         ] {
             assert_eq!(prompt_syntax(prompt), None, "{prompt}");

@@ -32,8 +32,7 @@ pub fn tell(error: &clap::Error, report: &Report) -> ExitCode {
 fn not_text(words: impl Iterator<Item = OsString>) -> Error {
     let odd: Vec<String> = words.filter(|word| word.to_str().is_none()).map(|word| format!("{word:?}")).collect();
     let what = format!("what was given is not UTF-8 text: {}", odd.join(", "));
-    let hint =
-        "convert a prompt, for example with iconv; give a model of such a name by a link to it (ln -s NAME model)";
+    let hint = "convert a prompt, for example with iconv; give a model or picture of such a name by a link to it (ln -s NAME plain)";
     Error::request(what, hint)
 }
 

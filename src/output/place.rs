@@ -80,12 +80,23 @@ pub fn check_place(path: &Path, number: u64, overwrite: bool, checked: &mut Hash
     Ok(())
 }
 
+/// What a name and a path may have on most systems.
+const NAME_BYTES: usize = 255;
+const PATH_BYTES: usize = 4095;
+
 /// Whether something bears this name.
 fn check_name(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::InvalidFilename => {
-            let name = path.file_name().unwrap_or_default();
+            let name = path.iter().max_by_key(|name| name.len()).unwrap_or_default();
+            if name.len() <= NAME_BYTES && path.as_os_str().len() > PATH_BYTES {
+                let what = format!("a path of {} bytes is too long (most systems take 4095)", path.as_os_str().len());
+                return Err(Error::request(
+                    what,
+                    "change into one of its folders first, or name it shorter, with --output",
+                ));
+            }
             let what = format!(
                 "the name {} is too long for its file system, with {} bytes (most take 255)",
                 shortened(&name.to_string_lossy()),
@@ -153,6 +164,11 @@ mod tests {
         fs::write(named(254), "").expect("written");
         check_place(&named(254), 1, true).expect("its own name");
         check_place(&named(254), 1, false).expect_err("taken, and the next is too long");
+        for (path, bytes) in [("a/".repeat(2_100) + "x.png", 4_204), (format!("{}/a.png", "y".repeat(300)), 300)] {
+            let error = check_place(Path::new(&path), 1, false).expect_err("too long");
+            assert!(error.to_string().contains(&bytes.to_string()) || bytes > 4_095, "{error}");
+            assert_eq!((error.exit_code(), error.to_string().contains("a path of")), (2, bytes > 4_095), "{error}");
+        }
         let umlauts = folder.path().join(format!("{}.png", "ü".repeat(130)));
         assert!(check_place(&umlauts, 1, false).expect_err("bytes count").to_string().contains("264 bytes"));
         check_place(&named(256).join("x.png"), 1, false).expect_err("folders have names too");

@@ -47,12 +47,12 @@ impl Line {
 /// Reads every line of a file of prompts; `name` is the file's in messages ("-" is told as "stdin").
 ///
 /// A line that starts with `{` is a JSON object, one that starts with `[` and goes on as JSON an array of prompts and objects, which
-/// may take several lines; one that starts with `#` is a comment, a blank one nothing, any other a prompt. Byte order marks, CRLF
-/// and space around a line are not part of it.
+/// may take several lines; one that starts with `#` is a comment, a blank one nothing, any other a prompt. Byte order marks, CRLF,
+/// CR and space around a line are not part of it.
 ///
 /// # Errors
 /// [`Error::Request`] naming file, line and fault for the first line that is not UTF-8, too long, no JSON, has an unknown key, a
-/// value of the wrong type or range, no prompt, or flags of a command line; and for a file without a prompt.
+/// value of the wrong type or range, no prompt, or is written for another program; and for a file without a prompt.
 /// [`Error::Disk`] when reading fails.
 pub fn read_prompts(name: &str, reader: impl BufRead) -> Result<Vec<Line>> {
     let name = if name == "-" { "stdin" } else { name };
@@ -84,7 +84,8 @@ pub fn read_prompts(name: &str, reader: impl BufRead) -> Result<Vec<Line>> {
 /// The lines with their ends.
 fn read_texts(name: &str, mut reader: impl BufRead, named: &dyn Fn((usize, Problem)) -> Error) -> Result<Vec<String>> {
     let (mut texts, mut bytes) = (Vec::new(), Vec::new());
-    for number in 1.. {
+    loop {
+        let number = texts.len() + 1;
         bytes.clear();
         let mut limited = reader.by_ref().take(MAX_LINE_BYTES as u64 + 1);
         let read = limited.read_until(b'\n', &mut bytes);
@@ -93,7 +94,8 @@ fn read_texts(name: &str, mut reader: impl BufRead, named: &dyn Fn((usize, Probl
         }
         let text = text::of_bytes(&bytes).map_err(|problem| named((number, problem)))?;
         let text = if number == 1 { text.trim_start_matches('\u{feff}') } else { text };
-        texts.push(text.trim_end_matches(['\r', '\n']).to_owned());
+        // Before 2001 a Mac ended lines with a carriage return alone; Python reads them so too.
+        texts.extend(text.trim_end_matches(['\r', '\n']).split('\r').map(str::to_owned));
     }
     Ok(texts)
 }
@@ -106,7 +108,7 @@ fn parse_line(text: &str, number: usize) -> Result<Option<Line>, Problem> {
     if text.starts_with('{') {
         return keys::parse(text, number).map(Some);
     }
-    text::check_flags(text)?;
+    text::check(text)?;
     Ok(Some(Line { number, prompt: text.to_owned(), overrides: Wanted::default(), output: None }))
 }
 

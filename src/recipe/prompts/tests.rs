@@ -176,7 +176,7 @@ fn bytes_that_are_no_text_are_refused() {
     assert_eq!(what, "not UTF-8 (byte 4 of the line)");
     assert!(hint.contains("UTF-8"));
     let utf16 = read(b"\xff\xfea\0\n\0").expect_err("UTF-16");
-    assert_eq!(utf16.to_string(), "prompts.jsonl line 1: not UTF-8 (byte 1 of the line)");
+    assert_eq!(utf16.to_string(), "prompts.jsonl line 1: this looks like UTF-16");
 }
 
 #[test]
@@ -242,6 +242,43 @@ fn lines_of_other_programs_are_refused_and_text_is_not() {
 }
 
 #[test]
+fn tables_and_settings_of_other_formats_are_refused_and_text_is_not() {
+    for (text, line, what) in [
+        ("prompt,seed\na cat,3", 1, "\"prompt,seed\" is the head of a table"),
+        ("\"seed\";\"prompt\"\n3;a cat", 1, "the head of a table"),
+        ("# list\nPrompt\tSteps\na cat\t3", 2, "the head of a table"),
+        ("- prompt: a cat\n  seed: 3", 1, "\"prompt:\" is a setting"),
+        ("---\n- a cat", 1, "\"---\""),
+        ("prompt: |\n  a cat", 1, "\"prompt:\" is a setting"),
+        ("a cat\nNegative prompt: dogs\nSteps: 20, Sampler: Euler", 2, "\"Negative prompt:\" is a setting"),
+        ("a cat\nSteps: 20, Sampler: Euler, Seed: 1", 2, "\"Steps:\" is a setting"),
+    ] {
+        let error = read(text).expect_err(text);
+        let told = error.to_string();
+        assert!(told.starts_with(&format!("prompts.jsonl line {line}: ")) && told.contains(what), "{text}: {told}");
+        assert!(error.hint().expect("advice").contains("JSON"), "{text}");
+    }
+    for line in [
+        "a sign, a seed",
+        "prompt, quick and clean",
+        "width, height and depth",
+        "steps: a way up",
+        "a prompt: go",
+        "- a cat",
+    ] {
+        assert_eq!(only(line).prompt, line);
+    }
+    assert_eq!(only(r#"{"prompt": "prompt: go"}"#).prompt, "prompt: go");
+}
+
+#[test]
+fn lines_may_end_as_those_of_an_old_mac() {
+    let prompts: Vec<(usize, String)> =
+        read("a\rb\r\r{\"prompt\": \"c\"}\r\nd").expect("reads").into_iter().map(|l| (l.number, l.prompt)).collect();
+    assert_eq!(prompts, [(1, "a"), (2, "b"), (4, "c"), (5, "d")].map(|(number, text)| (number, text.to_owned())));
+}
+
+#[test]
 fn numbers_are_read_however_they_are_written() {
     let line = only(r#"{"prompt": "p", "seed": 42.0, "steps": "7", "width": 64.0, "guidance": "3.5", "mu": "1.25"}"#);
     let o = line.overrides;
@@ -263,10 +300,22 @@ fn a_fresh_seed_is_drawn_for_each_line_that_asks() {
 
 #[test]
 fn a_nul_or_utf16_without_a_mark_is_no_prompt() {
-    let utf16: Vec<u8> = "a cat\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    assert!(refused(utf16).0.contains("looks like UTF-16"));
-    let big: Vec<u8> = "a cat\n".encode_utf16().flat_map(u16::to_be_bytes).collect();
-    assert!(read(big).expect_err("UTF-16").to_string().contains("line 1: this looks like UTF-16"));
+    let utf16_of = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> { "a cat\n".encode_utf16().flat_map(bytes).collect() };
+    assert!(refused(utf16_of(u16::to_le_bytes)).0.contains("looks like UTF-16"));
+    assert!(
+        read(utf16_of(u16::to_be_bytes)).expect_err("UTF-16").to_string().contains("line 1: this looks like UTF-16")
+    );
+    for (mark, utf16) in [(&b"\xff\xfe"[..], utf16_of(u16::to_le_bytes)), (b"\xfe\xff", utf16_of(u16::to_be_bytes))] {
+        let error = read([mark, &utf16].concat()).expect_err("UTF-16");
+        assert!(error.to_string().contains("line 1: this looks like UTF-16"), "{error}");
+        assert!(error.hint().expect("advice").contains("iconv -f UTF-16 "));
+    }
+    let utf32: Vec<u8> = "a cat\n".chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
+    for text in [utf32.clone(), [b"\xff\xfe\0\0", &utf32[..]].concat()] {
+        let error = read(text).expect_err("UTF-32");
+        assert!(error.to_string().contains("line 1: this looks like UTF-32"), "{error}");
+        assert!(error.hint().expect("advice").contains("iconv -f UTF-32 "));
+    }
     assert_eq!(refused("a red\0 cat, in the snow").0, "byte 6 of the line is NUL, which no prompt holds");
     assert_eq!(refused(r#"{"prompt": "a\u0000b"}"#).0, "the prompt holds a NUL");
 }
