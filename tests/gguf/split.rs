@@ -120,8 +120,10 @@ fn write(folder: &Path, files: &BTreeMap<String, Vec<u8>>) {
     files.iter().for_each(|(name, bytes)| fs::write(folder.join(name), bytes).expect("written"));
 }
 
-/// Names, shapes, types and stored bytes.
-fn contents(source: &dyn TensorSource) -> Vec<(String, Option<Vec<usize>>, Option<String>, Vec<u8>)> {
+/// A tensor's name, shape, type and stored bytes.
+type Content = (String, Option<Vec<usize>>, Option<String>, Vec<u8>);
+
+fn contents(source: &dyn TensorSource) -> Vec<Content> {
     let of = |name: String| {
         let mut bytes = Vec::new();
         source.sample(&name, true, &mut |more| bytes.extend(more)).expect("read");
