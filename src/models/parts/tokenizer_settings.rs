@@ -140,7 +140,7 @@ mod tests {
     use Then::{Computed, Nothing, Refused};
 
     /// Ids of a long prompt, an empty one and ones that hold special tokens.
-    fn ids(clip: bool, folder: &Path) -> crate::error::Result<Vec<Vec<u32>>> {
+    fn ids(clip: bool, folder: &Path) -> Result<Vec<Vec<u32>>> {
         let tokenizer =
             if clip { PromptTokenizer::clip(folder, 1 << 20) } else { PromptTokenizer::t5(folder, 1 << 20) }?;
         let long = "lake ".repeat(90);
