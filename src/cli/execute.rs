@@ -121,7 +121,7 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     for (item, planned) in made.iter().zip(&planned) {
         runner.check(item).map_err(|error| planned.wish.named(error))?;
     }
-    notes::tell(&planned, &made, &runner.geometry(), report);
+    notes::tell(&planned, &made, model.facts(), report);
     notes::of_batch(&made, report);
     if let Some(item) = made.first() {
         let shift = dry_run::shift(&*model, &item.recipe);

@@ -13,14 +13,15 @@ use crate::{
         self, AMPLITUDE, Amplitude, DYPE_SCALE, DYPE_THRESHOLDS, FADING_START, Fading, Method, SCALING, Scaling,
         TEXT_ANCHOR, Thresholds,
     },
-    models::Model,
+    models::{Facts, Model, SchedulerConfig},
     output::NEGATIVE,
     recipe::{self, Ladder, Recipe, Rng, Source, StepCache, Wanted, declared},
     run::Item,
 };
 
 /// Tells each note once, however many pictures it holds for.
-pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, report: &Report) {
+pub fn tell(planned: &[Planned], items: &[Item], facts: &Facts, report: &Report) {
+    let geometry = &facts.latents;
     let mut once = Once::new(report);
     for (planned, item) in planned.iter().zip(items) {
         for note in [
@@ -29,6 +30,7 @@ pub fn tell(planned: &[Planned], items: &[Item], geometry: &LatentGeometry, repo
             sharper(&item.recipe),
             no_guidance(planned, item),
             no_cfg(planned, item),
+            no_mu(planned, &facts.scheduler),
             no_image(planned, item),
             nothing_kept(item),
             no_ladder(planned, item),
@@ -275,6 +277,13 @@ fn no_cfg(planned: &Planned, item: &Item) -> Option<String> {
         (false, _, true) => Some("--cfg-normalization changes nothing: the cfg of this model has no such rule".into()),
         _ => None,
     }
+}
+
+/// A mu for a schedule whose shift is the same at every size.
+fn no_mu(planned: &Planned, scheduler: &SchedulerConfig) -> Option<String> {
+    let shift = scheduler.shift;
+    (is_asked(planned, declared::mu.key) && !scheduler.use_dynamic_shifting)
+        .then(|| format!("--mu changes nothing: the time shift of this model is static, {shift} at every size"))
 }
 
 /// Which weights are a variant that was not asked for, and which are not the one that was.

@@ -3,6 +3,9 @@
 use super::CfgRule;
 use crate::base::geometry::MAX_SIDE_PX;
 
+/// The most tokens of a prompt that any model reads.
+pub(super) const MOST_TEXT_TOKENS: usize = 1024;
+
 /// What a model says about itself, as far as it fills gaps of a recipe. Models give it; a recipe knows no model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ModelFacts {
@@ -18,6 +21,8 @@ pub struct ModelFacts {
     pub side_px: usize,
     /// Tokens of a prompt when nobody says how many.
     pub text_tokens: usize,
+    /// The most tokens of a prompt it can be asked for.
+    pub most_text_tokens: usize,
     /// Denoising steps when nobody says how many.
     pub steps: usize,
     /// The scale of classifier-free guidance when nobody says one; `None` where it is usually off.
@@ -40,6 +45,7 @@ impl ModelFacts {
             takes_guidance: false,
             side_px: 4096,
             text_tokens: 512,
+            most_text_tokens: 512,
             steps: 28,
             cfg: None,
             negative_prompt: Some(""),

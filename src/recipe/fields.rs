@@ -6,6 +6,7 @@
 
 use super::{
     Mu, Rng, SamplerName, Spacing, StepCache,
+    facts::MOST_TEXT_TOKENS,
     gaps::{CFG_SCALE, cfg_elsewhere, position, read, read_cfg, read_position, read_size},
     image::{DEFAULT_STRENGTH, Image, ImageChoice},
     kinds::{Kind, Noise, OneOf, Switch, Text},
@@ -413,7 +414,7 @@ settings! {
     max_sequence_length: usize => usize = Setting {
         kind: &Whole {
             least: 2,
-            most: 512,
+            most: MOST_TEXT_TOKENS as u64,
             says: |least, most| format!("a prompt takes {least} to {most} tokens of text"),
         },
         fill: Fill::Model(|asked, gaps| asked.unwrap_or(gaps.facts.text_tokens)),

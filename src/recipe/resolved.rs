@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{
     CfgRescale, CfgRule, CfgStart, ModelFacts, Recipe, Wanted,
+    facts::MOST_TEXT_TOKENS,
     fields::FIELDS,
     setting::{Field, Gaps, Line, Saved, text},
 };
@@ -23,6 +24,7 @@ const ANY_MODEL: ModelFacts = ModelFacts {
     // What is asked for is kept: there is a rule by which it acts.
     cfg_rule: CfgRule { start: CfgStart::Positive, rescale: CfgRescale::OnRequest },
     negative_prompt: None,
+    most_text_tokens: MOST_TEXT_TOKENS,
     ..ModelFacts::of(MAX_SIDE_PX)
 };
 
@@ -37,6 +39,7 @@ impl Recipe {
         let recipe = Self::resolve(&Gaps { wanted: &wanted.completed(), facts });
         FIELDS.iter().try_for_each(|field| field.check_held(&recipe)).map_err(refuse)?;
         recipe.check_sides(facts.most_side_px)?;
+        recipe.check_text_tokens(facts.most_text_tokens)?;
         recipe.check_strength()?;
         recipe.check_ladder()?;
         Ok(recipe)
@@ -70,6 +73,17 @@ impl Recipe {
             }
             None => Ok(()),
         }
+    }
+
+    /// # Errors
+    /// [`Error::Request`] for more tokens of text than the model reads.
+    fn check_text_tokens(&self, most: usize) -> Result<()> {
+        let tokens = self.max_sequence_length;
+        if tokens <= most {
+            return Ok(());
+        }
+        let what = format!("--max-sequence-length {tokens}: this model reads at most {most} tokens of text");
+        Err(Error::request(what, format!("ask for 2 to {most}")))
     }
 
     /// The picture's size.

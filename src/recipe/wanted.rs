@@ -243,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn more_text_than_the_model_reads_is_refused() {
+        let of = |tokens, most_text_tokens| {
+            let facts = ModelFacts { most_text_tokens, ..ModelFacts::of(1024) };
+            Recipe::new(&Wanted { max_sequence_length: Some(tokens), ..Wanted::default() }, &facts)
+        };
+        assert!(of(1024, 1024).is_ok());
+        assert!(of(513, 512).expect_err("too much").to_string().contains("--max-sequence-length 513"));
+    }
+
+    #[test]
     fn what_the_text_for_other_tools_says_is_read_as_it_was_written() {
         let usual = Recipe::draft(&Wanted::default()).expect("the usual");
         for label in crate::methods::Label::all() {

@@ -33,7 +33,7 @@ fn numbers_out_of_range() {
         refused(&["--guidance", guidance], 2, &["--guidance", "finite", "from -1000000 to 1000000"]);
     }
     refused(&["--max-sequence-length", "513"], 2, &["--max-sequence-length", "2 to 512"]);
-    refused(&["--max-sequence-length", "1"], 2, &["--max-sequence-length", "2 to 512"]);
+    refused(&["--max-sequence-length", "1"], 2, &["--max-sequence-length", "2 to 1024"]);
     refused(&["--dype-scale", "-1"], 2, &["--dype-scale", "0 or more"]);
     refused(&["--dype-exponent", "inf"], 2, &["--dype-exponent", "0 or more"]);
     refused(&["--base-resolution", "8"], 2, &["--base-resolution", "from 16"]);

@@ -15,8 +15,11 @@ const USES: [(&str, &[&str]); 8] = [
     ("recipe/facts.rs", &["base_resolution", "dype_scale", "dype_exponent"]), // what models say in its place
     ("recipe/gaps.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]), // what they say together
     ("recipe/ladder.rs", &["base_resolution"]),                                                 // where it begins
-    ("recipe/resolved.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]), // the scaler
-    ("cli/notes.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]),   // it has no effect
+    (
+        "recipe/resolved.rs", // the scaler, and how much text the model reads
+        &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds", "max_sequence_length"],
+    ),
+    ("cli/notes.rs", &["base_resolution", "dype_scale", "dype_exponent", "dype_thresholds"]), // it has no effect
     ("cli/commands/replay.rs", &["dype_scale", "dype_exponent"]), // another method has others
     ("cli/commands/inspect.rs", &["base_resolution", "max_sequence_length"]), // its frequencies, and a prompt's tokens
     ("cli/commands/models.rs", &["base_resolution"]),             // what a model is trained at

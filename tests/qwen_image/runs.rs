@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::{
     support::{
         fixture,
-        golden::{LATENTS_TOLERANCE, assert_same_picture},
+        golden::{LATENTS_TOLERANCE, assert_same_picture, differences},
         program::{Place, rgb8},
         relative_error, values,
     },
@@ -69,7 +69,8 @@ impl Golden {
             ("--device", "cpu".to_owned()),
             ("--dtype", "f32".to_owned()),
         ];
-        let mut args: Vec<String> = words.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
+        let words = words.into_iter().filter(|(flag, _)| !more.contains(flag));
+        let mut args: Vec<String> = words.flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
         args.extend(
             self.negative_prompt.iter().flat_map(|negative| ["--negative-prompt".to_owned(), negative.clone()]),
         );
@@ -135,6 +136,19 @@ fn streams_and_little_memory_meet_the_reference_too() {
     meets(0, &["--weights", "stream"]);
 }
 
+#[test]
+fn bf16_stays_within_half_a_level() {
+    for run in [0, 2] {
+        let (golden, place) = (Golden::number(run), Place::new());
+        let make = |name: &str, dtype: &str| {
+            place.dype(&golden.args(&["-o", name, "--dtype", dtype])).succeeds();
+            rgb8(&place.path(name))
+        };
+        let (mean, _) = differences(&make("bf16.png", "bf16"), &make("f32.png", "f32"));
+        assert!(mean < 0.5, "run {run}: mean {mean}");
+    }
+}
+
 /// What is said of the authors' script: how far the paper's schedule is from it, and from none.
 #[test]
 fn the_schedule_is_as_far_from_the_authors_script_as_the_readme_says() {
@@ -155,6 +169,20 @@ fn defaults_are_the_family_s() {
     for word in ["\"steps\":40", "\"cfg\":4.0", "\"base_resolution\":1328", "\"height\":3072", "\"width\":3072"] {
         assert!(settings.contains(word), "{word}: {settings}");
     }
+}
+
+/// A long prompt is read further than is usual, where the reference's pipeline reads it.
+#[test]
+fn a_prompt_may_have_1024_tokens() {
+    let model = fixture("qwen-image/tiny").display().to_string();
+    let place = Place::new();
+    let prompt = "a lake ".repeat(600);
+    let common =
+        ["--model", &model, "--device", "cpu", "--height", "32", "--width", "32", "--steps", "1", "-p", &prompt];
+    let make = |tokens: &str| place.dype(&[&common[..], &["--cfg", "1", "--max-sequence-length", tokens]].concat());
+    make("512").succeeds().tells(&["Qwen2.5-VL reads 512 tokens", "raise --max-sequence-length (at most 1024)"]);
+    make("1024").succeeds().tells(&["Qwen2.5-VL reads 1024 tokens", "shorten the prompt"]);
+    make("1025").fails(2, &["--max-sequence-length", "2 to 1024"]);
 }
 
 /// A run that was cut off goes on to the same latents.

@@ -175,6 +175,8 @@ fn a_picture_says_its_cfg_and_is_replayed() {
     assert!(rgb8(&place.path("led.png")) != rgb8(&place.path("usual.png")));
     let idle = place.dype(&[&common[..], &["--steps", "1", "-o", "idle.png", "--negative-prompt", "fog"]].concat());
     idle.succeeds().tells(&["cfg is off", "--cfg SCALE"]);
+    let still = place.dype(&[&common[..], &["--steps", "1", "-o", "still.png", "--mu", "1.15"]].concat());
+    still.succeeds().tells(&["--mu changes nothing", "static, 3 at every size"]);
 }
 
 #[test]

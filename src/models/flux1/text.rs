@@ -32,20 +32,20 @@ pub struct TextEncoders {
 }
 
 impl TextEncoders {
-    /// Embeds several prompts in one pass over the weights, T5 with `max_sequence_length` tokens each (2 to 512).
+    /// Embeds several prompts in one pass over the weights, T5 with `text_tokens` tokens each (2 to 512).
     ///
     /// Tells `observer` of [`Stage::Text`] in layers, and which words of which prompt were not read.
     ///
     /// # Errors
-    /// [`Error::Request`] when `max_sequence_length` is out of range; [`Error::Model`] when weights, configs and
+    /// [`Error::Request`] when `text_tokens` is out of range; [`Error::Model`] when weights, configs and
     /// tokenizers do not fit together; [`Error::Tensor`] when the device fails.
     pub fn encode<S: AsRef<str>>(
         &self,
         prompts: &[S],
-        max_sequence_length: usize,
+        text_tokens: usize,
         observer: &dyn Observer,
     ) -> Result<Vec<PromptEmbeddings>> {
-        check_sequence_length(max_sequence_length)?;
+        check_sequence_length(text_tokens)?;
         let clip_layers = self.clip.config().num_hidden_layers;
         let total = (clip_layers + self.t5.config().num_layers) as u64;
         observer.on(Event::Begin { stage: Stage::Text, total });
@@ -54,13 +54,13 @@ impl TextEncoders {
             observer.on(Event::Advance { stage: Stage::Text, done, detail });
         };
 
-        let [clip_ids, t5_ids] = self.tokenize(prompts, max_sequence_length, observer)?;
+        let [clip_ids, t5_ids] = self.tokenize(prompts, text_tokens, observer)?;
         let pooled = self.clip.encode(&clip_ids, |done| advance(done, "CLIP"))?;
         let embeds = self.t5.encode(&t5_ids, |done| advance(clip_layers + done, "T5"))?;
 
         let detail = match prompts.len() {
-            1 => format!("{max_sequence_length} tokens"),
-            count => format!("{count} prompts of {max_sequence_length} tokens"),
+            1 => format!("{text_tokens} tokens"),
+            count => format!("{count} prompts of {text_tokens} tokens"),
         };
         observer.on(Event::End { stage: Stage::Text, detail });
         let pair = |(prompt_embeds, pooled)| PromptEmbeddings { prompt_embeds, pooled };
@@ -71,18 +71,18 @@ impl TextEncoders {
     fn tokenize<S: AsRef<str>>(
         &self,
         prompts: &[S],
-        max_sequence_length: usize,
+        text_tokens: usize,
         observer: &dyn Observer,
     ) -> Result<[Vec<Vec<u32>>; 2]> {
         let (mut clip_ids, mut t5_ids) = (Vec::new(), Vec::new());
         for prompt in prompts {
             let clip = self.tokenizers.clip.encode(prompt.as_ref(), CLIP_TOKENS)?;
-            let t5 = self.tokenizers.t5.encode(prompt.as_ref(), max_sequence_length)?;
+            let t5 = self.tokenizers.t5.encode(prompt.as_ref(), text_tokens)?;
             if let Some(lost) = &clip.lost {
                 observer.on(Event::Note(clip_note(lost, t5.lost.is_some())));
             }
             if let Some(lost) = &t5.lost {
-                observer.on(Event::Warning(t5_warning(lost, max_sequence_length)));
+                observer.on(Event::Warning(t5_warning(lost, text_tokens)));
             }
             clip_ids.push(clip.ids);
             t5_ids.push(t5.ids);
@@ -97,13 +97,13 @@ fn clip_note(lost: &str, t5_is_cut: bool) -> String {
     format!("CLIP reads {CLIP_TOKENS} tokens, not these last words of the prompt{t5}: {lost:?}")
 }
 
-fn t5_warning(lost: &str, max_sequence_length: usize) -> String {
-    let advice = if max_sequence_length < MAX_T5_TOKENS {
+fn t5_warning(lost: &str, text_tokens: usize) -> String {
+    let advice = if text_tokens < MAX_T5_TOKENS {
         format!("raise --max-sequence-length (at most {MAX_T5_TOKENS}) or shorten the prompt")
     } else {
         "shorten the prompt".into()
     };
-    format!("T5 reads {max_sequence_length} tokens, not these last words of the prompt: {lost:?}; {advice}")
+    format!("T5 reads {text_tokens} tokens, not these last words of the prompt: {lost:?}; {advice}")
 }
 
 /// # Errors

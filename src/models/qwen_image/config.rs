@@ -36,6 +36,8 @@ const SIDE_PX: usize = 3072;
 const NEGATIVE_PROMPT: &str = " ";
 /// Tokens of a prompt beside its template. Source: diffusers, `QwenImagePipeline.__call__`, `max_sequence_length`.
 const TEXT_TOKENS: usize = 512;
+/// The most of them. Source: diffusers, `QwenImagePipeline.check_inputs`.
+pub(super) const MOST_TEXT_TOKENS: usize = 1024;
 
 /// Dimensions of a Qwen-Image transformer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -148,6 +150,7 @@ impl QwenImageConfig {
         ModelFacts {
             side_px: SIDE_PX,
             text_tokens: TEXT_TOKENS,
+            most_text_tokens: MOST_TEXT_TOKENS,
             steps: STEPS,
             cfg: Some(CFG),
             negative_prompt: Some(NEGATIVE_PROMPT),

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::config::MOST_TEXT_TOKENS;
 use crate::{
     base::progress::Observer,
     error::Result,
@@ -20,9 +21,9 @@ pub(super) const TEMPLATE: ChatTemplate = ChatTemplate {
 /// Tokens at the start that the transformer does not see. A constant, whatever a prompt's beginning merges with. Source:
 /// diffusers, `QwenImagePipeline.prompt_template_encode_start_idx`.
 pub(super) const DROPPED: usize = 34;
-/// The most tokens are those behind the dropped ones. Source: diffusers, `QwenImagePipeline.check_inputs`.
+/// The most tokens are those behind the dropped ones.
 pub(super) const READER: ChatReader =
-    ChatReader { encoder: "Qwen2.5-VL", most_tokens: 1024, dropped: DROPPED, is_padded: false };
+    ChatReader { encoder: "Qwen2.5-VL", most_tokens: MOST_TEXT_TOKENS, dropped: DROPPED, is_padded: false };
 
 /// Tokenizer and encoder; they hold no weights.
 pub(super) struct Text {

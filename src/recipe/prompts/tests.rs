@@ -125,7 +125,7 @@ fn wrong_types_and_values_say_what_was_found_and_wanted() {
         (r#""mu": true"#, "mu is true", "\"stock\""),
         (r#""rng": "dice""#, "rng is \"dice\"", "torch-cpu"),
         (r#""rng": "torch-cuda:h10""#, "rng is \"torch-cuda:h10\"", "h100"),
-        (r#""max_sequence_length": 513"#, "max_sequence_length is 513", "2 to 512"),
+        (r#""max_sequence_length": 1025"#, "max_sequence_length is 1025", "2 to 1024"),
         (r#""output": """#, "output is \"\"", "a path"),
         (r#""output": "a\u0000b""#, "output is \"a\\u0000b\"", "a path"),
         (r#""output": {"a": [1]}"#, "output is {\"a\":[1]}", "a path"),
