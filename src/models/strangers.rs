@@ -51,7 +51,12 @@ const DERIVED: Marks = &[
     ("lycoris_", "a LyCORIS adapter, which changes a model but is none"),
     ("controlnet_blocks", "a ControlNet"),
     ("controlnet_x_embedder", "a ControlNet"),
+    ("control_layers.", "a ControlNet"),
     ("distilled_guidance_layer", "a Chroma transformer"),
+    // What ComfyUI knows these two by.
+    ("__index_timestep_zero__", "a Qwen-Image-Edit transformer, which changes pictures"),
+    ("addition_t_embedding", "a Qwen-Image-Layered transformer, which takes pictures apart"),
+    ("siglip_embedder", "a Z-Image-Omni transformer, which takes pictures as prompts"),
 ];
 
 /// Other kinds, the telling ones first.

@@ -139,6 +139,23 @@ fn a_single_file_is_recognised_and_measured_by_its_tensors() {
     assert!(whole.remarks().is_empty());
 }
 
+/// What takes pictures beside the prompt has all of these tensors, and some of its own.
+#[test]
+fn transformers_that_take_pictures_are_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("z.safetensors");
+    for (tensor, word) in
+        [("siglip_embedder.0.weight", "Z-Image-Omni"), ("control_layers.0.attention.to_q.weight", "ControlNet")]
+    {
+        write_single_file(&path, "");
+        let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).expect("tensors");
+        tensors.insert(tensor.to_owned(), Tensor::zeros((96, 96), DType::BF16, &Device::Cpu).expect("zeros"));
+        candle_core::safetensors::save(&tensors, &path).expect("saved");
+        let error = Registry::default().find(&ModelRequest::new(&path)).err().expect("refused");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
 #[test]
 fn turbo_and_base_are_told_apart_by_their_schedule() {
     let folder = tempfile::tempdir().expect("a folder");
