@@ -131,6 +131,41 @@ fn parts_of_other_models_are_refused_by_name() {
     run("--tokenizer", "tiny-flux/tokenizer_2").fails(1, &["tokenizer.json", "Unigram"]);
 }
 
+/// A transformer of another kind that has all of this one's tensors is known by those it has beside them.
+#[test]
+fn transformers_that_take_pictures_are_refused_by_name() {
+    let folder = single_files();
+    let path = folder.path().join("qwen_image_bf16.safetensors");
+    let own = candle_core::safetensors::load(&path, &Device::Cpu).expect("tensors");
+    for (tensor, word) in [
+        ("time_text_embed.addition_t_embedding.weight", "Qwen-Image-Layered"),
+        ("__index_timestep_zero__", "Qwen-Image-Edit"),
+    ] {
+        let mut tensors = own.clone();
+        let more = Tensor::zeros((2, 128), DType::BF16, &Device::Cpu).expect("zeros");
+        tensors.insert(format!("model.diffusion_model.{tensor}"), more);
+        candle_core::safetensors::save(&tensors, &path).expect("saved");
+        let request = ModelRequest::new(&path).with("text_encoder", fixture("qwen-image/tiny/text_encoder"));
+        let error = Registry::default().find(&request).err().expect("refused");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+/// Heads of another width than the real model's do not show in the tensors' shapes.
+#[test]
+fn a_bare_text_encoder_of_other_heads_wants_its_config() {
+    let folder = single_files();
+    let path = folder.path().join("text.safetensors");
+    let text: std::collections::HashMap<_, _> = tensors(&fixture("qwen-image/tiny/text_encoder")).into_iter().collect();
+    candle_core::safetensors::save(&text, &path).expect("saved");
+    let request = ModelRequest::new(fixture("qwen-image/tiny")).with("text_encoder", &path);
+    let error = Registry::default().open(&request).err().expect("refused");
+    assert!(error.to_string().contains("no heads of 128"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("config.json beside it")), "{:?}", error.hint());
+    fs::copy(fixture("qwen-image/tiny/text_encoder/config.json"), path.with_file_name("config.json")).expect("copied");
+    Registry::default().open(&request).expect("opens");
+}
+
 /// `inspect --tokens` shows what the transformer sees: the prompt and what stands behind it.
 #[test]
 fn tokens_of_a_prompt_are_shown() {

@@ -194,7 +194,14 @@ impl QwenConfig {
         let attention = "model.layers.0.self_attn";
         let q_norm = format!("{attention}.q_norm.weight");
         let head_dim = if shapes.has(&q_norm) { shapes.dim(&q_norm, 0)? } else { HEAD_DIM };
-        let heads = |name: &str| Ok::<_, Error>(shapes.dim(&format!("{attention}.{name}.weight"), 0)? / head_dim);
+        let heads = |name: &str| {
+            let rows = shapes.dim(&format!("{attention}.{name}.weight"), 0)?;
+            if rows.is_multiple_of(head_dim) {
+                return Ok(rows / head_dim);
+            }
+            let what = format!("{}: {name} of {rows} rows has no heads of {head_dim}", source.describe());
+            Err(Error::model(what, "put its config.json beside it, or give its folder"))
+        };
         Ok(Self {
             vocab_size: shapes.dim("model.embed_tokens.weight", 0)?,
             hidden_size: shapes.dim("model.embed_tokens.weight", 1)?,
