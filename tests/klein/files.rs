@@ -1,9 +1,12 @@
 //! What the loaders ask for is what the real models' files hold, in both layouts; models are known by what they hold.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
     sync::Arc,
 };
+
+use candle_core::{DType, Device, Tensor};
 
 use dype::testing::{
     base::json::read_json,
@@ -12,7 +15,7 @@ use dype::testing::{
         flux2::{Flux2Config, Flux2VaeConfig, encoder_tensors, transformer_names, transformer_tensors, vae_tensors},
         parts::{Qwen3Config, kl::Side, vae_names},
     },
-    weights::{Renamed, TensorSource, check_all},
+    weights::{Renamed, TensorFiles, TensorSource, check_all},
 };
 use serde_json::Value;
 
@@ -157,6 +160,81 @@ fn what_a_model_is_usually_made_with_follows_from_whether_it_is_distilled() {
     let model = super::open(&request).expect("opens");
     assert_eq!(model.facts.recipe.steps, 4);
     assert!(model.remark.is_some_and(|remark| remark.contains("--cfg 4")));
+}
+
+/// How Black Forest Labs' file calls what diffusers calls so. Source: diffusers, `scripts/convert_flux2_to_diffusers.py`, read
+/// backwards.
+const RENAMED: [(&str, &str); 18] = [
+    ("single_transformer_blocks.", "single_blocks."),
+    ("transformer_blocks.", "double_blocks."),
+    (".attn.to_qkv_mlp_proj.", ".linear1."),
+    (".attn.to_out.0.", ".img_attn.proj."),
+    (".attn.to_out.", ".linear2."),
+    (".attn.to_add_out.", ".txt_attn.proj."),
+    (".attn.norm_added_q.weight", ".txt_attn.norm.query_norm.scale"),
+    (".attn.norm_added_k.weight", ".txt_attn.norm.key_norm.scale"),
+    (".ff.linear_in.", ".img_mlp.0."),
+    (".ff.linear_out.", ".img_mlp.2."),
+    (".ff_context.linear_in.", ".txt_mlp.0."),
+    (".ff_context.linear_out.", ".txt_mlp.2."),
+    ("time_guidance_embed.timestep_embedder.linear_1.", "time_in.in_layer."),
+    ("time_guidance_embed.timestep_embedder.linear_2.", "time_in.out_layer."),
+    ("_modulation_img.linear.", "_modulation_img.lin."),
+    ("_modulation_txt.linear.", "_modulation_txt.lin."),
+    ("single_stream_modulation.linear.", "single_stream_modulation.lin."),
+    ("proj_out.", "final_layer.linear."),
+];
+
+/// The tiny transformer as Black Forest Labs' single file.
+fn single_file(own: &HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+    let mut file = HashMap::new();
+    for (name, tensor) in own {
+        let norms = if name.starts_with("single") { ".norm." } else { ".img_attn.norm." };
+        let mut new = RENAMED.iter().fold(name.clone(), |name, (from, to)| name.replace(from, to));
+        for (kind, whose) in [("q", "query"), ("k", "key")] {
+            new = new.replace(&format!(".attn.norm_{kind}.weight"), &format!("{norms}{whose}_norm.scale"));
+        }
+        new = new.replace("x_embedder.", "img_in.").replace("context_embedder.", "txt_in.");
+        let cat = |names: [&str; 3], first: &str| {
+            let parts = names.map(|part| &own[&name.replace(first, part)]);
+            Tensor::cat(&parts, 0).expect("rows")
+        };
+        let tensor = match name.as_str() {
+            _ if [".to_k.", ".to_v.", ".add_k_proj.", ".add_v_proj."].iter().any(|part| name.contains(part)) => {
+                continue;
+            }
+            _ if name.contains(".to_q.") => cat(["to_q", "to_k", "to_v"], "to_q"),
+            _ if name.contains(".add_q_proj.") => cat(["add_q_proj", "add_k_proj", "add_v_proj"], "add_q_proj"),
+            // Scale and shift here, shift and scale there.
+            "norm_out.linear.weight" => {
+                let halves = tensor.chunk(2, 0).expect("halves");
+                Tensor::cat(&[&halves[1], &halves[0]], 0).expect("rows")
+            }
+            _ => tensor.clone(),
+        };
+        let new = new.replace(".attn.to_q.", ".img_attn.qkv.").replace(".attn.add_q_proj.", ".txt_attn.qkv.");
+        file.insert(new.replace("norm_out.linear.", "final_layer.adaLN_modulation.1."), tensor);
+    }
+    file
+}
+
+/// Number for number: fused layers, norms, and the halves of the last modulation, which change places.
+#[test]
+fn a_single_file_holds_the_tensors_of_the_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (own, path) =
+        (fixture("tiny/transformer/diffusion_pytorch_model.safetensors"), folder.path().join("x.safetensors"));
+    let tensors = single_file(&candle_core::safetensors::load(&own, &Device::Cpu).expect("tensors"));
+    candle_core::safetensors::save(&tensors, &path).expect("saved");
+    let open =
+        |path: PathBuf| transformer_names(Arc::new(TensorFiles::open(&[path]).expect("a file"))).expect("a FLUX.2");
+    let (own, file) = (open(own), open(path));
+    let sorted = |source: &Renamed| source.names().into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(sorted(&file), sorted(&own));
+    for name in own.names() {
+        let of = |source: &Renamed| support::values(&source.load(&name, DType::F32, &Device::Cpu).expect("a tensor"));
+        assert!(of(&file) == of(&own), "{name}");
+    }
 }
 
 #[test]
