@@ -13,6 +13,7 @@ use crate::{
         progress::{Event, Observer},
     },
     error::{Error, Result},
+    nn::check_matrix_unit,
 };
 
 /// Where to compute.
@@ -72,8 +73,9 @@ impl From<DtypeArg> for DType {
 /// Starts the threads that compute: a process that may not have them says so here, and not in the middle of its work.
 ///
 /// # Errors
-/// [`Error::Memory`] where the system starts no more.
+/// [`Error::Memory`] where the system starts no more; [`Error::Request`] where the variable of the matrix unit says something unknown.
 pub fn start_threads(args: &ThreadsArgs) -> Result<()> {
+    check_matrix_unit()?;
     let count = args.threads.or_else(named_threads).unwrap_or_else(usual_threads);
     match rayon::ThreadPoolBuilder::new().num_threads(count).build_global() {
         // What is there already was started the same way.

@@ -293,11 +293,12 @@ impl Operand<'_> {
         Ok(cpu::Size { rows, inputs, outputs, stride: self.array().layout().stride()[0] })
     }
 
-    /// Whether it may be rounded to bf16, or is.
-    fn is_narrow(&self) -> bool {
+    fn form(&self) -> cpu::Form {
         match self {
-            Self::Numbers(array) => array.dtype() == DType::BF16,
-            Self::Codes { .. } | Self::Blocks { .. } => true,
+            Self::Numbers(array) if array.dtype() == DType::BF16 => cpu::Form::Bf16,
+            Self::Numbers(_) => cpu::Form::Wide,
+            Self::Codes { .. } => cpu::Form::Codes,
+            Self::Blocks { .. } => cpu::Form::Blocks,
         }
     }
 }
@@ -334,8 +335,7 @@ fn on_cpu(
         Ok(())
     })?;
     x.note(|ledger| {
-        let is_blocks = matches!(operand, Operand::Blocks { .. });
-        ledger.pass(size.working_bytes(rounds && operand.is_narrow(), is_blocks));
+        ledger.pass(size.working_bytes(operand.form(), rounds));
         ledger.work(2 * (size.rows * size.inputs) as u64 * size.outputs as u64);
     });
     Ok(out) // [C, out]
@@ -361,7 +361,7 @@ pub(super) fn accumulate(out: Array, x: &Array, weight: &Array) -> Result<Array>
         out.change(|out| layer.apply(x, out))?;
     }
     x.note(|ledger| {
-        ledger.pass(size.working_bytes(false, false));
+        ledger.pass(size.working_bytes(Operand::Numbers(weight).form(), false));
         ledger.work(2 * (rows * inputs) as u64 * outputs as u64);
     });
     Ok(out) // [C, out]

@@ -7,8 +7,11 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::{
-    REGISTER_ROWS, SharedMut, Strided, pairs, product,
+    REGISTER_ROWS, SharedMut, Strided,
+    pack::{SPAN, widen},
+    pairs, product,
     simd::{gelu, multiversion},
+    tiled::Tiled,
     use_unpacked_operands,
 };
 use crate::weights::{BlockType, Float8};
@@ -19,10 +22,6 @@ const PANEL: usize = 384 * 3072;
 const MAX_WIDTH: usize = 384;
 /// Rows of one product. Between 384 and 1152 the rate is the same within 3% (Zen 5); below, the panel is read too often.
 const TILE_ROWS: usize = 768;
-/// Numbers of one row that are packed together: a cache line of f32, or of pairs of bf16.
-const PACK_DEPTH: usize = 16;
-/// Numbers of one row that are decoded together: one large block, or several small ones.
-const SPAN: usize = 256;
 
 /// A weight [out, in] in the number type its file has; rows are `stride` apart.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +50,19 @@ pub enum Weight<'a> {
         /// The first of the stored inputs that counts.
         first: usize,
     },
+}
+
+/// How exactly a weight's numbers are bf16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// More than bf16 holds: f32 or f16.
+    Wide,
+    /// bf16.
+    Bf16,
+    /// Floats of 8 bits with scales.
+    Codes,
+    /// Blocks.
+    Blocks,
 }
 
 /// What follows the product and its bias.
@@ -93,19 +105,30 @@ pub struct Linear<'a> {
 }
 
 /// How a layer is cut into tasks.
-struct Tasks {
+pub(super) struct Tasks {
     /// Output channels of one task's panel.
-    width: usize,
+    pub(super) width: usize,
     /// Panels of output channels.
     panels: usize,
     /// Rows of one task.
     rows: usize,
     /// Of all panels and groups of rows.
-    count: usize,
+    pub(super) count: usize,
+}
+
+impl Tasks {
+    /// Calls `work` with the output channels and rows of each, side by side.
+    pub(super) fn each(&self, size: Size, work: impl Fn(Range<usize>, Range<usize>) + Sync) {
+        (0..self.count).into_par_iter().with_max_len(1).for_each(|task| {
+            let (panel, group) = (task % self.panels, task / self.panels);
+            let rows = group * self.rows..size.rows.min((group + 1) * self.rows);
+            work(panel * self.width..size.outputs.min((panel + 1) * self.width), rows);
+        });
+    }
 }
 
 impl Size {
-    fn tasks(&self) -> Tasks {
+    pub(super) fn tasks(&self) -> Tasks {
         let width = (PANEL / self.inputs.max(1) / REGISTER_ROWS * REGISTER_ROWS).clamp(REGISTER_ROWS, MAX_WIDTH);
         let panels = self.outputs.div_ceil(width).max(1);
         let groups = (2 * rayon::current_num_threads()).div_ceil(panels);
@@ -118,15 +141,18 @@ impl Size {
         self.inputs.is_multiple_of(2) && self.stride.is_multiple_of(2) && pairs::available()
     }
 
-    /// Bytes of working room: a packed panel of each task at work, for `blocks` what it decodes at a time, and x in pairs of bf16
-    /// where `rounds` says that it may be rounded.
-    pub fn working_bytes(&self, rounds: bool, blocks: bool) -> u64 {
-        let (tasks, in_pairs) = (self.tasks(), rounds && self.pairs());
+    /// Bytes of working room with a weight of this form: a packed panel of each task at work, of blocks what it decodes at a time, and x
+    /// in pairs of bf16 where it may be rounded; or both in tiles.
+    pub fn working_bytes(&self, form: Form, rounds: bool) -> u64 {
+        if let Some(tiled) = Tiled::of(self, form, rounds) {
+            return tiled.working_bytes(self);
+        }
+        let (tasks, in_pairs) = (self.tasks(), rounds && form != Form::Wide && self.pairs());
         let at_once = tasks.count.min(rayon::current_num_threads());
         let panel = tasks.width.min(self.outputs).next_multiple_of(REGISTER_ROWS) * self.inputs;
         let rounded = if in_pairs { self.rows * self.inputs } else { 0 };
         let width = if in_pairs { 2 } else { 4 };
-        let decoded = if blocks { 4 * SPAN * REGISTER_ROWS } else { 0 };
+        let decoded = if form == Form::Blocks { 4 * SPAN * REGISTER_ROWS } else { 0 };
         (at_once * (panel * width + decoded) + 2 * rounded) as u64
     }
 }
@@ -138,18 +164,15 @@ impl Linear<'_> {
         assert_eq!(x.len(), rows * inputs, "x is [rows, in]");
         assert_eq!(out.len(), rows * outputs, "out is [rows, out]");
         assert!(self.weight.len() >= (outputs - 1) * stride + self.weight.row(inputs), "weight is [out, in]");
-        use_unpacked_operands();
-        let Tasks { width, panels, rows: rows_per_task, count } = self.size.tasks();
-        let rounded = self.takes_pairs().then(|| pairs::round(x));
         let out = SharedMut::new(out);
-        (0..count).into_par_iter().with_max_len(1).for_each(|task| {
-            let (panel, group) = (task % panels, task / panels);
-            let rows = group * rows_per_task..rows.min((group + 1) * rows_per_task);
-            let columns = panel * width..outputs.min((panel + 1) * width);
-            match (&rounded, self.packed_pairs(&columns)) {
-                (Some(x), Some(weight)) => self.paired_panel(columns, x, &weight, rows, &out),
-                _ => self.panel(columns, x, rows, &out),
-            }
+        if let Some(tiled) = Tiled::of(&self.size, self.weight.form(), self.rounds && !self.adds) {
+            return tiled.apply(self, x, &out);
+        }
+        use_unpacked_operands();
+        let rounded = self.takes_pairs().then(|| pairs::round(x));
+        self.size.tasks().each(self.size, |columns, rows| match (&rounded, self.packed_pairs(&columns)) {
+            (Some(x), Some(weight)) => self.paired_panel(columns, x, &weight, rows, &out),
+            _ => self.panel(columns, x, rows, &out),
         });
     }
 
@@ -259,7 +282,7 @@ impl Linear<'_> {
     }
 
     /// Bias and activation of one row's outputs from `column` on.
-    fn finish(&self, values: &mut [f32], column: usize) {
+    pub(super) fn finish(&self, values: &mut [f32], column: usize) {
         if let Some(bias) = self.bias {
             for (value, bias) in values.iter_mut().zip(&bias[column..]) {
                 *value += bias;
@@ -272,6 +295,15 @@ impl Linear<'_> {
 }
 
 impl Weight<'_> {
+    fn form(&self) -> Form {
+        match self {
+            Self::F32(_) | Self::F16(_) => Form::Wide,
+            Self::Bf16(_) => Form::Bf16,
+            Self::F8 { .. } => Form::Codes,
+            Self::Blocks { .. } => Form::Blocks,
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::F32(weight) => weight.len(),
@@ -296,107 +328,6 @@ multiversion! {
     pub fn gelu_in_place<FMA>(values: &mut [f32]) {
         for value in values {
             *value = gelu::<FMA>(*value);
-        }
-    }
-}
-
-/// The same number with 16 more bits, all zero.
-fn widen(value: bf16) -> f32 {
-    f32::from_bits(u32::from(value.to_bits()) << 16)
-}
-
-/// 64 rows of a matrix side by side, number by number.
-type Lanes<T> = [T; REGISTER_ROWS];
-
-/// Room for `width` rows of `depth` numbers, as [width / 64, depth, 64]; missing rows are zero.
-fn room<T: Copy + Default>(width: usize, depth: usize) -> Vec<Lanes<T>> {
-    vec![[T::default(); REGISTER_ROWS]; width.div_ceil(REGISTER_ROWS) * depth]
-}
-
-impl Size {
-    /// Some rows of a matrix, as [rows / 64, depth, 64]; `convert` is given a row and a number in it.
-    fn pack<T: Copy, U: Copy + Default>(
-        &self,
-        matrix: &[T],
-        rows: &Range<usize>,
-        convert: impl Fn(usize, T) -> U,
-    ) -> Vec<Lanes<U>> {
-        let mut packed = room(rows.len(), self.inputs);
-        for (index, target) in packed.chunks_mut(self.inputs).enumerate() {
-            let first = rows.start + index * REGISTER_ROWS;
-            let lanes = REGISTER_ROWS.min(rows.end - first);
-            pack_lanes(&matrix[first * self.stride..], self.stride, lanes, target, |lane, value| {
-                convert(first + lane, value)
-            });
-        }
-        packed
-    }
-
-    /// Some rows of a matrix in blocks, in the same order.
-    fn pack_blocks(&self, matrix: Blocks<'_>, rows: &Range<usize>) -> Vec<Lanes<f32>> {
-        let mut packed = room(rows.len(), self.inputs);
-        self.decode_spans(matrix, rows, |group, at, numbers, count, lanes| {
-            let target = &mut packed[group * self.inputs + at..][..count];
-            pack_lanes(numbers, SPAN, lanes, target, |_, number| number);
-        });
-        packed
-    }
-
-    /// The same in pairs of bf16.
-    fn pack_blocks_in_pairs(&self, matrix: Blocks<'_>, rows: &Range<usize>) -> Vec<pairs::PairLane> {
-        let depth = self.inputs / 2;
-        let mut packed = room(rows.len(), depth);
-        self.decode_spans(matrix, rows, |group, at, numbers, count, lanes| {
-            let target = &mut packed[group * depth + at / 2..][..count / 2];
-            let pair = |_, [low, high]: [f32; 2]| pairs::pair(bf16::from_f32(low), bf16::from_f32(high));
-            pack_lanes(numbers.as_chunks::<2>().0, SPAN / 2, lanes, target, pair);
-        });
-        packed
-    }
-
-    /// Decodes rows of a matrix, 64 of them at a time and of each a span. `take` is given which 64 they are, where in the row the
-    /// numbers begin, the numbers, [`SPAN`] apart from row to row, and how many they and the rows are.
-    fn decode_spans(
-        &self,
-        (bytes, kind, first): Blocks<'_>,
-        rows: &Range<usize>,
-        mut take: impl FnMut(usize, usize, &[f32], usize, usize),
-    ) {
-        let (end, mut numbers) = (first + self.inputs, vec![0.0; REGISTER_ROWS * SPAN]);
-        for (group, start) in rows.clone().step_by(REGISTER_ROWS).enumerate() {
-            let lanes = REGISTER_ROWS.min(rows.end - start);
-            for from in (first / kind.numbers() * kind.numbers()..end).step_by(SPAN) {
-                let whole = SPAN.min((end - from).next_multiple_of(kind.numbers()));
-                let blocks = kind.bytes_of(from)..kind.bytes_of(from + whole);
-                for (lane, out) in numbers.chunks_mut(SPAN).take(lanes).enumerate() {
-                    let row = &bytes[(start + lane) * self.stride..];
-                    kind.decode(&row[blocks.clone()], &mut out[..whole]);
-                }
-                // Of the first block and of the last some numbers may not count.
-                let (skipped, until) = (first.saturating_sub(from), whole.min(end - from));
-                take(group, from + skipped - first, &numbers[skipped..], until - skipped, lanes);
-            }
-        }
-    }
-}
-
-/// A matrix in blocks: its bytes, their kind, the first of the stored inputs that counts.
-type Blocks<'a> = (&'a [u8], BlockType, usize);
-
-/// The first rows of a matrix, `stride` apart, side by side.
-fn pack_lanes<T: Copy, U: Copy>(
-    matrix: &[T],
-    stride: usize,
-    lanes: usize,
-    target: &mut [Lanes<U>],
-    convert: impl Fn(usize, T) -> U,
-) {
-    for (block, target) in target.chunks_mut(PACK_DEPTH).enumerate() {
-        for lane in 0..lanes {
-            let row = &matrix[lane * stride + block * PACK_DEPTH..][..target.len()];
-            for (target, value) in target.iter_mut().zip(row) {
-                target[lane] = convert(lane, *value);
-            }
         }
     }
 }

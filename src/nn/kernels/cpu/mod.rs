@@ -2,9 +2,12 @@
 
 pub mod attention;
 pub mod linear;
+mod pack;
 pub mod pairs;
 pub mod rows;
 pub mod simd;
+mod tiled;
+pub mod tiles;
 
 use std::marker::PhantomData;
 

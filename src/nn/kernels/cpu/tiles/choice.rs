@@ -1,0 +1,116 @@
+//! Which unit products use: one that is there, right, and faster than vectors, as a measurement of some milliseconds says.
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use super::{Operand, Target, Task, Terms, Unit, product, unit::MatrixUnit};
+use crate::{
+    error::{Error, Result},
+    nn::kernels::cpu::{Strided, product as plain_product},
+};
+
+/// The variable that says otherwise: `off` for vectors alone, `model` for a slow model of a unit, which shows what pictures become.
+const VARIABLE: &str = "DYPE_MATRIX_UNIT";
+/// Rows, columns and depth of the product that is measured.
+const SAMPLE: usize = 256;
+const SAMPLE_DEPTH: usize = 1024;
+/// How often; the fastest counts.
+const TIMES: usize = 3;
+/// How far from the plain product, in parts of the largest number.
+const TOLERANCE: f32 = 1e-4;
+
+/// The unit that products use, where there is one; chosen at first use.
+pub fn unit() -> Option<Unit> {
+    static UNIT: OnceLock<Option<Unit>> = OnceLock::new();
+    *UNIT.get_or_init(|| match std::env::var(VARIABLE).as_deref() {
+        Ok("off") => None,
+        Ok("model") => Some(Unit::Model),
+        _ => found().filter(|unit| pays(*unit)),
+    })
+}
+
+/// That the variable is one of its words, where it is set.
+///
+/// # Errors
+/// [`Error::Request`] where it is another.
+pub fn check_variable() -> Result<()> {
+    match std::env::var_os(VARIABLE) {
+        Some(word) if !["", "off", "model"].iter().any(|known| word == *known) => Err(Error::request(
+            format!("{VARIABLE} is {word:?}"),
+            "unset it to use the processor's matrix unit where there is one; \"off\" leaves it alone",
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(super) fn found() -> Option<Unit> {
+    super::amx::available().then_some(Unit::Amx)
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+pub(super) fn found() -> Option<Unit> {
+    None
+}
+
+/// Whether a unit gives what a plain product gives, in f32 accuracy, and is faster.
+pub(super) fn pays(unit: Unit) -> bool {
+    let sample = Sample::new();
+    let (vectors, expected) = sample.timed(|out| sample.plain(out));
+    let (tiles, found) = sample.timed(|out| unit.run(Tiled { sample: &sample, out }));
+    let largest = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    let is_right = expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= TOLERANCE * largest);
+    is_right && tiles < vectors
+}
+
+/// The product that is measured.
+struct Sample {
+    left: Vec<f32>,
+    right: Vec<f32>,
+}
+
+impl Sample {
+    fn new() -> Self {
+        let wave = |phase: f32| (0..SAMPLE * SAMPLE_DEPTH).map(|i| (i as f32 * 0.37 + phase).sin()).collect();
+        Self { left: wave(0.1), right: wave(1.3) }
+    }
+
+    /// The shortest time of a product, and what it gives.
+    fn timed(&self, run: impl Fn(&mut [f32])) -> (Duration, Vec<f32>) {
+        let mut out = vec![0.0; SAMPLE * SAMPLE];
+        let shortest = (0..TIMES).map(|_| {
+            let start = Instant::now();
+            run(&mut out);
+            start.elapsed()
+        });
+        (shortest.min().unwrap_or_default(), out)
+    }
+
+    fn plain(&self, out: &mut [f32]) {
+        let rows = |of: &[f32]| Strided { start: of.as_ptr(), rows: SAMPLE_DEPTH, columns: 1 };
+        let right = Strided { start: self.right.as_ptr(), rows: 1, columns: SAMPLE_DEPTH };
+        let target = Strided { start: out.as_mut_ptr(), rows: SAMPLE, columns: 1 };
+        // SAFETY: all three are as long as this asks.
+        unsafe { plain_product((SAMPLE, SAMPLE, SAMPLE_DEPTH), target, false, rows(&self.left), right) };
+    }
+}
+
+/// The same in tiles, both sides split.
+struct Tiled<'a> {
+    sample: &'a Sample,
+    out: &'a mut [f32],
+}
+
+impl Task for Tiled<'_> {
+    fn on<U: MatrixUnit>(self, unit: &mut U) {
+        let left = Operand::left(&self.sample.left, (SAMPLE, SAMPLE_DEPTH), 0, SAMPLE_DEPTH, Terms::Three);
+        let right = Operand::right(SAMPLE, SAMPLE_DEPTH, Terms::Three.right(), |column, from, out| {
+            out.copy_from_slice(&self.sample.right[column * SAMPLE_DEPTH + from..][..out.len()]);
+        });
+        let target = Target { start: self.out.as_mut_ptr(), stride: SAMPLE, rows: SAMPLE, columns: SAMPLE };
+        // SAFETY: out is as large as this asks.
+        unsafe { product(unit, (&left, 0..SAMPLE), &right, Terms::Three, (target, false)) };
+    }
+}

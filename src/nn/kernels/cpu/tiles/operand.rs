@@ -1,0 +1,191 @@
+//! Matrices as tiles: numbers of f32 split into one bf16 or two, whose sum has 16 bits of mantissa.
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::{
+    room::Room,
+    unit::{DEPTH, SIDE, Tile},
+};
+use crate::nn::kernels::cpu::simd::multiversion;
+
+/// How exactly a product is computed, in products of bf16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Terms {
+    /// Both sides rounded to bf16.
+    One,
+    /// The left side in two halves; the right side is bf16 as it is.
+    Two,
+    /// Both in two halves, but for the product of the two low ones.
+    Three,
+}
+
+impl Terms {
+    /// Which half of the left side meets which of the right; those that share one of the right follow each other.
+    pub(super) const fn pairs(self) -> &'static [(usize, usize)] {
+        match self {
+            Self::One => &[(0, 0)],
+            Self::Two => &[(0, 0), (1, 0)],
+            Self::Three => &[(0, 0), (1, 0), (0, 1)],
+        }
+    }
+
+    /// Halves of the left side.
+    pub const fn left(self) -> usize {
+        if matches!(self, Self::One) { 1 } else { 2 }
+    }
+
+    /// Halves of the right side.
+    pub const fn right(self) -> usize {
+        if matches!(self, Self::Three) { 2 } else { 1 }
+    }
+}
+
+/// One side of a product as tiles [strips of 16, depth in 32s, halves]; what is missing of the last ones is zero. There are pairs of
+/// strips, for products are of two by two.
+pub struct Operand {
+    room: Room,
+    /// Of one strip, in tiles.
+    depth: usize,
+    halves: usize,
+}
+
+impl Operand {
+    /// Tiles of so many rows (or columns) of so many numbers.
+    pub fn tiles(rows: usize, numbers: usize, halves: usize) -> usize {
+        rows.div_ceil(2 * SIDE) * 2 * numbers.div_ceil(DEPTH) * halves
+    }
+
+    /// Rows of x from `first` on, `numbers` of each, `stride` apart: the left side.
+    pub fn left(x: &[f32], (rows, stride): (usize, usize), first: usize, numbers: usize, terms: Terms) -> Self {
+        let (depth, halves) = (numbers.div_ceil(DEPTH), terms.left());
+        let mut room = Room::new(Self::tiles(rows, numbers, halves));
+        let strip = |(index, tiles): (usize, &mut [Tile])| {
+            for row in index * SIDE..rows.min((index + 1) * SIDE) {
+                let x = &x[row * stride + first..][..numbers];
+                for (x, tiles) in x.chunks(DEPTH).zip(tiles.chunks_mut(halves)) {
+                    split(x, tiles, row % SIDE);
+                }
+            }
+        };
+        room.par_chunks_mut((depth * halves).max(1)).enumerate().for_each(strip);
+        Self { room, depth, halves }
+    }
+
+    /// Some columns of so many numbers, of which `numbers_of` writes those of one from a number on: the right side.
+    pub fn right(
+        columns: usize,
+        numbers: usize,
+        halves: usize,
+        mut numbers_of: impl FnMut(usize, usize, &mut [f32]),
+    ) -> Self {
+        let mut rows = [[0.0; SPAN]; SIDE];
+        Self::from_strips(columns, numbers, halves, |strip, from, count, tiles| {
+            let lanes = SIDE.min(columns - strip * SIDE);
+            for (lane, row) in rows[..lanes].iter_mut().enumerate() {
+                numbers_of(strip * SIDE + lane, from, &mut row[..count]);
+            }
+            for (at, tiles) in tiles.chunks_mut(halves).enumerate() {
+                let mut own = [Tile([[0; SIDE]; SIDE]); 2];
+                for (lane, row) in rows[..lanes].iter().enumerate() {
+                    split(&row[at * DEPTH..count.min((at + 1) * DEPTH)], &mut own[..halves], lane);
+                }
+                for (tile, own) in tiles.iter_mut().zip(&own) {
+                    transpose(own, tile);
+                }
+            }
+        })
+    }
+
+    /// The same of columns that are bf16 as they are: `pairs_of` gives one, from a number on.
+    pub fn right_as_it_is<'a>(
+        columns: usize,
+        numbers: usize,
+        mut numbers_of: impl FnMut(usize, usize) -> &'a [bf16],
+    ) -> Self {
+        Self::from_strips(columns, numbers, 1, |strip, from, count, tiles| {
+            for lane in 0..SIDE.min(columns - strip * SIDE) {
+                let values = &numbers_of(strip * SIDE + lane, from)[..count];
+                for (values, tile) in values.chunks(DEPTH).zip(tiles.iter_mut()) {
+                    for (row, pair) in tile.0.iter_mut().zip(values.chunks(2)) {
+                        let high = pair.get(1).map_or(0, |high| high.to_bits());
+                        row[lane] = u32::from(pair[0].to_bits()) | u32::from(high) << 16;
+                    }
+                }
+            }
+        })
+    }
+
+    /// `fill` is given a strip, where in it a span begins, how many numbers it has, and its tiles.
+    fn from_strips(
+        rows: usize,
+        numbers: usize,
+        halves: usize,
+        mut fill: impl FnMut(usize, usize, usize, &mut [Tile]),
+    ) -> Self {
+        let depth = numbers.div_ceil(DEPTH);
+        let mut room = Room::new(Self::tiles(rows, numbers, halves));
+        for (strip, tiles) in room.chunks_mut((depth * halves).max(1)).enumerate().take(rows.div_ceil(SIDE)) {
+            for (span, tiles) in tiles.chunks_mut(SPAN / DEPTH * halves).enumerate() {
+                let from = span * SPAN;
+                fill(strip, from, SPAN.min(numbers - from), tiles);
+            }
+        }
+        Self { room, depth, halves }
+    }
+
+    /// Strips of 16.
+    pub(super) fn strips(&self) -> usize {
+        self.room.len() / (self.depth * self.halves).max(1)
+    }
+
+    /// Tiles of a strip's depth.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// A half of a tile.
+    #[inline(always)]
+    pub(super) fn tile(&self, strip: usize, depth: usize, half: usize) -> *const u32 {
+        self.room[(strip * self.depth + depth) * self.halves + half].0.as_ptr().cast()
+    }
+}
+
+/// Numbers of a column that are made at a time: one large block of a quantised matrix, or several small ones.
+const SPAN: usize = 256;
+
+/// Rows become columns.
+fn transpose(from: &Tile, to: &mut Tile) {
+    for (row, values) in to.0.iter_mut().enumerate() {
+        *values = std::array::from_fn(|column| from.0[column][row]);
+    }
+}
+
+/// The nearest bf16, ties to even, in the upper half; NaN stays NaN.
+#[inline(always)]
+fn rounded(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let up = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000;
+    if value.is_nan() { 0x7FC0_0000 } else { up }
+}
+
+/// Upper halves of two numbers at a time, the first one's low.
+#[inline(always)]
+fn in_pairs(numbers: &[u32; DEPTH]) -> [u32; SIDE] {
+    std::array::from_fn(|pair| numbers[2 * pair] >> 16 | numbers[2 * pair + 1])
+}
+
+multiversion! {
+    /// Writes up to 32 numbers to a row of a tile, or of two: one for the nearest bf16, one for what is left.
+    pub fn split<FMA>(numbers: &[f32], tiles: &mut [Tile], row: usize) {
+        let mut whole = [0.0; DEPTH];
+        whole[..numbers.len()].copy_from_slice(numbers);
+        let high = whole.map(rounded);
+        tiles[0].0[row] = in_pairs(&high);
+        if let [_, tile] = tiles {
+            // Beyond the largest bf16 there is nothing left that is a number.
+            let left = |number: usize| Some(whole[number] - f32::from_bits(high[number])).filter(|left| left.is_finite());
+            tile.0[row] = in_pairs(&std::array::from_fn(|number| left(number).map_or(0, rounded)));
+        }
+    }
+}
