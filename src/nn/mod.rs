@@ -38,7 +38,7 @@ pub use attention::{
 pub use attention_check::settle_attention;
 pub use compute::{Compute, Products};
 pub use embedding::embedding_rows;
-pub use kernels::cpu::tiles::check_variable as check_matrix_unit;
+pub use kernels::cpu::tiles::{check_variable as check_matrix_unit, unit as matrix_unit};
 use ledger::Operation;
 pub use ledger::{Held, Ledger};
 pub use linear::{Activation, Form, Linear, product};

@@ -2,7 +2,10 @@
 
 use candle_core::{DType, Device};
 
-use crate::{base::memory::Bytes, nn::WeightsMode};
+use crate::{
+    base::memory::Bytes,
+    nn::{WeightsMode, matrix_unit},
+};
 
 /// Share of free memory a run takes when it is not told how much.
 const FREE_SHARE: f64 = 0.9;
@@ -45,13 +48,16 @@ impl Machine {
         }
     }
 
-    /// Device and number type, such as "cuda bf16" or "cpu f32, 8 threads": the name speeds are kept under.
+    /// Device and number type, such as "cuda bf16" or "cpu f32, 8 threads, AMX": the name speeds are kept under.
     pub fn name(&self) -> String {
         let name = format!("{} {}", self.device_name(), self.dtype.as_str());
+        if !self.device.is_cpu() {
+            return name;
+        }
+        let unit = matrix_unit().map(|unit| format!(", {}", unit.name())).unwrap_or_default();
         match rayon::current_num_threads() {
-            _ if !self.device.is_cpu() => name,
-            1 => format!("{name}, 1 thread"),
-            threads => format!("{name}, {threads} threads"),
+            1 => format!("{name}, 1 thread{unit}"),
+            threads => format!("{name}, {threads} threads{unit}"),
         }
     }
 }

@@ -9,7 +9,7 @@ fn machine(flags: &[&str], variables: &[(&str, &str)], has_usual: bool) -> Strin
     if has_usual {
         command.env_remove("RAYON_NUM_THREADS");
     }
-    command.envs(variables.iter().copied());
+    command.envs(variables.iter().copied()).env("DYPE_MATRIX_UNIT", "off");
     let output = command.output().expect("starts");
     assert!(output.status.success(), "{output:?}");
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -46,7 +46,7 @@ fn a_process_of_one_processor_computes_on_one_thread() {
 
     let place = Place::new();
     let mut command = place.command(&small(&["--dry-run", "--json"]));
-    command.env_remove("RAYON_NUM_THREADS");
+    command.env_remove("RAYON_NUM_THREADS").env("DYPE_MATRIX_UNIT", "off");
     let one = || {
         // SAFETY: sets of processors are numbers; the calls are async-signal-safe and touch nothing but this new process.
         unsafe {
@@ -65,6 +65,39 @@ fn a_process_of_one_processor_computes_on_one_thread() {
     unsafe { command.pre_exec(one) };
     let output = command.output().expect("starts");
     assert!(String::from_utf8_lossy(&output.stdout).contains(r#""machine":"cpu f32, 1 thread""#), "{output:?}");
+}
+
+#[test]
+fn the_matrix_unit_is_named_and_what_is_no_word_of_its_variable_is_refused() {
+    assert_eq!(machine(&[], &[], false), "cpu f32, 2 threads");
+    let place = Place::new();
+    let run = |word: &str| place.command(&small(&["--dry-run", "--json"])).env("DYPE_MATRIX_UNIT", word).output();
+    let output = run("model").expect("starts");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains(r#""machine":"cpu f32, 2 threads, a model of AMX""#),
+        "{output:?}"
+    );
+    let output = run("avx").expect("starts");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("DYPE_MATRIX_UNIT is \"avx\""), "{output:?}");
+}
+
+/// A picture by a matrix unit, f32 numbers in two halves, is the picture by vectors.
+#[test]
+fn a_matrix_unit_changes_hardly_a_pixel() {
+    let place = Place::new();
+    let pixels = |unit: &str| {
+        let output = place
+            .command(&small(&["-o", &format!("{unit}.png")]))
+            .env("DYPE_MATRIX_UNIT", unit)
+            .output()
+            .expect("starts");
+        assert!(output.status.success(), "{output:?}");
+        rgb8(&place.path(String::from_utf8_lossy(&output.stdout).trim_end()))
+    };
+    let (vectors, tiles) = (pixels("off"), pixels("model"));
+    assert_eq!(vectors.len(), tiles.len());
+    assert!(vectors.iter().zip(&tiles).all(|(a, b)| a.abs_diff(*b) <= 1));
 }
 
 #[test]

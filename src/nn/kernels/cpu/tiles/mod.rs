@@ -32,6 +32,14 @@ pub trait Task {
 }
 
 impl Unit {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Amx => "AMX",
+            Self::Model => "a model of AMX",
+        }
+    }
+
     /// Does a task with this thread's unit.
     pub fn run(self, task: impl Task) {
         match self {
