@@ -171,7 +171,7 @@ pub mod nn {
         Activation, Adapter, Array, Attention, AttentionTiles, Bias, Blocks, Compute, Dense, Form, KeyBias, Kronecker,
         Ledger, Linear, LowRank, NORM_EPS, Parameters, Place, PositionAxis, PositionIds, Products, Quantised,
         RopeTables, Rotation, Scale, TokenRun, WeightsMode, add_gated, attention, attention_error, embedding_rows,
-        launches, norm_modulate, product, split_heads,
+        launches, matrix_unit, norm_modulate, product, split_heads,
     };
 
     /// Of `nn::bands`.

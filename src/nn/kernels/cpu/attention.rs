@@ -6,8 +6,10 @@
 use rayon::prelude::*;
 
 use super::{
-    REGISTER_ROWS, SharedMut, Strided, product,
+    REGISTER_ROWS, SharedMut,
+    attention_products::{Products, Rows, Tiled, Vectors, tiled_bytes, unit_for},
     simd::{exp2, multiversion},
+    tiles::{MatrixUnit, Task, Unit},
     use_unpacked_operands,
 };
 
@@ -21,7 +23,7 @@ const TILE_DIM: usize = 128;
 const LEAST_BIAS: f32 = f32::MIN / 4.0;
 
 /// One vector of a panel, a number for each of its queries.
-type Lane = [f32; PANEL];
+pub type Lane = [f32; PANEL];
 
 /// Sizes of one attention: `queries` rows of q against `keys` rows of k and v, `heads` of `dim` channels.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +81,7 @@ pub struct Attention<'a> {
 }
 
 /// Keys of one tile for heads of `dim` channels.
-fn tile_keys(dim: usize) -> usize {
+pub(super) fn tile_keys(dim: usize) -> usize {
     (KEYS * TILE_DIM / dim.max(1)).clamp(PANEL, KEYS)
 }
 
@@ -93,13 +95,22 @@ impl Shape {
     pub fn working_bytes(&self, query_rows: usize) -> u64 {
         let rows = task_rows(query_rows).min(self.queries.next_multiple_of(PANEL));
         let tasks = (self.heads * self.queries.div_ceil(task_rows(query_rows))).min(rayon::current_num_threads());
-        (tasks * size_of::<f32>() * (tile_keys(self.dim) * PANEL + 2 * rows * (self.dim + 1))) as u64
+        let products = match unit_for(self) {
+            Some(_) => tiled_bytes(rows, self.dim),
+            None => Vectors::bytes(rows, self.dim),
+        };
+        tasks as u64 * (products + (size_of::<f32>() * (tile_keys(self.dim) * PANEL + rows * (self.dim + 2))) as u64)
     }
 }
 
 /// `softmax(scale·q·kᵀ + bias)·v` for q [H, C, D] and pieces of k and v [K, n, D] into out [C, H·D]; H/K heads of q that
 /// follow each other share one of k and v.
 pub fn attention(q: &[f32], pieces: &[Piece<'_>], how: &Attention<'_>, out: &mut [f32]) {
+    attention_by(unit_for(&how.shape), q, pieces, how, out);
+}
+
+/// The same by a matrix unit, or by vectors.
+fn attention_by(unit: Option<Unit>, q: &[f32], pieces: &[Piece<'_>], how: &Attention<'_>, out: &mut [f32]) {
     let Shape { heads, dim, queries, keys } = how.shape;
     assert_eq!(q.len(), heads * queries * dim, "q is [H, C, D]");
     let groups = pieces.iter().map(|piece| piece.k.len()).sum::<usize>() / (keys * dim).max(1);
@@ -114,35 +125,72 @@ pub fn attention(q: &[f32], pieces: &[Piece<'_>], how: &Attention<'_>, out: &mut
         let (head, first) = (task / queries.div_ceil(block), task % queries.div_ceil(block) * block);
         let rows = block.min(queries - first);
         let q = &q[(head * queries + first) * dim..][..rows * dim];
-        let mut panels = Panels::new(q, dim, how.scale);
+        let walk = Walk { q, pieces, how, groups, head, first, out: &out };
+        match unit {
+            Some(unit) => unit.run(walk),
+            None => walk.with(&mut Vectors::new(dim)),
+        }
+    });
+}
+
+/// The work of one task: some queries of one head.
+struct Walk<'a> {
+    /// [rows, D]
+    q: &'a [f32],
+    pieces: &'a [Piece<'a>],
+    how: &'a Attention<'a>,
+    /// Heads of k and v.
+    groups: usize,
+    head: usize,
+    /// The first query.
+    first: usize,
+    out: &'a SharedMut<'a>,
+}
+
+impl Task for Walk<'_> {
+    fn on<U: MatrixUnit>(self, unit: &mut U) {
+        let dim = self.how.shape.dim;
+        self.with(&mut Tiled::new(unit, dim));
+    }
+}
+
+impl Walk<'_> {
+    fn with(self, products: &mut impl Products) {
+        let Shape { heads, dim, .. } = self.how.shape;
+        let rows = self.q.len() / dim;
+        products.begin(self.q, self.how.scale);
+        let mut panels = Panels::new(rows, dim);
         let mut seen = 0;
-        for piece in pieces {
-            let group = head / (heads / groups);
-            let of_head = |x: &'_ [f32]| -> *const f32 { x[group * x.len() / groups..].as_ptr() };
-            let count = piece.k.len() / groups / dim;
-            for start in (0..count).step_by(tile_keys(dim)) {
-                let tile = Tile { head, first, key: seen + start, count: tile_keys(dim).min(count - start) };
-                if how.bias.hides(tile, rows) {
+        for piece in self.pieces {
+            let group = self.head / (heads / self.groups);
+            let of_head = |x: &'_ [f32]| -> *const f32 { x[group * x.len() / self.groups..].as_ptr() };
+            let keys = piece.k.len() / self.groups / dim;
+            for start in (0..keys).step_by(tile_keys(dim)) {
+                let count = tile_keys(dim).min(keys - start);
+                let tile = Tile { head: self.head, first: self.first, key: seen + start, count };
+                if self.how.bias.hides(tile, rows) {
                     continue;
                 }
-                // SAFETY: these rows of this head lie within the piece, whose length was checked.
-                unsafe { panels.meet(of_head(piece.k).add(start * dim), of_head(piece.v).add(start * dim), tile, how) };
+                // SAFETY: these rows of this head lie within the piece, whose length was checked, and which outlives the task.
+                unsafe {
+                    let [k, v] = [piece.k, piece.v].map(|x| of_head(x).add(start * dim));
+                    products.meet(Rows { k, v, count });
+                }
+                panels.meet(products, tile, self.how);
             }
-            seen += count;
+            seen += keys;
         }
         for row in 0..rows {
             // SAFETY: each (head, query) is written by one task, within [C, H·D].
-            let target = unsafe { out.slice((first + row) * heads * dim + head * dim, dim) };
+            let target = unsafe { self.out.slice((self.first + row) * heads * dim + self.head * dim, dim) };
             panels.write(row, target);
         }
-    });
+    }
 }
 
 /// A block of queries of one head on its way through the keys.
 struct Panels {
     dim: usize,
-    /// Queries times scale and log2(e), transposed: [panels, D, 64].
-    q: Vec<Lane>,
     /// Unnormalised outputs, transposed: [panels, D, 64].
     out: Vec<Lane>,
     /// Running maximum and sum of each query's scores: [panels, 64].
@@ -162,17 +210,10 @@ struct Tile {
 }
 
 impl Panels {
-    fn new(q: &[f32], dim: usize, scale: f32) -> Self {
-        let panels = (q.len() / dim).div_ceil(PANEL);
-        let mut transposed = vec![[0.0; PANEL]; panels * dim];
-        for (row, values) in q.chunks_exact(dim).enumerate() {
-            for (channel, value) in values.iter().enumerate() {
-                transposed[row / PANEL * dim + channel][row % PANEL] = value * scale;
-            }
-        }
+    fn new(rows: usize, dim: usize) -> Self {
+        let panels = rows.div_ceil(PANEL);
         Self {
             dim,
-            q: transposed,
             out: vec![[0.0; PANEL]; panels * dim],
             max: vec![[f32::NEG_INFINITY; PANEL]; panels],
             sum: vec![[0.0; PANEL]; panels],
@@ -180,27 +221,15 @@ impl Panels {
         }
     }
 
-    /// Takes one more tile of keys and values into account.
-    ///
-    /// # Safety
-    /// `k` and `v` point to as many rows of `dim` numbers as the tile has keys.
-    unsafe fn meet(&mut self, k: *const f32, v: *const f32, tile: Tile, how: &Attention<'_>) {
-        let (dim, count) = (self.dim, tile.count);
+    /// Takes the keys and values into account that `products` has met.
+    fn meet(&mut self, products: &mut impl Products, tile: Tile, how: &Attention<'_>) {
         for panel in 0..self.max.len() {
-            let q = Strided { start: self.q[panel * dim..].as_ptr().cast::<f32>(), rows: 1, columns: PANEL };
-            let out = &mut self.out[panel * dim..][..dim];
-            let scores = &mut self.scores[..count];
-            let target = Strided { start: scores.as_mut_ptr().cast::<f32>(), rows: 1, columns: PANEL };
-            let keys = Strided { start: k, rows: 1, columns: dim };
-            // SAFETY: q, scores and the rows of k are as long as this asks.
-            unsafe { product((PANEL, count, dim), target, false, q, keys) }; // [64, count]
+            let out = &mut self.out[panel * self.dim..][..self.dim];
+            let scores = &mut self.scores[..tile.count];
+            products.scores(panel, scores);
             add_bias(scores, Tile { first: tile.first + panel * PANEL, ..tile }, how);
             softmax_tile(scores, &mut self.max[panel], &mut self.sum[panel], out);
-            let weights = Strided { start: scores.as_ptr().cast::<f32>(), rows: 1, columns: PANEL };
-            let sums = Strided { start: out.as_mut_ptr().cast::<f32>(), rows: 1, columns: PANEL };
-            let values = Strided { start: v, rows: dim, columns: 1 };
-            // SAFETY: scores, out and the rows of v are as long as this asks.
-            unsafe { product((PANEL, dim, count), sums, true, weights, values) }; // [64, D]
+            products.add(scores, out);
         }
     }
 
@@ -291,123 +320,4 @@ multiversion! {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wave(count: usize, phase: f32, size: f32) -> Vec<f32> {
-        (0..count).map(|i| size * (i as f32 * 0.37 + phase).sin() * (i as f32 * 0.011).cos()).collect()
-    }
-
-    /// The same in f64 with all scores of a query at once.
-    fn plain(q: &[f32], k: &[f32], v: &[f32], shape: Shape, bias: impl Fn(usize, usize, usize) -> f64) -> Vec<f32> {
-        let Shape { heads, dim, queries, keys } = shape;
-        let mut out = vec![0.0; heads * queries * dim];
-        for (head, query) in (0..heads).flat_map(|head| (0..queries).map(move |query| (head, query))) {
-            let q = &q[(head * queries + query) * dim..][..dim];
-            let score = |key: usize| -> f64 {
-                let k = &k[(head * keys + key) * dim..][..dim];
-                let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                dot / (dim as f64).sqrt() + bias(head, query, key)
-            };
-            let scores: Vec<f64> = (0..keys).map(score).collect();
-            let maximum = scores.iter().copied().fold(f64::MIN, f64::max);
-            let weights: Vec<f64> = scores.iter().map(|score| (score - maximum).exp()).collect();
-            let total: f64 = weights.iter().sum();
-            for channel in 0..dim {
-                let value = |key: usize| f64::from(v[(head * keys + key) * dim + channel]);
-                let sum: f64 = weights.iter().enumerate().map(|(key, weight)| weight * value(key)).sum();
-                out[query * heads * dim + head * dim + channel] = (sum / total) as f32;
-            }
-        }
-        out
-    }
-
-    fn inputs(shape: Shape) -> [Vec<f32>; 3] {
-        let Shape { heads, dim, queries, keys } = shape;
-        // Large scores, so that the running maximum rises many times.
-        let [q, k] = [wave(heads * queries * dim, 0.1, 4.0), wave(heads * keys * dim, 1.3, 4.0)];
-        [q, k, wave(heads * keys * dim, 2.2, 1.0)]
-    }
-
-    fn found(q: &[f32], pieces: &[Piece<'_>], shape: Shape, bias: Bias<'_>) -> Vec<f32> {
-        let scale = std::f32::consts::LOG2_E / (shape.dim as f32).sqrt();
-        let mut out = vec![f32::NAN; q.len()];
-        attention(q, pieces, &Attention { shape, scale, bias, query_rows: 128 }, &mut out);
-        out
-    }
-
-    fn assert_near(found: &[f32], expected: &[f32]) {
-        let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(worst < 1e-5, "off by {worst:e}");
-    }
-
-    #[test]
-    fn keys_in_pieces_give_the_softmax_of_the_whole() {
-        // One wide head as a decoder's, keys band by band, none of them whole tiles.
-        let shape = Shape { heads: 1, dim: 200, queries: 150, keys: 1500 };
-        let [q, k, v] = inputs(shape);
-        let piece = |from: usize, to: usize| {
-            let numbers = from * shape.dim..to * shape.dim;
-            Piece { k: &k[numbers.clone()], v: &v[numbers] }
-        };
-        let pieces = [piece(0, 700), piece(700, 733), piece(733, 1500)];
-        assert_near(&found(&q, &pieces, shape, Bias::None), &plain(&q, &k, &v, shape, |_, _, _| 0.0));
-    }
-
-    #[test]
-    fn a_bias_of_runs_is_added_to_every_query_of_every_head() {
-        let shape = Shape { heads: 2, dim: 16, queries: 70, keys: 1300 };
-        let [q, k, v] = inputs(shape);
-        // Runs that begin and end within tiles; keys beyond the last run have none.
-        let runs = [(300, 1.5), (400, 0.0), (100, -2.0), (7, f32::NEG_INFINITY)];
-        let bias = |_, _, key| match key {
-            0..300 => 1.5,
-            700..800 => -2.0,
-            800..807 => f64::NEG_INFINITY,
-            _ => 0.0,
-        };
-        let pieces = [Piece { k: &k, v: &v }];
-        assert_near(&found(&q, &pieces, shape, Bias::Runs(&runs)), &plain(&q, &k, &v, shape, bias));
-    }
-
-    #[test]
-    fn a_bias_of_scores_may_hide_what_comes_later() {
-        let shape = Shape { heads: 3, dim: 8, queries: 130, keys: 700 };
-        let [q, k, v] = inputs(shape);
-        let pieces = [Piece { k: &k, v: &v }];
-        // The first tile is hidden from most queries altogether.
-        let causal = |query: usize, key: usize| if key + 10 >= query * 5 { 0.0 } else { f32::NEG_INFINITY };
-        let shared: Vec<f32> = (0..130).flat_map(|query| (0..700).map(move |key| causal(query, key))).collect();
-        let expected = plain(&q, &k, &v, shape, |_, query, key| f64::from(causal(query, key)));
-        assert_near(&found(&q, &pieces, shape, Bias::Scores(&shared)), &expected);
-        let each = wave(3 * 130 * 700, 0.7, 3.0);
-        let expected = plain(&q, &k, &v, shape, |head, query, key| f64::from(each[(head * 130 + query) * 700 + key]));
-        assert_near(&found(&q, &pieces, shape, Bias::Scores(&each)), &expected);
-    }
-
-    /// Heads of q in threes share one of k and v, and look at nothing after themselves, nor at padding.
-    #[test]
-    fn grouped_heads_look_back_and_never_at_padding() {
-        for (queries, seen) in [(700, 700), (700, 630), (64, 1), (600, 5), (1, 1)] {
-            let shape = Shape { heads: 6, dim: 8, queries, keys: queries };
-            let [q, ..] = inputs(shape);
-            let [_, k, v] = inputs(Shape { heads: 2, ..shape });
-            let each = |x: &[f32]| -> Vec<f32> {
-                x.chunks(queries * shape.dim).flat_map(|head| [head, head, head].concat()).collect()
-            };
-            let pieces = [Piece { k: &k, v: &v }];
-            let bias = |_, query, key| if key <= query && key < seen { 0.0 } else { f64::NEG_INFINITY };
-            let expected = plain(&q, &each(&k), &each(&v), shape, bias);
-            assert_near(&found(&q, &pieces, shape, Bias::Causal(seen)), &expected);
-        }
-    }
-
-    #[test]
-    fn a_bias_of_nothing_changes_no_bit() {
-        let shape = Shape { heads: 2, dim: 32, queries: 70, keys: 600 };
-        let [q, k, v] = inputs(shape);
-        let pieces = [Piece { k: &k, v: &v }];
-        let without = found(&q, &pieces, shape, Bias::None);
-        assert_eq!(found(&q, &pieces, shape, Bias::Runs(&[(600, 0.0)])), without);
-    }
-}
+mod tests;

@@ -72,6 +72,53 @@ impl Operand {
         Self { room, depth, halves }
     }
 
+    /// Rows of `numbers` each, one after another, made on this thread: the left side.
+    pub fn left_here(x: &[f32], numbers: usize, terms: Terms) -> Self {
+        Self::from_strips(x.len() / numbers, numbers, terms.left(), |strip, from, count, tiles| {
+            for (row, x) in x.chunks(numbers).skip(strip * SIDE).take(SIDE).enumerate() {
+                for (x, tiles) in x[from..from + count].chunks(DEPTH).zip(tiles.chunks_mut(terms.left())) {
+                    split(x, tiles, row);
+                }
+            }
+        })
+    }
+
+    /// The same of columns: x is rows of `columns` each, and its columns are the rows of the left side.
+    pub fn left_transposed(x: &[f32], columns: usize, terms: Terms) -> Self {
+        Self::from_strips(columns, x.len() / columns, terms.left(), |strip, from, count, tiles| {
+            let lanes = SIDE.min(columns - strip * SIDE);
+            for (at, tiles) in tiles.chunks_mut(terms.left()).enumerate() {
+                let rows = from + at * DEPTH..(from + count).min(from + (at + 1) * DEPTH);
+                let row = |row: usize| &x[row * columns + strip * SIDE..][..lanes];
+                let mut own = [EMPTY; 2];
+                interleave(rows.map(row), &mut own[..terms.left()]);
+                for (tile, own) in tiles.iter_mut().zip(&own) {
+                    transpose(own, tile);
+                }
+            }
+        })
+    }
+
+    /// Columns as rows have them side by side: x is [numbers, columns].
+    pub fn right_by_rows<const COLUMNS: usize>(x: &[[f32; COLUMNS]], halves: usize) -> Self {
+        Self::from_strips(COLUMNS, x.len(), halves, |strip, from, count, tiles| {
+            let lanes = strip * SIDE..COLUMNS.min((strip + 1) * SIDE);
+            for (x, tiles) in x[from..from + count].chunks(DEPTH).zip(tiles.chunks_mut(halves)) {
+                interleave(x.iter().map(|row| &row[lanes.clone()]), tiles);
+            }
+        })
+    }
+
+    /// Nothing.
+    pub fn empty() -> Self {
+        Self { room: Room::new(0), depth: 0, halves: 1 }
+    }
+
+    /// Columns that there is room for.
+    pub fn columns(&self) -> usize {
+        self.strips() * SIDE
+    }
+
     /// Some columns of so many numbers, of which `numbers_of` writes those of one from a number on: the right side.
     pub fn right(
         columns: usize,
@@ -86,7 +133,7 @@ impl Operand {
                 numbers_of(strip * SIDE + lane, from, &mut row[..count]);
             }
             for (at, tiles) in tiles.chunks_mut(halves).enumerate() {
-                let mut own = [Tile([[0; SIDE]; SIDE]); 2];
+                let mut own = [EMPTY; 2];
                 for (lane, row) in rows[..lanes].iter().enumerate() {
                     split(&row[at * DEPTH..count.min((at + 1) * DEPTH)], &mut own[..halves], lane);
                 }
@@ -154,6 +201,36 @@ impl Operand {
 /// Numbers of a column that are made at a time: one large block of a quantised matrix, or several small ones.
 const SPAN: usize = 256;
 
+const EMPTY: Tile = Tile([[0; SIDE]; SIDE]);
+
+/// Rows of up to 16 numbers, two of which make a row of pairs.
+fn interleave<'x>(rows: impl Iterator<Item = &'x [f32]>, tiles: &mut [Tile]) {
+    for (index, row) in rows.enumerate() {
+        let mut whole = [0.0; SIDE];
+        whole[..row.len()].copy_from_slice(row);
+        let high = whole.map(rounded);
+        put(&high, &mut tiles[0].0[index / 2], index);
+        if let [_, tile] = tiles {
+            put(&std::array::from_fn(|number| left(whole[number], high[number])), &mut tile.0[index / 2], index);
+        }
+    }
+}
+
+/// Puts upper halves into pairs, as the first or the second of each.
+#[inline(always)]
+fn put(numbers: &[u32; SIDE], pairs: &mut [u32; SIDE], index: usize) {
+    for (pair, number) in pairs.iter_mut().zip(numbers) {
+        *pair |= if index.is_multiple_of(2) { number >> 16 } else { *number };
+    }
+}
+
+/// What the nearest bf16 leaves of a number, as the nearest bf16; nothing beyond the largest, where nothing is left that is a number.
+#[inline(always)]
+fn left(number: f32, high: u32) -> u32 {
+    let left = number - f32::from_bits(high);
+    if left.is_finite() { rounded(left) } else { 0 }
+}
+
 /// Rows become columns.
 fn transpose(from: &Tile, to: &mut Tile) {
     for (row, values) in to.0.iter_mut().enumerate() {
@@ -183,9 +260,7 @@ multiversion! {
         let high = whole.map(rounded);
         tiles[0].0[row] = in_pairs(&high);
         if let [_, tile] = tiles {
-            // Beyond the largest bf16 there is nothing left that is a number.
-            let left = |number: usize| Some(whole[number] - f32::from_bits(high[number])).filter(|left| left.is_finite());
-            tile.0[row] = in_pairs(&std::array::from_fn(|number| left(number).map_or(0, rounded)));
+            tile.0[row] = in_pairs(&std::array::from_fn(|number| left(whole[number], high[number])));
         }
     }
 }

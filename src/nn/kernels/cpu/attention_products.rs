@@ -1,0 +1,172 @@
+//! The two products of an attention's tile: by vectors, or in the tiles of a matrix unit.
+
+use super::{
+    Strided,
+    attention::{Lane, PANEL, Shape, tile_keys},
+    product,
+    tiles::{self, MatrixUnit, Operand, Target, Terms, Unit, bytes},
+};
+
+/// Where rows of keys and values lie, one after another.
+#[derive(Clone, Copy)]
+pub struct Rows {
+    pub k: *const f32,
+    pub v: *const f32,
+    pub count: usize,
+}
+
+/// How the products of a task are computed.
+pub trait Products {
+    /// Takes the queries of the task, times scale and log2(e): rows of `dim` numbers.
+    fn begin(&mut self, q: &[f32], scale: f32);
+
+    /// Takes the next keys and values.
+    ///
+    /// # Safety
+    /// They stay where they are as long as this uses them.
+    unsafe fn meet(&mut self, rows: Rows);
+
+    /// Scores [keys, 64] of a panel of queries.
+    fn scores(&mut self, panel: usize, scores: &mut [Lane]);
+
+    /// Adds to `out` [D, 64] the values by their weights [keys, 64].
+    fn add(&mut self, weights: &[Lane], out: &mut [Lane]);
+}
+
+/// By vectors.
+pub struct Vectors {
+    dim: usize,
+    /// Queries, transposed: [panels, D, 64].
+    q: Vec<Lane>,
+    rows: Option<Rows>,
+}
+
+impl Vectors {
+    /// For heads of `dim` channels.
+    pub fn new(dim: usize) -> Self {
+        Self { dim, q: Vec::new(), rows: None }
+    }
+
+    /// Bytes for so many queries.
+    pub fn bytes(rows: usize, dim: usize) -> u64 {
+        (rows * dim * size_of::<f32>()) as u64
+    }
+
+    fn rows(&self) -> Rows {
+        self.rows.unwrap_or(Rows { k: std::ptr::null(), v: std::ptr::null(), count: 0 })
+    }
+}
+
+impl Products for Vectors {
+    fn begin(&mut self, q: &[f32], scale: f32) {
+        let panels = (q.len() / self.dim).div_ceil(PANEL);
+        self.q = vec![[0.0; PANEL]; panels * self.dim];
+        for (row, values) in q.chunks_exact(self.dim).enumerate() {
+            for (channel, value) in values.iter().enumerate() {
+                self.q[row / PANEL * self.dim + channel][row % PANEL] = value * scale;
+            }
+        }
+    }
+
+    unsafe fn meet(&mut self, rows: Rows) {
+        self.rows = Some(rows);
+    }
+
+    fn scores(&mut self, panel: usize, scores: &mut [Lane]) {
+        let Rows { k, count, .. } = self.rows();
+        assert_eq!(scores.len(), count, "a score for each key");
+        let q = Strided { start: self.q[panel * self.dim..].as_ptr().cast::<f32>(), rows: 1, columns: PANEL };
+        let target = Strided { start: scores.as_mut_ptr().cast::<f32>(), rows: 1, columns: PANEL };
+        let keys = Strided { start: k, rows: 1, columns: self.dim };
+        // SAFETY: q, scores and the rows of k are as long as this asks.
+        unsafe { product((PANEL, count, self.dim), target, false, q, keys) }; // [64, count]
+    }
+
+    fn add(&mut self, weights: &[Lane], out: &mut [Lane]) {
+        let Rows { v, count, .. } = self.rows();
+        assert!(weights.len() == count && out.len() == self.dim, "a weight for each value");
+        let weights = Strided { start: weights.as_ptr().cast::<f32>(), rows: 1, columns: PANEL };
+        let sums = Strided { start: out.as_mut_ptr().cast::<f32>(), rows: 1, columns: PANEL };
+        let values = Strided { start: v, rows: self.dim, columns: 1 };
+        // SAFETY: weights, out and the rows of v are as long as this asks.
+        unsafe { product((PANEL, self.dim, count), sums, true, weights, values) }; // [64, D]
+    }
+}
+
+/// Every number in two halves, but for the product of the two low ones.
+const TERMS: Terms = Terms::Three;
+
+/// Channels of a head that fill a tile's row.
+const LEAST_DIM: usize = 32;
+
+/// The unit that takes attention of this shape, where one does.
+pub fn unit_for(shape: &Shape) -> Option<Unit> {
+    let is_worth_it = shape.dim >= LEAST_DIM && shape.queries >= PANEL && shape.keys >= PANEL;
+    if is_worth_it { tiles::unit() } else { None }
+}
+
+/// In the tiles of a unit.
+pub struct Tiled<'u, U> {
+    unit: &'u mut U,
+    dim: usize,
+    /// Queries of each panel.
+    q: Vec<Operand>,
+    /// Keys [keys, D] and values [D, keys].
+    k: Operand,
+    v: Operand,
+}
+
+impl<'u, U: MatrixUnit> Tiled<'u, U> {
+    /// For heads of `dim` channels.
+    pub fn new(unit: &'u mut U, dim: usize) -> Self {
+        Self { unit, dim, q: Vec::new(), k: Operand::empty(), v: Operand::empty() }
+    }
+}
+
+/// Bytes in tiles for so many queries.
+pub fn tiled_bytes(rows: usize, dim: usize) -> u64 {
+    let keys = tile_keys(dim);
+    let left = |rows, numbers| Operand::tiles(rows, numbers, TERMS.left());
+    let right = |columns, numbers| Operand::tiles(columns, numbers, TERMS.right());
+    bytes(rows.div_ceil(PANEL) * right(PANEL, dim) + left(keys, dim) + left(dim, keys) + right(PANEL, keys))
+}
+
+impl<U: MatrixUnit> Products for Tiled<'_, U> {
+    fn begin(&mut self, q: &[f32], scale: f32) {
+        let dim = self.dim;
+        let panel = |q: &[f32]| {
+            Operand::right(q.len() / dim, dim, TERMS.right(), |query, from, out| {
+                for (out, value) in out.iter_mut().zip(&q[query * dim + from..]) {
+                    *out = value * scale;
+                }
+            })
+        };
+        self.q = q.chunks(PANEL * dim).map(panel).collect();
+    }
+
+    unsafe fn meet(&mut self, Rows { k, v, count }: Rows) {
+        // What was there leaves before the next comes.
+        (self.k, self.v) = (Operand::empty(), Operand::empty());
+        // SAFETY: the caller's promise.
+        let (k, v) = unsafe {
+            (std::slice::from_raw_parts(k, count * self.dim), std::slice::from_raw_parts(v, count * self.dim))
+        };
+        self.k = Operand::left_here(k, self.dim, TERMS);
+        self.v = Operand::left_transposed(v, self.dim, TERMS);
+    }
+
+    fn scores(&mut self, panel: usize, scores: &mut [Lane]) {
+        let columns = self.q[panel].columns().min(PANEL);
+        let target = Target { start: scores.as_mut_ptr().cast(), stride: PANEL, rows: scores.len(), columns };
+        // SAFETY: scores are rows of 64.
+        unsafe { tiles::product(self.unit, (&self.k, 0..scores.len()), &self.q[panel], TERMS, (target, false)) };
+    }
+
+    fn add(&mut self, weights: &[Lane], out: &mut [Lane]) {
+        let weights = Operand::right_by_rows(weights, TERMS.right());
+        let target = Target { start: out.as_mut_ptr().cast(), stride: PANEL, rows: self.dim, columns: PANEL };
+        assert_eq!(out.len(), self.dim, "out is [D, 64]");
+        // SAFETY: out is rows of 64.
+        unsafe { tiles::product(self.unit, (&self.v, 0..self.dim), &weights, TERMS, (target, true)) };
+    }
+}
