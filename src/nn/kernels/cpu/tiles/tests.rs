@@ -126,7 +126,7 @@ fn products_are_as_near_as_their_terms() {
 
 #[test]
 fn halves_hold_sixteen_bits_and_what_is_no_number() {
-    let numbers = [1.0, -3.141_592_7, 65_537.0, 1e-20, f32::MAX, f32::INFINITY, 0.0, 1.003_9];
+    let numbers = [1.0, -3.141_601_7, 65_537.0, 1e-20, f32::MAX, f32::INFINITY, 0.0, 1.003_9];
     let mut tiles = [Tile([[0; 16]; 16]); 2];
     operand::split(&numbers, &mut tiles, 5);
     for (index, number) in numbers.iter().enumerate() {
