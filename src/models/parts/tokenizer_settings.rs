@@ -69,7 +69,8 @@ impl Settings {
         };
         for (path, keys) in &self.0 {
             for key in NAMED {
-                let Some(token) = keys.get(key).and_then(content) else { continue };
+                let Some(value) = keys.get(key).filter(|value| !value.is_null()) else { continue };
+                let Some(token) = content(value) else { return Err(refused(path, key, value, None)) };
                 let expected = fixed.tokens.iter().find(|(name, _)| *name == key).map(|(_, token)| *token);
                 if expected.map_or(!is_known(token), |expected| expected != token) {
                     return Err(refused(path, key, &token.into(), expected));
