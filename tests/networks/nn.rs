@@ -77,7 +77,7 @@ fn attention_is_plain_attention_at_any_size() {
             let how = Attention::plain(AttentionTiles { query_rows, heads: 2 });
             for out in [nn::attention(&q, &k, &v, &how), tensors::attention(&q, &k, &v, &how)] {
                 let error = relative_error(&real(out), &expected);
-                assert!(error < 1e-6, "{heads} x {queries} x {keys} x {dim}, {query_rows}: {error:e}");
+                assert!(error < exactness(), "{heads} x {queries} x {keys} x {dim}, {query_rows}: {error:e}");
             }
         }
     }
@@ -131,7 +131,7 @@ fn linear_is_the_plain_one_in_both_widths() {
 }
 
 /// What a product of f32 may be off by: vectors round each sum, a matrix unit takes numbers of f32 as two of bf16.
-fn exactness() -> f64 {
+pub fn exactness() -> f64 {
     if nn::matrix_unit().is_some() { 1e-5 } else { 1e-6 }
 }
 
@@ -298,7 +298,7 @@ proptest! {
 #[test]
 fn the_check_of_a_device_s_attention_passes_here() {
     let error = nn::attention_error(3, 32, DType::F32, &Device::Cpu).expect("attention");
-    assert!(error < 1e-6, "{error:e}");
+    assert!(error < exactness(), "{error:e}");
 }
 
 #[test]

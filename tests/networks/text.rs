@@ -256,7 +256,7 @@ fn broken_clip_tokenizers_are_one_error_that_names_the_file() {
         assert_names(open(&changed("tokenizer", "tokenizer_config.json", Some(text))), "tokenizer_config.json");
     }
     let unknown_pad = changed("tokenizer", "tokenizer_config.json", Some(r#"{"pad_token": "<nothing>"}"#));
-    assert_names(open(&unknown_pad), "vocab.json");
+    assert_names(open(&unknown_pad), "tokenizer_config.json");
     assert_names(open(&changed("tokenizer", "vocab.json", None)), "vocab.json");
     assert!(matches!(PromptTokenizer::clip(Path::new("/nowhere"), CLIP_ROWS), Err(Error::Disk { .. })));
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use crate::nn::exactness;
 use crate::support::{fixture, manifest::ManifestSource, values};
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
@@ -138,7 +139,8 @@ fn pieces_of_any_size_give_the_same_velocity() {
     for (token_chunk, query_rows) in [(100_000, 100_000), (1000, 64), (513, 100), (77, 1)] {
         model = model.with_options(ForwardOptions { token_chunk, query_rows, heads: 3 });
         let error = relative_error(&golden.velocity(&model), &whole);
-        assert!(error < 1e-6, "chunks of {token_chunk}, queries by {query_rows}: {error:e}");
+        // What is left of a chunk may be too small for a matrix unit.
+        assert!(error < exactness(), "chunks of {token_chunk}, queries by {query_rows}: {error:e}");
     }
 }
 
