@@ -47,7 +47,7 @@ pub(super) fn open_qwen(path: &Path) -> Result<(Tokenizer, PathBuf, String)> {
             format!("{} holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt", path.display());
         return Err(Error::model(what, "give the model's tokenizer folder with --tokenizer"));
     };
-    Ok((tokenizer, path, Settings::read(&folder)?.pad_token().unwrap_or_else(|| PAD.into())))
+    Ok((tokenizer, path, Settings::read(&folder)?.pad_token()?.unwrap_or_else(|| PAD.into())))
 }
 
 fn read_vocab(path: &Path, folder: &Path) -> Result<Tokenizer> {

@@ -76,7 +76,7 @@ pub(super) fn open_clip(path: &Path) -> Result<Parts> {
     };
     let mut tokenizer = clip_tokenizer(vocab, merges).map_err(|e| broken(&named, e))?;
     let settings = Settings::read(&folder)?;
-    let pad = settings.pad_token().unwrap_or_else(|| CLIP_END.into());
+    let pad = settings.pad_token()?.unwrap_or_else(|| CLIP_END.into());
     if tokenizer.token_to_id(&pad).is_some() {
         // A special token is one wherever it stands, in a prompt too.
         tokenizer.add_special_tokens([AddedToken::from(pad.clone(), true)]).map_err(|e| broken(&named, e))?;
@@ -95,7 +95,7 @@ pub(super) fn open_t5(path: &Path, rows: usize) -> Result<Parts> {
     let (tokenizer, path) = if json.is_file() && json != pieces {
         (read_t5_json(&json)?, json)
     } else if pieces.is_file() {
-        (sentencepiece::read_t5(&pieces, settings.extra_ids(), rows)?, pieces)
+        (sentencepiece::read_t5(&pieces, settings.extra_ids()?, rows)?, pieces)
     } else {
         let what = format!("{} holds neither tokenizer.json nor {PIECES}", path.display());
         return Err(Error::model(what, "give T5's tokenizer folder with --tokenizer-2"));

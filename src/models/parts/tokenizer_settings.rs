@@ -45,13 +45,24 @@ impl Settings {
     }
 
     /// The padding token that they name, if they do.
-    pub(super) fn pad_token(&self) -> Option<String> {
-        self.0.iter().find_map(|(_, keys)| content(keys.get("pad_token")?)).map(str::to_owned)
+    ///
+    /// # Errors
+    /// [`Error::Model`] for what is no token.
+    pub(super) fn pad_token(&self) -> Result<Option<String>> {
+        let named = self.0.iter().find_map(|(path, keys)| named(path, keys, "pad_token").transpose());
+        Ok(named.transpose()?.map(str::to_owned))
     }
 
     /// How many sentinels stand behind T5's pieces, where they say so.
-    pub(super) fn extra_ids(&self) -> Option<usize> {
-        self.0.iter().find_map(|(_, keys)| keys.get("extra_ids")?.as_u64()?.try_into().ok())
+    ///
+    /// # Errors
+    /// [`Error::Model`] for what is no such number.
+    pub(super) fn extra_ids(&self) -> Result<Option<usize>> {
+        let key = "extra_ids";
+        let said = |(path, keys)| Some((path, value(keys, key)?));
+        let Some((path, said)) = self.0.iter().map(|(path, keys)| (path, keys)).find_map(said) else { return Ok(None) };
+        let count = said.as_u64().and_then(|count| count.try_into().ok());
+        count.map(Some).ok_or_else(|| refused(path, key, said, Some("a whole number")))
     }
 
     /// Refuses what would make other ids than this tokenizer does.
@@ -69,8 +80,7 @@ impl Settings {
         };
         for (path, keys) in &self.0 {
             for key in NAMED {
-                let Some(value) = keys.get(key).filter(|value| !value.is_null()) else { continue };
-                let Some(token) = content(value) else { return Err(refused(path, key, value, None)) };
+                let Some(token) = named(path, keys, key)? else { continue };
                 let expected = fixed.tokens.iter().find(|(name, _)| *name == key).map(|(_, token)| *token);
                 if expected.map_or(!is_known(token), |expected| expected != token) {
                     return Err(refused(path, key, &token.into(), expected));
@@ -83,7 +93,7 @@ impl Settings {
                 }
             }
             for (key, only) in SIDES {
-                if let Some(other) = keys.get(key).filter(|side| !side.is_null() && *side != only) {
+                if let Some(other) = value(keys, key).filter(|side| *side != only) {
                     return Err(refused(path, key, other, Some(only)));
                 }
             }
@@ -98,6 +108,17 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// What stands under a key; nothing where that is null.
+fn value<'k>(keys: &'k Map<String, Value>, key: &str) -> Option<&'k Value> {
+    keys.get(key).filter(|value| !value.is_null())
+}
+
+/// The special token that a key names, if it does.
+fn named<'k>(path: &Path, keys: &'k Map<String, Value>, key: &str) -> Result<Option<&'k str>> {
+    let Some(value) = value(keys, key) else { return Ok(None) };
+    content(value).map(Some).ok_or_else(|| refused(path, key, value, None))
 }
 
 /// The text of a token, which is written as a string or as an object.
@@ -233,6 +254,19 @@ mod tests {
         let tokenizer = PromptTokenizer::clip(folder.path(), 1 << 20).expect("a tokenizer");
         let ids = tokenizer.encode("a lake! at dawn!", 14).expect("ids").ids;
         assert_eq!(ids, [863, 320, 588, 0, 615, 67, 64, 86, 333, 0, 864, 0, 0, 0]);
+    }
+
+    /// Whoever asks for one of these alone, as Qwen's and sentencepiece's readers do, is told too.
+    #[test]
+    fn what_is_no_token_and_no_number_is_refused_by_its_key() {
+        let folder = changed("tokenizer", "pad_token", &json!(7));
+        let error = Settings::read(folder.path()).and_then(|settings| settings.pad_token()).expect_err("no token");
+        assert!(error.to_string().contains("tokenizer_config.json: pad_token 7"), "{error}");
+        for count in [json!("many"), json!(-1), json!(2.5)] {
+            let folder = changed("tokenizer_2", "extra_ids", &count);
+            let error = Settings::read(folder.path()).and_then(|settings| settings.extra_ids()).expect_err("no number");
+            assert!(error.to_string().contains("tokenizer_config.json: extra_ids"), "{error}");
+        }
     }
 
     #[test]
