@@ -4,7 +4,7 @@ use super::{
     Strided,
     attention::{Lane, PANEL, Shape, tile_keys},
     product,
-    tiles::{self, MatrixUnit, Operand, Target, Terms, Unit, bytes},
+    tiles::{self, DEPTH, MatrixUnit, Operand, Target, Terms, Unit, bytes},
 };
 
 /// Where rows of keys and values lie, one after another.
@@ -38,22 +38,18 @@ pub struct Vectors {
     dim: usize,
     /// Queries, transposed: [panels, D, 64].
     q: Vec<Lane>,
-    rows: Option<Rows>,
+    rows: Rows,
 }
 
 impl Vectors {
     /// For heads of `dim` channels.
     pub fn new(dim: usize) -> Self {
-        Self { dim, q: Vec::new(), rows: None }
+        Self { dim, q: Vec::new(), rows: Rows { k: std::ptr::null(), v: std::ptr::null(), count: 0 } }
     }
 
     /// Bytes for so many queries.
     pub fn bytes(rows: usize, dim: usize) -> u64 {
         (rows * dim * size_of::<f32>()) as u64
-    }
-
-    fn rows(&self) -> Rows {
-        self.rows.unwrap_or(Rows { k: std::ptr::null(), v: std::ptr::null(), count: 0 })
     }
 }
 
@@ -69,11 +65,11 @@ impl Products for Vectors {
     }
 
     unsafe fn meet(&mut self, rows: Rows) {
-        self.rows = Some(rows);
+        self.rows = rows;
     }
 
     fn scores(&mut self, panel: usize, scores: &mut [Lane]) {
-        let Rows { k, count, .. } = self.rows();
+        let Rows { k, count, .. } = self.rows;
         assert_eq!(scores.len(), count, "a score for each key");
         let q = Strided { start: self.q[panel * self.dim..].as_ptr().cast::<f32>(), rows: 1, columns: PANEL };
         let target = Strided { start: scores.as_mut_ptr().cast::<f32>(), rows: 1, columns: PANEL };
@@ -83,7 +79,7 @@ impl Products for Vectors {
     }
 
     fn add(&mut self, weights: &[Lane], out: &mut [Lane]) {
-        let Rows { v, count, .. } = self.rows();
+        let Rows { v, count, .. } = self.rows;
         assert!(weights.len() == count && out.len() == self.dim, "a weight for each value");
         let weights = Strided { start: weights.as_ptr().cast::<f32>(), rows: 1, columns: PANEL };
         let sums = Strided { start: out.as_mut_ptr().cast::<f32>(), rows: 1, columns: PANEL };
@@ -96,12 +92,9 @@ impl Products for Vectors {
 /// Every number in two halves, but for the product of the two low ones.
 const TERMS: Terms = Terms::Three;
 
-/// Channels of a head that fill a tile's row.
-const LEAST_DIM: usize = 32;
-
 /// The unit that takes attention of this shape, where one does.
 pub fn unit_for(shape: &Shape) -> Option<Unit> {
-    let is_worth_it = shape.dim >= LEAST_DIM && shape.queries >= PANEL && shape.keys >= PANEL;
+    let is_worth_it = shape.dim >= DEPTH && shape.queries >= PANEL && shape.keys >= PANEL;
     if is_worth_it { tiles::unit() } else { None }
 }
 

@@ -8,7 +8,10 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::{REGISTER_ROWS, SharedMut, simd::multiversion};
+use super::{
+    REGISTER_ROWS, SharedMut,
+    simd::{bf16_bits, multiversion},
+};
 
 /// One pair of inputs of 64 output channels.
 pub type PairLane = [u32; REGISTER_ROWS];
@@ -42,13 +45,8 @@ pub fn pair(low: bf16, high: bf16) -> u32 {
 multiversion! {
     /// Rounds to the nearest bf16, ties to even; NaN stays NaN.
     pub fn round_pairs<FMA>(x: &[f32], pairs: &mut [u32]) {
-        let round = |value: f32| {
-            let bits = value.to_bits();
-            let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
-            if value.is_nan() { 0x7FC0 } else { rounded }
-        };
         for (pair, x) in pairs.iter_mut().zip(x.as_chunks::<2>().0) {
-            *pair = round(x[0]) | round(x[1]) << 16;
+            *pair = bf16_bits(x[0]) >> 16 | bf16_bits(x[1]);
         }
     }
 }

@@ -8,6 +8,14 @@ pub fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
+/// The nearest bf16, ties to even, in the upper half; NaN stays NaN.
+#[inline(always)]
+pub fn bf16_bits(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let up = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000;
+    if value.is_nan() { 0x7FC0_0000 } else { up }
+}
+
 /// 2^x to a relative error below 2e-7, without branches or library calls; x is held to [-126, 127], NaN stays NaN.
 #[inline(always)]
 pub fn exp2<const FMA: bool>(x: f32) -> f32 {

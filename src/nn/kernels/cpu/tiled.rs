@@ -5,17 +5,14 @@ use std::ops::Range;
 use super::{
     SharedMut,
     linear::{Form, Linear, Size, Weight},
-    pack::{SPAN, widen},
-    tiles::{self, MatrixUnit, Operand, Target, Task, Terms, Unit, bytes, product},
+    pack::SPAN,
+    tiles::{self, DEPTH, MatrixUnit, Operand, SIDE, Target, Task, Terms, Unit, bytes, product},
 };
 
 /// Inputs that are multiplied before others: x in tiles is no larger than this many of each row.
 const SLICE: usize = 3072;
 /// Rows of one product: with their tiles, in two halves, and the sums they stay in the second cache.
 const ROWS: usize = 512;
-/// What is too small for tiles.
-const LEAST_ROWS: usize = 16;
-const LEAST_INPUTS: usize = 32;
 
 /// How a layer is computed in tiles.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +24,8 @@ pub struct Tiled {
 impl Tiled {
     /// How one of this size is, where a unit takes it; `rounds` says that bf16's products will do.
     pub fn of(size: &Size, form: Form, rounds: bool) -> Option<Self> {
-        if size.rows < LEAST_ROWS || size.inputs < LEAST_INPUTS {
+        // What does not fill a tile is not worth one.
+        if size.rows < SIDE || size.inputs < DEPTH {
             return None;
         }
         let terms = match form {
@@ -101,12 +99,9 @@ impl Panel<'_> {
         let at = |column: usize, from: usize| (self.columns.start + column) * stride + self.inputs.start + from;
         let halves = self.terms.right();
         match self.layer.weight {
-            Weight::Bf16(weight) if halves == 1 => {
+            Weight::Bf16(weight) => {
                 Operand::right_as_it_is(columns, numbers, |column, from| &weight[at(column, from)..])
             }
-            Weight::Bf16(weight) => Operand::right(columns, numbers, halves, |column, from, out| {
-                convert(&weight[at(column, from)..], out, widen);
-            }),
             Weight::F32(weight) => Operand::right(columns, numbers, halves, |column, from, out| {
                 out.copy_from_slice(&weight[at(column, from)..][..out.len()]);
             }),

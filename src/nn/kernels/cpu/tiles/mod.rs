@@ -14,7 +14,7 @@ pub use choice::{check_variable, unit};
 pub use operand::{Operand, Terms};
 pub use product::{Target, product};
 pub use room::bytes;
-pub use unit::{MatrixUnit, Model};
+pub use unit::{DEPTH, MatrixUnit, Model, SIDE};
 
 /// A matrix unit that products may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,10 @@ use super::{
     room::Room,
     unit::{DEPTH, SIDE, Tile},
 };
-use crate::nn::kernels::cpu::simd::multiversion;
+use crate::nn::kernels::cpu::{
+    pairs,
+    simd::{bf16_bits, multiversion},
+};
 
 /// How exactly a product is computed, in products of bf16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,26 +63,19 @@ impl Operand {
     pub fn left(x: &[f32], (rows, stride): (usize, usize), first: usize, numbers: usize, terms: Terms) -> Self {
         let (depth, halves) = (numbers.div_ceil(DEPTH), terms.left());
         let mut room = Room::new(Self::tiles(rows, numbers, halves));
-        let strip = |(index, tiles): (usize, &mut [Tile])| {
-            for row in index * SIDE..rows.min((index + 1) * SIDE) {
-                let x = &x[row * stride + first..][..numbers];
-                for (x, tiles) in x.chunks(DEPTH).zip(tiles.chunks_mut(halves)) {
-                    split(x, tiles, row % SIDE);
-                }
-            }
-        };
-        room.par_chunks_mut((depth * halves).max(1)).enumerate().for_each(strip);
+        let strips = room.par_chunks_mut((depth * halves).max(1)).enumerate().take(rows.div_ceil(SIDE));
+        strips.for_each(|(strip, tiles)| {
+            let rows = strip * SIDE..rows.min((strip + 1) * SIDE);
+            split_rows(rows.map(|row| &x[row * stride + first..][..numbers]), tiles, halves);
+        });
         Self { room, depth, halves }
     }
 
     /// Rows of `numbers` each, one after another, made on this thread: the left side.
     pub fn left_here(x: &[f32], numbers: usize, terms: Terms) -> Self {
         Self::from_strips(x.len() / numbers, numbers, terms.left(), |strip, from, count, tiles| {
-            for (row, x) in x.chunks(numbers).skip(strip * SIDE).take(SIDE).enumerate() {
-                for (x, tiles) in x[from..from + count].chunks(DEPTH).zip(tiles.chunks_mut(terms.left())) {
-                    split(x, tiles, row);
-                }
-            }
+            let rows = x.chunks(numbers).skip(strip * SIDE).take(SIDE);
+            split_rows(rows.map(|row| &row[from..from + count]), tiles, terms.left());
         })
     }
 
@@ -155,8 +151,7 @@ impl Operand {
                 let values = &numbers_of(strip * SIDE + lane, from)[..count];
                 for (values, tile) in values.chunks(DEPTH).zip(tiles.iter_mut()) {
                     for (row, pair) in tile.0.iter_mut().zip(values.chunks(2)) {
-                        let high = pair.get(1).map_or(0, |high| high.to_bits());
-                        row[lane] = u32::from(pair[0].to_bits()) | u32::from(high) << 16;
+                        row[lane] = pairs::pair(pair[0], pair.get(1).copied().unwrap_or_default());
                     }
                 }
             }
@@ -201,6 +196,15 @@ impl Operand {
 /// Numbers of a column that are made at a time: one large block of a quantised matrix, or several small ones.
 const SPAN: usize = 256;
 
+/// Splits up to 16 rows into tiles, `halves` for 32 numbers of each.
+fn split_rows<'x>(rows: impl Iterator<Item = &'x [f32]>, tiles: &mut [Tile], halves: usize) {
+    for (row, x) in rows.enumerate() {
+        for (x, tiles) in x.chunks(DEPTH).zip(tiles.chunks_mut(halves)) {
+            split(x, tiles, row);
+        }
+    }
+}
+
 const EMPTY: Tile = Tile([[0; SIDE]; SIDE]);
 
 /// Rows of up to 16 numbers, two of which make a row of pairs.
@@ -208,7 +212,7 @@ fn interleave<'x>(rows: impl Iterator<Item = &'x [f32]>, tiles: &mut [Tile]) {
     for (index, row) in rows.enumerate() {
         let mut whole = [0.0; SIDE];
         whole[..row.len()].copy_from_slice(row);
-        let high = whole.map(rounded);
+        let high = whole.map(bf16_bits);
         put(&high, &mut tiles[0].0[index / 2], index);
         if let [_, tile] = tiles {
             put(&std::array::from_fn(|number| left(whole[number], high[number])), &mut tile.0[index / 2], index);
@@ -228,7 +232,7 @@ fn put(numbers: &[u32; SIDE], pairs: &mut [u32; SIDE], index: usize) {
 #[inline(always)]
 fn left(number: f32, high: u32) -> u32 {
     let left = number - f32::from_bits(high);
-    if left.is_finite() { rounded(left) } else { 0 }
+    if left.is_finite() { bf16_bits(left) } else { 0 }
 }
 
 /// Rows become columns.
@@ -236,14 +240,6 @@ fn transpose(from: &Tile, to: &mut Tile) {
     for (row, values) in to.0.iter_mut().enumerate() {
         *values = std::array::from_fn(|column| from.0[column][row]);
     }
-}
-
-/// The nearest bf16, ties to even, in the upper half; NaN stays NaN.
-#[inline(always)]
-fn rounded(value: f32) -> u32 {
-    let bits = value.to_bits();
-    let up = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000;
-    if value.is_nan() { 0x7FC0_0000 } else { up }
 }
 
 /// Upper halves of two numbers at a time, the first one's low.
@@ -257,7 +253,7 @@ multiversion! {
     pub fn split<FMA>(numbers: &[f32], tiles: &mut [Tile], row: usize) {
         let mut whole = [0.0; DEPTH];
         whole[..numbers.len()].copy_from_slice(numbers);
-        let high = whole.map(rounded);
+        let high = whole.map(bf16_bits);
         tiles[0].0[row] = in_pairs(&high);
         if let [_, tile] = tiles {
             tile.0[row] = in_pairs(&std::array::from_fn(|number| left(whole[number], high[number])));

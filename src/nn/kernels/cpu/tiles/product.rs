@@ -47,113 +47,96 @@ pub unsafe fn product<U: MatrixUnit>(
                     columns: BLOCK.min(out.columns - column),
                     stride: out.stride,
                 };
-                let strips = ((rows.start + row) / SIDE, column / SIDE);
-                let adds = adds || depth.start > 0;
+                let at =
+                    Block { left, right, row: (rows.start + row) / SIDE, column: column / SIDE, depth: depth.clone() };
                 // SAFETY: the corner lies within out, which is the caller's to promise.
-                unsafe {
-                    match terms {
-                        Terms::One => block::<U, 0>(unit, left, right, strips, depth.clone(), (corner, adds)),
-                        Terms::Two => block::<U, 1>(unit, left, right, strips, depth.clone(), (corner, adds)),
-                        Terms::Three => block::<U, 2>(unit, left, right, strips, depth.clone(), (corner, adds)),
+                unsafe { at.product(unit, terms, corner, adds || depth.start > 0) };
+            }
+        }
+    }
+}
+
+/// One block of 32 x 32 sums over some tiles of depth.
+struct Block<'a> {
+    left: &'a Operand,
+    right: &'a Operand,
+    /// The first of two strips of the left side, and of the right.
+    row: usize,
+    column: usize,
+    /// In tiles.
+    depth: Range<usize>,
+}
+
+impl Block<'_> {
+    /// # Safety
+    /// As [`product()`].
+    unsafe fn product<U: MatrixUnit>(&self, unit: &mut U, terms: Terms, out: Target, adds: bool) {
+        // SAFETY: a whole block of out is the caller's; of one at its edge so many rows and columns are, and the copy is whole.
+        unsafe {
+            if out.rows == BLOCK && out.columns == BLOCK {
+                return self.sums(unit, terms, (out.start.cast(), out.stride * size_of::<f32>()), adds);
+            }
+            let mut edge = [[0.0; BLOCK]; BLOCK];
+            let start = edge.as_mut_ptr().cast::<f32>();
+            if adds {
+                copy(out, start, |out, edge| *edge = *out);
+            }
+            self.sums(unit, terms, (start.cast(), BLOCK * size_of::<f32>()), adds);
+            copy(out, start, |out, edge| *out = *edge);
+        }
+    }
+
+    /// # Safety
+    /// As [`product()`], of a whole block whose rows are `stride` bytes apart.
+    unsafe fn sums<U: MatrixUnit>(&self, unit: &mut U, terms: Terms, (out, stride): (*mut u32, usize), adds: bool) {
+        // SAFETY: the four tiles are the caller's block; operands' tiles are where they say.
+        unsafe {
+            let [second, below] = [out.byte_add(ROW_BYTES), out.byte_add(SIDE * stride)];
+            let last = below.byte_add(ROW_BYTES);
+            if adds {
+                unit.load::<0>(out, stride);
+                unit.load::<1>(second, stride);
+                unit.load::<2>(below, stride);
+                unit.load::<3>(last, stride);
+            } else {
+                unit.zero::<0>();
+                unit.zero::<1>();
+                unit.zero::<2>();
+                unit.zero::<3>();
+            }
+            for k in self.depth.clone() {
+                let mut held = usize::MAX;
+                for &(of_left, of_right) in terms.pairs() {
+                    unit.load::<4>(self.left.tile(self.row, k, of_left), ROW_BYTES);
+                    unit.load::<5>(self.left.tile(self.row + 1, k, of_left), ROW_BYTES);
+                    if of_right != held {
+                        unit.load::<6>(self.right.tile(self.column, k, of_right), ROW_BYTES);
+                        unit.load::<7>(self.right.tile(self.column + 1, k, of_right), ROW_BYTES);
+                        held = of_right;
                     }
+                    unit.multiply::<0, 4, 6>();
+                    unit.multiply::<1, 4, 7>();
+                    unit.multiply::<2, 5, 6>();
+                    unit.multiply::<3, 5, 7>();
                 }
             }
+            unit.store::<0>(out, stride);
+            unit.store::<1>(second, stride);
+            unit.store::<2>(below, stride);
+            unit.store::<3>(last, stride);
         }
     }
 }
 
-const ALL_TERMS: [Terms; 3] = [Terms::One, Terms::Two, Terms::Three];
-
-/// One block of 32 x 32 sums over some tiles of depth; `TERMS` counts in [`ALL_TERMS`].
-///
-/// # Safety
-/// As [`product`].
-#[inline(always)]
-unsafe fn block<U: MatrixUnit, const TERMS: usize>(
-    unit: &mut U,
-    left: &Operand,
-    right: &Operand,
-    (row, column): (usize, usize),
-    depth: Range<usize>,
-    (out, adds): (Target, bool),
-) {
-    let mut edge = [[0.0; BLOCK]; BLOCK];
-    let is_whole = out.rows == BLOCK && out.columns == BLOCK;
-    let (start, stride) = match is_whole {
-        true => (out.start, out.stride),
-        false => (edge.as_mut_ptr().cast::<f32>(), BLOCK),
-    };
-    // SAFETY: both are whole blocks, or the caller's rows and columns of out.
-    unsafe {
-        if adds && !is_whole {
-            copy(out, (start, stride), |out, edge| *edge = *out);
-        }
-        sums::<U, TERMS>(unit, left, right, (row, column), depth, (start.cast(), stride * size_of::<f32>()), adds);
-        if !is_whole {
-            copy(out, (start, stride), |out, edge| *out = *edge);
-        }
-    }
-}
-
-/// # Safety
-/// As [`product`], of a whole block whose rows are `stride` bytes apart.
-#[inline(always)]
-unsafe fn sums<U: MatrixUnit, const TERMS: usize>(
-    unit: &mut U,
-    left: &Operand,
-    right: &Operand,
-    (row, column): (usize, usize),
-    depth: Range<usize>,
-    (out, stride): (*mut u32, usize),
-    adds: bool,
-) {
-    // SAFETY: the four tiles are the caller's block; operands' tiles are where they say.
-    unsafe {
-        let [second, below] = [out.byte_add(ROW_BYTES), out.byte_add(SIDE * stride)];
-        let last = below.byte_add(ROW_BYTES);
-        if adds {
-            unit.load::<0>(out, stride);
-            unit.load::<1>(second, stride);
-            unit.load::<2>(below, stride);
-            unit.load::<3>(last, stride);
-        } else {
-            unit.zero::<0>();
-            unit.zero::<1>();
-            unit.zero::<2>();
-            unit.zero::<3>();
-        }
-        for k in depth {
-            let mut held = usize::MAX;
-            for &(of_left, of_right) in ALL_TERMS[TERMS].pairs() {
-                unit.load::<4>(left.tile(row, k, of_left), ROW_BYTES);
-                unit.load::<5>(left.tile(row + 1, k, of_left), ROW_BYTES);
-                if of_right != held {
-                    unit.load::<6>(right.tile(column, k, of_right), ROW_BYTES);
-                    unit.load::<7>(right.tile(column + 1, k, of_right), ROW_BYTES);
-                    held = of_right;
-                }
-                unit.multiply::<0, 4, 6>();
-                unit.multiply::<1, 4, 7>();
-                unit.multiply::<2, 5, 6>();
-                unit.multiply::<3, 5, 7>();
-            }
-        }
-        unit.store::<0>(out, stride);
-        unit.store::<1>(second, stride);
-        unit.store::<2>(below, stride);
-        unit.store::<3>(last, stride);
-    }
-}
-
-/// Calls `each` with every number of a corner of out and its place in a block.
+/// Calls `each` with every number of a corner of out and its place in a block of its own.
 ///
 /// # Safety
 /// Both are where they say.
-unsafe fn copy(out: Target, (block, stride): (*mut f32, usize), each: impl Fn(&mut f32, &mut f32)) {
+unsafe fn copy(out: Target, block: *mut f32, each: impl Fn(&mut f32, &mut f32)) {
     for row in 0..out.rows {
         for column in 0..out.columns {
             // SAFETY: the caller's promise.
-            unsafe { each(&mut *out.start.add(row * out.stride + column), &mut *block.add(row * stride + column)) };
+            unsafe { each(&mut *out.start.add(row * out.stride + column), &mut *block.add(row * BLOCK + column)) };
         }
     }
 }

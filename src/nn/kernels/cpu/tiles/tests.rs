@@ -1,4 +1,5 @@
 use super::{unit::Tile, *};
+use crate::nn::kernels::cpu::pairs;
 use half::bf16;
 
 fn wave(count: usize, phase: f32) -> Vec<f32> {
@@ -32,7 +33,7 @@ fn units() -> Vec<Unit> {
 }
 
 fn pair(low: f32, high: f32) -> u32 {
-    u32::from(bf16::from_f32(low).to_bits()) | u32::from(bf16::from_f32(high).to_bits()) << 16
+    pairs::pair(bf16::from_f32(low), bf16::from_f32(high))
 }
 
 /// Source: Intel's manual, volume 2, TDPBF16PS: even and odd products have sums of their own, which meet at the end.
