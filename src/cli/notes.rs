@@ -155,10 +155,8 @@ fn switched(prompt: &str) -> Option<String> {
 
 /// `((a word))` and `(a word)++`, which are weights too.
 fn repeated(prompt: &str) -> Option<String> {
-    ["((", ")++"].into_iter().find(|sign| prompt.contains(sign)).map(|sign| match sign {
-        "((" => "((...))".to_owned(),
-        sign => format!("(...{sign}"),
-    })
+    let signs = [("((", "((...))"), (")++", "(...)++")];
+    signs.into_iter().find(|(sign, _)| prompt.contains(sign)).map(|(_, shown)| shown.to_owned())
 }
 
 /// Characters of a prompt that a note shows.

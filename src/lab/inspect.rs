@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::base::geometry::{ImageSize, LatentGeometry};
 use crate::error::{Error, Result};
 use crate::methods::{
-    self, AMPLITUDE, Amplitude, Detail, DypeSchedule, DypeSettings, FADING_START, Fading, Knobs, Looks, Method, Moment,
+    self, AMPLITUDE, Amplitude, Detail, DypeSchedule, DypeSettings, Fading, Knobs, Looks, Method, Moment,
     PositionScaler, RampSpan, RotaryAxis, SCALING, Scaling, Spectrum,
 };
 
@@ -176,9 +176,7 @@ impl InspectSettings {
     }
 
     fn fading_start(&self) -> Option<f64> {
-        let Knobs { amplitude, fading, text_anchor, .. } = self.knobs;
-        let fades = self.method.spec().has(&FADING_START) && !text_anchor && amplitude == Amplitude::Fading;
-        Some(fading.start).filter(|_| fades && fading != Fading::default())
+        Some(self.knobs.fading).filter(|fading| *fading != Fading::default()).map(|fading| fading.start)
     }
 
     fn logit_scale(&self) -> Option<f64> {

@@ -20,7 +20,7 @@ pub const AMPLITUDE: Knob = Knob {
 /// The start of [`Fading`], as a knob of methods whose amplitude may fade.
 pub const FADING_START: Knob = Knob {
     name: "fading_start",
-    help: "With --amplitude fading, the t at which the amplitude begins to fade: whole before it, 1 from the first step on",
+    help: "With --amplitude fading, the t below which the amplitude fades; at 1 it does so from the first step on",
     takes: Takes::Number { least: 0.0 },
 };
 /// lambda_t of an amplitude that fades where there is no DyPE. Source: ComfyUI-DyPE, whose exponent this is.

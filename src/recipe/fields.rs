@@ -694,11 +694,12 @@ settings! {
     };
 }
 
-/// The word of a rule that is not the usual one.
+/// The start of a fading amplitude that is not the usual one.
 fn start_of_fading(recipe: &Recipe) -> Option<String> {
     (recipe.fading_start != Fading::default().start).then(|| recipe.fading_start.to_string())
 }
 
+/// The word of a rule that is not the usual one.
 fn unless_usual<T: Default + PartialEq + ToString>(rule: T) -> Option<String> {
     (rule != T::default()).then(|| rule.to_string())
 }

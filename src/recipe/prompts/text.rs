@@ -64,14 +64,13 @@ fn setting(line: &str) -> Option<&str> {
 
 /// Two names of settings or more with commas, semicolons or tabs between them, the prompt's among them.
 fn is_head_of_table(line: &str) -> bool {
-    let keys = keys::all();
     [',', ';', '\t'].iter().any(|separator| {
         let cells =
             line.split(*separator).map(|cell| cell.trim().trim_matches('"').to_lowercase().replace(['-', ' '], "_"));
         let cells: Vec<String> = cells.collect();
         cells.len() > 1
             && cells.iter().any(|cell| cell == declared::prompt.key)
-            && cells.iter().all(|cell| keys.contains(&cell.as_str()))
+            && cells.iter().all(|cell| keys::all().contains(&cell.as_str()))
     })
 }
 
