@@ -113,6 +113,9 @@ pub struct AxisInspection {
     pub inv_freq: Vec<f64>,
     /// Factor on cos and sin [D/2].
     pub amplitude: Vec<f64>,
+    /// Whether a ramp has left the table and turned round, as the reference's does at small t.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ramp_inverted: bool,
     /// What else the method computes, by name.
     #[serde(flatten)]
     pub details: BTreeMap<&'static str, Detail>,
@@ -274,6 +277,12 @@ impl Inspection {
             let [height, width] = step.axes.each_ref().map(|axis| axis.row(ramps.len()));
             let _ = writeln!(text, "{:>4}{:>8.4}{kappa:>8}{height}{width}", step.step, step.t);
         }
+        if let Some(steps) = self.inverted_steps() {
+            let _ = writeln!(
+                text,
+                "\nA ramp leaves the table and turns round, as the reference's does: pairs behind\nit are interpolated {steps}; not with --dype-thresholds settled."
+            );
+        }
         if let Some(kappa) = self.late_kappa() {
             let _ = writeln!(
                 text,
@@ -281,6 +290,17 @@ impl Inspection {
             );
         }
         text
+    }
+
+    /// The steps in which a ramp of some axis turns round, in words; `None` where none does.
+    fn inverted_steps(&self) -> Option<String> {
+        let is_inverted = |step: &&StepInspection| step.axes.iter().any(|axis| axis.ramp_inverted);
+        let steps: Vec<_> = self.steps.iter().filter(is_inverted).map(|step| step.step).collect();
+        match *steps {
+            [] => None,
+            [one] => Some(format!("in step {one}")),
+            [first, .., last] => Some(format!("in steps {first} to {last}")),
+        }
     }
 
     /// kappa of the last step of a schedule, where much of the extrapolation is left then.
@@ -299,7 +319,7 @@ impl Inspection {
 
 impl AxisInspection {
     fn of(axis: &RotaryAxis, scaler: &dyn PositionScaler, at: &Moment) -> Self {
-        let found = scaler.frequencies(axis, at);
+        let (found, ramps) = (scaler.frequencies(axis, at), scaler.ramps(axis, at));
         Self {
             axis: axis.side.name(),
             patches: axis.patches,
@@ -307,9 +327,10 @@ impl AxisInspection {
             longest: axis.longest(),
             inv_freq: found.inv_freq,
             amplitude: found.amplitude,
+            ramp_inverted: ramps.iter().any(|ramp| ramp.is_inverted),
             details: scaler.details(axis, at).into_iter().collect(),
             native: axis.native(),
-            ramps: scaler.ramps(axis, at),
+            ramps,
         }
     }
 

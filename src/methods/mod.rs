@@ -97,6 +97,8 @@ pub struct RampSpan {
     pub from_pair: f64,
     /// The pair it ends at.
     pub to_pair: f64,
+    /// Whether it has left the table and turned round, so that every pair stands behind it.
+    pub is_inverted: bool,
 }
 
 /// Something that a method computes on the way to its answer.

@@ -87,8 +87,15 @@ impl PositionScaler for Yarn {
         }
         let last = axis.pairs() as f64;
         let kinds = ["NTK's", "interpolated"];
-        let spans = kinds.into_iter().zip(self.moved_ramps(axis, at));
-        spans.map(|(to, ramp)| RampSpan { to, from_pair: ramp.low.min(last), to_pair: ramp.high.min(last) }).collect()
+        let ramps = self.moved_ramps(axis, at);
+        let is_native = ramps[0].starts_after(axis.pairs());
+        let span = |(to, ramp): (_, Ramp)| RampSpan {
+            to,
+            from_pair: ramp.low.min(last),
+            to_pair: ramp.high.min(last),
+            is_inverted: ramp.is_inverted() && !is_native,
+        };
+        kinds.into_iter().zip(ramps).map(span).collect()
     }
 }
 
@@ -149,6 +156,11 @@ impl Ramp {
         ((pair as f64 - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }
 
+    /// Whether its end was held at D/2 and its beginning lies behind that.
+    fn is_inverted(&self) -> bool {
+        self.low > self.high
+    }
+
     /// Whether even the last of the pairs lies before the ramp.
     fn starts_after(&self, pairs: usize) -> bool {
         self.low >= pairs as f64
@@ -199,6 +211,15 @@ mod tests {
         assert!((found(Thresholds::Settled) - (0.6 + 0.4 / 4f64.powf(36.0 / 46.0))).abs() < 1e-12);
         for t in [1.0, 0.5, 0.3, 0.17] {
             assert_eq!(at(Thresholds::Settled, t), at(Thresholds::Product, t), "t = {t}");
+        }
+        // The beginning of beta's ramp leaves the table at t = 0.159; behind gamma's, below 0.04, everything is native.
+        let inverted = |thresholds, t| {
+            let yarn = Yarn { dype: Yarn::SPEC.dype, thresholds, ..Yarn::default() };
+            yarn.ramps(&axis, &Moment::at(t)).iter().map(|ramp| ramp.is_inverted).collect::<Vec<_>>()
+        };
+        for (t, beta) in [(1.0, false), (0.17, false), (0.15, true), (0.05, true), (0.01, false)] {
+            assert_eq!(inverted(Thresholds::Product, t), [false, beta], "t = {t}");
+            assert_eq!(inverted(Thresholds::Settled, t), [false, false], "t = {t}");
         }
     }
 

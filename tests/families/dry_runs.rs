@@ -56,6 +56,25 @@ fn only_what_is_known_and_asked_for_as_it_is_is_planned_so() {
     made.fails(1, &["there is no copy of", KLEIN]);
 }
 
+#[test]
+fn a_published_model_is_inspected_offline_too() {
+    let place = Place::new();
+    let inspect = |model: &str| run(command(&place, &["inspect", "--model", model, "--steps", "50"]));
+    for model in [KLEIN, KREA] {
+        let known = inspect(model);
+        known.succeeds().tells(&["note: ", "these are the configs of", model, "inside this program"]);
+        for (path, text) in published(model).1.configs {
+            put(&place.path(model), path, text);
+        }
+        let folder = format!("./{model}");
+        assert_eq!(known.stdout, inspect(&folder).succeeds().stdout, "{model}");
+    }
+    inspect("owner/other").fails(1, &["there is no copy of"]);
+    // Tokenizers are in no program.
+    run(command(&place, &["inspect", "--model", "Qwen/Qwen-Image", "--tokens", "--prompt", "a cat"]))
+        .fails(1, &["there is no copy of"]);
+}
+
 /// A server with the configs of a repository.
 fn configs(repo: &str) -> HubServerBuilder {
     let (_, known) = published(repo);

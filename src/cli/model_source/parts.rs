@@ -4,9 +4,9 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 
-use super::{Loan, ModelSource, SearchArgs};
+use super::{Loan, ModelSource, SearchArgs, built_in, is_of_the_hub};
 use crate::{
-    base::progress::Observer,
+    base::progress::{Event, Observer},
     error::{Error, Result},
     models::{
         AUTOENCODER, Decode, Facts, ForwardOptions, ModelRequest, On, PartKind, PartSpec, Reading, Registry,
@@ -33,11 +33,24 @@ fn request_with(
     source.fetch(observer)
 }
 
-/// What the model `name` says about itself; of the Hub's models only two configs are fetched.
+/// What the model `name` says about itself; of the Hub's models only two configs are fetched, and where these cannot be had of a
+/// published model, those inside this program stand in for them, which is told.
 ///
 /// # Errors
 /// What finding, fetching and reading may fail with.
 pub fn facts(name: &str, search: &SearchArgs, observer: &dyn Observer) -> Result<Facts> {
+    let why = match own_facts(name, search, observer) {
+        Err(why) if is_of_the_hub(&why) => why,
+        done => return done,
+    };
+    let Some((family, published)) = built_in(name) else { return Err(why) };
+    let told = format!("{why}; these are the configs of {} that are inside this program", published.repo);
+    observer.on(Event::Note(told));
+    Registry::default().facts(&published.request(family)?)
+}
+
+/// The same by the model's own files alone.
+fn own_facts(name: &str, search: &SearchArgs, observer: &dyn Observer) -> Result<Facts> {
     let registry = Registry::default();
     let files = RepositoryFiles::dimensions(registry.families());
     registry.facts(&request_with(name, &files, |_| false, search, observer)?)
@@ -55,7 +68,7 @@ pub fn tokens(
     search: &SearchArgs,
     observer: &dyn Observer,
 ) -> Result<Vec<Reading>> {
-    let usual = facts(name, search, observer)?.recipe.text_tokens;
+    let usual = own_facts(name, search, observer)?.recipe.text_tokens;
     let registry = Registry::default();
     let is_tokenizer = |part: &PartSpec| part.kind == PartKind::Tokenizer;
     let files = RepositoryFiles::only(registry.families(), is_tokenizer);

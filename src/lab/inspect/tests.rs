@@ -41,6 +41,27 @@ fn a_last_step_that_still_extrapolates_is_told() {
 }
 
 #[test]
+fn a_ramp_that_turns_round_is_told_with_its_steps() {
+    let told = |t: &[f64], thresholds| {
+        let dype = Some(DypeSettings { thresholds, ..DypeSettings::default() });
+        let settings = InspectSettings { t: t.to_vec(), theta: 256.0, axes_dim: [4, 48, 48], dype, ..small() };
+        let inspection = inspect(&settings).expect("valid");
+        let in_json =
+            serde_json::to_string(&inspection).expect("plain data").matches(r#""ramp_inverted":true"#).count();
+        let table = inspection.table();
+        assert!(table.lines().all(|line| line.len() <= 80), "{table}");
+        let words = table.lines().skip_while(|line| !line.contains("turns round")).nth(1).unwrap_or_default();
+        (words.split(';').next().unwrap_or_default().to_owned(), in_json)
+    };
+    // 8 patches are trained on: beta's ramp begins behind the last of 24 pairs below t = 0.057.
+    let said = |words: &str, times| (words.to_owned(), times);
+    assert_eq!(told(&[1.0, 0.05], Thresholds::Product), said("it are interpolated in step 2", 1));
+    assert_eq!(told(&[1.0, 0.05, 0.04], Thresholds::Product), said("it are interpolated in steps 2 to 3", 2));
+    assert_eq!(told(&[1.0, 0.2], Thresholds::Product), said("", 0));
+    assert_eq!(told(&[1.0, 0.05], Thresholds::Settled), said("", 0));
+}
+
+#[test]
 fn the_json_reads_back_to_the_same_bits() {
     let inspection = inspect(&small()).expect("valid");
     let json = serde_json::to_string(&inspection).expect("plain data");
