@@ -21,7 +21,7 @@ use dype::testing::{
     },
     weights::{
         BlockType, Files, Float8, Weights,
-        lora::{Adapted, LoraFile, Network},
+        lora::{Adapted, Layer, LayerKind, LoraFile, Network},
     },
 };
 
@@ -96,7 +96,8 @@ fn with_lora(rank: usize, dtype: DType) -> Weights {
     let config = random_weights::config(1, 0);
     let layers = transformer_layers(&config).expect("layers");
     let mut tensors = HashMap::new();
-    for layer in layers.iter().filter(|layer| layer.name.starts_with("transformer_blocks.")) {
+    let is_linear = |layer: &&Layer| layer.name.starts_with("transformer_blocks.") && layer.kind == LayerKind::Linear;
+    for layer in layers.iter().filter(is_linear) {
         let pair = [("A", [rank, layer.inputs]), ("B", [layer.outputs, rank])];
         tensors.extend(pair.map(|(end, shape)| (format!("{}.lora_{end}.weight", layer.name), random(&shape))));
     }
@@ -107,9 +108,10 @@ fn with_lora(rank: usize, dtype: DType) -> Weights {
     let (prefixes, flat_prefixes): (&[&str], &[&str]) = (&[""], &[]);
     let network =
         Network { part: "transformer", source: source.clone(), layers, aliases: Vec::new(), prefixes, flat_prefixes };
-    let fitted = LoraFile::open(&path, &Files::default()).and_then(|file| file.fit(&[network], 1.0));
+    let fitted =
+        LoraFile::open(&path, &Files::default()).and_then(|file| file.fit(std::slice::from_ref(&network), 1.0));
     let adapters = fitted.expect("fits").adapters.remove(0);
-    Weights::new(Arc::new(Adapted::new(source, adapters)), dtype, Device::Cpu)
+    Weights::new(Arc::new(Adapted::new(source, adapters, &network.layers)), dtype, Device::Cpu)
 }
 
 /// A whole double block; the same with a LoRA, which is to take under 3% more.

@@ -258,6 +258,6 @@ pub mod weights {
 
     /// Of `weights::lora`.
     pub mod lora {
-        pub use crate::weights::lora::{Adapted, LoraFile, Network};
+        pub use crate::weights::lora::{Adapted, Layer, LayerKind, LoraFile, Network};
     }
 }

@@ -95,7 +95,10 @@ pub fn of_networks<const N: usize>(sources: Vec<Arc<dyn TensorSource>>) -> Resul
 }
 
 fn adapted(network: Network, adapters: HashMap<String, Vec<Adapter>>) -> Arc<dyn TensorSource> {
-    if adapters.is_empty() { network.source } else { Arc::new(Adapted::new(network.source, adapters)) }
+    if adapters.is_empty() {
+        return network.source;
+    }
+    Arc::new(Adapted::new(network.source, adapters, &network.layers))
 }
 
 /// Refuses a file most of whose layers this model has not: what names two families share must not pass for a fit.

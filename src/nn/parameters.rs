@@ -1,6 +1,7 @@
 //! What networks load from: weights by name, or in a dry pass their shapes, of which a list is kept.
 
 use std::{
+    collections::HashSet,
     fmt::Display,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -16,7 +17,7 @@ use crate::{
     error::Result,
     weights::{
         BlockType, Expected, Ring, Weights,
-        lora::{self, Change, Layer, Piece},
+        lora::{self, Change, Layer, LayerKind, Piece},
     },
 };
 
@@ -49,6 +50,8 @@ struct Dry {
     ledger: Ledger,
     asked: Arc<Mutex<Vec<Expected>>>,
     layers: Arc<Mutex<Vec<Layer>>>,
+    /// What of [`Dry::asked`] was read whole.
+    read: Arc<Mutex<Vec<Expected>>>,
 }
 
 impl Parameters {
@@ -59,7 +62,7 @@ impl Parameters {
 
     /// What these weights would take.
     pub fn dry(weights: &Weights, ledger: &Ledger) -> Self {
-        let dry = Dry { ledger: ledger.clone(), asked: Arc::default(), layers: Arc::default() };
+        let dry = Dry { ledger: ledger.clone(), asked: Arc::default(), layers: Arc::default(), read: Arc::default() };
         Self { weights: weights.clone(), dry: Some(dry), holds: Holds::AsAsked, travels: false }
     }
 
@@ -146,6 +149,7 @@ impl Parameters {
             return Ok(self.weights.get(name, shape)?.into());
         };
         dry.note(&self.weights, name, shape);
+        dry.note_read(&self.weights, name, shape);
         Ok(array::dry(&dry.ledger, shape, self.dtype()))
     }
 
@@ -168,7 +172,8 @@ impl Parameters {
     /// The layer this view stands at.
     fn layer(&self, [outputs, inputs]: [usize; 2], has_bias: bool, compute: Compute) -> Result<Linear> {
         if let Some(dry) = &self.dry {
-            dry.note_layer(Layer { name: self.weights.prefix().to_owned(), outputs, inputs, has_bias });
+            let (name, kind) = (self.weights.prefix().to_owned(), LayerKind::Linear);
+            dry.note_layer(Layer { name, kind, outputs, inputs, has_bias });
         }
         let weight = self.form(inputs, outputs)?;
         let bias = self.bias(outputs, has_bias, compute)?;
@@ -308,12 +313,26 @@ impl Parameters {
         }
     }
 
-    /// The linear layers that were asked for in a dry pass, in order, each once.
+    /// The layers that were asked for in a dry pass, each once: linear ones in their order, then all else that is read whole.
     pub fn layers(&self) -> Vec<Layer> {
         let Some(dry) = &self.dry else { return Vec::new() };
         let mut layers = dry.layers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         layers.retain(|layer| seen.insert(layer.name.clone()));
+        let read = dry.read.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let names: HashSet<&str> = read.iter().map(|(name, _)| name.as_str()).collect();
+        for (name, shape) in &read {
+            let (layer, kind) = match name.rsplit_once('.') {
+                Some((_, "bias")) => continue,
+                Some((layer, "weight")) => (layer, LayerKind::Plain),
+                _ => (name.as_str(), LayerKind::Bare),
+            };
+            if seen.insert(layer.to_owned()) {
+                let (outputs, inputs) = (shape.first().copied().unwrap_or(1), shape.iter().skip(1).product());
+                let has_bias = names.contains(format!("{layer}.bias").as_str());
+                layers.push(Layer { name: layer.to_owned(), kind, outputs, inputs, has_bias });
+            }
+        }
         layers
     }
 
@@ -321,7 +340,7 @@ impl Parameters {
     pub fn asked(&self) -> Vec<Expected> {
         let Some(dry) = &self.dry else { return Vec::new() };
         let mut asked = dry.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         asked.retain(|(name, _)| seen.insert(name.clone()));
         asked
     }
@@ -330,6 +349,11 @@ impl Parameters {
 impl Dry {
     fn note_layer(&self, layer: Layer) {
         self.layers.lock().unwrap_or_else(PoisonError::into_inner).push(layer);
+    }
+
+    fn note_read(&self, weights: &Weights, name: &str, shape: &[usize]) {
+        let read = (weights.full_name(name), shape.to_vec());
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).push(read);
     }
 
     fn note(&self, weights: &Weights, name: &str, shape: &[usize]) {

@@ -9,6 +9,10 @@ const OF_INPUTS: [&str; 2] = [".scale_input", ".input_scale"];
 /// What ComfyUI knows files in fp8 with scales by. Source: comfyanonymous/ComfyUI, `model_detection.py`.
 pub(crate) const MARK: &str = "scaled_fp8";
 
+/// Behind a layer's name: how its weight is quantised, as JSON in bytes, where ComfyUI wrote it. Source: comfyanonymous/ComfyUI,
+/// `ops.py`. The types and the scales say the same.
+const SETTINGS: &str = ".comfy_quant";
+
 /// The layer whose weight is multiplied by the tensor of this name, where it is a scale.
 pub(crate) fn scaled_layer(name: &str) -> Option<&str> {
     OF_WEIGHTS.iter().find_map(|ending| name.strip_suffix(ending))
@@ -21,5 +25,5 @@ pub(crate) fn is_of_inputs(name: &str) -> bool {
 
 /// Whether a tensor only says how another's numbers are to be read.
 pub(crate) fn is_beside_weights(name: &str) -> bool {
-    scaled_layer(name).is_some() || is_of_inputs(name) || name.ends_with(MARK)
+    scaled_layer(name).is_some() || is_of_inputs(name) || [MARK, SETTINGS].iter().any(|ending| name.ends_with(ending))
 }

@@ -188,6 +188,19 @@ fn configs_of_the_scheduler_and_the_model() {
     configs("", "model_index.json");
 }
 
+/// Norms that LoRA files change.
+const VECTORS: [(usize, &str); 3] = [
+    (0, "transformer_blocks.0.attn.norm_q.weight"),
+    (1, "text_model.final_layer_norm.bias"),
+    (2, "encoder.final_layer_norm.weight"),
+];
+
+/// A LoRA file that changes them.
+fn of_vectors() -> Vec<u8> {
+    let header = r#"{"diffusion_model.double_blocks.0.img_attn.norm.query_norm.scale.diff":{"dtype":"F32","shape":[32],"data_offsets":[0,128]},"lora_te1_text_model_final_layer_norm.b_norm":{"dtype":"BF16","shape":[32],"data_offsets":[128,192]},"text_encoders.t5xxl.transformer.encoder.final_layer_norm.diff":{"dtype":"F16","shape":[64],"data_offsets":[192,320]}}"#;
+    support::safetensors(header, 320)
+}
+
 /// LoRA files: whatever is taken can be loaded, or says why not.
 #[test]
 fn loras() {
@@ -201,7 +214,9 @@ fn loras() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("x.safetensors");
     let names = ["extra-keys", "lokr-kohya", "loha-kohya", "dora-peft", "diff", "peft-rslora"];
-    let seeds = names.map(|name| fs::read(fixture(&format!("lora/files/{name}.safetensors"))).expect("readable"));
+    let read = |name: &str| fs::read(fixture(&format!("lora/files/{name}.safetensors"))).expect("readable");
+    let mut seeds: Vec<Vec<u8>> = names.map(read).into();
+    seeds.push(of_vectors());
     hostile(300, &seeds, |bytes| {
         fs::write(&path, bytes).expect("written");
         let Ok(adapted) = LoraFile::open(&path, &Files::default()).and_then(|file| adapt(&model, &[(file, 0.5)]))
@@ -213,6 +228,9 @@ fn loras() {
             let shape = source.shape(&format!("{layer}.weight")).expect("a layer");
             let parameters = Parameters::real(&Weights::new(source.clone(), DType::F32, Device::Cpu));
             drop(parameters.linear(layer, shape[1], shape[0], Compute::EXACT_F32));
+        }
+        for (network, name) in VECTORS {
+            drop(adapted.sources[network].load(name, DType::F32, &Device::Cpu));
         }
     });
 }

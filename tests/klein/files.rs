@@ -225,15 +225,22 @@ fn a_single_file_holds_the_tensors_of_the_folder() {
     let (own, path) =
         (fixture("tiny/transformer/diffusion_pytorch_model.safetensors"), folder.path().join("x.safetensors"));
     let tensors = single_file(&candle_core::safetensors::load(&own, &Device::Cpu).expect("tensors"));
-    candle_core::safetensors::save(&tensors, &path).expect("saved");
     let open =
         |path: PathBuf| transformer_names(Arc::new(TensorFiles::open(&[path]).expect("a file"))).expect("a FLUX.2");
-    let (own, file) = (open(own), open(path));
-    let sorted = |source: &Renamed| source.names().into_iter().collect::<BTreeSet<_>>();
-    assert_eq!(sorted(&file), sorted(&own));
-    for name in own.names() {
-        let of = |source: &Renamed| support::values(&source.load(&name, DType::F32, &Device::Cpu).expect("a tensor"));
-        assert!(of(&file) == of(&own), "{name}");
+    let own = open(own);
+    // As its authors call the weights of norms, and as ComfyUI does.
+    for ending in ["_norm.scale", "_norm.weight"] {
+        let named = |(name, tensor): (&String, &Tensor)| (name.replace("_norm.scale", ending), tensor.clone());
+        let tensors: HashMap<String, Tensor> = tensors.iter().map(named).collect();
+        candle_core::safetensors::save(&tensors, &path).expect("saved");
+        let file = open(path.clone());
+        let sorted = |source: &Renamed| source.names().into_iter().collect::<BTreeSet<_>>();
+        assert_eq!(sorted(&file), sorted(&own));
+        for name in own.names() {
+            let of =
+                |source: &Renamed| support::values(&source.load(&name, DType::F32, &Device::Cpu).expect("a tensor"));
+            assert!(of(&file) == of(&own), "{name}");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod hub;
 #[allow(dead_code, reason = "each test binary uses its own part of this")]
 mod hub_server;
 mod layers;
+mod plain;
 mod program;
 mod runs;
 mod variants;

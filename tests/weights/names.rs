@@ -111,6 +111,17 @@ fn the_tiny_single_file_holds_the_tiny_folder_s_numbers() {
     assert_eq!((transformer.unused(), vae.unused()), (vec![], vec![]));
 }
 
+/// ComfyUI writes the weights of norms as such.
+#[test]
+fn norms_may_be_called_weights_in_single_files() {
+    let file = open("tiny-bfl/flux1-tiny.safetensors");
+    let name = |stored: String| (stored.replace("_norm.scale", "_norm.weight"), stored, Cut::Whole);
+    let renamed = Renamed::new(file.clone(), file.names().into_iter().map(name));
+    assert_eq!(renamed.names().iter().filter(|name| name.ends_with("_norm.weight")).count(), 14);
+    let transformer = bfl::transformer(Arc::new(renamed)).expect("a transformer");
+    equal_bit_for_bit(&transformer, &open_folder(&fixture("tiny-flux/transformer")).expect("folder"));
+}
+
 /// An all-in-one checkpoint: everything under a prefix.
 fn prefixed(parts: &[(&str, &dyn TensorSource)]) -> Arc<ManifestSource> {
     Arc::new(ManifestSource::new(parts.iter().flat_map(|(prefix, source)| {

@@ -10,7 +10,9 @@ use super::{FluxConfig, blocks::FEED_FORWARD_RATIO};
 use crate::{
     base::shown::shown,
     error::Error,
-    models::parts::single_file::{DOUBLE_NORMS, IMG_QKV, SINGLE_NORMS, TRANSFORMER_PREFIXES, TXT_QKV},
+    models::parts::single_file::{
+        DOUBLE_NORMS, IMG_QKV, SINGLE_NORMS, TRANSFORMER_PREFIXES, TXT_QKV, norm_aliases, norm_of,
+    },
     weights::{Cut, Renamed, TensorSource, lookup, lora::Alias},
 };
 
@@ -50,6 +52,7 @@ pub fn aliases(config: &FluxConfig) -> Vec<Alias> {
     let hidden = config.hidden_size();
     let alias = |name: String, like: &str, rows| alias(name, like, hidden, rows);
     let mut all = layers(config);
+    all.extend(norm_aliases(config.num_layers, config.num_single_layers));
     for block in (0..config.num_layers).map(|i| format!("double_blocks.{i}")) {
         let adapter = |(name, like): (&str, &str)| {
             alias(format!("{block}.processor.{name}"), &format!("{block}.{like}"), 3 * hidden)
@@ -106,16 +109,14 @@ fn transformer_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<V
                 let names = if stream == "img" { &IMG_QKV } else { &TXT_QKV };
                 return Some(split(&block, names, kind, hidden, rows?));
             }
-            if kind == "scale" {
-                let norm = lookup(DOUBLE_NORMS, rest)?;
+            if let Some(norm) = norm_of(DOUBLE_NORMS, rest, kind) {
                 return Some(vec![(format!("{block}.{norm}.weight"), Cut::Whole)]);
             }
             whole(format!("{block}.{}", lookup(DOUBLE, rest)?))
         }
         ("single_blocks", Some(i), Some(rest)) => {
             let block = format!("single_transformer_blocks.{i}");
-            if kind == "scale" {
-                let norm = lookup(SINGLE_NORMS, rest)?;
+            if let Some(norm) = norm_of(SINGLE_NORMS, rest, kind) {
                 return Some(vec![(format!("{block}.{norm}.weight"), Cut::Whole)]);
             }
             single_block(&block, rest, kind, hidden, rows?)

@@ -11,7 +11,9 @@ use std::{ops::Range, sync::Arc};
 
 use super::Flux2Config;
 use crate::{
-    models::parts::single_file::{DOUBLE_NORMS, IMG_QKV, SINGLE_NORMS, TRANSFORMER_PREFIXES, TXT_QKV},
+    models::parts::single_file::{
+        DOUBLE_NORMS, IMG_QKV, SINGLE_NORMS, TRANSFORMER_PREFIXES, TXT_QKV, norm_aliases, norm_of,
+    },
     weights::{Cut, Renamed, TensorSource, lookup, lora::Alias},
 };
 
@@ -63,6 +65,7 @@ pub(super) fn aliases(config: &Flux2Config) -> Vec<Alias> {
         Alias::of_weight(name, names)
     };
     let mut all = layers(config);
+    all.extend(norm_aliases(config.num_layers, config.num_single_layers));
     for i in 0..config.num_layers {
         let linear_in = |ff: &str| diffusers(format!("transformer_blocks.{i}.{ff}.linear_in"), 2 * wide);
         all.extend(["ff", "ff_context"].map(linear_in));
@@ -101,8 +104,10 @@ fn single_file_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<V
                 "txt_attn.qkv" => Some(thirds(&block, TXT_QKV, kind, hidden, rows)),
                 "img_mlp.0" => Some(halves(&format!("{block}.ff.linear_in"), kind, rows)),
                 "txt_mlp.0" => Some(halves(&format!("{block}.ff_context.linear_in"), kind, rows)),
-                _ if kind == "scale" => norm(block, lookup(DOUBLE_NORMS, rest)?),
-                _ => whole(format!("{block}.{}", lookup(DOUBLE, rest)?)),
+                _ => match norm_of(DOUBLE_NORMS, rest, kind) {
+                    Some(name) => norm(block, name),
+                    None => whole(format!("{block}.{}", lookup(DOUBLE, rest)?)),
+                },
             }
         }
         ("single_blocks", Some(i), Some(rest)) => {
@@ -110,8 +115,7 @@ fn single_file_names(name: &str, hidden: usize, rows: Option<usize>) -> Option<V
             match rest {
                 "linear1" => Some(fused(&format!("{block}.attn.to_qkv_mlp_proj"), kind, hidden, rows)),
                 "linear2" => whole(format!("{block}.attn.to_out")),
-                _ if kind == "scale" => norm(block, lookup(SINGLE_NORMS, rest)?),
-                _ => None,
+                _ => norm(block, norm_of(SINGLE_NORMS, rest, kind)?),
             }
         }
         ("final_layer", Some("adaLN_modulation"), Some("1")) => {

@@ -46,7 +46,7 @@ pub(super) fn aliases(config: &ZImageConfig) -> Vec<Alias> {
         ("layers", config.n_layers),
     ];
     let layers = kinds.into_iter().flat_map(|(kind, count)| (0..count).map(move |i| format!("{kind}.{i}.attention")));
-    let fused = layers.flat_map(|layer| ["qkv", "out"].map(|name| format!("{layer}.{name}")));
+    let fused = layers.flat_map(|layer| ["qkv", "out", "q_norm", "k_norm"].map(|name| format!("{layer}.{name}")));
     let ends = ["x_embedder", "final_layer.linear", "final_layer.adaLN_modulation.1"].map(str::to_owned);
     fused.chain(ends).map(alias).collect()
 }

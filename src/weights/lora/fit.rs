@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
-    Adapter, LoraFile, Network,
+    Adapter, LayerKind, LoraFile, Network,
     keys::{Pieces, Role},
     kinds::{DECOMPOSED, Kind},
     names::{Meaning, Names},
@@ -69,10 +69,17 @@ impl LoraFile {
                 fitted.unused.extend(pieces.values().cloned());
                 continue;
             }
-            let Some(kind) = Kind::of(pieces, &mut fitted.unused) else {
+            let Some(mut kind) = Kind::of(pieces, &mut fitted.unused) else {
                 fitted.halves.push(name.clone());
                 continue;
             };
+            if !meaning.takes_bias() {
+                fitted.unused.extend(kind.take_biases());
+                if kind.weight.is_none() {
+                    fitted.unknown.push(name.clone());
+                    continue;
+                }
+            }
             fitted.known += 1;
             *fitted.kinds.entry(kind.name()).or_default() += 1;
             self.add(&mut fitted, networks, (name, &meaning), (&kind, strength))?;
@@ -103,7 +110,9 @@ impl LoraFile {
     ) -> Result<()> {
         let network = &networks[meaning.network];
         let rows = meaning.rows();
-        let place = Place { file: self, name, prefix: &meaning.prefix, rows, inputs: meaning.parts[0].layer.inputs };
+        let first = &meaning.parts[0].layer;
+        let is_linear = first.kind == LayerKind::Linear;
+        let place = Place { file: self, name, prefix: &meaning.prefix, is_linear, rows, inputs: first.inputs };
         let made = place.check(kind, strength)?;
         for part in &meaning.parts {
             let adapter = made.adapter(part, &network.source)?;

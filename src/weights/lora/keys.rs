@@ -68,9 +68,13 @@ const ENDS: &[(&str, Role)] = &[
     (".lokr_w1_b", Role::KroneckerFactor(0, Side::Right)),
     (".lokr_w2_a", Role::KroneckerFactor(1, Side::Left)),
     (".lokr_w2_b", Role::KroneckerFactor(1, Side::Right)),
-    // ComfyUI.
+    // ComfyUI, which spells a bias's name whole or leaves it away; LyCORIS of norms.
+    (".weight.diff", Role::Difference),
+    (".bias.diff", Role::BiasDifference),
     (".diff", Role::Difference),
     (".diff_b", Role::BiasDifference),
+    (".w_norm", Role::Difference),
+    (".b_norm", Role::BiasDifference),
     // Kinds that change a layer in another way.
     (".lora_mid.weight", Role::Foreign("LoCon in Tucker form")),
     (".hada_t1", Role::Foreign("LoHa in Tucker form")),
@@ -152,12 +156,19 @@ mod tests {
             "x.processor.qkv_lora1.down.weight",
             "lora_unet_a.alpha",
             "lora_unet_a.lokr_w2_b",
+            "x.bias.diff",
+            "x.norm.w_norm",
+            "x.norm.b_norm",
             "optimizer.step",
             ".alpha",
         ];
         let keys = Keys::of(names.map(str::to_owned).to_vec());
         let layers: Vec<_> = keys.layers.keys().map(String::as_str).collect();
-        assert_eq!(layers, ["lora_unet_a", "transformer.x.to_k", "transformer.x.to_q", "x", "x.processor.qkv_lora1"]);
+        let expected =
+            ["lora_unet_a", "transformer.x.to_k", "transformer.x.to_q", "x", "x.norm", "x.processor.qkv_lora1"];
+        assert_eq!(layers, expected);
+        assert!(keys.layers["x"].keys().eq([&Role::Down, &Role::BiasDifference]));
+        assert!(keys.layers["x.norm"].keys().eq([&Role::Difference, &Role::BiasDifference]));
         assert_eq!(keys.layers["transformer.x.to_q"].len(), 2);
         assert!(keys.layers["transformer.x.to_k"].keys().eq([&Role::Down, &Role::Magnitude]));
         assert_eq!(keys.layers["lora_unet_a"][&Role::KroneckerFactor(1, Side::Right)], "lora_unet_a.lokr_w2_b");

@@ -71,6 +71,11 @@ impl Kind {
         }
     }
 
+    /// Leaves out what is added to a bias; gives the names of those tensors.
+    pub fn take_biases(&mut self) -> impl Iterator<Item = String> + use<> {
+        [self.up_bias.take(), self.bias.take()].into_iter().flatten()
+    }
+
     /// Whether each row of the changed weight gets a length of its own.
     pub fn is_decomposed(&self) -> bool {
         self.magnitude.is_some()

@@ -80,7 +80,7 @@ fn cut(whole: &Tensor, cut: &Cut) -> Result<Tensor> {
     Ok(match cut {
         Cut::Rows(rows) | Cut::MatrixRows(rows) => whole.narrow(0, rows.start, rows.len())?.contiguous()?,
         Cut::SwappedHalves => Tensor::cat(&[whole.narrow(0, half, half)?, whole.narrow(0, 0, half)?], 0)?,
-        // No adapter changes a norm, or a convolution between frames.
+        // No part of a layer: of a norm, all; and no adapter changes a convolution between frames.
         Cut::Whole | Cut::Matrix | Cut::Vector | Cut::LastFrame => whole.clone(),
     })
 }
@@ -182,6 +182,7 @@ impl Made {
                 Cut::Rows(rows) => source.load_rows(&name, rows.clone(), dtype, &Device::Cpu)?,
                 other => cut(&source.load(&name, dtype, &Device::Cpu)?, other)?,
             };
+            check_finite(&rows, &*source, &name)?;
             Ok(rows.reshape((part.layer.outputs, inputs))?)
         });
         Change::Dense { weight, strength: self.scale.strength }
@@ -196,6 +197,7 @@ impl Made {
         Some(Piece::floats(&[part.layer.outputs], move || {
             let vector = |name: &str, factor: f64| -> Result<Tensor> {
                 let whole = source.load(name, DType::F32, &Device::Cpu)?.flatten_all()?;
+                check_finite(&whole, &*source, name)?;
                 Ok((cut(&whole, &part.cut)? * factor)?)
             };
             let of_up = of_up.as_deref().map(|name| vector(name, scale.value(&*source)?)).transpose()?;

@@ -5,17 +5,42 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::super::{Cut, TensorSource};
 
-/// A linear layer that can be changed.
+/// A layer that can be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
     /// Its name, as the network asks for it.
     pub name: String,
-    /// out
+    /// What it is.
+    pub kind: LayerKind,
+    /// out; of what is not linear the first dimension.
     pub outputs: usize,
-    /// in
+    /// in; of what is not linear the other dimensions, of a vector 1.
     pub inputs: usize,
     /// Whether it has a bias.
     pub has_bias: bool,
+}
+
+/// What a layer is, which says where its change is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerKind {
+    /// A matrix `{name}.weight` that is multiplied with: beside it, where it computes.
+    Linear,
+    /// Numbers `{name}.weight` that are used as they are, such as a norm's: to them, as they are read.
+    Plain,
+    /// The same of one tensor `{name}`.
+    Bare,
+}
+
+impl Layer {
+    /// The name of its weight.
+    pub fn weight(&self) -> String {
+        if self.kind == LayerKind::Bare { self.name.clone() } else { format!("{}.weight", self.name) }
+    }
+
+    /// Whether it can be given a bias: a linear layer can, where it has none too.
+    pub fn takes_bias(&self) -> bool {
+        self.has_bias || self.kind == LayerKind::Linear
+    }
 }
 
 /// Another name that layers have in files of another layout: theirs together where they are one tensor there.
@@ -28,6 +53,11 @@ pub struct Alias {
 }
 
 impl Alias {
+    /// Of all of one layer.
+    pub fn of_layer(name: String, layer: &str) -> Self {
+        Self { name, parts: vec![(layer.to_owned(), Cut::Whole)] }
+    }
+
     /// Of a layer whose weight is stored as these; of none where it is stored as nothing.
     pub fn of_weight(name: String, stored: Option<Vec<(String, Cut)>>) -> Self {
         let layer = |(name, cut): (String, Cut)| Some((name.strip_suffix(".weight")?.to_owned(), cut));
@@ -144,8 +174,11 @@ impl<'n> Names<'n> {
         })
     }
 
-    /// What stands before a name of dots that would mean a layer without it.
+    /// What stands before a name of dots that means no layer and would without it.
     pub fn strange_prefix<'a>(&self, name: &'a str) -> Option<&'a str> {
+        if self.meaning(name).is_some() {
+            return None;
+        }
         let mut rests = name.match_indices('.').map(|(at, _)| at + 1);
         rests.find(|at| self.meaning(&name[*at..]).is_some()).map(|at| &name[..at])
     }
@@ -183,7 +216,13 @@ mod tests {
     use super::*;
 
     fn network() -> Network {
-        let layer = |name: &str| Layer { name: name.to_owned(), outputs: 4, inputs: 4, has_bias: true };
+        let layer = |name: &str| Layer {
+            name: name.to_owned(),
+            kind: LayerKind::Linear,
+            outputs: 4,
+            inputs: 4,
+            has_bias: true,
+        };
         let rows = |part: usize| Cut::Rows(4 * part..4 * part + 4);
         Network {
             part: "transformer",

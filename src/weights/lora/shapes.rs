@@ -19,6 +19,11 @@ impl Meaning {
         self.parts.iter().map(|Part { layer, cut }| format!("{} {cut:?}", layer.name)).collect()
     }
 
+    /// Whether every layer can be given a bias.
+    pub fn takes_bias(&self) -> bool {
+        self.parts.iter().all(|part| part.layer.takes_bias())
+    }
+
     /// Rows of the whole that the layers are parts of.
     pub fn rows(&self) -> usize {
         let end = |part: &Part| if let Cut::Rows(rows) = &part.cut { rows.end } else { part.layer.outputs };
@@ -33,6 +38,8 @@ pub(super) struct Place<'p> {
     pub name: &'p str,
     /// What stands before it.
     pub prefix: &'p str,
+    /// Whether it is multiplied with.
+    pub is_linear: bool,
     /// out, of all together.
     pub rows: usize,
     /// in
@@ -49,10 +56,7 @@ impl Place<'_> {
                 [product(&pairs[0])?, product(&pairs[1])?]
             }
             Some(OfWeight::Kronecker(factors)) => self.check_kronecker(factors)?,
-            Some(OfWeight::Difference(name)) => {
-                self.is(name, self.matrix(name)? == [self.rows, self.inputs], || [self.rows, self.inputs])?;
-                [0, 0]
-            }
+            Some(OfWeight::Difference(name)) => self.check_difference(name)?,
             None => [0, 0],
         };
         for name in [&kind.magnitude, &kind.up_bias, &kind.bias].into_iter().flatten() {
@@ -62,13 +66,34 @@ impl Place<'_> {
             let count = if is_whole_number(&*self.file.source, alpha) { 1 } else { self.count(alpha)? };
             self.is(alpha, count == 1, || [1, 1])?;
         }
-        if kind.is_decomposed() && !matches!(kind.weight, Some(OfWeight::Product(_))) {
-            let what = format!("{}: {} is {} with DoRA", self.file.source.describe(), self.name, kind.name());
-            return Err(Error::model(what, "DoRA is computed of a plain LoRA alone; take one of those"));
-        }
+        self.check_decomposed(kind)?;
         let scale = self.scale(kind, ranks, strength);
         let source = Arc::clone(&self.file.source);
         Ok(Made { source, kind: kind.clone(), inputs: self.inputs, scale, ranks })
+    }
+
+    /// A difference has no rank.
+    fn check_difference(&self, name: &str) -> Result<[usize; 2]> {
+        let own = [self.rows, self.inputs];
+        let fits = if self.is_linear {
+            self.matrix(name)? == own
+        } else {
+            // A vector may be stored as a matrix of one row or column.
+            self.check_type(name)?;
+            let found = self.file.source.shape(name).unwrap_or_default();
+            found.iter().filter(|size| **size != 1).eq(own.iter().filter(|size| **size != 1))
+        };
+        self.is(name, fits, || own)?;
+        Ok([0, 0])
+    }
+
+    fn check_decomposed(&self, kind: &Kind) -> Result<()> {
+        if !kind.is_decomposed() || self.is_linear && matches!(kind.weight, Some(OfWeight::Product(_))) {
+            return Ok(());
+        }
+        let of = if self.is_linear { "" } else { ", of numbers that are no linear layer's" };
+        let what = format!("{}: {} is {} with DoRA{of}", self.file.source.describe(), self.name, kind.name());
+        Err(Error::model(what, "DoRA is computed of a plain LoRA of a linear layer alone; take one of those"))
     }
 
     /// The rank of `[right, left]`: right [rank, in], left [out, rank].
