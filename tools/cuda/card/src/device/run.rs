@@ -186,22 +186,24 @@ impl Device {
             false => launch.run(&self.memory)?,
         };
         let threads = launch.blocks() * launch.block.iter().map(|n| u64::from(*n)).product::<u64>();
-        Ok(self.counted(&launch.kernel.name, threads, counts, self.settings.card.single_flops))
+        Ok(self.counted(&launch.kernel.name, threads, counts))
     }
 
     fn product(&mut self, gemm: &Gemm) -> Result<(Engine, f64), Fault> {
         gemm.run(&self.memory, self.settings.shapes)?;
         let (read, written) = (gemm.bytes_read(), gemm.bytes_written());
-        let counts = Counts { read, written, stored: gemm.outputs(), flops: gemm.flops(), instructions: 0 };
-        let card = self.settings.card;
-        let rate = if gemm.is_half() { card.half_flops } else { card.single_flops };
-        Ok(self.counted(gemm.name(), gemm.outputs(), counts, rate))
+        let (flops, product_flops) = if gemm.is_half() { (0, gemm.flops()) } else { (gemm.flops(), 0) };
+        let counts = Counts { read, written, stored: gemm.outputs(), flops, product_flops, instructions: 0 };
+        Ok(self.counted(gemm.name(), gemm.outputs(), counts))
     }
 
-    /// Reports a kernel, and gives its roofline: what its bytes take, or its operations.
-    fn counted(&mut self, name: &str, threads: u64, counts: Counts, rate: f64) -> (Engine, f64) {
-        let bytes = (counts.read + counts.written) as f64 / self.settings.card.bandwidth;
-        let seconds = LAUNCH + bytes.max(counts.flops as f64 / rate);
+    /// Reports a kernel, and gives its roofline: what its bytes take, or its operations, or its half-precision products.
+    fn counted(&mut self, name: &str, threads: u64, counts: Counts) -> (Engine, f64) {
+        let card = self.settings.card;
+        let bytes = (counts.read + counts.written) as f64 / card.bandwidth;
+        let operations = counts.flops as f64 / card.single_flops;
+        let products = counts.product_flops as f64 / card.half_flops;
+        let seconds = LAUNCH + bytes.max(operations).max(products);
         self.report.kernel(name, threads, counts, seconds);
         (Engine::Compute, seconds)
     }

@@ -44,7 +44,7 @@ impl Shared {
         }
     }
 
-    fn read(&self, offset: u64, width: usize) -> Result<u64, Fault> {
+    pub(super) fn read(&self, offset: u64, width: usize) -> Result<u64, Fault> {
         let range = self.range(offset, width)?;
         if !self.written[range.clone()].iter().all(|written| *written) {
             return Err(Fault::new(
@@ -55,10 +55,17 @@ impl Shared {
         Ok(from_bytes(&self.bytes[range]))
     }
 
-    fn write(&mut self, offset: u64, width: usize, value: u64) -> Result<(), Fault> {
+    pub(super) fn write(&mut self, offset: u64, width: usize, value: u64) -> Result<(), Fault> {
         let range = self.range(offset, width)?;
         self.written[range.clone()].fill(true);
         self.bytes[range].copy_from_slice(&value.to_le_bytes()[..width]);
+        Ok(())
+    }
+
+    /// Bytes that are on their way count as never written.
+    pub(super) fn forget(&mut self, offset: u64, width: usize) -> Result<(), Fault> {
+        let range = self.range(offset, width)?;
+        self.written[range].fill(false);
         Ok(())
     }
 }
@@ -70,13 +77,13 @@ fn from_bytes(bytes: &[u8]) -> u64 {
 }
 
 /// The lanes of a mask, as indices.
-fn of(lanes: u32) -> impl Iterator<Item = usize> {
+pub(super) fn of(lanes: u32) -> impl Iterator<Item = usize> {
     (0..LANES).filter(move |lane| lanes >> lane & 1 == 1)
 }
 
 /// Bytes that an access of a warp moves: memory answers in sectors of 32 bytes, and lanes that reach into the sector of the
 /// lane before share it.
-fn moved(addresses: &Lanes, lanes: u32, width: usize) -> u64 {
+pub(super) fn moved(addresses: &Lanes, lanes: u32, width: usize) -> u64 {
     const SECTOR: u64 = 32;
     let (mut last, mut sectors) = (u64::MAX, 0);
     for lane in of(lanes) {
@@ -99,7 +106,13 @@ fn misaligned(address: u64, width: usize) -> Fault {
 
 impl Block<'_> {
     /// Where each lane reaches, and the space they reach into.
-    fn addresses(&self, warp: &Warp, lanes: u32, at: &Address, elements: usize) -> Result<(Space, Lanes), Fault> {
+    pub(super) fn addresses(
+        &self,
+        warp: &Warp,
+        lanes: u32,
+        at: &Address,
+        elements: usize,
+    ) -> Result<(Space, Lanes), Fault> {
         let mut addresses: Lanes = match at.base {
             Some(slot) => *warp.lanes(slot),
             None => [0; LANES],

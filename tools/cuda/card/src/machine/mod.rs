@@ -2,8 +2,10 @@
 
 mod access;
 mod block;
+mod copies;
 mod exchange;
 mod fault;
+mod matrices;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -49,6 +51,8 @@ pub struct Counts {
     pub stored: u64,
     /// Floating point operations.
     pub flops: u64,
+    /// Those of products of matrices, which have units of their own.
+    pub product_flops: u64,
     /// Instructions, once for each warp.
     pub instructions: u64,
 }
@@ -60,6 +64,7 @@ impl Counts {
         self.written += other.written * times;
         self.stored += other.stored * times;
         self.flops += other.flops * times;
+        self.product_flops += other.product_flops * times;
         self.instructions += other.instructions * times;
     }
 }

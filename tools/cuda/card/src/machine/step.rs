@@ -60,7 +60,11 @@ impl Block<'_> {
             return Ok(After::Next);
         }
         match &instruction.op {
-            Op::Shuffle { mask, .. } | Op::Vote { mask, .. } | Op::WarpBarrier(mask)
+            Op::Shuffle { mask, .. }
+            | Op::Vote { mask, .. }
+            | Op::Product { mask, .. }
+            | Op::LoadMatrices { mask, .. }
+            | Op::WarpBarrier(mask)
                 if self.waits_for_lanes(warp, path, lanes, *mask) =>
             {
                 return Ok(After::Parted);
@@ -83,6 +87,11 @@ impl Block<'_> {
             Op::Atomic { f, d, at, from } => self.atomic(warp, lanes, (*f, *d), at, *from)?,
             Op::Shuffle { how, d, p, from, mask } => exchange::shuffle(warp, lanes, *how, (*d, *p), *from, *mask)?,
             Op::Vote { how, d, from, mask } => exchange::vote(warp, lanes, *how, *d, *from, *mask),
+            Op::Product { what, .. } => self.product(warp, lanes, what)?,
+            Op::LoadMatrices { to, at, transposed, .. } => self.load_matrices(warp, lanes, to, at, *transposed)?,
+            Op::CopyAsync { to, from, bytes } => self.copy_async(warp, lanes, to, from, *bytes)?,
+            Op::CommitCopies => warp.copies.commit(lanes),
+            Op::WaitCopies { but } => self.wait_for_copies(warp, lanes, *but)?,
             Op::Barrier(_) if lanes != all => {
                 return Err(Fault::new(FaultKind::Deadlock, "a barrier of the block behind a predicate"));
             }

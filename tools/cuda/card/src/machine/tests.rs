@@ -1,5 +1,7 @@
 //! Small kernels run whole.
 
+mod matrices;
+
 use super::{Fault, FaultKind, Launch};
 use crate::{
     device::memory::{BASE, Memory},
@@ -236,10 +238,7 @@ fn what_a_card_would_not_allow_is_named() {
             "setp.eq.s32 %p1, %r5, 0; @%p1 bra out; bar.sync 0; out: shfl.sync.bfly.b32 %r6, %r5, 1, 31, -1; ret;",
             FaultKind::Deadlock,
         ),
-        (
-            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1}, {%r1}, {%r2}, {%f2}; ret;",
-            FaultKind::Instruction,
-        ),
+        ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1}, {%r1}, {%r2}, {%f2}; ret;", FaultKind::Instruction),
         ("ld.shared.u32 %r6, [tile+4096]; ret;", FaultKind::IllegalAddress),
     ];
     for (body, kind) in kinds {
@@ -247,9 +246,9 @@ fn what_a_card_would_not_allow_is_named() {
         assert_eq!(fault.kind, kind, "{fault}");
         assert!(fault.message.contains("kernel k"), "{fault}");
     }
-    let fault = run("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1}, {%r1}, {%r2}, {%f2}; ret;", 1, 32, 0)
+    let fault = run("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1}, {%r1}, {%r2}, {%f2}; ret;", 1, 32, 0)
         .unwrap_err();
-    assert!(fault.message.contains("mma.sync.aligned.m16n8k16"), "{fault}");
+    assert!(fault.message.contains("mma.sync.aligned.m16n8k8"), "{fault}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! furthest behind goes first, so that paths meet again as early as they can. Any order is allowed since Volta's independent
 //! thread scheduling; where threads exchange values the instruction itself says which of them must be there.
 
+use super::copies::Copies;
 use crate::{
     machine::window,
     ptx::code::{Kernel, LANES, Lanes, Slot, Special},
@@ -40,6 +41,8 @@ pub struct Warp {
     pub local: Vec<u8>,
     /// Where its lanes are; those in none have exited.
     pub paths: Vec<Path>,
+    /// What is on its way into shared memory.
+    pub copies: Copies,
 }
 
 impl Warp {
@@ -49,7 +52,7 @@ impl Warp {
         for (slot, value) in &kernel.constants {
             registers[*slot as usize] = [*value; LANES];
         }
-        Self { registers, local: vec![0; LANES * kernel.local_bytes], paths: Vec::new() }
+        Self { registers, local: vec![0; LANES * kernel.local_bytes], paths: Vec::new(), copies: Copies::default() }
     }
 
     /// Begins a block: warp `index` of it, `threads` threads in all.
@@ -57,6 +60,7 @@ impl Warp {
         let here = ids.threads().saturating_sub(index * LANES).min(LANES);
         let lanes = if here == LANES { FULL } else { (1 << here) - 1 };
         self.paths.clear();
+        self.copies = Copies::default();
         self.paths.push(Path { at: 0, lanes, wait: Wait::Not });
         for (slot, special) in &kernel.specials {
             self.registers[*slot as usize] = ids.special(*special, index);

@@ -12,6 +12,8 @@ pub type Compute = fn(&Lanes, &Lanes, &Lanes, &mut Lanes);
 pub type Carry = fn(u64, u64, u64, u64) -> (u64, u64);
 /// What an instruction of four operands computes of one thread.
 pub type Four = fn(u64, u64, u64, u64) -> u64;
+/// The f32 that a 16-bit number is.
+pub type Widen = fn(u64) -> f32;
 /// What an atomic operation leaves in memory: of what lies there, and of one or two operands.
 pub type Update = fn(u64, u64, u64) -> u64;
 /// A register's number.
@@ -83,6 +85,24 @@ pub struct Address {
     pub width: usize,
 }
 
+/// Bytes of a row of the matrices that `ldmatrix` loads: eight 16-bit numbers.
+pub const MATRIX_ROW_BYTES: usize = 16;
+
+/// d = a b + c of 16-bit floats, for a [16, 16], b [16, 8] and f32 c, in the registers of a warp.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    /// The f32 of a number of a or b.
+    pub widen: Widen,
+    /// The result.
+    pub d: [Slot; 4],
+    /// The left side, row by row, in pairs.
+    pub a: [Slot; 4],
+    /// The right side, column by column, in pairs.
+    pub b: [Slot; 2],
+    /// What is added.
+    pub c: [Slot; 4],
+}
+
 /// Which lanes a shuffle reads. Source: PTX ISA, `shfl.sync`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shuffle {
@@ -134,6 +154,17 @@ pub enum Op {
     Shuffle { how: Shuffle, d: Slot, p: Option<Slot>, from: [Slot; 3], mask: Slot },
     /// `vote.sync d, a, mask`
     Vote { how: Vote, d: Slot, from: (Slot, bool), mask: Slot },
+    /// `mma.sync.m16n8k16`: a product of matrices that the warp holds.
+    Product { what: Product, mask: Slot },
+    /// `ldmatrix.m8n8`: matrices of 16-bit numbers, whose rows the lanes name.
+    LoadMatrices { to: Vec<Slot>, at: Address, transposed: bool, mask: Slot },
+    /// `cp.async`: a copy from global into shared memory that nobody may read before it was waited for; of so many bytes of the
+    /// source, or all, and zeros.
+    CopyAsync { to: Address, from: Address, bytes: Option<Slot> },
+    /// `cp.async.commit_group`
+    CommitCopies,
+    /// `cp.async.wait_group N`, or `.wait_all`: all but so many of the latest groups.
+    WaitCopies { but: Option<u64> },
     /// `bar.sync a`: all threads of the block meet.
     Barrier(Slot),
     /// `bar.warp.sync`: the lanes of the mask meet.

@@ -180,7 +180,11 @@ impl<'a> Parser<'a> {
                 Ok(())
             }
             Some(Token::Word(word)) if !word.starts_with('.') => {
-                if self.tokens.get(self.at + 1).map(|placed| placed.token) == Some(Token::Mark(b':')) {
+                let marks = |ahead: usize| {
+                    self.tokens.get(self.at + ahead).is_some_and(|placed| placed.token == Token::Mark(b':'))
+                };
+                // `L2::128B` in an opcode is no label.
+                if marks(1) && !marks(2) {
                     self.at += 2;
                     body.push(Statement::Label(word.to_owned()));
                     return Ok(());
@@ -327,6 +331,7 @@ mod tests {
     @!%p1 bra $L_2;
     { .reg .b16 x; mov.b32 {x, %rs2}, %r1; }
     shfl.sync.bfly.b32 %r1|%p2, %r2, 16, 31, -1;
+    ld.global.L2::128B.u32 %r1, [%rd1];
 $L_2:
     ret;
 }";
@@ -357,6 +362,7 @@ $L_2:
         assert_eq!(instructions[2].operands[0], Operand::List(vec![name("x"), name("%rs2")]));
         assert_eq!(instructions[3].operands[0], Operand::Pair(name("%r1").into(), name("%p2").into()));
         assert_eq!(instructions[3].operands[4], Operand::Integer(-1));
+        assert_eq!(instructions[4].opcode, "ld.global.L2::128B.u32");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-type Result<T> = std::result::Result<T, String>;
+pub(super) type Result<T> = std::result::Result<T, String>;
 type Guard = Option<(Slot, bool)>;
 
 impl Lowering<'_> {
@@ -57,6 +57,9 @@ impl Lowering<'_> {
             ("bar" | "barrier", _) => self.barrier(opcode, operands)?,
             ("shfl", [d, a, b, c, mask]) if opcode.has("sync") => self.shuffle(opcode, d, [a, b, c], mask)?,
             ("vote", [d, a, mask]) if opcode.has("sync") => self.vote(opcode, d, a, mask)?,
+            ("mma", [d, a, b, c]) if opcode.has("sync") => self.product(opcode, [d, a, b, c])?,
+            ("ldmatrix", [to, Operand::Address(name, offset)]) => self.load_matrices(opcode, to, name, *offset)?,
+            ("cp", _) if opcode.has("async") => self.copy_async(opcode, operands)?,
             ("activemask", [d]) => {
                 let (d, zero) = (self.target(d)?, self.constant(0));
                 Some(Op::Vote { how: Vote::Active, d, from: (zero, false), mask: zero })
@@ -185,16 +188,18 @@ impl Lowering<'_> {
 
     fn address(&mut self, opcode: &Opcode<'_>, name: &str, offset: i64) -> Result<Option<Address>> {
         let Some(width) = type_bytes(opcode.kind()) else { return Ok(None) };
-        let said = match opcode.modifiers.iter().find_map(|modifier| match modifier.split("::").next()? {
+        let said = opcode.modifiers.iter().find_map(|modifier| match modifier.split("::").next()? {
             "global" | "const" => Some(Space::Global),
             "shared" => Some(Space::Shared),
             "local" => Some(Space::Local),
             "param" => Some(Space::Param),
             _ => None,
-        }) {
-            Some(space) => space,
-            None => Space::Generic,
-        };
+        });
+        self.address_in(said.unwrap_or(Space::Generic), name, offset, width).map(Some)
+    }
+
+    /// `[name + offset]` of so many bytes, in the space that is said where a register holds it, else where the variable lies.
+    pub(super) fn address_in(&self, said: Space, name: &str, offset: i64, width: usize) -> Result<Address> {
         let (space, base, start) = match self.names.find(name) {
             Some(Entity::Register(slot)) => (said, Some(slot), 0),
             Some(Entity::Parameter(start)) => (Space::Param, None, start as i64),
@@ -203,7 +208,7 @@ impl Lowering<'_> {
             Some(Entity::Global(start)) => (Space::Global, None, start as i64),
             None => return Err(format!("an address of '{name}', which is nowhere")),
         };
-        Ok(Some(Address { space, base, offset: start.wrapping_add(offset), width }))
+        Ok(Address { space, base, offset: start.wrapping_add(offset), width })
     }
 
     fn load(&mut self, opcode: &Opcode<'_>, to: &Operand, name: &str, offset: i64) -> Result<Option<Op>> {
@@ -297,12 +302,12 @@ impl Lowering<'_> {
         }
     }
 
-    fn targets(&mut self, operands: &[Operand]) -> Result<Vec<Slot>> {
+    pub(super) fn targets(&mut self, operands: &[Operand]) -> Result<Vec<Slot>> {
         operands.iter().map(|operand| self.target(operand)).collect()
     }
 
     /// The register that holds an operand of this type.
-    fn value(&mut self, operand: &Operand, kind: &str) -> Result<Slot> {
+    pub(super) fn value(&mut self, operand: &Operand, kind: &str) -> Result<Slot> {
         let bytes = type_bytes(kind).unwrap_or(8);
         let cut = |bits: u64| if bytes < 8 { bits & ((1 << (8 * bytes)) - 1) } else { bits };
         match operand {
@@ -311,7 +316,8 @@ impl Lowering<'_> {
                 Some(Entity::Register(slot)) => Ok(slot),
                 Some(Entity::Local(offset) | Entity::Shared(offset)) => Ok(self.constant(offset as u64)),
                 Some(Entity::Global(address)) => Ok(self.constant(address)),
-                Some(Entity::Parameter(_)) => Err(format!("the address of parameter '{name}'")),
+                // What `ld.param` takes.
+                Some(Entity::Parameter(offset)) => Ok(self.constant(offset as u64)),
                 None => self.special(name),
             },
             Operand::Integer(value) => Ok(self.constant(cut(*value as u64))),

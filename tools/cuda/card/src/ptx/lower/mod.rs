@@ -2,6 +2,7 @@
 //! that are called put in their caller's place.
 
 mod instructions;
+mod matrices;
 mod names;
 
 use std::collections::HashMap;
