@@ -76,12 +76,7 @@ pub trait Model: Send + Sync {
 
     /// Decides what kernels of the device may be trusted with, and tells of it: done before plans are made, which follow
     /// what is decided.
-    ///
-    /// # Errors
-    /// When the device fails.
-    fn settle(&self, _on: &On, _observer: &dyn Observer) -> Result<()> {
-        Ok(())
-    }
+    fn settle(&self, _on: &On, _observer: &dyn Observer) {}
 
     /// Loads the transformer, or what is not streamed of it.
     ///

@@ -124,8 +124,8 @@ impl Attention<'_> {
 
 /// `softmax(scale·q·kᵀ + bias)·v` for q [H, C, D], k and v [K, N, D], as [C, H·D]; scores never exist all at once, and are
 /// f32 on every device. K is H, or divides it: then H/K heads of q that follow each other share one of k and v (Ainslie et
-/// al. 2023, arXiv 2305.13245). A bias is added in the tile on the CPU and to the scores elsewhere; FlashAttention has no room
-/// for one and leaves such attention to the tensors.
+/// al. 2023, arXiv 2305.13245). A bias is added in the tile by the CPU's kernel, and by CUDA's where it is one of keys or causal;
+/// to the scores elsewhere.
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
@@ -142,7 +142,7 @@ pub fn attention(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result
     attending(q, || own(q, k, v, how))
 }
 
-/// The same by FlashAttention where that takes it, else by tensors; never by the CPU's own kernel.
+/// The same by a kernel of CUDA's where one takes it, else by tensors; never by the CPU's own kernel.
 ///
 /// # Errors
 /// As [`attention()`].
@@ -208,6 +208,21 @@ fn own(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result<Array> {
 /// # Errors
 /// When the device fails.
 pub fn attention_error(heads: usize, dim: usize, dtype: DType, device: &Device) -> Result<f64> {
+    let run = |q: &Array, k: &Array, v: &Array, how: &Attention<'_>| attention(q, k, v, how).map(Some);
+    Ok(error_of(run, (heads, dim), Bias::None, dtype, device)?.unwrap_or(f64::NAN))
+}
+
+/// The same of `run`, with a bias of 300 keys; `None` where it does not take such an attention.
+///
+/// # Errors
+/// What `run` says, or when the device fails.
+pub(super) fn error_of(
+    run: impl Fn(&Array, &Array, &Array, &Attention<'_>) -> Result<Option<Array>>,
+    (heads, dim): (usize, usize),
+    bias: Bias<'_>,
+    dtype: DType,
+    device: &Device,
+) -> Result<Option<f64>> {
     /// Neither is a multiple of a kernel's tile: its edges are part of what is compared.
     const SLICE: (usize, usize) = (100, 300);
     let (queries, keys) = SLICE;
@@ -217,10 +232,12 @@ pub fn attention_error(heads: usize, dim: usize, dtype: DType, device: &Device) 
         Ok(Tensor::from_vec::<_, f32>(values, (heads, rows, dim), device)?.to_dtype(dtype)?.into()) // [H, N, D]
     };
     let (q, k, v) = (numbers(queries, 0.618_034)?, numbers(keys, 0.414_214)?, numbers(keys, 0.732_051)?);
-    let how = Attention::plain(AttentionTiles { query_rows: 64, heads });
+    let how = Attention { bias, ..Attention::plain(AttentionTiles { query_rows: 64, heads }) };
+    let Some(found) = run(&q, &k, &v, &how)? else { return Ok(None) };
     let wide = |x: Array| x.real()?.to_dtype(DType::F32).map_err(crate::Error::from);
-    let plain = wide(tensors::attention(&q, &k, &v, &how)?)?;
-    let found = wide(attention(&q, &k, &v, &how)?)?;
+    let (found, plain) = (wide(found)?, wide(tensors::attention(&q, &k, &v, &how)?)?);
     let squares = |x: &Tensor| -> Result<f64> { Ok(f64::from(x.sqr()?.sum_all()?.to_scalar::<f32>()?)) };
-    Ok((squares(&(found - &plain)?)? / squares(&plain)?).sqrt())
+    // Where all numbers are zeros, as on a device that is asked about sizes alone, they are alike.
+    let off = squares(&(found - &plain)?)?;
+    Ok(Some(if off == 0.0 { 0.0 } else { (off / squares(&plain)?).sqrt() }))
 }

@@ -4,7 +4,7 @@
 //!
 //! Behind the parts stand the CPU's own kernels ([`kernels::cpu`]), on slices of f32, fused and vectorised, and those made of
 //! candle's tensors ([`kernels::tensors`]) for every other device and number type; both are held against each other in the
-//! tests.
+//! tests. On CUDA attention in half precision is a kernel's ([`kernels::flash`]).
 //!
 //! Token streams are [N, C], one picture at a time; heads are [H, N, D].
 

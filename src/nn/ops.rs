@@ -70,7 +70,7 @@ impl Array {
     }
 
     /// As [`Array::real`], within candle's closures.
-    fn real_tensor(&self) -> candle_core::Result<&Tensor> {
+    pub(super) fn real_tensor(&self) -> candle_core::Result<&Tensor> {
         match self {
             Self::Real(tensor) => Ok(tensor),
             Self::Dry(_) => Err(candle_core::Error::msg("a dry array among real ones")),

@@ -65,7 +65,7 @@ impl<'a> Pipeline<'a> {
     pub fn open(model: &'a dyn Model, device: Device, dtype: DType, observer: &'a dyn Observer) -> Result<Self> {
         let on = On { device, dtype };
         let text = model.text(&on)?;
-        model.settle(&on, observer)?;
+        model.settle(&on, observer);
         Ok(Self { model, text, on, observer })
     }
 

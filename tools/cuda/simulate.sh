@@ -24,6 +24,7 @@ prepare() {
   test -e "$dir/toolkit/env.sh" || LAZY=1 "$here/toolkit.sh" "$dir/toolkit"
   export CUDA_COMPUTE_CAP=80 # PTX of the oldest card that is simulated with bf16, which newer ones take too
   . "$dir/toolkit/env.sh"
+  "$here/kernels.sh" --check || failed=1
   mkdir -p "$dir/bin" "$dir/lib" "$dir/out"
   cp "$here/card/nvcc" "$dir/bin/nvcc"
   export PATH=$dir/bin:$PATH

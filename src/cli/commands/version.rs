@@ -19,7 +19,11 @@ pub fn print(report: &Report, details: bool) -> anyhow::Result<()> {
 
 /// What is built in.
 fn features() -> Vec<&'static str> {
-    let all = [("cuda", cfg!(feature = "cuda")), ("flash-attn", flash::BUILT_IN), ("metal", cfg!(feature = "metal"))];
+    let all = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("flash-attn", flash::library::BUILT_IN),
+        ("metal", cfg!(feature = "metal")),
+    ];
     let built: Vec<_> = all.into_iter().filter(|(_, is_built)| *is_built).map(|(name, _)| name).collect();
     if built.is_empty() { vec!["none (CPU only)"] } else { built }
 }

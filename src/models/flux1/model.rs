@@ -95,10 +95,10 @@ impl Model for Flux1 {
         self.transformer.config.position_ids(grid, text.text_tokens())
     }
 
-    fn settle(&self, on: &On, observer: &dyn Observer) -> Result<()> {
+    fn settle(&self, on: &On, observer: &dyn Observer) {
         let config = &self.transformer.config;
         let heads = (config.num_attention_heads, config.attention_head_dim);
-        settle(on, heads, &self.vae.part.config, observer)
+        settle(on, heads, &self.vae.part.config, observer);
     }
 
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {

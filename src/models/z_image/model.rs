@@ -89,10 +89,10 @@ impl Model for ZImage {
         self.transformer.config.position_ids(grid, text.text_tokens())
     }
 
-    fn settle(&self, on: &On, observer: &dyn Observer) -> Result<()> {
+    fn settle(&self, on: &On, observer: &dyn Observer) {
         let config = &self.transformer.config;
         let heads = (config.n_heads, config.head_dim());
-        settle(on, heads, &self.vae.part.config, observer)
+        settle(on, heads, &self.vae.part.config, observer);
     }
 
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {

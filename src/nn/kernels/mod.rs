@@ -1,4 +1,4 @@
-//! What computes: the CPU's own kernels, tensors on any device, FlashAttention where it is built in.
+//! What computes: the CPU's own kernels, tensors on any device, FlashAttention on CUDA.
 
 pub mod cpu;
 pub mod flash;

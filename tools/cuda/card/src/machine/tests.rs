@@ -1,5 +1,6 @@
 //! Small kernels run whole.
 
+mod attention;
 mod matrices;
 
 use super::{Fault, FaultKind, Launch};

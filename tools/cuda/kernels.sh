@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The program's own CUDA kernels as the PTX text that is part of it: what a driver compiles for its card when a model is loaded.
+# To be run after a change of a .cu file, with nvcc of CUDA 13.0 on PATH (tools/cuda/toolkit.sh makes one); another may write the same
+# kernel in other words.
+#
+#   tools/cuda/kernels.sh            writes the .ptx beside each .cu
+#   tools/cuda/kernels.sh --check    writes nothing; exit code 1 where a .ptx is not what its .cu compiles to
+#
+# Both print the registers and the shared memory of each kernel, and what it spills.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
+failed=0
+
+for source in "$root"/src/nn/kernels/flash/*.cu; do
+  compiled=${source%.cu}.ptx
+  name=$(basename "$compiled")
+  nvcc -ptx -arch=compute_80 -std=c++17 -o "$made/plain.ptx" "$source"
+  # Without comments; of the ISA's version 7.0, which the drivers of CUDA 11.0 and newer read; ptxas holds the text to it.
+  { echo "// $(basename "$source"), sha256 $(sha256sum "$source" | cut -d ' ' -f 1)"
+    sed -E 's/^\.version .*/.version 7.0/; /^\s*(\/\/|$)/d' "$made/plain.ptx"; } > "$made/$name"
+  ptxas -v -arch=sm_80 -o /dev/null "$made/$name" 2>&1 | grep -oE "'[a-z0-9_]+' for|[0-9]+ bytes spill.*|Used .*" | paste -sd ' ' |
+    sed "s/ '/\n'/g"
+  if [ "${1:-}" != --check ]; then
+    cp "$made/$name" "$compiled"
+  elif ! cmp -s "$made/$name" "$compiled"; then
+    echo "$compiled is not what $source compiles to: run tools/cuda/kernels.sh" >&2
+    failed=1
+  fi
+done
+exit $failed
