@@ -179,13 +179,15 @@ fn quantized_by(source: &dyn TensorSource, names: &[String]) -> Option<&'static 
         count > 1 && !(is_float && weight_of(name).is_some_and(|shape| shape.first() == Some(&count)))
     };
     let by_scale = |name: &String| match source.file_dtype(name) {
-        Some(DType::F8E8M0) => "a model in a microscaling format (MX)",
+        // Powers of two in a byte each, under their own type and as ComfyUI writes them.
+        Some(DType::F8E8M0 | DType::U8) => MICROSCALING,
         Some(DType::F8E4M3) => "a model quantized to NVFP4",
         _ => "a model in fp8 with many scales a tensor",
     };
-    let by_type = |name: &String| match source.file_dtype(name)? {
-        DType::F8E8M0 | DType::F4 | DType::F6E2M3 | DType::F6E3M2 => Some("a model in a microscaling format (MX)"),
-        _ => None,
+    let is_whole = |name: &str| name.ends_with(".weight") && source.type_name(name).is_some_and(|kind| kind == "I8");
+    let by_type = |name: &String| match source.file_dtype(name) {
+        Some(DType::F8E8M0 | DType::F4 | DType::F6E2M3 | DType::F6E3M2) => Some(MICROSCALING),
+        _ => is_whole(name).then_some("a model quantized to whole numbers of 8 bits (int8)"),
     };
     first_mark(QUANTIZED, names)
         .or_else(|| names.iter().filter(is_scale).find(many).map(by_scale))
@@ -193,6 +195,7 @@ fn quantized_by(source: &dyn TensorSource, names: &[String]) -> Option<&'static 
         .or_else(|| names.iter().any(|name| is_unread_scale(source, name)).then_some(UNREAD_SCALES))
 }
 
+const MICROSCALING: &str = "a model in a microscaling format (MX)";
 const UNREAD_SCALES: &str = "a model in fp8 whose scales have names that are not known";
 
 /// Whether a tensor is called a scale, in a way that is not known, of a weight in 8 bits.

@@ -395,6 +395,31 @@ fn quantized_files_and_adapters_are_called_what_they_are() {
     refused_with(single(&[("double_blocks.3.img_mlp.0.weight", &[1])]), &["a part of a FLUX transformer"]);
 }
 
+/// As ComfyUI writes them, beside settings in JSON.
+#[test]
+fn numbers_of_8_bits_that_are_not_read_are_refused_by_their_kind() {
+    for (weight, scale, scales, words) in [
+        ("I8", "F32", 1, "whole numbers of 8 bits (int8)"),
+        ("F8_E4M3", "U8", 3, "a microscaling format (MX)"),
+        ("F8_E4M3", "F8_E8M0", 3, "a microscaling format (MX)"),
+    ] {
+        let width = if scale == "F32" { 4 } else { 1 };
+        let (first, second) = (5 + scales * width, 5 + scales * width + 2);
+        let layer = "double_blocks.0.img_attn.qkv";
+        let header = format!(
+            r#"{{"{layer}.weight":{{"dtype":"{weight}","shape":[3,1],"data_offsets":[0,3]}},
+                "img_in.weight":{{"dtype":"BF16","shape":[1],"data_offsets":[3,5]}},
+                "{layer}.weight_scale":{{"dtype":"{scale}","shape":[{scales}],"data_offsets":[5,{first}]}},
+                "{layer}.comfy_quant":{{"dtype":"U8","shape":[2],"data_offsets":[{first},{second}]}}}}"#
+        );
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("x.safetensors");
+        fs::write(&path, file(&header, second)).expect("written");
+        let (what, _) = refused(resolve(&path));
+        assert!(what.contains(words), "{weight} {scale}: {what}");
+    }
+}
+
 /// Numbers of 8 bits without the scale they need would make another picture.
 #[test]
 fn scales_of_names_that_are_not_known_are_no_plain_fp8() {

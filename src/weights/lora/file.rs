@@ -54,7 +54,9 @@ impl LoraFile {
         let settings = store.metadata(ADAPTER_METADATA).map(Settings::of).or(beside.map(Settings)).unwrap_or_default();
         let keys = Keys::of(store.names());
         if !keys.has_changes() {
-            let first = keys.others.first().map_or_else(|| "no tensor".into(), |first| format!("a tensor {first}"));
+            let names = store.names();
+            let first = keys.others.first().or(names.first());
+            let first = first.map_or_else(|| "no tensor".into(), |first| format!("a tensor {first}"));
             let what = format!("{}: there is no LoRA in this file; it holds {first}", store.describe());
             return Err(Error::model(what, "give a LoRA (LyCORIS and DoRA are taken too); a model goes to --model"));
         }
