@@ -74,6 +74,14 @@ against_cpu() {
   done
 }
 
+# launched NAME KERNEL: whether a run launched a kernel at all.
+launched() {
+  local found verdict=yes
+  found=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["kernels"].get(sys.argv[2], {}).get("launches", 0))' "$dir/out/$1.json" "$2") || found=none
+  [ "$found" -gt 0 ] 2> /dev/null || { verdict='**no**'; failed=1; }
+  row "$1: launches of $2" "$found" "some" "$verdict"
+}
+
 # Streamed weights in so many orders of the streams: one picture.
 orders() {
   local seed different=0
@@ -96,6 +104,8 @@ row what found wanted right
 row --- --- --- ---
 against_cpu tiny-flux "${tiny[@]}"
 against_cpu demo --model demo --width 64 --height 64 --steps 2
+launched tiny-flux-bf16-resident attention_bf16_32
+launched demo-f16-stream attention_f16_64
 orders
 echo
 [ "${SECONDS_FULL:-1200}" = 0 ] || full_size
