@@ -1,4 +1,4 @@
-"""What looks at pictures: a classifier of kind and time (its features carry the Frechet distances) and a finder of suns.
+"""What looks at pictures: a classifier of kind and time (its features carry the Frechet distances) and a finder of suns and horizons.
 
 Both are trained on rendered scenes alone and know nothing of the model they judge.
 
@@ -47,47 +47,57 @@ class Judge(nn.Module):
 
 
 class Finder(nn.Module):
-    """[B, 3, 256, 256] to the logits of a sun's centre, [B, 64, 64]."""
+    """[B, 3, 256, 256] to the logits of a sun's centre and of a horizon, [B, 2, 64, 64]."""
 
     def __init__(self):
         super().__init__()
         def conv(i, o, stride=1, dilation=1):
             return nn.Sequential(nn.Conv2d(i, o, 3, stride, dilation, dilation), nn.BatchNorm2d(o), nn.ReLU())
-        self.body = nn.Sequential(conv(3, 16, 2), conv(16, 32, 2), conv(32, 32), conv(32, 32, 1, 2), conv(32, 32, 1, 4), conv(32, 32), nn.Conv2d(32, 1, 1))
+        self.body = nn.Sequential(conv(3, 16, 2), conv(16, 32, 2), conv(32, 32), conv(32, 32, 1, 2), conv(32, 32, 1, 4), conv(32, 32), nn.Conv2d(32, 2, 1))
 
     def forward(self, x):
-        return self.body(x)[:, 0]
+        return self.body(x)
 
     @torch.no_grad()
-    def count(self, x):
-        """Suns in each picture, any size: peaks of the map above one half, at least 5 cells apart."""
-        p = self(shrink(x, FINDER_PX)).sigmoid()
-        peak = (p > .5) & (p == F.max_pool2d(p[:, None], 9, 1, 4)[:, 0])
-        return peak.flatten(1).sum(1)
+    def find(self, x):
+        """For each picture, any size: its suns as (u, v), shares of width and height, and how many horizons stand above each other.
+
+        A sun is a peak of its map above one half, at least 5 cells from others. Horizons are such peaks along a column of the other map,
+        and a picture has as many as the median of its columns.
+        """
+        suns, lines = self(shrink(x, FINDER_PX)).sigmoid().unbind(1)
+        peaks = (suns > .5) & (suns == F.max_pool2d(suns[:, None], 9, 1, 4)[:, 0])
+        ridges = (lines > .5) & (lines == F.max_pool2d(lines[:, None], (9, 1), 1, (4, 0))[:, 0])
+        found = [[((b + .5) / 64, (a + .5) / 64) for a, b in peak.nonzero().tolist()] for peak in peaks]
+        return list(zip(found, ridges.sum(1).median(1).values.tolist()))
 
 
 def spot(seed):
-    return render_with_sun(Scene.of(seed), 256, 256)
+    """A scene's picture, and where its sun and its horizon are."""
+    scene = Scene.of(seed)
+    return *render_with_sun(scene, 256, 256), scene.horizon
 
 
 def collage(spots, r):
-    """A picture of one, four or sixteen scenes, and the map of its suns: what a repeated layout looks like."""
+    """A picture of n x n scenes, n from 1 to 4, the maps of its suns and horizons, and n: what a repeated layout looks like."""
     n = int(r.choice([1, 1, 2, 3, 4]))
     side = FINDER_PX // n
     same = r.random() < .5
     pick = r.integers(len(spots))
-    image, heat = torch.zeros(3, FINDER_PX, FINDER_PX), torch.zeros(64, 64)
+    image, heat = torch.zeros(3, FINDER_PX, FINDER_PX), torch.zeros(2, 64, 64)
     grid = torch.arange(64) + .5
     for y in range(n):
         for x in range(n):
-            picture, (u, v) = spots[pick if same else r.integers(len(spots))]
+            picture, (u, v), horizon = spots[pick if same else r.integers(len(spots))]
             t = to_tensor([picture])
             image[:, y * side:(y + 1) * side, x * side:(x + 1) * side] = shrink(t, side)[0]
             cx, cy = (x + u) * side / 4, (y + v) * side / 4
-            heat = torch.maximum(heat, torch.exp(-((grid[:, None] - cy) ** 2 + (grid[None] - cx) ** 2) / 2.0))
+            heat[0] = torch.maximum(heat[0], torch.exp(-((grid[:, None] - cy) ** 2 + (grid[None] - cx) ** 2) / 2.0))
+            tile = slice(x * side // 4, (x + 1) * side // 4)
+            heat[1, :, tile] = torch.maximum(heat[1, :, tile], torch.exp(-(grid[:, None] - (y + horizon) * side / 4) ** 2 / 2.0))
     if r.random() < .5:
-        image, heat = image.flip(2), heat.flip(1)
-    return image, heat
+        image, heat = image.flip(2), heat.flip(2)
+    return image, heat, n
 
 
 def train(folder, steps, log=print):
@@ -124,9 +134,10 @@ def train(folder, steps, log=print):
         w = torch.tensor(weight)
         loss = (w * (F.cross_entropy(k, torch.tensor(kinds), reduction="none") + F.cross_entropy(t, torch.tensor(times), reduction="none"))).mean()
         pairs = [collage(spots, r) for _ in range(12)]
-        heat = torch.stack([h for _, h in pairs])
-        out = finder(torch.stack([i for i, _ in pairs]))
-        loss = loss + (F.binary_cross_entropy_with_logits(out, heat, reduction="none") * (1 + 30 * heat)).mean() * 4
+        heat = torch.stack([h for _, h, _ in pairs])
+        out = finder(torch.stack([i for i, _, _ in pairs]))
+        worth = 1 + torch.tensor([30.0, 4.0])[:, None, None] * heat          # suns are few cells, horizons whole rows
+        loss = loss + (F.binary_cross_entropy_with_logits(out, heat, reduction="none") * worth).mean((0, 2, 3)).sum() * 4
         opt.zero_grad()
         loss.backward()
         opt.step()
@@ -159,8 +170,15 @@ def main():
         x = [to_tensor([render(s, size, size)]) for s in found]
         k, t, _ = judge(torch.cat([shrink(p, PATCH_PX) for p in x]))
         right = [(o.argmax(1) == torch.tensor(want)).float().mean().item() for o, want in ((k, [KINDS.index(s.kind) for s in found]), (t, [TIMES.index(s.time) for s in found]))]
-        suns = torch.cat([finder.count(p) for p in x])
-        print(f"unseen scenes at {size} px: kind {right[0]:.3f} time {right[1]:.3f} exactly one sun {(suns == 1).float().mean():.3f}")
+        seen = [finder.find(p)[0] for p in x]
+        one = [np.mean([n == 1 for n in counts]) for counts in ([len(suns) for suns, _ in seen], [horizons for _, horizons in seen])]
+        print(f"unseen scenes at {size} px: kind {right[0]:.3f} time {right[1]:.3f} exactly one sun {one[0]:.3f} one horizon {one[1]:.3f}")
+    r, spots = np.random.default_rng(5), [spot(s) for s in range(4000, 4040)]
+    drawn = [collage(spots, r) for _ in range(240)]
+    for n in (1, 2, 3, 4):
+        counts = [finder.find(image[None])[0] for image, _, k in drawn if k == n]
+        suns, horizons = np.mean([len(s) == n * n for s, _ in counts]), np.mean([h == n for _, h in counts])
+        print(f"{len(counts)} unseen collages of {n} x {n}: suns counted right {suns:.3f}, horizons {horizons:.3f}")
 
 
 if __name__ == "__main__":
