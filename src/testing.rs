@@ -187,7 +187,7 @@ pub mod nn {
 
             /// Of `nn::kernels::cpu::pairs`.
             pub mod pairs {
-                pub use crate::nn::kernels::cpu::pairs::{available, pair, round};
+                pub use crate::nn::kernels::cpu::pairs::{available, pair, pay, round};
             }
         }
 

@@ -13,6 +13,8 @@ pub mod home;
 pub mod json;
 pub mod limits;
 pub mod memory;
+#[cfg(target_os = "linux")]
+pub(crate) mod nodes;
 pub(crate) mod paths;
 pub mod printable;
 pub(crate) mod processor;

@@ -26,7 +26,7 @@ fn cores() -> Option<usize> {
 /// The logical processors that this process may run on (`taskset`, `numactl`, a container's cpuset); `None` where the system has more
 /// than a set of the C library holds.
 #[cfg(target_os = "linux")]
-fn allowed() -> Option<Vec<usize>> {
+pub(super) fn allowed() -> Option<Vec<usize>> {
     // SAFETY: a set of processors is numbers, for which zero is a value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the set is as large as it is said to be, and lives as long as the call.

@@ -76,6 +76,8 @@ impl From<DtypeArg> for DType {
 /// [`Error::Memory`] where the system starts no more; [`Error::Request`] where the variable of the matrix unit says something unknown.
 pub fn start_threads(args: &ThreadsArgs) -> Result<()> {
     check_matrix_unit()?;
+    #[cfg(target_os = "linux")]
+    crate::base::nodes::interleave_memory();
     let count = args.threads.or_else(named_threads).unwrap_or_else(usual_threads);
     match rayon::ThreadPoolBuilder::new().num_threads(count).build_global() {
         // What is there already was started the same way.

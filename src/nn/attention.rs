@@ -8,7 +8,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    Array,
+    Array, Products,
     kernels::{cpu::attention as cpu, flash, tensors},
     mismatch,
     view::view,
@@ -113,12 +113,14 @@ pub struct Attention<'a> {
     pub bias: Bias<'a>,
     /// The pieces it is computed in; they change memory and speed, not the result.
     pub tiles: AttentionTiles,
+    /// How it multiplies.
+    pub products: Products,
 }
 
 impl Attention<'_> {
-    /// Scaled by 1/√D, without a bias.
+    /// Scaled by 1/√D, without a bias, exact.
     pub fn plain(tiles: AttentionTiles) -> Self {
-        Self { scale: Scale::InverseRoot, bias: Bias::None, tiles }
+        Self { scale: Scale::InverseRoot, bias: Bias::None, tiles, products: Products::Exact }
     }
 }
 
@@ -177,7 +179,7 @@ fn check_bias(bias: Bias<'_>, [heads, queries, keys]: [usize; 3]) -> Result<()> 
 /// By the CPU's own kernel.
 fn own(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result<Array> {
     let ((heads, queries, dim), keys) = (q.dims3()?, k.dim(1));
-    let shape = cpu::Shape { heads, dim, queries, keys };
+    let (shape, rounds) = (cpu::Shape { heads, dim, queries, keys }, how.products == Products::Rounded);
     let out = q.computed(&[queries, heads * dim], |out| {
         let (q, k, v) = (view(q.real()?), view(k.real()?), view(v.real()?));
         let scores = match how.bias {
@@ -191,12 +193,12 @@ fn own(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result<Array> {
             (_, None) => cpu::Bias::None,
         };
         let (scale, query_rows) = (how.scale.in_base_2(dim), how.tiles.query_rows);
-        let how = cpu::Attention { shape, scale, bias, query_rows };
+        let how = cpu::Attention { shape, scale, bias, query_rows, rounds };
         cpu::attention(q.f32()?, &[cpu::Piece { k: k.f32()?, v: v.f32()? }], &how, out);
         Ok(())
     })?;
     q.note(|ledger| {
-        ledger.pass(shape.working_bytes(how.tiles.query_rows));
+        ledger.pass(shape.working_bytes(how.tiles.query_rows, rounds));
         ledger.work(4 * (heads * queries * dim) as u64 * keys as u64);
     });
     Ok(out) // [C, H·D]

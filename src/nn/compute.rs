@@ -4,13 +4,13 @@ use candle_core::DType;
 
 use crate::base::device::DeviceKind;
 
-/// How linear layers multiply.
+/// How linear layers and attention multiply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Products {
     /// In the number type of the stream.
     Exact,
     /// As [`Products::Exact`], except that the CPU may round inputs to bf16, where the weight is bf16 and the processor
-    /// multiplies such pairs at twice the rate; sums stay f32.
+    /// multiplies such pairs at twice the rate; sums stay f32. In attention a matrix unit does, and nothing else.
     Rounded,
 }
 

@@ -244,9 +244,9 @@ fn weights_and_number_types_are_as_asked() {
     for dtype in ["bf16", "f16"] {
         let half = place.pixels(&["--dtype", dtype]);
         let mean = half.iter().zip(&usual).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / usual.len() as f64;
-        // bf16 on a CPU means products of pairs that its processor multiplies; where it has none, nothing is rounded.
-        let rounds = dtype == "f16" || pairs::available() || matrix_unit().is_some();
-        assert!((mean > 0.0) == rounds && mean < 4.0, "{dtype}: mean difference {mean}");
+        // bf16 on a CPU means products of pairs, where the processor multiplies them faster; where it has none, nothing is rounded.
+        let (rounds, may_round) = (dtype == "f16", pairs::available() || matrix_unit().is_some());
+        assert!((mean > 0.0 || !rounds) && (mean == 0.0 || rounds || may_round) && mean < 4.0, "{dtype}: mean {mean}");
     }
 }
 

@@ -82,22 +82,42 @@ fn the_matrix_unit_is_named_and_what_is_no_word_of_its_variable_is_refused() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("DYPE_MATRIX_UNIT is \"avx\""), "{output:?}");
 }
 
-/// A picture by a matrix unit, f32 numbers in two halves, is the picture by vectors.
+/// Whether there is one to insist on, as a dry run says; where there is none it says so, and nothing else.
+fn has_unit(place: &Place) -> bool {
+    let output =
+        place.command(&small(&["--dry-run", "--json"])).env("DYPE_MATRIX_UNIT", "on").output().expect("starts");
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    match output.status.code() {
+        Some(0) => assert!(out.contains(r#""machine":"cpu f32, 2 threads, AMX""#), "{output:?}"),
+        code => {
+            assert!(code == Some(2) && out.is_empty(), "{output:?}");
+            assert!(error.contains("DYPE_MATRIX_UNIT is \"on\": this processor has no matrix unit"), "{output:?}");
+        }
+    }
+    output.status.success()
+}
+
+/// A picture by a matrix unit, f32 numbers in two halves, is the picture by vectors; the unit's is its model's, in bf16 too.
 #[test]
 fn a_matrix_unit_changes_hardly_a_pixel() {
     let place = Place::new();
-    let pixels = |unit: &str| {
+    let pixels = |unit: &str, dtype: &str| {
+        let name = format!("{unit}-{dtype}.png");
         let output = place
-            .command(&small(&["-o", &format!("{unit}.png")]))
+            .command(&small(&["-o", &name, "--dtype", dtype]))
             .env("DYPE_MATRIX_UNIT", unit)
             .output()
             .expect("starts");
         assert!(output.status.success(), "{output:?}");
         rgb8(&place.path(String::from_utf8_lossy(&output.stdout).trim_end()))
     };
-    let (vectors, tiles) = (pixels("off"), pixels("model"));
-    assert_eq!(vectors.len(), tiles.len());
-    assert!(vectors.iter().zip(&tiles).all(|(a, b)| a.abs_diff(*b) <= 1));
+    let near = |a: &[u8], b: &[u8]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.abs_diff(*b) <= 1);
+    let model = pixels("model", "f32");
+    assert!(near(&pixels("off", "f32"), &model));
+    if has_unit(&place) {
+        assert!(near(&pixels("on", "f32"), &model));
+        assert!(near(&pixels("on", "bf16"), &pixels("model", "bf16")));
+    }
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn rounded_products_are_the_exact_ones_of_rounded_inputs() {
         let found = nn::product(Products::Rounded, &a(&x), &a(&weight), Some(&a(&bias)), Activation::None);
         // An odd number of inputs, or a processor without such products, takes the exact path; so does what fills no tile.
         let in_tiles = nn::matrix_unit().is_some() && rows >= 16 && inputs >= 32;
-        let pairs = in_tiles || cpu::pairs::available() && inputs % 2 == 0;
+        let pairs = in_tiles || cpu::pairs::pay() && inputs % 2 == 0;
         let exact = linear(if pairs { &rounded_x } else { &x }, &weight, Some(&bias), Activation::None);
         let error = relative_error(&real(found), &exact);
         assert!(error < exactness(), "{rows} x {inputs} x {outputs}: {error:e}");
@@ -331,14 +331,14 @@ fn a_bias_is_added_alike_by_both_kernels() {
         (Bias::Scores(&as_scores), expected(&as_scores)),
         (Bias::Scores(&each), expected(&each)),
     ] {
-        let how = Attention { scale: Scale::InverseRoot, bias, tiles };
+        let how = Attention { bias, ..Attention::plain(tiles) };
         for found in [nn::attention(&a(&q), &a(&k), &a(&v), &how), tensors::attention(&a(&q), &a(&k), &a(&v), &how)] {
             let error = relative_error(&real(found), &expected);
             assert!(error < 1e-6, "{bias:?}: {error:e}");
         }
     }
     let too_long = KeyBias { runs: vec![(601, 1.0)] };
-    let how = Attention { scale: Scale::One, bias: Bias::Keys(&too_long), tiles };
+    let how = Attention { scale: Scale::One, bias: Bias::Keys(&too_long), ..Attention::plain(tiles) };
     assert!(nn::attention(&a(&q), &a(&k), &a(&v), &how).is_err());
 }
 
@@ -353,7 +353,7 @@ fn anchored_attention_is_the_references() {
         let expected = expected.transpose(0, 1).and_then(|x| x.reshape((40, 2 * 8))).expect("[C, H·D]");
         let runs = KeyBias { runs: vec![(12, bias)] };
         let tiles = AttentionTiles { query_rows: 33, heads: 1 };
-        let how = Attention { scale: Scale::InverseRoot, bias: Bias::Keys(&runs), tiles };
+        let how = Attention { bias: Bias::Keys(&runs), ..Attention::plain(tiles) };
         for found in [nn::attention(&q, &k, &v, &how), tensors::attention(&q, &k, &v, &how)] {
             let error = relative_error(&real(found), &expected);
             assert!(error < 1e-6, "{case}: {error:e}");
@@ -366,7 +366,7 @@ fn scores_grow_by_a_factor_alike_by_both_kernels() {
     let [q, k, v] = [(70, 1), (600, 2), (600, 3)].map(|(rows, seed)| random(&[3, rows, 16], seed));
     let tiles = AttentionTiles { query_rows: 33, heads: 2 };
     let of = |scale| {
-        let how = Attention { scale, bias: Bias::None, tiles };
+        let how = Attention { scale, ..Attention::plain(tiles) };
         let (q, k, v) = (a(&q), a(&k), a(&v));
         [nn::attention(&q, &k, &v, &how), tensors::attention(&q, &k, &v, &how)].map(real)
     };
@@ -506,7 +506,7 @@ fn rounded_products_round_a_weight_once() {
         let plain = Linear::new(rounded, None, compute).expect("a layer");
         let error = relative_error(&real(found.forward(&a(&x))), &real(plain.forward(&a(&x))));
         // Without such an instruction the blocks are not rounded at all.
-        assert!(error < if cpu::pairs::available() { 1e-6 } else { 1e-2 }, "{kind:?}: {error:e}");
+        assert!(error < if cpu::pairs::pay() { 1e-6 } else { 1e-2 }, "{kind:?}: {error:e}");
     }
     let scale = (random(&[outputs, 1], 4).abs().expect("abs") + 0.1).expect("scales");
     for kind in [Float8::E4M3, Float8::E5M2] {
@@ -516,7 +516,7 @@ fn rounded_products_round_a_weight_once() {
         let layer = |form| Linear::new(form, None, compute).expect("a layer");
         let (found, plain) = (layer(found).forward(&a(&x)), layer(Form::Dense(a(&rounded))).forward(&a(&x)));
         let error = relative_error(&real(found), &real(plain));
-        assert!(error < if cpu::pairs::available() { 1e-6 } else { 1e-2 }, "{kind:?}: {error:e}");
+        assert!(error < if cpu::pairs::pay() { 1e-6 } else { 1e-2 }, "{kind:?}: {error:e}");
     }
 }
 

@@ -209,7 +209,7 @@ impl Net {
                 Ok(out)
             };
             let tiles = AttentionTiles { query_rows: self.pieces.query_rows, heads: 1 };
-            let how = Attention { scale, bias, tiles };
+            let how = Attention { scale, bias, ..Attention::plain(tiles) };
             let attended = attention(&of(&block.q, rotation)?, &of(&block.k, rotation)?, &of(&block.v, None)?, &how)?;
             add_gated(&x, 0, &one, &attended)
         })?;

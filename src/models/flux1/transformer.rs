@@ -18,7 +18,7 @@ use crate::{
 /// The FLUX.1 transformer, a velocity field over packed latents. Source: diffusers, FluxTransformer2DModel.
 pub struct Transformer {
     config: FluxConfig,
-    dtype: DType,
+    compute: Compute,
     options: ForwardOptions,
     x_embedder: Linear,
     context_embedder: Linear,
@@ -52,7 +52,7 @@ impl Transformer {
         let (channels, hidden) = (config.in_channels, config.hidden_size());
         Ok(Self {
             config: config.clone(),
-            dtype: compute.dtype,
+            compute,
             options: ForwardOptions::default(),
             x_embedder: parameters.linear("x_embedder", channels, hidden, ends)?,
             context_embedder: parameters.linear("context_embedder", config.joint_attention_dim, hidden, ends)?,
@@ -100,11 +100,11 @@ impl Transformer {
 
     /// [`Transformer::forward`] of arrays, real or dry.
     pub(super) fn velocity(&self, inputs: &Inputs, pooled: &Array, t: f64, guidance: Option<f64>) -> Result<Array> {
-        let txt = streams::tokens(&inputs.prompt_embeds, self.config.joint_attention_dim, self.dtype)?; // [T, joint]
-        let img = streams::tokens(&inputs.img, self.config.in_channels, self.dtype)?; // [N, 64]
-        let vec = self.time_text_embed.forward(t, guidance, pooled)?.silu()?.to_dtype(self.dtype)?; // [1, C]
+        let txt = streams::tokens(&inputs.prompt_embeds, self.config.joint_attention_dim, self.compute.dtype)?; // [T, joint]
+        let img = streams::tokens(&inputs.img, self.config.in_channels, self.compute.dtype)?; // [N, 64]
+        let vec = self.time_text_embed.forward(t, guidance, pooled)?.silu()?.to_dtype(self.compute.dtype)?; // [1, C]
         let tokens = [txt.dim(0), img.dim(0)];
-        let pass: Pass = inputs.pass(vec, tokens, self.config.heads(), self.dtype, self.options)?;
+        let pass: Pass = inputs.pass(vec, tokens, self.config.heads(), self.compute, self.options)?;
         let sides = [(&self.context_embedder, &txt), (&self.x_embedder, &img)];
         let x = streams::embed(sides, self.config.hidden_size(), self.options)?; // [T + N, C]
         drop((txt, img));
@@ -118,6 +118,6 @@ impl Transformer {
     /// # Errors
     /// When the device fails.
     pub(super) fn mean_embedding(&self, device: &Device) -> Result<Vec<f64>> {
-        streams::mean_embedding(&self.x_embedder, self.config.in_channels, self.dtype, device)
+        streams::mean_embedding(&self.x_embedder, self.config.in_channels, self.compute.dtype, device)
     }
 }

@@ -25,7 +25,7 @@ use crate::{
 /// The FLUX.2 transformer, a velocity field over packed latents. Source: diffusers, Flux2Transformer2DModel.
 pub struct Transformer {
     config: Flux2Config,
-    dtype: DType,
+    compute: Compute,
     options: ForwardOptions,
     x_embedder: Linear,
     context_embedder: Linear,
@@ -62,7 +62,7 @@ impl Transformer {
         let time = parameters.pp("time_guidance_embed");
         Ok(Self {
             config: config.clone(),
-            dtype: compute.dtype,
+            compute,
             options: ForwardOptions::default(),
             x_embedder: parameters.linear_no_bias("x_embedder", channels, hidden, ends)?,
             context_embedder: parameters.linear_no_bias(
@@ -103,8 +103,8 @@ impl Transformer {
 
     /// [`Transformer::forward`] of arrays, real or dry.
     pub(super) fn velocity(&self, inputs: &Inputs, t: f64) -> Result<Array> {
-        let txt = streams::tokens(&inputs.prompt_embeds, self.config.joint_attention_dim, self.dtype)?; // [T, joint]
-        let img = streams::tokens(&inputs.img, self.config.in_channels, self.dtype)?; // [N, 128]
+        let txt = streams::tokens(&inputs.prompt_embeds, self.config.joint_attention_dim, self.compute.dtype)?; // [T, joint]
+        let img = streams::tokens(&inputs.img, self.config.in_channels, self.compute.dtype)?; // [N, 128]
         let pass = self.begin([txt.dim(0), img.dim(0)], inputs, t)?;
         let sides = [(&self.context_embedder, &txt), (&self.x_embedder, &img)];
         let x = streams::embed(sides, self.config.hidden_size(), self.options)?; // [T + N, C]
@@ -119,13 +119,13 @@ impl Transformer {
     /// # Errors
     /// When the device fails.
     pub(super) fn mean_embedding(&self, device: &Device) -> Result<Vec<f64>> {
-        streams::mean_embedding(&self.x_embedder, self.config.in_channels, self.dtype, device)
+        streams::mean_embedding(&self.x_embedder, self.config.in_channels, self.compute.dtype, device)
     }
 
     /// What all blocks share: what modulates them, the tables, room for keys and values.
     fn begin(&self, tokens: [usize; 2], inputs: &Inputs, t: f64) -> Result<Pass> {
         let embedded = self.timestep_embedder.forward(&sinusoidal(t, &inputs.cos.place())?)?;
-        let vec = embedded.silu()?.to_dtype(self.dtype)?; // [1, C]
+        let vec = embedded.silu()?.to_dtype(self.compute.dtype)?; // [1, C]
         // As diffusers' files have it: scale, then shift.
         let [scale, shift] = self.norm_out.forward(&vec)?;
         let modulations = Modulations {
@@ -134,6 +134,6 @@ impl Transformer {
             single: self.single_modulation.forward(&vec)?,
             out: [shift, scale],
         };
-        inputs.pass(modulations, tokens, self.config.heads(), self.dtype, self.options)
+        inputs.pass(modulations, tokens, self.config.heads(), self.compute, self.options)
     }
 }

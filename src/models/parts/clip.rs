@@ -15,10 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    nn::{
-        self, Array, Attention, Bias, Blocks, Compute, LayerNorm, Ledger, Linear, Parameters, Place, Scale,
-        embedding_rows,
-    },
+    nn::{self, Array, Attention, Bias, Blocks, Compute, LayerNorm, Ledger, Linear, Parameters, Place, embedding_rows},
     weights::{Expected, Weights, lora::Layer},
 };
 
@@ -308,7 +305,7 @@ impl ClipLayer {
         let normed = self.layer_norm1.forward(x)?.to_dtype(self.dtype)?;
         let heads = |linear: &Linear| nn::heads_of(&linear.forward(&normed)?, self.num_heads);
         let (q, k, v) = (heads(&self.q_proj)?, heads(&self.k_proj)?, heads(&self.v_proj)?); // [H, N, D]
-        let how = Attention { scale: Scale::InverseRoot, bias: Bias::Scores(mask), tiles: TILES };
+        let how = Attention { bias: Bias::Scores(mask), ..Attention::plain(TILES) };
         let mixed = nn::attention(&q, &k, &v, &how)?; // [N, H·D]
         let x = x.add(&self.out_proj.forward(&mixed)?.to_dtype(DType::F32)?)?; // [N, C]
 

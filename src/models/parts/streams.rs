@@ -15,7 +15,7 @@ use crate::{
     models::{FirstBlock, ForwardCost, ForwardOptions, StepShape, VelocityAt},
     nn::{
         self, Array, Attention, AttentionTiles, Bias, Blocks, Compute, KeyBias, Ledger, Linear, NORM_EPS, Parameters,
-        Place, RopeTables, Rotation, Scale,
+        Place, Products, RopeTables, Rotation, Scale,
     },
 };
 
@@ -37,6 +37,8 @@ pub struct Pass<C> {
     pub text_bias: Option<KeyBias>,
     /// What logits are multiplied by.
     pub logit_scale: f64,
+    /// How attention multiplies.
+    pub products: Products,
     /// Sizes of the pieces.
     pub options: ForwardOptions,
 }
@@ -136,7 +138,7 @@ impl Inputs {
     }
 
     /// Begins a pass of blocks that `vec` modulates, with room for keys and values of so many tokens of text and of picture;
-    /// `dtype` is the number type of the streams.
+    /// `compute` is what the streams compute in.
     ///
     /// # Errors
     /// When there are not as many tables as tokens, or the device fails.
@@ -145,7 +147,7 @@ impl Inputs {
         vec: C,
         [text_tokens, image_tokens]: [usize; 2],
         heads: Heads,
-        dtype: DType,
+        Compute { dtype, products }: Compute,
         options: ForwardOptions,
     ) -> Result<Pass<C>> {
         let (tokens, tables) = (text_tokens + image_tokens, self.cos.dim(0));
@@ -158,7 +160,7 @@ impl Inputs {
         let text_bias = self.asked.text_bias.map(|bias| KeyBias { runs: vec![(text_tokens, bias)] });
         let (cos, sin) = (self.cos.clone(), self.sin.clone());
         let logit_scale = self.asked.logit_scale;
-        Ok(Pass { vec, cos, sin, keys, values, text_tokens, text_bias, logit_scale, options })
+        Ok(Pass { vec, cos, sin, keys, values, text_tokens, text_bias, logit_scale, products, options })
     }
 }
 
@@ -188,7 +190,7 @@ impl<C> Pass<C> {
         let tiles = AttentionTiles { query_rows: self.options.query_rows, heads: self.options.heads };
         let bias = self.text_bias.as_ref().map_or(Bias::None, Bias::Keys);
         let scale = Scale::InverseRootTimes(self.logit_scale);
-        nn::attention(q, &self.keys, &self.values, &Attention { scale, bias, tiles })
+        nn::attention(q, &self.keys, &self.values, &Attention { scale, bias, tiles, products: self.products })
     }
 }
 

@@ -347,7 +347,7 @@ impl T5Block {
         let normed = self.attention_norm.forward(x)?.to_dtype(self.dtype)?;
         let heads = |linear: &Linear| nn::heads_of(&linear.forward(&normed)?, self.num_heads);
         let (q, k, v) = (heads(&self.q)?, heads(&self.k)?, heads(&self.v)?); // [H, T, D]
-        let how = Attention { scale: Scale::One, bias: Bias::Scores(bias), tiles: TILES };
+        let how = Attention { scale: Scale::One, bias: Bias::Scores(bias), ..Attention::plain(TILES) };
         let mixed = nn::attention(&q, &k, &v, &how)?; // [T, H·D]
         drop((q, k, v));
         let x = x.add(&self.o.forward(&mixed)?.to_dtype(DType::F32)?)?; // [T, C]

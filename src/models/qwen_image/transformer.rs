@@ -39,7 +39,7 @@ const NAMES: DoubleNames = DoubleNames {
 /// The transformer, a velocity field over packed latents. Source: diffusers, `QwenImageTransformer2DModel`.
 pub struct Transformer {
     config: QwenImageConfig,
-    dtype: DType,
+    compute: Compute,
     options: ForwardOptions,
     img_in: Linear,
     txt_norm: RmsNorm,
@@ -72,7 +72,7 @@ impl Transformer {
         let time = parameters.pp("time_text_embed");
         Ok(Self {
             config: config.clone(),
-            dtype: compute.dtype,
+            compute,
             options: ForwardOptions::default(),
             img_in: parameters.linear("img_in", channels, hidden, ends)?,
             txt_norm: RmsNorm::load(&parameters.pp("txt_norm"), config.joint_attention_dim, NORM_EPS)?,
@@ -107,8 +107,8 @@ impl Transformer {
     /// [`Transformer::forward`] of arrays, real or dry.
     pub(super) fn velocity(&self, inputs: &Inputs, t: f64) -> Result<Array> {
         let txt = streams::tokens(&inputs.prompt_embeds, self.config.joint_attention_dim, DType::F32)?; // [T, joint]
-        let txt = self.txt_norm.forward(&txt)?.to_dtype(self.dtype)?;
-        let img = streams::tokens(&inputs.img, self.config.in_channels, self.dtype)?; // [N, 64]
+        let txt = self.txt_norm.forward(&txt)?.to_dtype(self.compute.dtype)?;
+        let img = streams::tokens(&inputs.img, self.config.in_channels, self.compute.dtype)?; // [N, 64]
         let pass = self.begin([txt.dim(0), img.dim(0)], inputs, t)?;
         let x = streams::embed([(&self.txt_in, &txt), (&self.img_in, &img)], self.config.hidden_size(), self.options)?;
         drop((txt, img));
@@ -133,14 +133,14 @@ impl Transformer {
     /// # Errors
     /// When the device fails.
     pub(super) fn mean_embedding(&self, device: &Device) -> Result<Vec<f64>> {
-        streams::mean_embedding(&self.img_in, self.config.in_channels, self.dtype, device)
+        streams::mean_embedding(&self.img_in, self.config.in_channels, self.compute.dtype, device)
     }
 
     /// What all blocks share: the conditioning, the tables, room for keys and values.
     fn begin(&self, tokens: [usize; 2], inputs: &Inputs, t: f64) -> Result<Pass<Array>> {
         let time = self.timestep_embedder.forward(&sinusoidal(t, &inputs.img.place())?)?;
-        let vec = time.silu()?.to_dtype(self.dtype)?; // [1, C]
-        inputs.pass(vec, tokens, self.config.heads(), self.dtype, self.options)
+        let vec = time.silu()?.to_dtype(self.compute.dtype)?; // [1, C]
+        inputs.pass(vec, tokens, self.config.heads(), self.compute, self.options)
     }
 }
 

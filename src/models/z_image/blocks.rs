@@ -10,7 +10,10 @@ use super::ZImageConfig;
 use crate::{
     error::Result,
     models::ForwardOptions,
-    nn::{self, Array, Attention, AttentionTiles, Bias, Compute, KeyBias, Linear, Parameters, Place, Rotation, Scale},
+    nn::{
+        self, Array, Attention, AttentionTiles, Bias, Compute, KeyBias, Linear, Parameters, Place, Products, Rotation,
+        Scale,
+    },
 };
 
 /// Epsilon of the norms of queries and keys. Source: diffusers, `ZImageTransformerBlock`.
@@ -32,22 +35,24 @@ pub(super) struct Pass {
     pub bias: Option<KeyBias>,
     /// What logits are multiplied by.
     pub logit_scale: f64,
+    /// How attention multiplies.
+    products: Products,
     /// Sizes of the pieces.
     options: ForwardOptions,
 }
 
 impl Pass {
-    /// A pass over as many tokens as the tables have rows, which `dtype` numbers are computed in.
+    /// A pass over as many tokens as the tables have rows, computed in these numbers.
     pub fn new(
         config: &ZImageConfig,
         time: Option<Array>,
         [cos, sin]: [Array; 2],
-        (dtype, options): (DType, ForwardOptions),
+        (Compute { dtype, products }, options): (Compute, ForwardOptions),
     ) -> Result<Self> {
         let shape = [config.n_heads, cos.dim(0), config.head_dim()];
         let room = || cos.place().zeros(&shape, dtype);
         let (keys, values) = (room()?, room()?);
-        Ok(Self { time, cos, sin, keys, values, bias: None, logit_scale: 1.0, options })
+        Ok(Self { time, cos, sin, keys, values, bias: None, logit_scale: 1.0, products, options })
     }
 
     fn chunks(&self, work: impl FnMut(usize, usize) -> Result<()>) -> Result<()> {
@@ -66,7 +71,7 @@ impl Pass {
         let tiles = AttentionTiles { query_rows: self.options.query_rows, heads: self.options.heads };
         let bias = self.bias.as_ref().map_or(Bias::None, Bias::Keys);
         let scale = Scale::InverseRootTimes(self.logit_scale);
-        nn::attention(q, &self.keys, &self.values, &Attention { scale, bias, tiles })
+        nn::attention(q, &self.keys, &self.values, &Attention { scale, bias, tiles, products: self.products })
     }
 }
 

@@ -24,7 +24,7 @@ const TIME_HIDDEN: usize = 1024;
 /// The Z-Image transformer, a velocity field over packed latents. Source: diffusers, ZImageTransformer2DModel.
 pub struct Transformer {
     config: ZImageConfig,
-    dtype: DType,
+    compute: Compute,
     options: ForwardOptions,
     x_embedder: Linear,
     cap_norm: RmsNorm,
@@ -82,7 +82,7 @@ impl Transformer {
         let last = parameters.pp("all_final_layer").pp("2-1");
         Ok(Self {
             config: config.clone(),
-            dtype: compute.dtype,
+            compute,
             options: ForwardOptions::default(),
             x_embedder: parameters.pp("all_x_embedder").linear("2-1", token, channels, ends)?,
             cap_norm: RmsNorm::load(&caption.pp("0"), config.cap_feat_dim, config.norm_eps)?,
@@ -117,12 +117,12 @@ impl Transformer {
     /// When shapes do not fit or the device fails.
     pub(super) fn refine(&self, hidden_states: &Array, tables: [Array; 2]) -> Result<Array> {
         let tokens = hidden_states.dim(0);
-        let x = hidden_states.place().zeros(&[padded(tokens), self.config.dim], self.dtype)?; // [M, C]
-        let normed = self.cap_norm.forward(&hidden_states.to_dtype(DType::F32)?)?.to_dtype(self.dtype)?;
+        let x = hidden_states.place().zeros(&[padded(tokens), self.config.dim], self.compute.dtype)?; // [M, C]
+        let normed = self.cap_norm.forward(&hidden_states.to_dtype(DType::F32)?)?.to_dtype(self.compute.dtype)?;
         x.slice_set(&self.cap_embedder.forward(&normed)?, 0, 0)?;
         self.pad(&x, tokens, padded(tokens), &self.pads[1])?;
         drop(normed);
-        let pass = Pass::new(&self.config, None, tables, (self.dtype, self.options))?;
+        let pass = Pass::new(&self.config, None, tables, (self.compute, self.options))?;
         self.context_refiner.for_each(|_, block| block.forward(&x, &pass))?;
         Ok(x)
     }
@@ -160,7 +160,7 @@ impl Transformer {
     /// A pass over the first `tokens` of all.
     fn pass_over(&self, tokens: usize, time: &Array, inputs: &Inputs) -> Result<Option<Pass>> {
         let tables = [inputs.cos.narrow(0, 0, tokens)?, inputs.sin.narrow(0, 0, tokens)?];
-        let mut pass = Pass::new(&self.config, Some(time.clone()), tables, (self.dtype, self.options))?;
+        let mut pass = Pass::new(&self.config, Some(time.clone()), tables, (self.compute, self.options))?;
         let picture = padded(inputs.img.dim(1));
         pass.logit_scale = inputs.asked.logit_scale;
         let bias = inputs.asked.text_bias.filter(|_| tokens > picture);
@@ -174,7 +174,7 @@ impl Transformer {
         let time = (1000.0 - timestep) / 1000.0 * self.config.t_scale as f32;
         let [first, second] = &self.t_embedder;
         let hidden = first.forward(&sinusoid(time, &inputs.img.place())?)?.silu()?;
-        second.forward(&hidden)?.to_dtype(self.dtype)
+        second.forward(&hidden)?.to_dtype(self.compute.dtype)
     }
 
     /// Writes `token` over rows `start..end` of x.
@@ -190,8 +190,8 @@ impl Transformer {
     fn embed(&self, inputs: &Inputs) -> Result<Array> {
         let (place, tokens) = (inputs.img.place(), inputs.img.dim(1));
         let (picture, text) = (padded(tokens), inputs.text.dim(0));
-        let x = place.zeros(&[picture + text, self.config.dim], self.dtype)?;
-        let img = channels_last(&inputs.img.squeeze(0)?)?.to_dtype(self.dtype)?; // [N, 64]
+        let x = place.zeros(&[picture + text, self.config.dim], self.compute.dtype)?;
+        let img = channels_last(&inputs.img.squeeze(0)?)?.to_dtype(self.compute.dtype)?; // [N, 64]
         place.pieces(0..tokens, self.options.token_chunk, |start, count| {
             x.slice_set(&self.x_embedder.forward(&img.narrow(0, start, count)?)?, 0, start) // [C', C]
         })?;
@@ -216,7 +216,7 @@ impl Transformer {
     /// When the device fails.
     pub(super) fn mean_embedding(&self, device: &Device) -> Result<Vec<f64>> {
         let channels = LATENTS.token_channels();
-        let own = streams::mean_embedding(&self.x_embedder, channels, self.dtype, device)?;
+        let own = streams::mean_embedding(&self.x_embedder, channels, self.compute.dtype, device)?;
         // Its channels are the fastest, those of packed tokens the slowest.
         let positions = LATENTS.patch * LATENTS.patch;
         Ok((0..channels).map(|at| own[at % positions * LATENTS.channels + at / positions]).collect())

@@ -5,6 +5,7 @@ mod conv_band;
 mod direct;
 pub(crate) mod elementwise;
 mod matmul;
+mod points;
 mod tiles;
 
 use std::sync::Arc;
@@ -99,10 +100,18 @@ pub(crate) fn filter_elements(inputs: usize, outputs: usize, reach: Reach) -> us
     inputs * outputs * Tiling::of(inputs, outputs, reach).map_or(9, Tiling::points)
 }
 
+/// Numbers that are held while a convolution's weights are brought into that layout: those of the file three times, read, copied, and
+/// tap by tap; and one point of them, where a matrix unit takes them point by point.
+pub(crate) fn making_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
+    let unit = Tiling::of(inputs, outputs, reach).and_then(|_| points::unit_for(inputs, outputs));
+    (3 * 9 + usize::from(unit.is_some())) * inputs * outputs
+}
+
 /// Numbers a convolution's scratch buffers take on each thread.
 pub(crate) fn scratch_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
-    let points = Tiling::of(inputs, outputs, reach).map_or(0, Tiling::points);
-    (inputs + outputs) * points * tiles::batch(inputs, outputs)
+    let (points, batch) = (Tiling::of(inputs, outputs, reach).map_or(0, Tiling::points), tiles::batch(inputs, outputs));
+    let in_tiles = points::working_elements(points::unit_for(inputs, outputs), batch, inputs);
+    (inputs + outputs) * points * batch + if points > 0 { in_tiles } else { 0 }
 }
 
 /// Pieces that a convolution's output of `height` rows is made in side by side, each with scratch buffers of its own.
@@ -143,7 +152,7 @@ fn one_head(channels: usize, queries: usize, keys: usize) -> Shape {
 
 /// Bytes of working room that so much attention takes.
 pub(crate) fn attention_bytes(channels: usize, queries: usize, keys: usize) -> u64 {
-    one_head(channels, queries, keys).working_bytes(QUERY_ROWS)
+    one_head(channels, queries, keys).working_bytes(QUERY_ROWS, false)
 }
 
 impl<'a> Cpu<'a> {
@@ -261,7 +270,7 @@ impl Kernels for Cpu<'_> {
         let pieces: Vec<_> = keys.bands.iter().map(|(k, v)| Piece { k: &k.data, v: &v.data }).collect();
         let scale = std::f32::consts::LOG2_E / (channels as f32).sqrt();
         let shape = one_head(channels, pixels, keys.count);
-        let how = Attention { shape, scale, bias: Bias::None, query_rows: QUERY_ROWS };
+        let how = Attention { shape, scale, bias: Bias::None, query_rows: QUERY_ROWS, rounds: false };
         timed_attention(|| attention(&queries.data, &pieces, &how, &mut output.data));
         self.meter.add(work::attention(pixels, keys.count, channels));
         Ok(output)

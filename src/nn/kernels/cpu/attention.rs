@@ -78,6 +78,8 @@ pub struct Attention<'a> {
     pub bias: Bias<'a>,
     /// Queries of one task.
     pub query_rows: usize,
+    /// Whether a matrix unit may take q, k, v and the weights of the softmax rounded to bf16; sums stay f32.
+    pub rounds: bool,
 }
 
 /// Keys of one tile for heads of `dim` channels.
@@ -92,11 +94,11 @@ fn task_rows(query_rows: usize) -> usize {
 
 impl Shape {
     /// Bytes of working room that the tasks of one attention take together: scores, queries and outputs of each.
-    pub fn working_bytes(&self, query_rows: usize) -> u64 {
+    pub fn working_bytes(&self, query_rows: usize, rounds: bool) -> u64 {
         let rows = task_rows(query_rows).min(self.queries.next_multiple_of(PANEL));
         let tasks = (self.heads * self.queries.div_ceil(task_rows(query_rows))).min(rayon::current_num_threads());
         let products = match unit_for(self) {
-            Some(_) => tiled_bytes(rows, self.dim),
+            Some(_) => tiled_bytes(rows, self.dim, rounds),
             None => Vectors::bytes(rows, self.dim),
         };
         tasks as u64 * (products + (size_of::<f32>() * (tile_keys(self.dim) * PANEL + rows * (self.dim + 2))) as u64)
@@ -149,8 +151,8 @@ struct Walk<'a> {
 
 impl Task for Walk<'_> {
     fn on<U: MatrixUnit>(self, unit: &mut U) {
-        let dim = self.how.shape.dim;
-        self.with(&mut Tiled::new(unit, dim));
+        let (dim, rounds) = (self.how.shape.dim, self.how.rounds);
+        self.with(&mut Tiled::new(unit, dim, rounds));
     }
 }
 

@@ -89,8 +89,10 @@ impl Products for Vectors {
     }
 }
 
-/// Every number in two halves, but for the product of the two low ones.
-const TERMS: Terms = Terms::Three;
+/// How exactly attention is computed: every number in two halves, but for the product of the two low ones; or rounded to bf16.
+fn terms(rounds: bool) -> Terms {
+    if rounds { Terms::One } else { Terms::Three }
+}
 
 /// The unit that takes attention of this shape, where one does.
 pub fn unit_for(shape: &Shape) -> Option<Unit> {
@@ -102,6 +104,7 @@ pub fn unit_for(shape: &Shape) -> Option<Unit> {
 pub struct Tiled<'u, U> {
     unit: &'u mut U,
     dim: usize,
+    terms: Terms,
     /// Queries of each panel.
     q: Vec<Operand>,
     /// Keys [keys, D] and values [D, keys].
@@ -110,25 +113,25 @@ pub struct Tiled<'u, U> {
 }
 
 impl<'u, U: MatrixUnit> Tiled<'u, U> {
-    /// For heads of `dim` channels.
-    pub fn new(unit: &'u mut U, dim: usize) -> Self {
-        Self { unit, dim, q: Vec::new(), k: Operand::empty(), v: Operand::empty() }
+    /// For heads of `dim` channels; `rounds` says that bf16's products will do.
+    pub fn new(unit: &'u mut U, dim: usize, rounds: bool) -> Self {
+        Self { unit, dim, terms: terms(rounds), q: Vec::new(), k: Operand::empty(), v: Operand::empty() }
     }
 }
 
 /// Bytes in tiles for so many queries.
-pub fn tiled_bytes(rows: usize, dim: usize) -> u64 {
-    let keys = tile_keys(dim);
-    let left = |rows, numbers| Operand::tiles(rows, numbers, TERMS.left());
-    let right = |columns, numbers| Operand::tiles(columns, numbers, TERMS.right());
+pub fn tiled_bytes(rows: usize, dim: usize, rounds: bool) -> u64 {
+    let (keys, terms) = (tile_keys(dim), terms(rounds));
+    let left = |rows, numbers| Operand::tiles(rows, numbers, terms.left());
+    let right = |columns, numbers| Operand::tiles(columns, numbers, terms.right());
     bytes(rows.div_ceil(PANEL) * right(PANEL, dim) + left(keys, dim) + left(dim, keys) + right(PANEL, keys))
 }
 
 impl<U: MatrixUnit> Products for Tiled<'_, U> {
     fn begin(&mut self, q: &[f32], scale: f32) {
-        let dim = self.dim;
+        let (dim, halves) = (self.dim, self.terms.right());
         let panel = |q: &[f32]| {
-            Operand::right(q.len() / dim, dim, TERMS.right(), |query, from, out| {
+            Operand::right(q.len() / dim, dim, halves, |query, from, out| {
                 for (out, value) in out.iter_mut().zip(&q[query * dim + from..]) {
                     *out = value * scale;
                 }
@@ -144,22 +147,22 @@ impl<U: MatrixUnit> Products for Tiled<'_, U> {
         let (k, v) = unsafe {
             (std::slice::from_raw_parts(k, count * self.dim), std::slice::from_raw_parts(v, count * self.dim))
         };
-        self.k = Operand::left_here(k, self.dim, TERMS);
-        self.v = Operand::left_transposed(v, self.dim, TERMS);
+        self.k = Operand::left_here(k, self.dim, self.terms);
+        self.v = Operand::left_transposed(v, self.dim, self.terms);
     }
 
     fn scores(&mut self, panel: usize, scores: &mut [Lane]) {
         let columns = self.q[panel].columns().min(PANEL);
         let target = Target { start: scores.as_mut_ptr().cast(), stride: PANEL, rows: scores.len(), columns };
         // SAFETY: scores are rows of 64.
-        unsafe { tiles::product(self.unit, (&self.k, 0..scores.len()), &self.q[panel], TERMS, (target, false)) };
+        unsafe { tiles::product(self.unit, (&self.k, 0..scores.len()), &self.q[panel], self.terms, (target, false)) };
     }
 
     fn add(&mut self, weights: &[Lane], out: &mut [Lane]) {
-        let weights = Operand::right_by_rows(weights, TERMS.right());
+        let weights = Operand::right_by_rows(weights, self.terms.right());
         let target = Target { start: out.as_mut_ptr().cast(), stride: PANEL, rows: self.dim, columns: PANEL };
         assert_eq!(out.len(), self.dim, "out is [D, 64]");
         // SAFETY: out is rows of 64.
-        unsafe { tiles::product(self.unit, (&self.v, 0..self.dim), &weights, TERMS, (target, true)) };
+        unsafe { tiles::product(self.unit, (&self.v, 0..self.dim), &weights, self.terms, (target, true)) };
     }
 }

@@ -138,7 +138,7 @@ impl Size {
 
     /// Whether a product of rounded inputs and a bf16 weight is one of bf16 pairs.
     fn pairs(&self) -> bool {
-        self.inputs.is_multiple_of(2) && self.stride.is_multiple_of(2) && pairs::available()
+        self.inputs.is_multiple_of(2) && self.stride.is_multiple_of(2) && pairs::pay()
     }
 
     /// Bytes of working room with a weight of this form: a packed panel of each task at work, of blocks what it decodes at a time, and x

@@ -101,7 +101,7 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
-    use crate::nn::{AttentionTiles, Bias, Scale};
+    use crate::nn::AttentionTiles;
 
     const CARD: DeviceKind = DeviceKind::Cuda { capability: (8, 6) };
 
@@ -134,7 +134,7 @@ mod tests {
     fn the_cpu_never_takes_it() {
         let x = Array::from(Tensor::zeros((1, 2, 64), DType::BF16, &Device::Cpu).expect("zeros"));
         let tiles = AttentionTiles { query_rows: 64, heads: 1 };
-        let how = Attention { scale: Scale::InverseRoot, bias: Bias::None, tiles };
+        let how = Attention::plain(tiles);
         assert!(attention(&x, &x, &x, &how).expect("no kernel").is_none());
     }
 }

@@ -156,7 +156,7 @@ mod tests {
     }
 
     fn asked(bias: Bias<'_>) -> Attention<'_> {
-        Attention { scale: Scale::InverseRoot, bias, tiles: AttentionTiles { query_rows: 16, heads: 1 } }
+        Attention { bias, ..Attention::plain(AttentionTiles { query_rows: 16, heads: 1 }) }
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use half::bf16;
+
 use super::*;
 
 fn wave(count: usize, phase: f32, size: f32) -> Vec<f32> {
@@ -38,7 +40,7 @@ fn inputs(shape: Shape) -> [Vec<f32>; 3] {
 fn found(q: &[f32], pieces: &[Piece<'_>], shape: Shape, bias: Bias<'_>) -> Vec<f32> {
     let scale = std::f32::consts::LOG2_E / (shape.dim as f32).sqrt();
     let mut out = vec![f32::NAN; q.len()];
-    attention(q, pieces, &Attention { shape, scale, bias, query_rows: 128 }, &mut out);
+    attention(q, pieces, &Attention { shape, scale, bias, query_rows: 128, rounds: false }, &mut out);
     out
 }
 
@@ -129,7 +131,7 @@ fn a_matrix_unit_gives_the_same_in_halves() {
         let seen = keys.min(queries) - 5;
         for bias in [Bias::None, Bias::Scores(&scores), Bias::Runs(&runs), Bias::Causal(seen)] {
             let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
-            let how = Attention { shape, scale, bias, query_rows: 128 };
+            let how = Attention { shape, scale, bias, query_rows: 128, rounds: false };
             let [vectors, tiles] = [None, Some(Unit::Model)].map(|unit| {
                 let mut out = vec![f32::NAN; q.len()];
                 attention_by(unit, &q, &pieces, &how, &mut out);
@@ -139,6 +141,29 @@ fn a_matrix_unit_gives_the_same_in_halves() {
             assert!(worst < 2e-5, "{shape:?}: {worst:e}");
         }
     }
+}
+
+/// With `rounds` a unit takes the nearest bf16 of everything, and of the softmax's weights.
+#[test]
+fn a_matrix_unit_takes_one_product_where_rounding_will_do() {
+    let shape = Shape { heads: 2, dim: 128, queries: 70, keys: 600 };
+    let inputs = inputs(shape).map(|x| x.iter().map(|value| 0.25 * value).collect::<Vec<_>>());
+    let nearest = inputs.clone().map(|x| x.iter().map(|value| bf16::from_f32(*value).to_f32()).collect::<Vec<_>>());
+    let by = |unit, [q, k, v]: &[Vec<f32>; 3], rounds| {
+        // A power of two: q times it is rounded as q is.
+        let how = Attention { shape, scale: 0.125, bias: Bias::None, query_rows: 128, rounds };
+        let mut out = vec![f32::NAN; q.len()];
+        attention_by(unit, q, &[Piece { k, v }], &how, &mut out);
+        out
+    };
+    let found = by(Some(Unit::Model), &inputs, true);
+    assert_eq!(found, by(Some(Unit::Model), &nearest, true), "inputs are rounded once");
+    assert_eq!(by(None, &inputs, true), by(None, &inputs, false), "vectors round nothing");
+    let expected = by(None, &nearest, false);
+    let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    // A weight is off by 2^-9 of itself at most, and all of them are 1 together.
+    let largest = nearest[2].iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    assert!(worst > 1e-6 && worst < largest / 512.0, "{worst:e} of {largest}");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use crate::{
     nn::kernels::cpu::{Strided, product as plain_product},
 };
 
-/// The variable that says otherwise: `off` for vectors alone, `model` for a slow model of a unit, which shows what pictures become.
+/// The variable that says otherwise: `off` for vectors alone, `on` for the unit however fast it is, `model` for a slow model of one, which
+/// shows what pictures become.
 const VARIABLE: &str = "DYPE_MATRIX_UNIT";
 /// Rows, columns and depth of the product that is measured.
 const SAMPLE: usize = 256;
@@ -26,24 +27,36 @@ pub fn unit() -> Option<Unit> {
     static UNIT: OnceLock<Option<Unit>> = OnceLock::new();
     *UNIT.get_or_init(|| match std::env::var(VARIABLE).as_deref() {
         Ok("off") => None,
+        Ok("on") => found().filter(|unit| Trial::of(*unit).is_right),
         Ok("model") => Some(Unit::Model),
-        _ => found().filter(|unit| pays(*unit)),
+        _ => found().filter(|unit| Trial::of(*unit).pays()),
     })
 }
 
-/// That the variable is one of its words, where it is set.
+/// That the variable is one of its words, where it is set, and that there is a unit where it insists on one.
 ///
 /// # Errors
-/// [`Error::Request`] where it is another.
+/// [`Error::Request`] where it is another, or there is none.
 pub fn check_variable() -> Result<()> {
-    match std::env::var_os(VARIABLE) {
-        Some(word) if !["", "off", "model"].iter().any(|known| word == *known) => Err(Error::request(
-            format!("{VARIABLE} is {word:?}"),
-            "unset it to use the processor's matrix unit where there is one; \"off\" leaves it alone",
+    let Some(word) = std::env::var_os(VARIABLE) else { return Ok(()) };
+    match word.to_str() {
+        Some("" | "off" | "model") => Ok(()),
+        Some("on") if unit().is_some() => Ok(()),
+        Some("on") => Err(Error::request(
+            format!("{VARIABLE} is \"on\": {}", found().map_or(NONE, |_| WRONG)),
+            "unset it, and products are computed by vectors",
         )),
-        _ => Ok(()),
+        _ => Err(Error::request(
+            format!("{VARIABLE} is {word:?}"),
+            "unset it to use the processor's matrix unit where there is one and it is faster; \"on\" insists on it, \"off\" leaves it alone",
+        )),
     }
 }
+
+/// Why there is none to insist on.
+const NONE: &str =
+    "this processor has no matrix unit that dype knows (AMX, on Linux), or the system lets no program use it";
+const WRONG: &str = "this processor's matrix unit does not give what vectors give";
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(super) fn found() -> Option<Unit> {
@@ -55,14 +68,30 @@ pub(super) fn found() -> Option<Unit> {
     None
 }
 
-/// Whether a unit gives what a plain product gives, in f32 accuracy, and is faster.
-pub(super) fn pays(unit: Unit) -> bool {
-    let sample = Sample::new();
-    let (vectors, expected) = sample.timed(|out| sample.plain(out));
-    let (tiles, found) = sample.timed(|out| unit.run(Tiled { sample: &sample, out }));
-    let largest = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
-    let is_right = expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= TOLERANCE * largest);
-    is_right && tiles < vectors
+/// What a measurement says of a unit.
+#[derive(Debug)]
+pub(super) struct Trial {
+    /// It gives what a plain product gives, in f32 accuracy.
+    pub is_right: bool,
+    /// In less time.
+    pub is_faster: bool,
+}
+
+impl Trial {
+    /// Measures it. Nothing here waits for other threads: this may run within any task, at the first product of all.
+    pub fn of(unit: Unit) -> Self {
+        let sample = Sample::new();
+        let (vectors, expected) = sample.timed(|out| sample.plain(out));
+        let (tiles, found) = sample.timed(|out| unit.run(Tiled { sample: &sample, out }));
+        let largest = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+        let is_right = expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= TOLERANCE * largest);
+        Self { is_right, is_faster: tiles < vectors }
+    }
+
+    /// Whether it is to be used.
+    fn pays(&self) -> bool {
+        self.is_right && self.is_faster
+    }
 }
 
 /// The product that is measured.
@@ -105,7 +134,7 @@ struct Tiled<'a> {
 
 impl Task for Tiled<'_> {
     fn on<U: MatrixUnit>(self, unit: &mut U) {
-        let left = Operand::left(&self.sample.left, (SAMPLE, SAMPLE_DEPTH), 0, SAMPLE_DEPTH, Terms::Three);
+        let left = Operand::left_here(&self.sample.left, SAMPLE_DEPTH, Terms::Three);
         let right = Operand::right(SAMPLE, SAMPLE_DEPTH, Terms::Three.right(), |column, from, out| {
             out.copy_from_slice(&self.sample.right[column * SAMPLE_DEPTH + from..][..out.len()]);
         });

@@ -141,6 +141,7 @@ fn halves_hold_sixteen_bits_and_what_is_no_number() {
 }
 
 #[test]
-fn a_unit_that_is_slow_is_not_used() {
-    assert!(!choice::pays(Unit::Model), "a model of a unit is slower than vectors");
+fn a_unit_that_is_slow_is_right_and_not_used() {
+    let trial = choice::Trial::of(Unit::Model);
+    assert!(trial.is_right && !trial.is_faster, "a model of a unit is slower than vectors: {trial:?}");
 }
