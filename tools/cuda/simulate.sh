@@ -47,7 +47,7 @@ picture() {
   local name=$1
   shift
   env ${ENVIRONMENT:-} LD_LIBRARY_PATH="$CARD_LIB" DYPE_CACHE="$dir/cache" CARD_REPORT="$dir/out/$name.json" \
-    "$DYPE" --device "$DEVICE" --prompt lake --quiet --overwrite -o "$dir/out/$name.png" "$@" 2> "$dir/out/$name.log"
+    "$DYPE" --device "$DEVICE" --prompt lake --quiet --overwrite -o "$dir/out/$name.png" "$@" > /dev/null 2> "$dir/out/$name.log"
 }
 
 row() { printf '| %-46s | %-34s | %-26s | %s |\n' "$@"; }
@@ -60,11 +60,12 @@ held() {
   row "$1" "$found" "at most $4 $5" "$verdict"
 }
 
+# against_cpu NAME "DTYPES" FLAGS...: a model in each number type, resident and streamed.
 against_cpu() {
-  local name=$1 dtype tolerance weights
-  shift
+  local name=$1 dtypes=$2 dtype tolerance weights
+  shift 2
   DEVICE=cpu picture "$name-cpu" --dtype f32 "$@"
-  for dtype in f32 bf16 f16; do
+  for dtype in $dtypes; do
     tolerance="0.5 255"
     [ $dtype = f32 ] && tolerance="0.02 2"
     for weights in resident stream; do
@@ -80,6 +81,20 @@ launched() {
   found=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["kernels"].get(sys.argv[2], {}).get("launches", 0))' "$dir/out/$1.json" "$2") || found=none
   [ "$found" -gt 0 ] 2> /dev/null || { verdict='**no**'; failed=1; }
   row "$1: launches of $2" "$found" "some" "$verdict"
+}
+
+# on_card CARD NAME: tiny-flux by what the program itself decides there: number type, weights, pieces.
+on_card() {
+  ENVIRONMENT="CARD=$1" DEVICE=cuda picture "card-$1" "${tiny[@]}" || { failed=1; tail -n 3 "$dir/out/card-$1.log"; }
+  held "tiny-flux on $2: mean, largest" "card-$1" tiny-flux-cpu 0.5 255
+}
+
+# too_old CARD NAME: a card that the binary's kernels are not made for is refused, with what to do.
+too_old() {
+  local verdict=yes found
+  ENVIRONMENT="CARD=$1" DEVICE=cuda picture "card-$1" "${tiny[@]}" && found=drawn || found=$(grep -c "CUDA_COMPUTE_CAP" "$dir/out/card-$1.log")
+  [ "$found" = 1 ] || { verdict='**no**'; failed=1; }
+  row "$2: lines that say what to build" "$found" 1 "$verdict"
 }
 
 # Streamed weights in so many orders of the streams: one picture.
@@ -99,13 +114,22 @@ full_size() {
   python3 "$here/card/full_size.py" "$DYPE" "$CARD_LIB" "$dir/hollow" "$dir/full" "${SECONDS_FULL:-1200}" || failed=1
 }
 
-tiny=(--model "$fixtures/tiny-flux" --width 64 --height 64 --steps 2 --max-sequence-length 64)
+small=(--width 64 --height 64 --steps 2)
+tiny=(--model "$fixtures/tiny-flux" "${small[@]}" --max-sequence-length 64)
+bfl=(--model "$fixtures/tiny-bfl/flux1-tiny.safetensors" --vae "$fixtures/tiny-bfl/ae.safetensors" "${small[@]}" --max-sequence-length 64)
+for part in text_encoder text_encoder_2 tokenizer tokenizer_2; do bfl+=(--part "$part=$fixtures/tiny-flux/$part"); done
 row what found wanted right
 row --- --- --- ---
-against_cpu tiny-flux "${tiny[@]}"
-against_cpu demo --model demo --width 64 --height 64 --steps 2
+against_cpu tiny-flux "f32 bf16 f16" "${tiny[@]}"
+against_cpu tiny-bfl "f32 bf16" "${bfl[@]}"
+against_cpu demo "f32 bf16 f16" --model demo "${small[@]}"
+for family in z-image flux2-klein qwen-image; do
+  against_cpu $family "f32 bf16" --model "$fixtures/$family/tiny" "${small[@]}"
+done
 launched tiny-flux-bf16-resident attention_bf16_32
 launched demo-f16-stream attention_f16_64
+on_card rtx4060 "8 GB"
+too_old t4 "a card older than the binary"
 orders
 echo
 [ "${SECONDS_FULL:-1200}" = 0 ] || full_size
