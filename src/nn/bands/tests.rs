@@ -105,7 +105,7 @@ fn streamed<K: Kernels>(
 
 #[test]
 fn every_kernel_convolves_as_written_out() {
-    for (inputs, outputs) in [(16, 32), (3, 5), (32, 64)] {
+    for (inputs, outputs) in [(16, 32), (3, 5)] {
         let source = Arc::new(Source { inputs, outputs });
         let weights = Weights::new(source.clone(), DType::F32, Device::Cpu);
         let meter = || Meter::new(Stage::Encode, &Silent);

@@ -5,7 +5,6 @@ mod conv_band;
 mod direct;
 pub(crate) mod elementwise;
 mod matmul;
-mod points;
 mod tiles;
 
 use std::sync::Arc;
@@ -100,18 +99,10 @@ pub(crate) fn filter_elements(inputs: usize, outputs: usize, reach: Reach) -> us
     inputs * outputs * Tiling::of(inputs, outputs, reach).map_or(9, Tiling::points)
 }
 
-/// Numbers that are held while a convolution's weights are brought into that layout: those of the file three times, read, copied, and
-/// tap by tap; and one point of them, where a matrix unit takes them point by point.
-pub(crate) fn making_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
-    let unit = Tiling::of(inputs, outputs, reach).and_then(|_| points::unit_for(inputs, outputs));
-    (3 * 9 + usize::from(unit.is_some())) * inputs * outputs
-}
-
 /// Numbers a convolution's scratch buffers take on each thread.
 pub(crate) fn scratch_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
-    let (points, batch) = (Tiling::of(inputs, outputs, reach).map_or(0, Tiling::points), tiles::batch(inputs, outputs));
-    let in_tiles = points::working_elements(points::unit_for(inputs, outputs), batch, inputs);
-    (inputs + outputs) * points * batch + if points > 0 { in_tiles } else { 0 }
+    let points = Tiling::of(inputs, outputs, reach).map_or(0, Tiling::points);
+    (inputs + outputs) * points * tiles::batch(inputs, outputs)
 }
 
 /// Pieces that a convolution's output of `height` rows is made in side by side, each with scratch buffers of its own.

@@ -13,7 +13,12 @@ use std::sync::{Arc, Mutex};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Rows, Window, buffer::Pool, direct, elementwise, points, points::Points};
+use super::{
+    Rows, Window,
+    buffer::{Buffer, Pool},
+    direct, elementwise,
+    matmul::{View, multiply},
+};
 use crate::nn::bands::{Fifo, Moments, Reach};
 
 /// Channels must be a multiple of this: the widest vector of f32.
@@ -114,7 +119,7 @@ impl Scheme<3> for Doubled {
 pub(crate) struct TileFilter {
     tiling: Tiling,
     inputs: usize,
-    points: Points, // [N * N, I, O]
+    points: Buffer, // [N * N, I, O]
     bias: Vec<f32>, // [O]
 }
 
@@ -201,8 +206,12 @@ impl TileFilter {
         let Scratch { input, output } = buffers;
         let gather = Gather::<'_, N, Q> { window, grid, first, count, points: input, scheme: std::marker::PhantomData };
         Arch::new().dispatch(gather);
-        let size = [count, inputs, outputs];
-        self.points.multiply(size, &input[..N * N * count * inputs], &mut output[..N * N * count * outputs]);
+        for point in 0..N * N {
+            let a = View { data: &input[point * count * inputs..][..count * inputs], stride: inputs };
+            let b = View { data: &self.points[point * inputs * outputs..], stride: outputs };
+            let out = &mut output[point * count * outputs..][..count * outputs];
+            multiply([count, inputs, outputs], a, b, out, outputs, false);
+        }
         let (width, scheme) = (2 / Q::STEP * window.width, std::marker::PhantomData);
         let bias = &self.bias;
         let points = &*output;
@@ -211,26 +220,21 @@ impl TileFilter {
 }
 
 /// G w G^T of every filter, [N * N, I, O], from weights [O, I, 3, 3].
-fn transform<const N: usize, Q: Scheme<N>>(inputs: usize, weight: &[f32], outputs: usize, pool: &Arc<Pool>) -> Points {
+fn transform<const N: usize, Q: Scheme<N>>(inputs: usize, weight: &[f32], outputs: usize, pool: &Arc<Pool>) -> Buffer {
     let taps = direct::by_tap(inputs, outputs, weight, pool);
     // G's columns: what each tap alone becomes.
     let columns = [Q::filter([1.0, 0.0, 0.0]), Q::filter([0.0, 1.0, 0.0]), Q::filter([0.0, 0.0, 1.0])];
-    let of_point = |point: usize, matrix: &mut [f32]| {
-        matrix.fill(0.0);
+    let mut points = pool.take(N * N * inputs * outputs);
+    points.fill(0.0);
+    points.par_chunks_exact_mut(inputs * outputs).enumerate().for_each(|(point, matrix)| {
         for (tap, weights) in taps.chunks_exact(inputs * outputs).enumerate() {
             let factor = (columns[tap / 3][point / N] * columns[tap % 3][point % N]) as f32;
             if factor != 0.0 {
                 matrix.iter_mut().zip(weights).for_each(|(point, weight)| *point += factor * weight);
             }
         }
-    };
-    if let Some(unit) = points::unit_for(inputs, outputs) {
-        return Points::tiles(unit, N * N, [inputs, outputs], of_point);
-    }
-    let mut points = pool.take(N * N * inputs * outputs);
-    let matrices = points.par_chunks_exact_mut(inputs * outputs).enumerate();
-    matrices.for_each(|(point, matrix)| of_point(point, matrix));
-    Points::Numbers(points)
+    });
+    points
 }
 
 /// Where a strip's tiles lie.
