@@ -1,12 +1,15 @@
 //! `dype info` of files of weights.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor};
+use dype::testing::base::json::read_json;
 use serde_json::Value;
 
 use crate::{
-    CLIP, CLIP_CONFIG, MODEL, T5, VAE, cast, fixture, fs, put, put_tokenizers, save, support::program::Place, tensors,
+    CLIP, CLIP_CONFIG, MODEL, T5, VAE, cast, fixture, fs, put, put_tokenizers, save,
+    support::{program::Place, write_hollow},
+    tensors,
 };
 
 fn lines(place: &Place, args: &[&str]) -> String {
@@ -22,6 +25,30 @@ fn tells(text: &str, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "{word:?} is not in: {text}");
     }
+}
+
+#[test]
+fn of_a_transformer_alone_it_tells_what_a_run_would_take_with_a_published_model_s_parts() {
+    let place = Place::new();
+    let list: Value = read_json(&fixture("flux1_dev_bfl_tensors.json")).expect("golden");
+    let shapes: BTreeMap<String, Vec<usize>> =
+        serde_json::from_value(list["flux1-dev.safetensors"].clone()).expect("names and shapes");
+    write_hollow(&place.path("flux1-dev.safetensors"), shapes);
+    let text = lines(&place, &["flux1-dev.safetensors"]);
+    tells(
+        &text,
+        &["missing    flux1-dev.safetensors lacks ", "with       the other parts of black-forest-labs/FLUX.1-"],
+    );
+    tells(
+        &text,
+        &["to run     1024 x 1024 px", "74.4 TFLOP a step", "to run     4096 x 4096 px", "3908.2 TFLOP a step"],
+    );
+    let told = json(&place, &["flux1-dev.safetensors"]);
+    let peak = |side: usize, mode: &str| told["needs"][side]["peak_bytes"][mode].as_f64().expect("bytes") / 1e9;
+    assert!(peak(0, "resident") > 23.8 && peak(0, "stream") < 4.0, "{told}");
+    // Nobody published a model of such widths.
+    put(&place, &[("tiny.safetensors", MODEL)]);
+    assert!(!lines(&place, &["tiny.safetensors"]).contains("to run"));
 }
 
 #[test]

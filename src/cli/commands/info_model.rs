@@ -15,8 +15,8 @@ use crate::cli::{
 };
 use crate::{
     base::{device::DeviceKind, memory::Bytes, printable::printable, progress::Silent},
-    error::Result,
-    models::{ELSEWHERE, Inventory, ModelRequest, Registry},
+    error::{Error, Result},
+    models::{ELSEWHERE, Inventory, Model, ModelRequest, PartKind, Registry},
     weights::{has_weights_ending, lora},
 };
 
@@ -31,7 +31,7 @@ pub fn is_meant(file: &Path) -> bool {
 /// [`crate::Error::Model`] for what holds no weights; [`crate::Error::Disk`] when a file cannot be read.
 pub fn run(file: &Path, search: &SearchArgs, as_json: bool, report: &Report) -> Result<()> {
     let inventory = Registry::default().inventory(&ModelRequest::new(file))?;
-    let running = inventory.is_model().then(|| Running::of(file, search));
+    let running = inventory.is_model().then(|| Running::of(file, &inventory, search));
     let text = if as_json {
         json_of(file, &inventory, running.as_ref()).to_string()
     } else {
@@ -45,8 +45,14 @@ pub fn run(file: &Path, search: &SearchArgs, as_json: bool, report: &Report) -> 
 enum Running {
     /// It can be run.
     Ready(Ready),
-    /// What keeps it from that, and what to do.
-    Lacking { what: String, hint: String },
+    /// What keeps it from that, and what to do; and what it would take with the parts of a published model.
+    Lacking { what: String, hint: String, like: Option<Like> },
+}
+
+/// What a transformer takes with the other parts of a published model, by the configs inside this program.
+struct Like {
+    repo: &'static str,
+    needs: Vec<Need>,
 }
 
 /// A model whose parts are all known.
@@ -60,12 +66,41 @@ struct Ready {
 }
 
 impl Running {
-    fn of(file: &Path, search: &SearchArgs) -> Self {
-        Ready::of(file, search).map_or_else(
-            |error| Self::Lacking { what: error.to_string(), hint: error.hint().unwrap_or_default() },
-            Self::Ready,
-        )
+    fn of(file: &Path, inventory: &Inventory, search: &SearchArgs) -> Self {
+        let lacking = |error: Error| Self::Lacking {
+            what: error.to_string(),
+            hint: error.hint().unwrap_or_default(),
+            like: Like::of(file, inventory),
+        };
+        Ready::of(file, search).map_or_else(lacking, Self::Ready)
     }
+}
+
+impl Like {
+    /// By the first model of its family whose parts fit.
+    fn of(file: &Path, inventory: &Inventory) -> Option<Self> {
+        let registry = Registry::default();
+        let mut published = registry.published().filter(|(family, _)| Some(family.name()) == inventory.family);
+        published.find_map(|(family, published)| {
+            let transformer = family.parts().iter().find(|part| part.kind == PartKind::Denoiser)?;
+            let request = published.request(family).ok()?.with(transformer.name, file);
+            let needs = needs(&*registry.open(&request).ok()?).ok()?;
+            Some(Self { repo: published.repo, needs })
+        })
+    }
+}
+
+/// What a picture of each usual side takes on a CPU.
+fn needs(model: &dyn Model) -> Result<Vec<Need>> {
+    SIDES_PX.iter().map(|side| Need::of(model, *side, DeviceKind::Cpu)).collect()
+}
+
+/// The same in words, a line each.
+fn needs_lines(needs: &[Need]) -> impl Iterator<Item = (&'static str, String)> {
+    needs.iter().map(|need| {
+        let (side_px, memory, work) = (need.side_px, need.memory(), need.step_flops as f64 / 1e12);
+        ("to run", format!("{side_px} x {side_px} px on a CPU: {memory}, {work:.1} TFLOP a step"))
+    })
 }
 
 impl Ready {
@@ -77,7 +112,7 @@ impl Ready {
         let Opened { model, mut remarks } = source.look(&Silent)?;
         remarks.extend(model.remarks());
         let parts = model.identity().parts.iter().map(|(part, origin)| (*part, origin.text().to_owned())).collect();
-        let needs = SIDES_PX.iter().map(|side| Need::of(&*model, *side, DeviceKind::Cpu)).collect::<Result<_>>()?;
+        let needs = needs(&*model)?;
         Ok(Self { parts, remarks, fetch_bytes, needs })
     }
 }
@@ -99,7 +134,13 @@ fn lines(inventory: &Inventory, running: Option<&Running>) -> String {
     entries.push(("in all", format!("{} tensors, {}, {}", all.tensors, in_words(all.parameters), Bytes(all.bytes))));
     match running {
         None => {}
-        Some(Running::Lacking { what, hint }) => entries.extend([("missing", what.clone()), ("hint", hint.clone())]),
+        Some(Running::Lacking { what, hint, like }) => {
+            entries.extend([("missing", what.clone()), ("hint", hint.clone())]);
+            if let Some(Like { repo, needs }) = like {
+                entries.push(("with", format!("the other parts of {repo}, as far as this program knows them:")));
+                entries.extend(needs_lines(needs));
+            }
+        }
         Some(Running::Ready(ready)) => entries.extend(ready.lines()),
     }
     let mut text = String::new();
@@ -119,10 +160,7 @@ impl Ready {
         if self.fetch_bytes > 0 {
             entries.push(("to fetch", Bytes(self.fetch_bytes).to_string()));
         }
-        for need in &self.needs {
-            let (side_px, memory, work) = (need.side_px, need.memory(), need.step_flops as f64 / 1e12);
-            entries.push(("to run", format!("{side_px} x {side_px} px on a CPU: {memory}, {work:.1} TFLOP a step")));
-        }
+        entries.extend(needs_lines(&self.needs));
         entries
     }
 }
@@ -154,7 +192,13 @@ fn json_of(file: &Path, inventory: &Inventory, running: Option<&Running>) -> Val
     paths::add_bytes(&mut told, file);
     match running {
         None => {}
-        Some(Running::Lacking { what, hint }) => told["missing"] = json!({ "what": what, "hint": hint }),
+        Some(Running::Lacking { what, hint, like }) => {
+            told["missing"] = json!({ "what": what, "hint": hint });
+            if let Some(Like { repo, needs }) = like {
+                told["with_parts_of"] = json!(repo);
+                told["needs"] = needs.iter().map(Need::json).collect();
+            }
+        }
         Some(Running::Ready(ready)) => {
             told["parts_from"] = ready.parts.iter().map(|(part, from)| ((*part).to_owned(), json!(from))).collect();
             told["remarks"] = json!(ready.remarks);
