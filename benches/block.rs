@@ -147,6 +147,7 @@ fn block_of(weights: &Weights) -> (Blocks<Block>, Array, Pass) {
         text_tokens: TEXT_TOKENS,
         text_bias: None,
         logit_scale: 1.0,
+        products: Compute::EXACT_F32.products,
         options: ForwardOptions::default(),
     };
     (blocks, x, pass)
