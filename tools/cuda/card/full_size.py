@@ -6,7 +6,7 @@ usage: full_size.py DYPE LIBRARIES MODEL OUT [SECONDS]
 DYPE is the binary, LIBRARIES the folder of the card's libraries, MODEL what hollow.py made; reports, plans and logs go to OUT.
 One row for each card and size, the small ones first; what has not begun after SECONDS (3600 unless said) is left out, by name. Exit
 code 1 where a row is not right: the most that was allocated is off the plan by more than a twentieth, the card had no room, a
-launch has 2^31 elements, or what does not fit was not refused before anything was loaded.
+launch has 2^31 elements, or what does not fit was not refused for that before anything was loaded.
 """
 import json
 import os
@@ -54,7 +54,8 @@ class Run:
         failed, _ = self.call("--overwrite", "--quiet", "-o", str(self.out / f"{self.name}.png"))
         report = json.loads(self.report.read_text())
         if refused:
-            right = failed == refused and report["launches"] == 0 and report["upload_seconds"] == 0
+            for_memory = "--memory" in (self.out / f"{self.name}.log").read_text()
+            right = failed == refused and for_memory and report["launches"] == 0 and report["upload_seconds"] == 0
             return ["refused", "", "", "", "", "", right]
         return self.compared(json.loads(said)["plan"], report, failed)
 
