@@ -348,6 +348,25 @@ proptest::proptest! {
     }
 }
 
+/// Room for a table is not made because a file says so: 4 GB of a trie in a file of some bytes.
+#[test]
+fn a_normalisation_table_that_says_too_much_is_refused() {
+    use sentencepiece::{bytes_field, piece};
+    let table = [&u32::MAX.to_le_bytes()[..], &[0; 8]].concat();
+    let special = [piece("<pad>", 0.0, 3), piece("</s>", 0.0, 3), piece("<unk>", 0.0, 2)].concat();
+    let folder = only_pieces(&[special, bytes_field(3, &bytes_field(2, &table))].concat());
+    let error = PromptTokenizer::t5(folder.path(), 1000).err().expect("refused").to_string();
+    assert!(error.contains("says 4294967295 bytes of a trie and has 8"), "{error}");
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&fs::read(tiny("tokenizer_2/tokenizer.json")).expect("fixture")).expect("JSON");
+    let step = serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": "/////wAAAAAAAAAA" });
+    json["normalizer"] = serde_json::json!({ "type": "Sequence", "normalizers": [step] });
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("tokenizer.json"), json.to_string()).expect("written");
+    let error = PromptTokenizer::t5(folder.path(), 1000).err().expect("refused").to_string();
+    assert!(error.contains("says 4294967295 bytes of a trie and has 8"), "{error}");
+}
+
 /// A folder with nothing but this spiece.model.
 fn only_pieces(model: &[u8]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");

@@ -58,6 +58,18 @@ struct Piece {
     kind: u64,
 }
 
+/// That a compiled normalisation table holds as many bytes of its trie as it begins by saying: the reader makes room for them before it
+/// looks for them.
+pub(super) fn check_table(table: &[u8]) -> Result<(), String> {
+    match table.split_first_chunk() {
+        Some((size, rest)) if u32::from_le_bytes(*size) as usize > rest.len() => {
+            let said = u32::from_le_bytes(*size);
+            Err(format!("its normalisation table says {said} bytes of a trie and has {}", rest.len()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What is read of a sentencepiece model.
 struct Model<'a> {
     pieces: Vec<Piece>,
@@ -100,6 +112,7 @@ impl<'a> Model<'a> {
     fn read_normalizer(&mut self, bytes: &'a [u8]) -> Result<(), String> {
         for field in Fields(bytes) {
             if let (2, Value::Bytes(table)) = field? {
+                check_table(table)?;
                 self.table = table;
             }
         }

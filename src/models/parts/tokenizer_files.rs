@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
+use serde_json::Value;
 use tokenizers::{
     AddedToken, SplitDelimiterBehavior, Tokenizer,
     models::bpe::{BPE, Merges},
@@ -52,6 +54,8 @@ const T5_END: &str = "</s>";
 const T5_PAD: &str = "<pad>";
 const T5_UNKNOWN: &str = "<unk>";
 
+/// A normaliser's field with a compiled table.
+const TABLE: &str = "precompiled_charsmap";
 /// The name of a sentencepiece model.
 const PIECES: &str = "spiece.model";
 
@@ -213,18 +217,36 @@ fn read_t5_json(path: &Path) -> Result<Tokenizer> {
     read_whole_json(path, "T5's", "Unigram")
 }
 
+/// That the compiled tables within a normaliser, however deep, hold what they say ([`sentencepiece::check_table`]).
+fn check_tables(normalizer: &Value) -> std::result::Result<(), String> {
+    match normalizer {
+        Value::Array(steps) => steps.iter().try_for_each(check_tables),
+        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| match value.as_str() {
+            // What is no base64 is refused by whoever reads it.
+            Some(table) if name == TABLE => {
+                BASE64_STANDARD.decode(table).map_or(Ok(()), |table| sentencepiece::check_table(&table))
+            }
+            _ => check_tables(value),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Reads a tokenizer.json with its own pipeline around a model of a kind, without its truncation and padding.
 pub(super) fn read_whole_json(path: &Path, whose: &str, expected: &str) -> Result<Tokenizer> {
     #[derive(Deserialize)]
     struct File {
         model: Model,
+        #[serde(default)]
+        normalizer: Value,
     }
     #[derive(Deserialize)]
     struct Model {
         #[serde(rename = "type")]
         kind: Option<String>,
     }
-    let kind = read_json::<File>(path)?.model.kind;
+    let File { model: Model { kind }, normalizer } = read_json(path)?;
+    check_tables(&normalizer).map_err(|why| broken(path, why))?;
     if let Some(kind) = kind.filter(|kind| kind != expected) {
         return Err(broken(path, format!("a tokenizer of kind {kind}, expected {whose} {expected}")));
     }
