@@ -67,9 +67,7 @@ impl ModelSource {
     /// As [`ModelSource::find`], for every other model.
     pub fn find_to_plan(args: &ModelArgs, observer: &dyn Observer) -> Result<Self> {
         Self::find_or(args, observer, |error| {
-            let Some((family, published)) = built_in(&args.model).filter(|_| is_of_the_hub(&error)) else {
-                return Err(error);
-            };
+            let Some((family, published)) = stand_in(&args.model, &error) else { return Err(error) };
             let request = ModelRequest { dirs: args.search.dirs(), ..published.request(family)? };
             let (search, name) = (args.search.clone(), args.model.clone());
             let stands_in = Some(StandsIn { published, why: error });
@@ -232,7 +230,7 @@ impl ModelSource {
             }
             (None, Ok(files)) => ModelRequest { files, ..self.request.clone() },
             (None, Err(why)) => {
-                let known = built_in(&self.name).filter(|_| self.is_repository() && is_of_the_hub(&why));
+                let known = stand_in(&self.name, &why).filter(|_| self.is_repository());
                 let Some((family, published)) = known else { return Err(why) };
                 remarks.push(told(&why, published.repo));
                 let ModelRequest { model, files, .. } = published.request(family)?;
@@ -302,14 +300,10 @@ fn open(request: &ModelRequest) -> Result<Opened> {
     Ok(Opened { model: family.open(found)?, remarks })
 }
 
-/// What this program knows of a published model.
-fn built_in(name: &str) -> Option<(&'static dyn Family, &'static Published)> {
-    Registry::default().published().find(|(_, published)| published.repo == name)
-}
-
-/// Whether it is the network, or whoever guards the model, that is in the way.
-fn is_of_the_hub(error: &Error) -> bool {
-    matches!(error, Error::Network { .. })
+/// What this program knows of a published model, to stand in for its files where the network, or whoever guards them, is in the way.
+fn stand_in(name: &str, why: &Error) -> Option<(&'static dyn Family, &'static Published)> {
+    let is_of_the_hub = matches!(why, Error::Network { .. });
+    Registry::default().published().find(|(_, published)| is_of_the_hub && published.repo == name)
 }
 
 /// The folder of the model inside this program, when `model` names it. The name wins over a folder `demo` of the user's,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 
-use super::{Loan, ModelSource, SearchArgs, built_in, is_of_the_hub};
+use super::{Loan, ModelSource, SearchArgs, stand_in};
 use crate::{
     base::progress::{Event, Observer},
     error::{Error, Result},
@@ -40,10 +40,10 @@ fn request_with(
 /// What finding, fetching and reading may fail with.
 pub fn facts(name: &str, search: &SearchArgs, observer: &dyn Observer) -> Result<Facts> {
     let why = match own_facts(name, search, observer) {
-        Err(why) if is_of_the_hub(&why) => why,
-        done => return done,
+        Err(why) => why,
+        found => return found,
     };
-    let Some((family, published)) = built_in(name) else { return Err(why) };
+    let Some((family, published)) = stand_in(name, &why) else { return Err(why) };
     let told = format!("{why}; these are the configs of {} that are inside this program", published.repo);
     observer.on(Event::Note(told));
     Registry::default().facts(&published.request(family)?)

@@ -61,13 +61,12 @@ struct Piece {
 /// That a compiled normalisation table holds as many bytes of its trie as it begins by saying: the reader makes room for them before it
 /// looks for them.
 pub(super) fn check_table(table: &[u8]) -> Result<(), String> {
-    match table.split_first_chunk() {
-        Some((size, rest)) if u32::from_le_bytes(*size) as usize > rest.len() => {
-            let said = u32::from_le_bytes(*size);
-            Err(format!("its normalisation table says {said} bytes of a trie and has {}", rest.len()))
-        }
-        _ => Ok(()),
+    let Some((size, rest)) = table.split_first_chunk() else { return Ok(()) };
+    let said = u32::from_le_bytes(*size);
+    if said as usize <= rest.len() {
+        return Ok(());
     }
+    Err(format!("its normalisation table says {said} bytes of a trie and has {}", rest.len()))
 }
 
 /// What is read of a sentencepiece model.

@@ -10,7 +10,10 @@ pub mod simd;
 mod tiled;
 pub mod tiles;
 
-use std::marker::PhantomData;
+use std::{
+    marker::PhantomData,
+    time::{Duration, Instant},
+};
 
 use gemm::Parallelism;
 
@@ -104,4 +107,14 @@ pub(crate) unsafe fn product(
             Parallelism::None,
         );
     }
+}
+
+/// The shortest time of three runs: how kernels are chosen by a measurement of some milliseconds.
+pub(crate) fn shortest(mut run: impl FnMut()) -> Duration {
+    let times = (0..3).map(|_| {
+        let start = Instant::now();
+        run();
+        start.elapsed()
+    });
+    times.min().unwrap_or_default()
 }

@@ -3,17 +3,13 @@
 //! One instruction multiplies 16 pairs of bf16 and adds both products to 16 f32 sums. So both operands are held as
 //! pairs (2k, 2k + 1) in 32 bits, low half first: a row of bf16 in memory already is.
 
-use std::{
-    ops::Range,
-    sync::OnceLock,
-    time::{Duration, Instant},
-};
+use std::{ops::Range, sync::OnceLock};
 
 use half::bf16;
 use rayon::prelude::*;
 
 use super::{
-    REGISTER_ROWS, SharedMut, Strided, product as wide_product,
+    REGISTER_ROWS, SharedMut, Strided, product as wide_product, shortest,
     simd::{bf16_bits, multiversion},
 };
 
@@ -52,8 +48,6 @@ struct Sample {
 impl Sample {
     const ROWS: usize = 192;
     const INPUTS: usize = 1024;
-    /// How often; the fastest counts.
-    const TIMES: usize = 3;
 
     fn new() -> Self {
         let number = |at: usize| bf16::from_f32((at as f32 * 0.37).sin()).to_f32();
@@ -70,17 +64,8 @@ impl Sample {
     }
 
     fn pays(&mut self) -> bool {
-        let time = |sample: &mut Self, run: fn(&mut Self)| {
-            let start = Instant::now();
-            run(sample);
-            start.elapsed()
-        };
-        let (mut wide, mut paired) = (Duration::MAX, Duration::MAX);
-        for _ in 0..Self::TIMES {
-            wide = wide.min(time(self, Self::multiply));
-            paired = paired.min(time(self, Self::multiply_pairs));
-        }
-        paired < wide
+        let wide = shortest(|| self.multiply());
+        shortest(|| self.multiply_pairs()) < wide
     }
 
     fn multiply(&mut self) {

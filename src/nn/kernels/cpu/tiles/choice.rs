@@ -1,14 +1,11 @@
 //! Which unit products use: one that is there, right, and faster than vectors, as a measurement of some milliseconds says.
 
-use std::{
-    sync::OnceLock,
-    time::{Duration, Instant},
-};
+use std::{sync::OnceLock, time::Duration};
 
 use super::{Operand, Target, Task, Terms, Unit, product, unit::MatrixUnit};
 use crate::{
     error::{Error, Result},
-    nn::kernels::cpu::{Strided, product as plain_product},
+    nn::kernels::cpu::{Strided, product as plain_product, shortest},
 };
 
 /// The variable that says otherwise: `off` for vectors alone, `on` for the unit however fast it is, `model` for a slow model of one, which
@@ -17,8 +14,6 @@ const VARIABLE: &str = "DYPE_MATRIX_UNIT";
 /// Rows, columns and depth of the product that is measured.
 const SAMPLE: usize = 256;
 const SAMPLE_DEPTH: usize = 1024;
-/// How often; the fastest counts.
-const TIMES: usize = 3;
 /// How far from the plain product, in parts of the largest number.
 const TOLERANCE: f32 = 1e-4;
 
@@ -109,12 +104,7 @@ impl Sample {
     /// The shortest time of a product, and what it gives.
     fn timed(&self, run: impl Fn(&mut [f32])) -> (Duration, Vec<f32>) {
         let mut out = vec![0.0; SAMPLE * SAMPLE];
-        let shortest = (0..TIMES).map(|_| {
-            let start = Instant::now();
-            run(&mut out);
-            start.elapsed()
-        });
-        (shortest.min().unwrap_or_default(), out)
+        (shortest(|| run(&mut out)), out)
     }
 
     fn plain(&self, out: &mut [f32]) {
