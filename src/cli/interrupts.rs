@@ -1,10 +1,19 @@
 //! Ctrl-C and the signals that ask a process to end.
 
-use super::report::{Report, Verbosity};
+use std::{
+    mem,
+    sync::{Mutex, PoisonError},
+};
+
+use super::report::{self, Report, Verbosity};
 use crate::output;
 
 /// Exit code of a run that was interrupted: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
+
+/// Whoever ends the process holds this and never lets go of it: a run that has come to its end, or a signal. The other waits for the
+/// end, so that an exit code and the last words always belong together.
+static END: Mutex<()> = Mutex::new(());
 
 /// From here on, SIGINT, SIGTERM and SIGHUP end the process within a moment, with last words and no partial file left behind; a second
 /// one ends it at once, whatever the first still waits for. `left` is what the last words say of what is left. A signal that whoever
@@ -16,11 +25,20 @@ pub fn handle(left: &'static str) -> anyhow::Result<()> {
     let _ignored = system::Ignored::now();
     ctrlc::set_handler(move || {
         system::end_at_once_next_time();
+        claim_end();
+        // What fails for want of the files that go now is not worth telling.
+        report::silence();
         output::remove_temporary_files();
         Report::new(Verbosity::Normal).interrupted(left);
         std::process::exit(INTERRUPTED);
     })?;
     Ok(())
+}
+
+/// The work is done and the process about to end: a signal that comes now finds nothing to interrupt. Where one came before, it ends
+/// the process, and this does not return.
+pub fn claim_end() {
+    mem::forget(END.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
 #[cfg(unix)]

@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
         report.error(&error);
         return ExitCode::from(FAILED);
     }
-    match run(&cli, &typed, &report) {
+    let code = match run(&cli, &typed, &report) {
         Ok(()) if report.has_lost_results() => ExitCode::from(FAILED),
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -63,7 +63,9 @@ pub fn main() -> ExitCode {
             let code = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map_or(FAILED, Error::exit_code);
             ExitCode::from(code)
         }
-    }
+    };
+    interrupts::claim_end();
+    code
 }
 
 /// What is left of a command that is interrupted.

@@ -44,8 +44,13 @@ impl Verbosity {
 /// Without a terminal, a long stage is told about at most this often.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Whether the last words of an interrupted run were said; nothing may follow them. Read and set under stderr's lock.
+/// Whether the run is interrupted: nothing is told from then on but its last words. Read under stderr's lock, which they take too.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From here on nothing is told but [`Report::interrupted`]: the work goes on for a moment after an interrupt.
+pub fn silence() {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+}
 
 /// Writes to the terminal for the whole program.
 pub struct Report {
@@ -146,7 +151,6 @@ impl Report {
     pub fn interrupted(&self, left: &str) {
         let start = if self.is_terminal { "\r\x1b[K" } else { "" };
         let mut stderr = std::io::stderr().lock();
-        INTERRUPTED.store(true, Ordering::SeqCst);
         // A closed stderr leaves nobody to tell.
         let _ = writeln!(stderr, "{start}interrupted; {left}");
     }
@@ -166,7 +170,6 @@ impl Report {
         let running = self.lock();
         let print = || {
             let mut stderr = std::io::stderr().lock();
-            // The work goes on for a moment after an interrupt, and what then fails is not worth telling.
             if !INTERRUPTED.load(Ordering::SeqCst) {
                 // A closed stderr leaves nobody to tell.
                 let _ = writeln!(stderr, "{line}");
