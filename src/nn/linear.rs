@@ -8,8 +8,10 @@ use super::{
     kernels::{
         cpu::linear::{self as cpu, gelu_in_place},
         tensors,
+        widen::{self, Codes},
     },
     mismatch,
+    quantised::DEVICE_PANEL,
     view::{View, view},
 };
 use crate::{
@@ -192,8 +194,12 @@ impl Form {
             }
             Self::Scaled { .. } => {}
         }
-        let out = x.place().zeros(&[x.dim(0), self.outputs()], x.dtype())?;
-        x.place().pieces(0..self.outputs(), self.panel_outputs(), |first, count| {
+        let (outputs, panel) = (self.outputs(), self.panel_outputs(x));
+        if outputs <= panel {
+            return product(products, x, &self.panel(0, outputs, x)?, bias, activation);
+        }
+        let out = x.place().zeros(&[x.dim(0), outputs], x.dtype())?;
+        x.place().pieces(0..outputs, panel, |first, count| {
             let bias = bias.map(|bias| bias.narrow(0, first, count)).transpose()?;
             let panel = product(products, x, &self.panel(first, count, x)?, bias.as_ref(), activation)?;
             out.slice_set(&panel, 1, first) // [C, count]
@@ -202,9 +208,10 @@ impl Form {
     }
 
     /// Outputs of a panel that is widened on the way.
-    fn panel_outputs(&self) -> usize {
+    fn panel_outputs(&self, x: &Array) -> usize {
         match self {
             Self::Quantised { blocks, .. } => blocks.panel_rows(),
+            Self::Scaled { .. } if widen::is_on(x.place().kind()) => DEVICE_PANEL,
             _ => PANEL,
         }
     }
@@ -215,13 +222,14 @@ impl Form {
             Self::Dense(weight) => weight.narrow(0, first, count),
             Self::Scaled { codes, kind, scale } => {
                 let scale = if scale.dim(0) == 1 { scale.clone() } else { scale.narrow(0, first, count)? };
+                let codes = codes.narrow(0, first, count)?;
                 // In f32: a code times its scale is rounded once, whatever x is.
-                widened(&codes.narrow(0, first, count)?, *kind)?.mul(&scale)?.to_dtype(x.dtype())
+                if widen::is_on(codes.place().kind()) {
+                    return widen::widened(&codes, Codes::Float8(*kind), (0, codes.dim(1)), Some(&scale), x.dtype());
+                }
+                widened(&codes, *kind)?.mul(&scale)?.to_dtype(x.dtype())
             }
-            Self::Quantised { blocks, inputs } => {
-                let rows = blocks.widened(x, first, count)?; // [count, inputs of the stored weight]
-                rows.narrow(1, inputs.0, inputs.1)?.to_dtype(x.dtype())
-            }
+            Self::Quantised { blocks, inputs } => blocks.widened(x, first, count, *inputs),
         }
     }
 }

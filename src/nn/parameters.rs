@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use candle_core::DType;
+use candle_core::{DType, Device, Tensor};
 
 use super::{
     Adapter, Array, Compute, Dense, Form, Kronecker, Ledger, Linear, LowRank, Place, Quantised, array,
-    quantised::is_on_devices,
+    quantised::{self, holds_bytes},
 };
 use crate::{
     base::device::DeviceKind,
@@ -31,8 +31,6 @@ pub struct Parameters {
     weights: Weights,
     dry: Option<Dry>,
     holds: Holds,
-    /// Whether tensors travel to the device while it computes.
-    travels: bool,
 }
 
 /// In which number type weights of products are held.
@@ -41,7 +39,7 @@ enum Holds {
     /// In the view's own.
     AsAsked,
     /// On the CPU in their file's, where that is narrower: a half or a quarter of the memory, and widened exactly. Quantised ones
-    /// and those of 8 bits on every device, unless they travel there block by block.
+    /// and those of 8 bits on every device.
     AsStored,
 }
 
@@ -57,13 +55,13 @@ struct Dry {
 impl Parameters {
     /// Weights, in the number type and on the device they say.
     pub fn real(weights: &Weights) -> Self {
-        Self { weights: weights.clone(), dry: None, holds: Holds::AsAsked, travels: false }
+        Self { weights: weights.clone(), dry: None, holds: Holds::AsAsked }
     }
 
     /// What these weights would take.
     pub fn dry(weights: &Weights, ledger: &Ledger) -> Self {
         let dry = Dry { ledger: ledger.clone(), asked: Arc::default(), layers: Arc::default(), read: Arc::default() };
-        Self { weights: weights.clone(), dry: Some(dry), holds: Holds::AsAsked, travels: false }
+        Self { weights: weights.clone(), dry: Some(dry), holds: Holds::AsAsked }
     }
 
     /// What weights in this number type would take, whatever file they come from.
@@ -110,11 +108,8 @@ impl Parameters {
     /// # Errors
     /// When the device fails.
     pub fn beside_computation(&self) -> Result<Self> {
-        if let Some(dry) = &self.dry {
-            return Ok(Self { travels: dry.ledger.has_rings(), ..self.clone() });
-        }
-        let weights = self.weights.beside_computation()?;
-        Ok(Self { travels: weights.ring().is_some(), weights, ..self.clone() })
+        let weights = if self.dry.is_some() { self.weights.clone() } else { self.weights.beside_computation()? };
+        Ok(Self { weights, ..self.clone() })
     }
 
     /// The ledger of a dry pass.
@@ -196,20 +191,27 @@ impl Parameters {
     fn scale(&self) -> Result<Array> {
         let count = self.weights.scale_count("weight").max(1);
         let shape: &[usize] = if count == 1 { &[1] } else { &[count, 1] };
-        let scales = if self.dry.is_some() { Vec::new() } else { self.weights.scales("weight")? };
-        self.place().floats(shape, || if scales.is_empty() { vec![1.0] } else { scales })
+        if let Some(dry) = &self.dry {
+            return Ok(array::dry(&dry.ledger, shape, DType::F32));
+        }
+        let scales = Some(self.weights.scales("weight")?).filter(|scales| !scales.is_empty()).unwrap_or(vec![1.0]);
+        Ok(self.weights.send(&Tensor::from_vec(scales, shape, &Device::Cpu)?)?.into())
     }
 
     /// The kind of blocks that the weight of a product is held in, where it is.
     fn quantised(&self) -> Option<BlockType> {
-        let kind = self.weights.blocks("weight").filter(|_| self.holds == Holds::AsStored && !self.travels)?;
-        (self.place().is_cpu() || is_on_devices(kind)).then_some(kind)
+        let kind = self.weights.blocks("weight").filter(|_| self.holds == Holds::AsStored)?;
+        quantised::is_on(self.place().kind(), kind).then_some(kind)
     }
 
     /// The weight [rows, columns] in its blocks.
     fn blocks(&self, kind: BlockType, shape: [usize; 2]) -> Result<Quantised> {
         match &self.dry {
-            None => Quantised::new(kind, &self.weights.get_blocks("weight", shape)?, &self.place()),
+            None => {
+                let (bytes, place) = (self.weights.get_blocks("weight", shape)?, self.place());
+                let bytes = if holds_bytes(place.kind()) { self.weights.send(&bytes)? } else { bytes };
+                Quantised::new(kind, &bytes, &place)
+            }
             Some(dry) => {
                 dry.note(&self.weights, "weight", &shape);
                 Quantised::dry(kind, shape[0], shape[1], &self.place())
@@ -278,7 +280,7 @@ impl Parameters {
     /// The number type that the weight of a product is held in.
     fn held(&self) -> DType {
         let is_stored = self.holds == Holds::AsStored;
-        if is_stored && !self.travels && self.weights.float8("weight").is_some() {
+        if is_stored && self.weights.float8("weight").is_some() {
             return DType::U8;
         }
         let stored = self.weights.file_dtype("weight").filter(|_| is_stored && self.place().is_cpu());

@@ -1,4 +1,4 @@
-//! A matrix quantised in blocks: as its file has it in the processor's memory, in candle's form on another device.
+//! A matrix quantised in blocks, held as its file has it on the processor and on CUDA, in candle's form on another device.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -7,13 +7,18 @@ use candle_core::{
     quantized::{QStorage, QTensor},
 };
 
-use super::{Array, Place, array::Launch, mismatch};
-use crate::{error::Result, weights::BlockType};
+use super::{
+    Array, Place,
+    array::Launch,
+    kernels::widen::{self, Codes},
+    mismatch,
+};
+use crate::{base::device::DeviceKind, error::Result, weights::BlockType};
 
 /// Rows that are widened at a time: 512 of 15,360 inputs are 31 MB of f32.
 const PANEL: usize = 512;
-/// The same on a device, where a product of few outputs leaves much of it idle: 252 MB.
-const DEVICE_PANEL: usize = 4096;
+/// The same on a device, where a product of few outputs leaves much of it idle: 126 MB of bf16.
+pub(super) const DEVICE_PANEL: usize = 4096;
 
 /// A matrix [rows, columns] whose rows are whole blocks.
 #[derive(Debug, Clone)]
@@ -28,12 +33,13 @@ pub struct Quantised {
 enum Held {
     /// Bytes [rows, bytes of a row]; also what a dry pass knows of either form.
     Bytes(Array),
-    /// On a device, [`DEVICE_PANEL`] rows each.
+    /// On a device that cannot widen bytes, [`DEVICE_PANEL`] rows each.
     Panels(Arc<Vec<QTensor>>),
 }
 
 impl Quantised {
-    /// A matrix of these bytes [rows, bytes of a row], which are in the processor's memory, at a place.
+    /// A matrix of these bytes [rows, bytes of a row] at a place: they lie there where it keeps them ([`holds_bytes`]), else in the
+    /// processor's memory.
     ///
     /// # Errors
     /// When they are not whole blocks, or the device fails or has no such blocks.
@@ -44,7 +50,7 @@ impl Quantised {
         }
         let columns = row / kind.bytes() * kind.numbers();
         let held = match place {
-            Place::Real(device) if !device.is_cpu() => {
+            Place::Real(device) if !holds_bytes(place.kind()) => {
                 let panels = (0..rows).step_by(DEVICE_PANEL).map(|first| {
                     let count = DEVICE_PANEL.min(rows - first);
                     let panel = bytes.narrow(0, first, count)?.flatten_all()?.to_vec1::<u8>()?;
@@ -89,11 +95,23 @@ impl Quantised {
         if self.bytes().is_some() { PANEL } else { DEVICE_PANEL }
     }
 
-    /// Rows `first..first + count`, one panel or less, as f32 numbers [count, columns] where `beside` is.
+    /// Numbers `inputs` = (first, count) of `count` rows from `first` on, one panel or less, in the number type of `beside`, where that is:
+    /// [count, inputs.1].
     ///
     /// # Errors
     /// When the device fails.
-    pub(super) fn widened(&self, beside: &Array, first: usize, count: usize) -> Result<Array> {
+    pub(super) fn widened(&self, beside: &Array, first: usize, count: usize, inputs: (usize, usize)) -> Result<Array> {
+        match &self.held {
+            Held::Bytes(bytes) if widen::is_on(bytes.place().kind()) => {
+                let codes = bytes.narrow(0, first, count)?;
+                widen::widened(&codes, Codes::Blocks(self.kind), inputs, None, beside.dtype())
+            }
+            _ => self.floats(beside, first, count)?.narrow(1, inputs.0, inputs.1)?.to_dtype(beside.dtype()),
+        }
+    }
+
+    /// All numbers of these rows as f32: [count, columns].
+    fn floats(&self, beside: &Array, first: usize, count: usize) -> Result<Array> {
         let shape = [count, self.columns];
         beside.launch(Launch::Elements, &shape, DType::F32, |_| match &self.held {
             Held::Bytes(bytes) => {
@@ -117,7 +135,12 @@ fn on_device(kind: BlockType, bytes: Vec<u8>, shape: (usize, usize), device: &De
     Ok(QTensor::new(QStorage::from_data(Cow::Owned(bytes), device, kind)?, shape)?)
 }
 
-/// Whether such blocks can be widened on any device, and not the processor alone.
-pub(super) fn is_on_devices(kind: BlockType) -> bool {
-    kind.candle().is_some()
+/// Whether such a device keeps blocks as their file has them.
+pub(super) fn holds_bytes(kind: DeviceKind) -> bool {
+    kind.is_cpu() || widen::is_on(kind)
+}
+
+/// Whether such a device can widen such blocks.
+pub(super) fn is_on(device: DeviceKind, kind: BlockType) -> bool {
+    holds_bytes(device) || kind.candle().is_some()
 }

@@ -176,6 +176,7 @@ mod cuda {
                 Storage::Cpu(CpuStorage::BF16(values)) => self.copy(&tensor, &values[start..end]),
                 Storage::Cpu(CpuStorage::F16(values)) => self.copy(&tensor, &values[start..end]),
                 Storage::Cpu(CpuStorage::F32(values)) => self.copy(&tensor, &values[start..end]),
+                Storage::Cpu(CpuStorage::U8(values)) => self.copy(&tensor, &values[start..end]),
                 _ => Ok(tensor.to_device(&Device::Cuda(self.0.device.clone()))?),
             }
         }
@@ -214,6 +215,7 @@ mod cuda {
                 match like.dtype() {
                     DType::BF16 => CudaStorage::wrap_cuda_slice(device.alloc::<bf16>(count)?, device.clone()),
                     DType::F16 => CudaStorage::wrap_cuda_slice(device.alloc::<f16>(count)?, device.clone()),
+                    DType::U8 => CudaStorage::wrap_cuda_slice(device.alloc::<u8>(count)?, device.clone()),
                     _ => CudaStorage::wrap_cuda_slice(device.alloc::<f32>(count)?, device.clone()),
                 }
             };

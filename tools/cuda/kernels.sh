@@ -14,14 +14,17 @@ made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 failed=0
 
-for source in "$root"/src/nn/kernels/flash/*.cu; do
+for source in "$root"/src/nn/kernels/*/*.cu; do
   compiled=${source%.cu}.ptx
   name=$(basename "$compiled")
-  nvcc -ptx -arch=compute_80 -std=c++17 -o "$made/plain.ptx" "$source"
+  # The oldest card it is for, where its source says so; else the first whose matrix units take bf16.
+  arch=$(sed -n 's,^// arch: ,,p' "$source")
+  arch=${arch:-compute_80}
+  nvcc -ptx -arch="$arch" -std=c++17 -o "$made/plain.ptx" "$source"
   # Without comments; of the ISA's version 7.0, which the drivers of CUDA 11.0 and newer read; ptxas holds the text to it.
   { echo "// $(basename "$source"), sha256 $(sha256sum "$source" | cut -d ' ' -f 1)"
     sed -E 's/^\.version .*/.version 7.0/; /^\s*(\/\/|$)/d' "$made/plain.ptx"; } > "$made/$name"
-  ptxas -v -arch=sm_80 -o /dev/null "$made/$name" 2>&1 | grep -oE "'[a-z0-9_]+' for|[0-9]+ bytes spill.*|Used .*" | paste -sd ' ' |
+  ptxas -v -arch="${arch/compute/sm}" -o /dev/null "$made/$name" 2>&1 | grep -oE "'[a-z0-9_]+' for|[0-9]+ bytes spill.*|Used .*" | paste -sd ' ' |
     sed "s/ '/\n'/g"
   if [ "${1:-}" != --check ]; then
     cp "$made/$name" "$compiled"

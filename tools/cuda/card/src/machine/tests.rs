@@ -2,6 +2,7 @@
 
 mod attention;
 mod matrices;
+mod widen;
 
 use super::{Fault, FaultKind, Launch};
 use crate::{
