@@ -7,11 +7,12 @@ use super::{
     adapter::{self, Adapter},
     kernels::{
         cpu::linear::{self as cpu, gelu_in_place},
-        tensors,
+        fused, tensors,
         widen::{self, Codes},
     },
     mismatch,
     quantised::DEVICE_PANEL,
+    unbiased::Unbiased,
     view::{View, view},
 };
 use crate::{
@@ -95,7 +96,18 @@ impl Linear {
     /// # Errors
     /// When shapes do not fit or the device fails.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        self.apply(x, Activation::None)
+        self.apply(x, self.bias.as_ref(), Activation::None)
+    }
+
+    /// The same but for the bias, where whoever reads it adds that on the way.
+    ///
+    /// # Errors
+    /// When shapes do not fit or the device fails.
+    pub fn forward_unbiased(&self, x: &Array) -> Result<Unbiased> {
+        let left = self.bias.as_ref().filter(|_| fused::adds_biases(x));
+        let added = if left.is_some() { None } else { self.bias.as_ref() };
+        let left = left.map(|bias| bias.to_dtype(x.dtype())).transpose()?;
+        Ok(Unbiased::new(self.apply(x, added, Activation::None)?, left))
     }
 
     /// The same with gelu behind it, in its tanh form.
@@ -103,32 +115,31 @@ impl Linear {
     /// # Errors
     /// When shapes do not fit or the device fails.
     pub fn forward_gelu(&self, x: &Array) -> Result<Array> {
-        self.apply(x, Activation::Gelu)
+        self.apply(x, self.bias.as_ref(), Activation::Gelu)
     }
 
-    fn apply(&self, x: &Array, activation: Activation) -> Result<Array> {
+    fn apply(&self, x: &Array, bias: Option<&Array>, activation: Activation) -> Result<Array> {
         if self.adapters.is_empty() && self.gain.is_none() {
-            return self.weight.product(self.products, x, self.bias.as_ref(), activation);
+            return self.weight.product(self.products, x, bias, activation);
         }
-        let mut out = self.base(x)?;
+        let mut out = self.base(x, bias)?;
         for adapter in &self.adapters {
             out = adapter.add_to(out, x)?;
         }
         match activation {
-            Activation::None => Ok(out),
             Activation::Gelu if out.is_fast() => out.change(gelu_in_place).map(|()| out),
-            Activation::Gelu => out.gelu(),
+            _ => after_product(out, None, activation),
         }
     }
 
-    /// What the weight and the bias give.
-    fn base(&self, x: &Array) -> Result<Array> {
+    /// What the weight and a bias give.
+    fn base(&self, x: &Array, bias: Option<&Array>) -> Result<Array> {
         let plain = |bias| self.weight.product(self.products, x, bias, Activation::None);
-        let Some(gain) = &self.gain else { return plain(self.bias.as_ref()) };
+        let Some(gain) = &self.gain else { return plain(bias) };
         let out = plain(None)?;
         let dtype = out.dtype();
         let mut out = out.to_dtype(DType::F32)?.mul(gain)?;
-        if let Some(bias) = &self.bias {
+        if let Some(bias) = bias {
             out = out.add(&bias.to_dtype(DType::F32)?)?;
         }
         out.to_dtype(dtype)
@@ -256,9 +267,25 @@ pub fn product(
         return Err(mismatch(format!("linear: {inputs} inputs for a weight of {weight_inputs}")));
     }
     if !is_fast(x, weight) {
-        return tensors::linear(x, weight, bias, activation);
+        return after_product(tensors::product(x, weight)?, bias, activation);
     }
     on_cpu(products, x, Operand::Numbers(weight), bias, activation)
+}
+
+/// `activation(x + bias)` for a product x [C, out] that is nobody else's: in place where a kernel of CUDA's takes it.
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub(super) fn after_product(x: Array, bias: Option<&Array>, activation: Activation) -> Result<Array> {
+    let is_gelu = activation == Activation::Gelu;
+    if bias.is_none() && !is_gelu {
+        return Ok(x);
+    }
+    let bias = bias.map(|bias| bias.to_dtype(x.dtype())).transpose()?;
+    if fused::add_bias(&x, bias.as_ref(), is_gelu)? {
+        return Ok(x);
+    }
+    tensors::after_product(x, bias.as_ref(), activation)
 }
 
 /// Whether the CPU's own kernel takes this product.

@@ -4,7 +4,8 @@
 //!
 //! Behind the parts stand the CPU's own kernels ([`kernels::cpu`]), on slices of f32, fused and vectorised, and those made of
 //! candle's tensors ([`kernels::tensors`]) for every other device and number type; both are held against each other in the
-//! tests. On CUDA attention in half precision is a kernel's ([`kernels::flash`]).
+//! tests. On CUDA attention in half precision is a kernel's ([`kernels::flash`]), and so is what comes between products
+//! ([`kernels::fused`]).
 //!
 //! Token streams are [N, C], one picture at a time; heads are [H, N, D].
 
@@ -15,6 +16,7 @@ mod attention_check;
 pub mod bands;
 mod compute;
 mod embedding;
+mod kernel_check;
 pub mod kernels;
 mod ledger;
 mod linear;
@@ -25,6 +27,7 @@ mod place;
 mod quantised;
 mod rope;
 mod stream;
+mod unbiased;
 mod view;
 
 use candle_core::DType;
@@ -38,11 +41,15 @@ pub use attention::{
 pub use attention_check::settle_attention;
 pub use compute::{Compute, Products};
 pub use embedding::embedding_rows;
+pub use kernel_check::settle_kernels;
 pub use kernels::cpu::tiles::{check_variable as check_matrix_unit, unit as matrix_unit};
 use ledger::Operation;
 pub use ledger::{Held, Ledger};
 pub use linear::{Activation, Form, Linear, product};
-pub use norm::{LayerNorm, NORM_EPS, RmsNorm, Rotation, add_gated, heads_of, norm_modulate, silu_gated, split_heads};
+pub use norm::{
+    LayerNorm, NORM_EPS, RmsNorm, Rotation, add_gated, add_gated_norm, heads_of, norm_modulate, rms_norm, silu_gated,
+    split_heads,
+};
 pub use parameters::Parameters;
 pub use place::Place;
 pub use quantised::Quantised;

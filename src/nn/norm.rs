@@ -4,8 +4,9 @@ use candle_core::DType;
 
 use super::{
     Array, Parameters,
-    kernels::{cpu::rows, tensors},
+    kernels::{cpu::rows, fused, tensors},
     mismatch,
+    unbiased::Unbiased,
     view::view,
 };
 use crate::error::Result;
@@ -33,7 +34,8 @@ pub struct Rotation<'a> {
 pub fn norm_modulate(x: &Array, start: usize, count: usize, shift: &Array, scale: &Array) -> Result<Array> {
     let x = x.narrow(0, start, count)?;
     if !x.is_fast() {
-        return tensors::norm_modulate(&x, shift, scale);
+        let made = fused::norm_modulate(&x, shift, scale, NORM_EPS)?;
+        return made.map_or_else(|| tensors::norm_modulate(&x, shift, scale), Ok);
     }
     x.computed(x.dims(), |out| {
         let (x, shift, scale) = (view(x.real()?), view(shift.real()?), view(scale.real()?));
@@ -42,22 +44,46 @@ pub fn norm_modulate(x: &Array, start: usize, count: usize, shift: &Array, scale
     }) // [count, C]
 }
 
+/// The root mean square norm of x [C', C], times `weight` \[C\] f32 (Zhang and Sennrich 2019, arXiv 1910.07467).
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub fn rms_norm(x: &Array, weight: &Array, eps: f64) -> Result<Array> {
+    fused::rms_norm(x, weight, eps)?.map_or_else(|| tensors::rms_norm(x, weight, eps), Ok) // [C', C]
+}
+
+/// `x[start..] += gate·rms_norm(y)` in place, for y [C', C], x [N, C] and gate \[C\]; weight \[C\] f32.
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub fn add_gated_norm(x: &Array, start: usize, gate: &Array, y: &Array, weight: &Array, eps: f64) -> Result<()> {
+    if fused::add_gated_norm(&x.narrow(0, start, y.dim(0))?, gate, y, weight, eps)? {
+        return Ok(());
+    }
+    add_gated(x, start, gate, &rms_norm(y, weight, eps)?)
+}
+
 /// `x[start..] += gate·y` in place, for y [C', C], x [N, C] and gate \[C\].
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
-pub fn add_gated(x: &Array, start: usize, gate: &Array, y: &Array) -> Result<()> {
+pub fn add_gated(x: &Array, start: usize, gate: &Array, y: impl Into<Unbiased>) -> Result<()> {
+    let y = y.into();
     if !x.is_fast() {
-        return tensors::add_gated(x, start, gate, y);
+        let (rows, bias) = y.parts();
+        if fused::add_gated(&x.narrow(0, start, rows.dim(0))?, gate, rows, bias)? {
+            return Ok(());
+        }
+        return tensors::add_gated(x, start, gate, &y.biased()?);
     }
-    let (Array::Real(gate), Array::Real(y)) = (gate, y) else { return Ok(()) };
+    let (Array::Real(gate), Array::Real(y)) = (gate, y.biased()?) else { return Ok(()) };
     let rows = x.narrow(0, start, y.dim(0)?)?;
-    let (gate, y) = (view(gate), view(y));
+    let (gate, y) = (view(gate), view(&y));
     let (gate, y) = (gate.f32()?, y.f32()?);
     rows.change(|x| rows::add_gated(x, gate, y))
 }
 
-/// `silu(gate)·x` for gate and x [C', F], in place of the gate where the CPU's own kernel takes it (Shazeer 2020, arXiv
+/// `silu(gate)·x` for gate and x [C', F], in place of the gate where a kernel of our own takes it (Shazeer 2020, arXiv
 /// 2002.05202).
 ///
 /// # Errors
@@ -67,6 +93,9 @@ pub fn silu_gated(gate: Array, x: &Array) -> Result<Array> {
         return Err(mismatch(format!("a gate {:?} for {:?}", gate.dims(), x.dims())));
     }
     if !(gate.is_fast() && gate.is_contiguous() && x.is_contiguous()) {
+        if fused::silu_gated(&gate, x)? {
+            return Ok(gate);
+        }
         let silu = gate.silu()?;
         drop(gate);
         return silu.mul(x);
@@ -84,14 +113,18 @@ pub fn silu_gated(gate: Array, x: &Array) -> Result<Array> {
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
-pub fn split_heads(x: &Array, rotation: Option<Rotation<'_>>, out: &Array, start: usize) -> Result<()> {
-    let (heads, tokens, dim) = out.dims3()?;
+pub fn split_heads(x: impl Into<Unbiased>, rotation: Option<Rotation<'_>>, out: &Array, start: usize) -> Result<()> {
+    let ((heads, tokens, dim), x) = (out.dims3()?, x.into());
+    if fused::split_heads(x.parts(), rotation, out, start)? {
+        return Ok(());
+    }
+    let x = x.biased()?;
     if !x.is_fast() {
-        return tensors::split_heads(x, rotation, out, start);
+        return tensors::split_heads(&x, rotation, out, start);
     }
     let Array::Real(x) = x else { return Ok(()) };
     let at = rows::HeadRows { heads, dim, tokens, start };
-    let x = view(x);
+    let x = view(&x);
     let x = x.f32()?;
     let Some(Rotation { weight, eps, cos, sin }) = rotation else {
         return out.change(|out| rows::split_heads(x, None, at, out));
@@ -102,14 +135,19 @@ pub fn split_heads(x: &Array, rotation: Option<Rotation<'_>>, out: &Array, start
     out.change(|out| rows::split_heads(x, Some(rotation), at, out))
 }
 
-/// x [N, H·D] as heads [H, N, D].
+/// x [N, H·D] as heads [H, N, D], with a rotation as in [`split_heads`].
 ///
 /// # Errors
 /// When shapes do not fit or the device fails.
-pub fn heads_of(x: &Array, heads: usize) -> Result<Array> {
-    let (tokens, channels) = x.dims2()?;
-    let out = x.place().zeros(&[heads, tokens, channels / heads.max(1)], x.dtype())?;
-    split_heads(x, None, &out, 0)?;
+pub fn heads_of(x: impl Into<Unbiased>, rotation: Option<Rotation<'_>>, heads: usize) -> Result<Array> {
+    let x = x.into();
+    if let Some(out) = fused::heads_of(x.parts(), rotation, heads)? {
+        return Ok(out);
+    }
+    let (rows, _) = x.parts();
+    let (tokens, channels) = rows.dims2()?;
+    let out = rows.place().zeros(&[heads, tokens, channels / heads.max(1)], rows.dtype())?;
+    split_heads(x, rotation, &out, 0)?;
     Ok(out)
 }
 

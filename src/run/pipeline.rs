@@ -11,6 +11,7 @@ use crate::{
     models::{
         Banding, Conditioning, Decode, Encode, Facts, Model, On, Posterior, RowSink, RowSource, TextEncoders, Velocity,
     },
+    nn,
     output::Picture,
     plan::{self, Choices},
     recipe::{Recipe, StepCache},
@@ -57,14 +58,15 @@ pub struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    /// Opens a model for computing in `dtype` on `device`. Configs and tokenizers are read and checked; no weight is. Where
-    /// a kernel would compute its attention, it is held against the plain one first: plans made later follow what is decided.
+    /// Opens a model for computing in `dtype` on `device`. Configs and tokenizers are read and checked; no weight is. Kernels
+    /// of a device that would compute in it are held against plain operations first: plans made later follow what is decided.
     ///
     /// # Errors
     /// [`crate::Error::Model`] when a config or tokenizer is broken; when the device fails.
     pub fn open(model: &'a dyn Model, device: Device, dtype: DType, observer: &'a dyn Observer) -> Result<Self> {
         let on = On { device, dtype };
         let text = model.text(&on)?;
+        nn::settle_kernels(dtype, &on.device, observer);
         model.settle(&on, observer);
         Ok(Self { model, text, on, observer })
     }

@@ -79,8 +79,8 @@ impl SingleBlock {
             let mlp = self.proj_mlp.forward_gelu(&h)?; // [C', 4·C]
             drop(h);
             // The gate is linear: both halves of proj_out can be added one after the other, without their sum or their cat.
-            nn::add_gated(x, start, &gate, &self.out_attn.forward(&attended)?)?;
-            nn::add_gated(x, start, &gate, &self.out_mlp.forward(&mlp)?)
+            nn::add_gated(x, start, &gate, self.out_attn.forward_unbiased(&attended)?)?;
+            nn::add_gated(x, start, &gate, self.out_mlp.forward_unbiased(&mlp)?)
         })
     }
 }

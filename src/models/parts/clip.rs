@@ -303,7 +303,7 @@ impl ClipLayer {
     /// x [N, C] f32, mask [1, N, N] f32.
     fn forward(&self, x: &Array, mask: &Array) -> Result<Array> {
         let normed = self.layer_norm1.forward(x)?.to_dtype(self.dtype)?;
-        let heads = |linear: &Linear| nn::heads_of(&linear.forward(&normed)?, self.num_heads);
+        let heads = |linear: &Linear| nn::heads_of(&linear.forward(&normed)?, None, self.num_heads);
         let (q, k, v) = (heads(&self.q_proj)?, heads(&self.k_proj)?, heads(&self.v_proj)?); // [H, N, D]
         let how = Attention { bias: Bias::Scores(mask), ..Attention::plain(TILES) };
         let mixed = nn::attention(&q, &k, &v, &how)?; // [N, H·D]

@@ -75,10 +75,10 @@ impl Stream {
         let [shift, scale, gate, ff_shift, ff_scale, ff_gate] = m;
         pass.chunks(rows, |start, count| {
             let q = self.attn.queries(&nn::norm_modulate(x, start, count, shift, scale)?, start, pass)?;
-            nn::add_gated(x, start, gate, &self.to_out.forward(&pass.attend(&q)?)?)?;
+            nn::add_gated(x, start, gate, self.to_out.forward_unbiased(&pass.attend(&q)?)?)?;
             drop(q);
             let h = self.ff_in.forward_gelu(&nn::norm_modulate(x, start, count, ff_shift, ff_scale)?)?; // [C', 4·C]
-            nn::add_gated(x, start, ff_gate, &self.ff_out.forward(&h)?)
+            nn::add_gated(x, start, ff_gate, self.ff_out.forward_unbiased(&h)?)
         })
     }
 }

@@ -265,8 +265,8 @@ impl Projections {
     pub fn write_keys_values<C>(&self, h: &Array, start: usize, pass: &Pass<C>) -> Result<()> {
         let (cos, sin) = pass.angles(start, h.dim(0))?;
         let rotation = Rotation { weight: &self.norm_k, eps: NORM_EPS, cos: &cos, sin: &sin };
-        nn::split_heads(&self.to_k.forward(h)?, Some(rotation), &pass.keys, start)?;
-        nn::split_heads(&self.to_v.forward(h)?, None, &pass.values, start)
+        nn::split_heads(self.to_k.forward_unbiased(h)?, Some(rotation), &pass.keys, start)?;
+        nn::split_heads(self.to_v.forward_unbiased(h)?, None, &pass.values, start)
     }
 
     /// Rotated queries of h [C', C], which holds the tokens from `start` on: [H, C', D].
@@ -274,12 +274,9 @@ impl Projections {
     /// # Errors
     /// When the device fails.
     pub fn queries<C>(&self, h: &Array, start: usize, pass: &Pass<C>) -> Result<Array> {
-        let (heads, _, dim) = pass.keys.dims3()?;
         let (cos, sin) = pass.angles(start, h.dim(0))?;
         let rotation = Rotation { weight: &self.norm_q, eps: NORM_EPS, cos: &cos, sin: &sin };
-        let q = h.place().zeros(&[heads, h.dim(0), dim], h.dtype())?;
-        nn::split_heads(&self.to_q.forward(h)?, Some(rotation), &q, 0)?;
-        Ok(q)
+        nn::heads_of(self.to_q.forward_unbiased(h)?, Some(rotation), pass.keys.dim(0)) // [H, C', D]
     }
 }
 

@@ -345,7 +345,7 @@ impl T5Block {
     /// x [T, C] f32, bias [H, T, T] f32.
     fn forward(&self, x: &Array, bias: &Array) -> Result<Array> {
         let normed = self.attention_norm.forward(x)?.to_dtype(self.dtype)?;
-        let heads = |linear: &Linear| nn::heads_of(&linear.forward(&normed)?, self.num_heads);
+        let heads = |linear: &Linear| nn::heads_of(&linear.forward(&normed)?, None, self.num_heads);
         let (q, k, v) = (heads(&self.q)?, heads(&self.k)?, heads(&self.v)?); // [H, T, D]
         let how = Attention { scale: Scale::One, bias: Bias::Scores(bias), ..Attention::plain(TILES) };
         let mixed = nn::attention(&q, &k, &v, &how)?; // [T, H·D]

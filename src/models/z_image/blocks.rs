@@ -59,11 +59,9 @@ impl Pass {
         self.keys.place().pieces(0..self.cos.dim(0), self.options.token_chunk, work)
     }
 
-    /// Heads of h [C', C] after its norm and rotation; h holds the tokens from `start` on.
-    fn rotated(&self, h: &Array, weight: &Array, (out, at): (&Array, usize), start: usize) -> Result<()> {
-        let rows = h.dim(0);
-        let (cos, sin) = (self.cos.narrow(0, start, rows)?, self.sin.narrow(0, start, rows)?);
-        nn::split_heads(h, Some(Rotation { weight, eps: QK_EPS, cos: &cos, sin: &sin }), out, at)
+    /// cos and sin of rows `start..start + count`.
+    fn angles(&self, start: usize, count: usize) -> Result<[Array; 2]> {
+        Ok([self.cos.narrow(0, start, count)?, self.sin.narrow(0, start, count)?])
     }
 
     /// Attention of q [H, C', D] over all tokens: [C', C].
@@ -99,7 +97,7 @@ pub(super) struct Block {
     /// attention_norm1, attention_norm2, ffn_norm1, ffn_norm2, f32.
     norms: [Array; 4],
     modulation: Option<Linear>,
-    eps: f32,
+    eps: f64,
 }
 
 impl Block {
@@ -126,7 +124,7 @@ impl Block {
             w3: ff.linear_no_bias("w3", channels, hidden, compute)?,
             norms: [norm("attention_norm1")?, norm("attention_norm2")?, norm("ffn_norm1")?, norm("ffn_norm2")?],
             modulation: is_modulated.then_some(()).map(modulation).transpose()?,
-            eps: config.norm_eps as f32,
+            eps: config.norm_eps,
         };
         // What was read is copied: its mapped pages would only make the process look, and be, larger than it is.
         parameters.release();
@@ -140,39 +138,36 @@ impl Block {
     pub fn forward(&self, x: &Array, pass: &Pass) -> Result<()> {
         let norms = self.norms_at(pass, &x.place(), x.dtype())?;
         pass.chunks(|start, count| {
-            let h = self.norm(&x.narrow(0, start, count)?, &norms.attention_1)?; // [C', C]
-            pass.rotated(&self.to_k.forward(&h)?, &self.norm_k, (&pass.keys, start), start)?;
+            let h = nn::rms_norm(&x.narrow(0, start, count)?, &norms.attention_1, self.eps)?; // [C', C]
+            let [cos, sin] = pass.angles(start, count)?;
+            let rotation = Rotation { weight: &self.norm_k, eps: QK_EPS, cos: &cos, sin: &sin };
+            nn::split_heads(&self.to_k.forward(&h)?, Some(rotation), &pass.keys, start)?;
             nn::split_heads(&self.to_v.forward(&h)?, None, &pass.values, start)
         })?;
         pass.chunks(|start, count| {
             let attended = pass.attend(&self.queries(x, (start, count), &norms, pass)?)?; // [C', C]
-            let y = self.norm(&self.to_out.forward(&attended)?, &norms.attention_2)?;
+            let y = self.to_out.forward(&attended)?; // [C', C]
             drop(attended);
-            nn::add_gated(x, start, &norms.attention_gate, &y)?;
-            let h = self.norm(&x.narrow(0, start, count)?, &norms.ffn_1)?;
-            let y = self.norm(&self.feed_forward(&h)?, &norms.ffn_2)?; // [C', C]
-            nn::add_gated(x, start, &norms.ffn_gate, &y)
+            nn::add_gated_norm(x, start, &norms.attention_gate, &y, &norms.attention_2, self.eps)?;
+            drop(y);
+            let h = nn::rms_norm(&x.narrow(0, start, count)?, &norms.ffn_1, self.eps)?;
+            let y = self.feed_forward(&h)?; // [C', C]
+            nn::add_gated_norm(x, start, &norms.ffn_gate, &y, &norms.ffn_2, self.eps)
         })
     }
 
     /// Rotated queries of some tokens: [H, C', D].
     fn queries(&self, x: &Array, (start, count): (usize, usize), norms: &Norms, pass: &Pass) -> Result<Array> {
-        let (heads, _, dim) = pass.keys.dims3()?;
-        let h = self.norm(&x.narrow(0, start, count)?, &norms.attention_1)?;
-        let q = x.place().zeros(&[heads, count, dim], x.dtype())?;
-        pass.rotated(&self.to_q.forward(&h)?, &self.norm_q, (&q, 0), start)?;
-        Ok(q)
+        let h = nn::rms_norm(&x.narrow(0, start, count)?, &norms.attention_1, self.eps)?;
+        let [cos, sin] = pass.angles(start, count)?;
+        let rotation = Rotation { weight: &self.norm_q, eps: QK_EPS, cos: &cos, sin: &sin };
+        nn::heads_of(&self.to_q.forward(&h)?, Some(rotation), pass.keys.dim(0)) // [H, C', D]
     }
 
     /// `w2(silu(w1 h)·w3 h)` for h [C', C].
     fn feed_forward(&self, h: &Array) -> Result<Array> {
         let gated = nn::silu_gated(self.w1.forward(h)?, &self.w3.forward(h)?)?; // [C', 8/3·C]
         self.w2.forward(&gated)
-    }
-
-    /// The norm of x [C', C].
-    fn norm(&self, x: &Array, weight: &Array) -> Result<Array> {
-        x.contiguous()?.rms_norm(&weight.to_dtype(x.dtype())?, self.eps)
     }
 
     /// The norms as t scales and gates them.

@@ -1,6 +1,12 @@
-//! What computes: the CPU's own kernels, tensors on any device; on CUDA FlashAttention, and weights of few bits as numbers.
+//! What computes: the CPU's own kernels, tensors on any device, and on CUDA attention, what comes between products, and weights of few
+//! bits as numbers.
 
 pub mod cpu;
 pub mod flash;
+pub mod fused;
 pub mod tensors;
 pub mod widen;
+
+/// The least compute capability that kernels of our own on CUDA are made for: the first whose matrix units take bf16, and are fed by
+/// copies that run beside them; conversions to bf16 are instructions of it too. Source: PTX ISA, `mma`, `cp.async`, `cvt`.
+const OWN_CAPABILITY: (u32, u32) = (8, 0);

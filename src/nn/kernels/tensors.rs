@@ -13,11 +13,26 @@ use crate::{
 /// # Errors
 /// When shapes do not fit or the device fails.
 pub fn linear(x: &Array, weight: &Array, bias: Option<&Array>, activation: Activation) -> Result<Array> {
+    after_product(product(x, weight)?, bias, activation)
+}
+
+/// `x·weightᵀ` for x [C, in] and weight [out, in].
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub fn product(x: &Array, weight: &Array) -> Result<Array> {
     let weight = weight.to_dtype(x.dtype())?.contiguous()?;
-    let mut out = x.matmul(&weight.transpose(0, 1)?)?; // [C, out]
-    drop(weight);
+    x.matmul(&weight.transpose(0, 1)?) // [C, out]
+}
+
+/// `activation(x + bias)`.
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub fn after_product(x: Array, bias: Option<&Array>, activation: Activation) -> Result<Array> {
+    let mut out = x;
     if let Some(bias) = bias {
-        out = out.add(&bias.to_dtype(x.dtype())?)?;
+        out = out.add(&bias.to_dtype(out.dtype())?)?;
     }
     match activation {
         Activation::None => Ok(out),
@@ -34,6 +49,14 @@ pub fn norm_modulate(x: &Array, shift: &Array, scale: &Array) -> Result<Array> {
     let weight = scale.affine(1.0, 1.0)?.to_dtype(x.dtype())?;
     let bias = shift.to_dtype(x.dtype())?;
     x.contiguous()?.layer_norm(&weight, &bias, NORM_EPS as f32) // [C', C]
+}
+
+/// [`crate::nn::rms_norm`].
+///
+/// # Errors
+/// When shapes do not fit or the device fails.
+pub fn rms_norm(x: &Array, weight: &Array, eps: f64) -> Result<Array> {
+    x.contiguous()?.rms_norm(&weight.to_dtype(x.dtype())?, eps as f32)
 }
 
 /// [`crate::nn::add_gated`].

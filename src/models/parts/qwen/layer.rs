@@ -83,7 +83,7 @@ impl QwenLayer {
         let [q_norm, k_norm] = self.qk_norm.as_ref().map_or([None, None], |[q, k]| [Some(q), Some(k)]);
         let q = self.turned(&self.q.forward(&normed)?, self.num_heads, q_norm, pass)?; // [H, T, D]
         let k = self.turned(&self.k.forward(&normed)?, self.num_key_value_heads, k_norm, pass)?; // [K, T, D]
-        let v = nn::heads_of(&self.v.forward(&normed)?, self.num_key_value_heads)?; // [K, T, D]
+        let v = nn::heads_of(&self.v.forward(&normed)?, None, self.num_key_value_heads)?; // [K, T, D]
         let how = Attention { bias: Bias::Causal { keys: pass.real }, ..Attention::plain(TILES) };
         let mixed = nn::attention(&q, &k, &v, &how)?; // [T, H·D]
         drop((q, k, v));
@@ -105,7 +105,7 @@ impl QwenLayer {
             let by_head = x.reshape(&[tokens * heads, channels / heads])?; // [T·H, D]
             x = norm.forward(&by_head)?.reshape(&[tokens, channels])?; // [T, H·D]
         }
-        let x = nn::heads_of(&x, heads)?.unsqueeze(0)?; // [1, H, T, D]
+        let x = nn::heads_of(&x, None, heads)?.unsqueeze(0)?; // [1, H, T, D]
         x.turn_halves(&pass.cos, &pass.sin)?.squeeze(0)?.to_dtype(self.dtype) // [H, T, D]
     }
 }

@@ -19,10 +19,6 @@ use crate::{
     nn::{Array, Attention},
 };
 
-/// The least compute capability the kernels are made for: the first whose matrix units take bf16, and are fed by copies that
-/// run beside them. Source: PTX ISA, `mma`, `cp.async`; Dao-AILab/flash-attention, "Ampere, Ada, or Hopper GPUs".
-const CAPABILITY: (u32, u32) = (8, 0);
-
 /// Whose kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flash {
@@ -63,7 +59,8 @@ impl Flash {
             Self::Own => own::has_width(channels),
         };
         has_width
-            && matches!(kind, DeviceKind::Cuda { capability } if capability >= CAPABILITY)
+            // candle-flash-attn's are for the same cards (Dao-AILab/flash-attention, "Ampere, Ada, or Hopper GPUs").
+            && matches!(kind, DeviceKind::Cuda { capability } if capability >= super::OWN_CAPABILITY)
             && matches!(dtype, DType::BF16 | DType::F16)
             && !refused().contains(&(self, dtype, channels))
     }

@@ -2,6 +2,7 @@
 
 mod attention;
 mod matrices;
+mod rows;
 mod widen;
 
 use super::{Fault, FaultKind, Launch};
