@@ -6,6 +6,7 @@ use super::{
     Array, Compute, Products, Quantised,
     adapter::{self, Adapter},
     kernels::{
+        columns,
         cpu::linear::{self as cpu, gelu_in_place},
         fused, tensors,
         widen::{self, Codes},
@@ -267,7 +268,8 @@ pub fn product(
         return Err(mismatch(format!("linear: {inputs} inputs for a weight of {weight_inputs}")));
     }
     if !is_fast(x, weight) {
-        return after_product(tensors::product(x, weight)?, bias, activation);
+        let rows = columns::product(x, weight)?.map_or_else(|| tensors::product(x, weight), Ok)?;
+        return after_product(rows, bias, activation);
     }
     on_cpu(products, x, Operand::Numbers(weight), bias, activation)
 }

@@ -1,6 +1,7 @@
 //! What computes: the CPU's own kernels, tensors on any device, and on CUDA attention, what comes between products, and weights of few
 //! bits as numbers.
 
+pub mod columns;
 pub mod cpu;
 pub mod flash;
 pub mod fused;

@@ -12,6 +12,8 @@ use crate::{
 pub(super) const THREADS: usize = 128;
 /// Rows of a block that goes over columns.
 pub(super) const ROWS: usize = 8;
+/// Rows of a block that goes over one after another.
+pub(super) const IN_TURN: usize = 4;
 /// Threads that share a head, at most.
 const MOST_LANES: usize = 32;
 /// Bytes that travel at once where rows and vectors begin at multiples of them.
@@ -55,11 +57,12 @@ pub(super) struct Given<'a> {
 }
 
 impl<'a> Given<'a> {
-    /// Rows of x [R, C], a block for each, with vectors \[C\] whose first may be f32.
+    /// Rows of x [R, C], with vectors \[C\] whose first may be f32.
     pub fn of_rows(kernel: Kernel, x: &'a Array, vectors: [Option<&'a Array>; 2], eps: f64) -> Result<Option<Self>> {
         let (rows, columns) = x.dims2()?;
         let Some(how) = How::new([rows, columns, 1, 0, 0], x.dtype(), eps) else { return Ok(None) };
-        let room = columns * x.dtype().size_in_bytes();
+        let first = vectors[0].map_or(0, |vector| vector.dtype().size_in_bytes());
+        let room = columns * (first + 2 * x.dtype().size_in_bytes());
         let arrays = [Some(x), vectors[0], vectors[1], None, None];
         Ok(Self { kernel, arrays, dtype: x.dtype(), how, unit: columns, room }.fitting())
     }
@@ -94,7 +97,7 @@ impl<'a> Given<'a> {
         let Some(how) = How::new([rows, columns, heads, tokens, start], x.dtype(), eps) else { return Ok(None) };
         let tables = rotation.map(|rotation| [rotation.weight, rotation.cos, rotation.sin]);
         let [weight, cos, sin] = tables.map_or([None; 3], |tables| tables.map(Some));
-        let room = if tables.is_some() { 2 * dim * size_of::<f32>() } else { 0 };
+        let room = if tables.is_some() { (1 + IN_TURN) * dim * size_of::<f32>() } else { 0 };
         let arrays = [Some(x), bias, weight, cos, sin];
         Ok(Self { kernel, arrays, dtype: x.dtype(), how, unit: dim, room }.fitting())
     }
@@ -135,7 +138,9 @@ impl<'a> Given<'a> {
         let (rows, columns) = (self.how.rows as usize, self.how.columns as usize);
         let at_once = if is_wide { TOGETHER / self.dtype.size_in_bytes() } else { 1 };
         match self.kernel {
-            Kernel::LayerNorm | Kernel::RmsNorm | Kernel::SplitHeads | Kernel::RotateHeads => [rows, 1],
+            Kernel::LayerNorm | Kernel::RmsNorm | Kernel::SplitHeads | Kernel::RotateHeads => {
+                [rows.div_ceil(IN_TURN), 1]
+            }
             Kernel::AddGated | Kernel::AddBias | Kernel::AddBiasGelu | Kernel::SiluGated => {
                 [rows.div_ceil(ROWS), columns.div_ceil(at_once * THREADS)]
             }

@@ -11,6 +11,8 @@ typedef unsigned short u16;
 constexpr int THREADS = 128;
 // Rows of a block that goes over columns: what is read for each column is read once for them.
 constexpr int ROWS = 8;
+// Rows of a block that goes over one after another.
+constexpr int IN_TURN = 4;
 constexpr u32 ALL = ~0u;
 
 // What is not an array; mod.rs has the same struct.
@@ -150,40 +152,6 @@ __device__ __forceinline__ float sum_of_block(float x) {
     return x;
 }
 
-// A row, read once; each thread keeps what it reads.
-template <typename T, int N> struct Row {
-    typename T::Bits *kept;
-    int columns;
-
-    template <typename F> __device__ __forceinline__ void each(F &&visit) {
-        for (int at = N * threadIdx.x; at < columns; at += N * THREADS) {
-            float x[N];
-            load<T>(x, kept + at);
-            visit(at, x);
-        }
-    }
-
-    __device__ __forceinline__ void read(const typename T::Bits *from) {
-        for (int at = N * threadIdx.x; at < columns; at += N * THREADS) {
-            if constexpr (N > 1) {
-                *(uint4 *)(kept + at) = *(const uint4 *)(from + at);
-            } else {
-                kept[at] = from[at];
-            }
-        }
-    }
-
-    // The mean of f over all numbers.
-    template <typename F> __device__ __forceinline__ float mean(F &&f) {
-        float sum = 0;
-        each([&](int, const float(&x)[N]) {
-#pragma unroll
-            for (int i = 0; i < N; ++i) sum += f(x[i]);
-        });
-        return sum_of_block(sum) / columns;
-    }
-};
-
 extern __shared__ uint4 room[];
 
 // What a kernel is given: its output, the array it goes over, vectors as it needs them.
@@ -194,41 +162,98 @@ template <typename T> struct Given {
     How how;
 };
 
-// out = (1 + a) layer_norm(x) + b; a and b [columns] of x' type. A block for each row, and room for the row.
-template <typename T, int N> __device__ __forceinline__ void layer_norm(const Given<T> &of) {
-    long long start = (long long)blockIdx.x * of.how.columns;
-    Row<T, N> row = {(typename T::Bits *)room, of.how.columns};
-    row.read(of.x + start);
-    float mean = row.mean([](float x) { return x; });
-    float factor = rsqrtf(row.mean([=](float x) { return (x - mean) * (x - mean); }) + of.how.eps);
-    row.each([&](int at, float(&x)[N]) {
-        float scale[N], shift[N];
-        load_or_zeros<T>(scale, of.a, at);
-        load_or_zeros<T>(shift, of.b, at);
+template <typename T, int N> __device__ __forceinline__ void copy(typename T::Bits *to, const void *from, long long at) {
+    const typename T::Bits *source = (const typename T::Bits *)from + at;
+    if constexpr (N % WIDE<T> == 0) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) x[i] = fmaf((x[i] - mean) * factor, 1 + scale[i], shift[i]);
-        store<T>(of.out + start + at, x);
+        for (int i = 0; i < N; i += WIDE<T>) *(uint4 *)(to + i) = *(const uint4 *)(source + i);
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; ++i) to[i] = source[i];
+    }
+}
+
+// A block's room: vectors a and b, a row. Each thread keeps what it reads, once, and reads no other's.
+template <typename T, typename A, int N> struct Room {
+    typename A::Bits *a;
+    typename T::Bits *b, *row;
+    int columns;
+
+    __device__ __forceinline__ Room(const Given<T> &of) : a((typename A::Bits *)room), columns(of.how.columns) {
+        b = (typename T::Bits *)(a + columns);
+        row = b + columns;
+        each([&](int at) {
+            copy<A, N>(a + at, of.a, at);
+            if (of.b) copy<T, N>(b + at, of.b, at);
+        });
+    }
+
+    template <typename F> __device__ __forceinline__ void each(F &&visit) {
+#pragma unroll 1
+        for (int at = N * threadIdx.x; at < columns; at += N * THREADS) visit(at);
+    }
+
+    // The mean of f over the row's numbers.
+    template <typename F> __device__ __forceinline__ float mean(F &&f) {
+        float sum = 0;
+        each([&](int at) {
+            float x[N];
+            load<T>(x, row + at);
+#pragma unroll
+            for (int i = 0; i < N; ++i) sum += f(x[i]);
+        });
+        return sum_of_block(sum) / columns;
+    }
+
+    // Visits where each of the block's rows begins, when it is there.
+    template <typename F> __device__ __forceinline__ void each_row(const Given<T> &of, F &&visit) {
+        int first = blockIdx.x * IN_TURN, end = min(first + IN_TURN, of.how.rows);
+#pragma unroll 1
+        for (int at = first; at < end; ++at) {
+            long long start = (long long)at * columns;
+            each([&](int at) { copy<T, N>(row + at, of.x, start + at); });
+            visit(start);
+        }
+    }
+};
+
+// out = (1 + a) layer_norm(x) + b; a and b [columns] of x' type. Blocks (rows / IN_TURN).
+template <typename T, int N> __device__ __forceinline__ void layer_norm(const Given<T> &of) {
+    Room<T, T, N> room(of);
+    room.each_row(of, [&](long long start) {
+        float mean = room.mean([](float x) { return x; });
+        float factor = rsqrtf(room.mean([=](float x) { return (x - mean) * (x - mean); }) + of.how.eps);
+        room.each([&](int at) {
+            float x[N], scale[N], shift[N];
+            load<T>(x, room.row + at);
+            load<T>(scale, room.a + at);
+            load<T>(shift, room.b + at);
+#pragma unroll
+            for (int i = 0; i < N; ++i) x[i] = fmaf((x[i] - mean) * factor, 1 + scale[i], shift[i]);
+            store<T>(of.out + start + at, x);
+        });
     });
 }
 
 // out = x / rms(x) a for a [columns] f32; where there is b [columns] of x' type, out += b x / rms(x) a.
 template <typename T, int N> __device__ __forceinline__ void rms_norm(const Given<T> &of) {
-    long long start = (long long)blockIdx.x * of.how.columns;
-    Row<T, N> row = {(typename T::Bits *)room, of.how.columns};
-    row.read(of.x + start);
-    float factor = rsqrtf(row.mean([](float x) { return x * x; }) + of.how.eps);
-    row.each([&](int at, float(&x)[N]) {
-        float weight[N], gate[N], sum[N];
-        load_or_zeros<F32>(weight, of.a, at);
+    Room<T, F32, N> room(of);
+    room.each_row(of, [&](long long start) {
+        float factor = rsqrtf(room.mean([](float x) { return x * x; }) + of.how.eps);
+        room.each([&](int at) {
+            float x[N], weight[N], gate[N], sum[N];
+            load<T>(x, room.row + at);
+            load<F32>(weight, room.a + at);
 #pragma unroll
-        for (int i = 0; i < N; ++i) x[i] *= factor * weight[i];
-        if (of.b) {
-            load_or_zeros<T>(gate, of.b, at);
-            load<T>(sum, of.out + start + at);
+            for (int i = 0; i < N; ++i) x[i] *= factor * weight[i];
+            if (of.b) {
+                load<T>(gate, room.b + at);
+                load<T>(sum, of.out + start + at);
 #pragma unroll
-            for (int i = 0; i < N; ++i) x[i] = fmaf(gate[i], x[i], sum[i]);
-        }
-        store<T>(of.out + start + at, x);
+                for (int i = 0; i < N; ++i) x[i] = fmaf(gate[i], x[i], sum[i]);
+            }
+            store<T>(of.out + start + at, x);
+        });
     });
 }
 
@@ -288,80 +313,98 @@ template <typename T, int N> __device__ __forceinline__ void silu_gated(const Gi
     });
 }
 
-// A head of a block's row: x [rows, heads D] + a [heads D] becomes row `first` + row of each head of out [heads, tokens, D].
+// A head of a block's rows: x [rows, heads D] + a [heads D] becomes rows `first` + row of each head of out [heads, tokens, D].
 template <typename T, int N> struct Head {
     const Given<T> &of;
-    int first, dim;
+    int columns, dim, first, begin;
     long long in_x, in_out;
+    float bias[N];
 
-    __device__ __forceinline__ Head(const Given<T> &of, int head) : of(of), dim(of.how.columns / of.how.heads) {
+    __device__ __forceinline__ Head(const Given<T> &of, int head) : of(of), columns(of.how.columns), dim(columns / of.how.heads) {
+        int row = blockIdx.x * IN_TURN;
         first = head * dim;
-        in_x = (long long)blockIdx.x * of.how.columns + first;
-        in_out = ((long long)head * of.how.tokens + of.how.first + blockIdx.x) * dim;
+        begin = N * (threadIdx.x % of.how.lanes);
+        in_x = (long long)row * columns + first;
+        in_out = ((long long)head * of.how.tokens + of.how.first + row) * dim;
+        if (begin < dim) load_or_zeros<T>(bias, of.a, first + begin);
     }
 
-    // Visits the numbers that a thread has of it.
+    // Visits the numbers that a thread has of each row of it.
     template <typename F> __device__ __forceinline__ void each(F &&visit) {
-        for (int at = N * (threadIdx.x % of.how.lanes); at < dim; at += N * of.how.lanes) visit(at);
+#pragma unroll 1
+        for (int at = begin; at < dim; at += N * of.how.lanes) visit(at);
     }
 
-    __device__ __forceinline__ void read(float (&to)[N], int at) {
-        float bias[N];
-        load<T>(to, of.x + in_x + at);
-        load_or_zeros<T>(bias, of.a, first + at);
+    __device__ __forceinline__ void read(float (&to)[N], int row, int at) {
+        // The bias of a head that its lanes hold at once is read once.
+        if (dim > N * of.how.lanes) load_or_zeros<T>(bias, of.a, first + at);
+        load<T>(to, of.x + in_x + row * columns + at);
 #pragma unroll
         for (int i = 0; i < N; ++i) to[i] += bias[i];
     }
 
-    __device__ __forceinline__ void write(int at, const float (&from)[N]) { store<T>(of.out + in_out + at, from); }
+    __device__ __forceinline__ void write(int row, int at, const float (&from)[N]) {
+        store<T>(of.out + in_out + row * dim + at, from);
+    }
 };
 
+// Blocks (rows / IN_TURN).
 template <typename T, int N> __device__ __forceinline__ void split_heads(const Given<T> &of) {
+    int rows = min(IN_TURN, of.how.rows - (int)blockIdx.x * IN_TURN);
     for (int at = threadIdx.x / of.how.lanes; at < of.how.heads; at += THREADS / of.how.lanes) {
         Head<T, N> head(of, at);
-        head.each([&](int at) {
-            float x[N];
-            head.read(x, at);
-            head.write(at, x);
-        });
+#pragma unroll 1
+        for (int row = 0; row < rows; ++row) {
+            head.each([&](int at) {
+                float x[N];
+                head.read(x, row, at);
+                head.write(row, at, x);
+            });
+        }
     }
 }
 
 // The same, each head normed by its root mean square and weights b [D], its pairs (2i, 2i + 1) turned by angles whose cosines
-// and sines are c and d [rows, D/2]; b, c and d are f32. Room for 2 D of them: weights, and cosines beside sines.
+// and sines are c and d [rows, D/2]; b, c and d are f32. Room for (1 + IN_TURN) D of them: weights, and cosines beside sines.
 template <typename T, int N> __device__ __forceinline__ void rotate_heads(const Given<T> &of) {
+    int rows = min(IN_TURN, of.how.rows - (int)blockIdx.x * IN_TURN);
     int dim = of.how.columns / of.how.heads, half = dim / 2, lanes = of.how.lanes;
     float *weights = (float *)room, *turns = weights + dim;
-    for (int i = threadIdx.x; i < dim; i += THREADS) {
-        int pair = i < half ? i : i - half;
-        weights[i] = ((const float *)of.b)[i];
-        turns[2 * pair + (i >= half)] = ((const float *)(i < half ? of.c : of.d))[(long long)blockIdx.x * half + pair];
+    for (int i = threadIdx.x; i < dim; i += THREADS) weights[i] = ((const float *)of.b)[i];
+    for (int i = threadIdx.x; i < rows * half; i += THREADS) {
+        long long at = (long long)blockIdx.x * IN_TURN * half + i;
+        turns[2 * i] = ((const float *)of.c)[at];
+        turns[2 * i + 1] = ((const float *)of.d)[at];
     }
     __syncthreads();
     for (int first = 0; first < of.how.heads; first += THREADS / lanes) {
         int own = first + threadIdx.x / lanes;
         // All lanes of a warp sum, also those that have no head left.
         Head<T, N> head(of, min(own, of.how.heads - 1));
-        float x[N], sum = 0;
-        head.each([&](int at) {
-            head.read(x, at);
+#pragma unroll 1
+        for (int row = 0; row < rows; ++row) {
+            float x[N], sum = 0;
+            head.each([&](int at) {
+                head.read(x, row, at);
 #pragma unroll
-            for (int i = 0; i < N; ++i) sum = fmaf(x[i], x[i], sum);
-        });
-        float factor = rsqrtf(sum_of_lanes(sum, lanes) / dim + of.how.eps);
-        if (own >= of.how.heads) continue;
-        head.each([&](int at) {
-            // A head that its lanes hold at once is read once.
-            if (dim > N * lanes) head.read(x, at);
-            float turned[N];
+                for (int i = 0; i < N; ++i) sum = fmaf(x[i], x[i], sum);
+            });
+            float factor = rsqrtf(sum_of_lanes(sum, lanes) / dim + of.how.eps);
+            if (own >= of.how.heads) continue;
+            head.each([&](int at) {
+                // A head that its lanes hold at once is read once.
+                if (dim > N * lanes) head.read(x, row, at);
+                float turned[N];
 #pragma unroll
-            for (int i = 0; i < N; i += 2) {
-                float p = x[i] * factor * weights[at + i], q = x[i + 1] * factor * weights[at + i + 1];
-                turned[i] = p * turns[at + i] - q * turns[at + i + 1];
-                turned[i + 1] = p * turns[at + i + 1] + q * turns[at + i];
-            }
-            head.write(at, turned);
-        });
+                for (int i = 0; i < N; i += 2) {
+                    const float *turn = turns + row * dim + at + i;
+                    float p = x[i] * factor * weights[at + i], q = x[i + 1] * factor * weights[at + i + 1];
+                    turned[i] = p * turn[0] - q * turn[1];
+                    turned[i + 1] = p * turn[1] + q * turn[0];
+                }
+                head.write(row, at, turned);
+            });
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 use sha2::{Digest, Sha256};
 
 use super::{
-    given::{Given, How, ROWS, THREADS},
+    given::{Given, How, IN_TURN, ROWS, THREADS},
     *,
 };
 use crate::{
@@ -22,7 +22,7 @@ fn what_is_launched_is_what_the_source_compiles_to() {
     let digest = hex(&Sha256::digest(SOURCE));
     let first = COMPILED.lines().next().unwrap_or_default();
     assert!(first.ends_with(&digest), "rows.cu has changed since '{first}': run tools/cuda/kernels.sh");
-    for (name, value) in [("THREADS", THREADS), ("ROWS", ROWS)] {
+    for (name, value) in [("THREADS", THREADS), ("ROWS", ROWS), ("IN_TURN", IN_TURN)] {
         assert!(SOURCE.contains(&format!("constexpr int {name} = {value};")), "{name}");
     }
     for kernel in Kernel::ALL {
@@ -123,7 +123,7 @@ fn bytes_travel_together_where_rows_begin_at_multiples_of_them() {
         let given = Given::of_rows(Kernel::RmsNorm, &x, [Some(&weight), None], 1e-6).expect("counted").expect("taken");
         (given.is_wide(&x), given.room)
     };
-    assert_eq!((wide(4), wide(2)), ((true, 48), (false, 48)));
+    assert_eq!((wide(4), wide(2)), ((true, 3 * 48), (false, 3 * 48)));
 }
 
 #[test]

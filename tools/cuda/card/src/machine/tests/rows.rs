@@ -18,6 +18,8 @@ const PTX: &str = include_str!("../../../../../../src/nn/kernels/fused/rows.ptx"
 const THREADS: usize = 128;
 /// Rows of a block that goes over columns.
 const ROWS: usize = 8;
+/// Rows of a block that goes over one after another.
+const IN_TURN: usize = 4;
 /// Within the root of every norm here.
 const EPS: f64 = 1e-5;
 /// Each number type with its name.
@@ -99,7 +101,7 @@ impl How {
 /// What a kernel's blocks are.
 #[derive(Debug, Clone, Copy)]
 enum Blocks {
-    /// One for each row, with so many bytes of room.
+    /// Rows in turn, with so many bytes of room.
     Rows(usize),
     /// Tiles of rows and columns.
     Tiles,
@@ -145,7 +147,7 @@ impl Given<'_> {
         let How { rows, columns, .. } = self.how;
         let at_once = if self.wide { together(self.format()) } else { 1 };
         match self.blocks {
-            Blocks::Rows(_) => [rows as u32, 1, 1],
+            Blocks::Rows(_) => [rows.div_ceil(IN_TURN) as u32, 1, 1],
             Blocks::Tiles => [rows.div_ceil(ROWS) as u32, columns.div_ceil(at_once * THREADS) as u32, 1],
         }
     }

@@ -59,7 +59,7 @@ impl Case {
     fn given(self, operation: &str, (x, bias): (Numbers, Option<Numbers>), tables: [Option<Numbers>; 3]) -> Given<'_> {
         let [weight, cos, sin] = tables;
         let vectors = [bias, weight, cos, sin];
-        let blocks = Blocks::Rows(2 * self.dim * width(F32));
+        let blocks = Blocks::Rows((1 + IN_TURN) * self.dim * width(F32));
         let offset = if self.wide { together(self.format) } else { 3 };
         let (out, how, wide, seed) = (Ok(self.out()), self.how(), self.wide, self.seed);
         Given { operation, wide, out, x, vectors, how, blocks, offset, seed }
@@ -136,8 +136,8 @@ fn the_order_of_warps_changes_nothing() {
 fn a_head_is_read_once_and_tables_once_for_all_heads() {
     // From the beginning of a sector on.
     let counts = Given { offset: 16, ..FLUX.turned() }.run().unwrap().1;
-    let (numbers, tables) = (2 * 3 * 24 * 128, 3 * 4 * (128 + 128));
-    let bias = numbers;
+    let (numbers, tables) = (2 * 3 * 24 * 128, 4 * (128 + 3 * 128));
+    let bias = 2 * 24 * 128;
     assert_eq!(counts.written, numbers);
     assert_eq!(counts.read, numbers + bias + tables);
 }
