@@ -13,7 +13,7 @@ use super::{
     },
     mismatch,
     quantised::DEVICE_PANEL,
-    unbiased::Unbiased,
+    unbiased::{Unbiased, after_product},
     view::{View, view},
 };
 use crate::{
@@ -272,22 +272,6 @@ pub fn product(
         return after_product(rows, bias, activation);
     }
     on_cpu(products, x, Operand::Numbers(weight), bias, activation)
-}
-
-/// `activation(x + bias)` for a product x [C, out] that is nobody else's: in place where a kernel of CUDA's takes it.
-///
-/// # Errors
-/// When shapes do not fit or the device fails.
-pub(super) fn after_product(x: Array, bias: Option<&Array>, activation: Activation) -> Result<Array> {
-    let is_gelu = activation == Activation::Gelu;
-    if bias.is_none() && !is_gelu {
-        return Ok(x);
-    }
-    let bias = bias.map(|bias| bias.to_dtype(x.dtype())).transpose()?;
-    if fused::add_bias(&x, bias.as_ref(), is_gelu)? {
-        return Ok(x);
-    }
-    tensors::after_product(x, bias.as_ref(), activation)
 }
 
 /// Whether the CPU's own kernel takes this product.
