@@ -18,6 +18,8 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 FIXTURES = HERE.parent / "tests" / "fixtures"
+# What the simulated card expects of cards, by their names: tools/cuda/card/roofline.py.
+PREDICTED = HERE / "predictions.json"
 PROMPT = "a calm lake below snowy mountains at sunset"
 START = time.monotonic()
 
@@ -53,6 +55,8 @@ class Bench:
     def __init__(self, args):
         self.args, self.work = args, Path(args.work)
         self.failed = []
+        # What was measured of what is predicted: stage, size and weights, seconds, bytes of the card.
+        self.measured = []
 
     def late(self, what):
         """Says that there is no time for a row."""
@@ -180,6 +184,9 @@ def steps(b, rate):
             cost = min(tables[px][0][0]["seconds"]) / seconds if tables.get(px) else float("nan")
             b.row(f"{px} px, {name}", f"{seconds:.2f} s", f"{other[0]:.2f} s" if other else "-", f"{other[0] / seconds:.2f} x" if other else "-",
                   f"{line['flops'] / seconds / 1e12:.2f}", f"{line['flops'] / seconds / rate:.0%}", f"{cost:.2%}")
+            # The process holds what its largest size takes.
+            bytes_taken = found[1] if px == sizes[-1] else None
+            b.measured.append(("step", int(px), {"resident": "resident", "streamed": "stream"}.get(name), seconds, bytes_taken))
         if found:
             b.row(f"card memory of the process, {name}", f"{found[1] / 1e9:.1f} GB", *["" for _ in range(5)])
     for px, other in theirs.items():
@@ -196,6 +203,8 @@ def decodes(b):
             theirs = None if more else b.reference(f"PyTorch's decode, {px} px", "decode", b.vae, "--px", px, "--dtype", "bf16", "--runs", 2)
             cells = lambda found: (f"{min(found[0][0]['seconds']):.2f} s, {found[1] / 1e9:.1f} GB" if found else "-")
             b.row(f"decode {px} px, {name}", cells(ours), cells(theirs))
+            if ours and not more:
+                b.measured.append(("decode", px, None, min(ours[0][0]["seconds"]), ours[1]))
 
 
 def whole(b):
@@ -205,6 +214,23 @@ def whole(b):
     command = [b.args.dype, "--device", b.args.device, "--model", "demo", "--prompt", PROMPT, "--width", px, "--height", px, "-o", out, "--overwrite", "--steps", "4", "--json"]
     if not b.late("a whole picture") and (found := b.process(command, "a whole picture")):
         print(f"\nA whole run: the model inside, {px} px, 4 steps: {json.dumps(found[0][-1])[:600]}, card memory {found[1] / 1e9:.1f} GB")
+
+
+def predicted(b, card):
+    """What was measured beside what the simulated card's roofline expects of a card of this name."""
+    rows = json.loads(PREDICTED.read_text()).get(card, [])
+    print(f"\nPredicted for {card}, an estimate (docs/BENCHMARKS.md): " + ("" if rows else "nothing"))
+    if not rows:
+        return
+    b.row("what", "measured", "predicted", "times as long", "card memory", "predicted")
+    b.row(*["---"] * 6)
+    gb = lambda size: f"{size / 1e9:.1f} GB" if size else "-"
+    for stage, px, weights, seconds, size in b.measured:
+        # A decode is the same however the transformer's weights travelled.
+        same = lambda row: (row["stage"], row["px"]) == (stage, px) and (stage == "decode" or row["weights"] == weights)
+        for row in list(filter(same, rows))[:1]:
+            name = f"{stage}, {px} px" + (f", {weights}" if weights else "")
+            b.row(name, f"{seconds:.2f} s", f"{row['seconds']:.2f} s", f"{seconds / row['seconds']:.2f} x", gb(size), gb(row["bytes"]))
 
 
 def main():
@@ -239,6 +265,7 @@ def main():
     b.row("---", "---", "---")
     decodes(b)
     whole(b)
+    predicted(b, card)
     print(f"\n{time.monotonic() - START:.0f} s in all; failed: {', '.join(b.failed) or 'nothing'}")
     sys.exit(bool(b.failed))
 

@@ -111,7 +111,9 @@ pixels() { python3 "$here/card/compare.py" "$dir/out/$1.png" "$dir/out/tiny-flux
 # FLUX.1 of holes at its true size on cards of 8 to 80 GB: what is allocated against the plan, with a time limit.
 full_size() {
   test -d "$dir/hollow" || python3 "$here/card/hollow.py" "$fixtures" "$dir/hollow"
-  python3 "$here/card/full_size.py" "$DYPE" "$CARD_LIB" "$dir/hollow" "$dir/full" "${SECONDS_FULL:-1200}" || failed=1
+  python3 "$here/card/full_size.py" "$DYPE" "$CARD_LIB" "$dir/hollow" "$dir/full" --seconds "${SECONDS_FULL:-1200}" || failed=1
+  echo
+  python3 "$here/card/roofline.py" "$dir/full"
 }
 
 small=(--width 64 --height 64 --steps 2)

@@ -24,6 +24,17 @@ pub enum Freed {
     On(u64, u64),
 }
 
+impl Freed {
+    /// Who may use both ranges; nobody may where two streams freed them.
+    fn with(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Done, other) => Some(other),
+            (own, Self::Done) => Some(own),
+            (Self::On(a, first), Self::On(b, second)) => (a == b).then_some(Self::On(a, first.max(second))),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Range {
     bytes: u64,
@@ -37,6 +48,28 @@ struct Chunk {
     free: BTreeMap<u64, Range>,
     /// Whether it belongs to the pool; else it is one plain allocation.
     pooled: bool,
+}
+
+impl Chunk {
+    /// A range is free, and one with its neighbours that the same stream freed, or that anybody may use.
+    fn give_back(&mut self, at: u64, range: Range) {
+        let (mut at, mut range) = (at, range);
+        let before = self.free.range(..at).next_back().map(|(start, range)| (*start, *range));
+        if let Some((start, before)) = before.filter(|(start, before)| start + before.bytes == at)
+            && let Some(freed) = before.freed.with(range.freed)
+        {
+            self.free.remove(&start);
+            (at, range) = (start, Range { bytes: before.bytes + range.bytes, freed });
+        }
+        let end = at + range.bytes;
+        if let Some(behind) = self.free.get(&end).copied()
+            && let Some(freed) = range.freed.with(behind.freed)
+        {
+            self.free.remove(&end);
+            range = Range { bytes: range.bytes + behind.bytes, freed };
+        }
+        self.free.insert(at, range);
+    }
 }
 
 /// All of the device's memory, as addresses.
@@ -53,13 +86,24 @@ pub struct Pool {
     pub most_used: u64,
     /// Bytes of chunks at most.
     pub most_mapped: u64,
+    /// Chunks mapped so far: what is given back at a synchronisation is mapped anew afterwards, which takes a driver time.
+    pub maps: u64,
+    /// The most used and mapped since they were last asked for.
+    recent: (u64, u64),
 }
 
 impl Pool {
     /// An empty device of so many bytes.
     pub fn new(total: u64) -> Self {
         let next = memory::BASE + CHUNK;
-        Self { total, chunks: BTreeMap::new(), taken: BTreeMap::new(), next, used: 0, most_used: 0, most_mapped: 0 }
+        let (chunks, taken) = (BTreeMap::new(), BTreeMap::new());
+        Self { total, chunks, taken, next, used: 0, most_used: 0, most_mapped: 0, maps: 0, recent: (0, 0) }
+    }
+
+    /// Bytes allocated and bytes of chunks, the most of each since this was asked before.
+    pub fn recent(&mut self) -> (u64, u64) {
+        let now = (self.used, self.mapped());
+        std::mem::replace(&mut self.recent, now)
     }
 
     /// Bytes of all chunks.
@@ -120,6 +164,7 @@ impl Pool {
         self.taken.insert(at, bytes);
         self.used += bytes;
         self.most_used = self.most_used.max(self.used);
+        self.recent.0 = self.recent.0.max(self.used);
     }
 
     fn map(&mut self, bytes: u64, pooled: bool) -> Option<u64> {
@@ -131,7 +176,9 @@ impl Pool {
         assert!(self.next - memory::BASE < memory::SPAN as u64, "the device's addresses are used up");
         let free = BTreeMap::from_iter(pooled.then_some((start, Range { bytes, freed: Freed::Done })));
         self.chunks.insert(start, Chunk { bytes, free, pooled });
+        self.maps += 1;
         self.most_mapped = self.most_mapped.max(self.mapped());
+        self.recent.1 = self.recent.1.max(self.mapped());
         Some(start)
     }
 
@@ -145,32 +192,26 @@ impl Pool {
             self.chunks.remove(&start);
             return true;
         }
-        chunk.free.insert(at, Range { bytes, freed });
+        chunk.give_back(at, Range { bytes, freed });
         true
     }
 
-    /// All frees have been executed: ranges that touch become one, and chunks in which nothing lies are given back.
+    /// Frees that have been executed: anybody may use their ranges, and chunks in which nothing lies are given back.
     pub fn synchronised(&mut self, done: impl Fn(u64, u64) -> bool) {
         for chunk in self.chunks.values_mut() {
-            let mut joined: BTreeMap<u64, Range> = BTreeMap::new();
-            for (at, range) in &chunk.free {
+            for (at, range) in std::mem::take(&mut chunk.free) {
                 let freed = match range.freed {
                     Freed::On(stream, number) if !done(stream, number) => range.freed,
                     _ => Freed::Done,
                 };
-                match joined.iter_mut().next_back() {
-                    Some((start, last)) if start + last.bytes == *at && last.freed == freed => {
-                        last.bytes += range.bytes
-                    }
-                    _ => drop(joined.insert(*at, Range { bytes: range.bytes, freed })),
-                }
+                chunk.give_back(at, Range { bytes: range.bytes, freed });
             }
-            chunk.free = joined;
         }
-        let empty = |chunk: &Chunk| {
-            chunk.pooled && chunk.free.values().all(|range| range.bytes == chunk.bytes && range.freed == Freed::Done)
+        let is_empty = |chunk: &Chunk| {
+            let mut free = chunk.free.values();
+            chunk.pooled && free.any(|range| range.bytes == chunk.bytes && range.freed == Freed::Done)
         };
-        self.chunks.retain(|_, chunk| chunk.free.is_empty() || !empty(chunk));
+        self.chunks.retain(|_, chunk| !is_empty(chunk));
     }
 }
 
@@ -195,6 +236,23 @@ mod tests {
     }
 
     #[test]
+    fn what_one_stream_freed_side_by_side_is_one_range_at_once() {
+        let mut pool = pool(32);
+        let parts: Vec<_> = (0..4).map(|_| pool.allocate(8 << 20, 1, |_, _| true).unwrap()).collect();
+        for (at, (stream, number)) in [(2, (1, 9)), (1, (1, 8)), (3, (2, 1))] {
+            assert!(pool.free(parts[at], Freed::On(stream, number)));
+        }
+        // For others, it is free when both are.
+        assert_eq!(pool.allocate(16 << 20, 2, |stream, number| stream == 1 && number < 9), None);
+        assert_eq!(pool.allocate(16 << 20, 1, |_, _| false), Some(parts[1]));
+        // What another stream freed does not join it.
+        assert!(pool.free(parts[1], Freed::On(1, 10)));
+        assert_eq!(pool.allocate(24 << 20, 1, |_, _| false), None);
+        pool.synchronised(|_, _| true);
+        assert_eq!(pool.allocate(24 << 20, 1, |_, _| false), Some(parts[1]));
+    }
+
+    #[test]
     fn memory_ends_and_comes_back_when_the_device_is_synchronised() {
         let mut pool = pool(64);
         let all = pool.allocate(64 << 20, 1, |_, _| true).unwrap();
@@ -204,6 +262,8 @@ mod tests {
         assert_eq!(pool.unmapped(), 0);
         pool.synchronised(|_, _| true);
         assert_eq!((pool.unmapped(), pool.used, pool.most_used), (64 << 20, 0, 64 << 20));
+        assert_eq!(pool.recent(), (64 << 20, 64 << 20));
+        assert_eq!(pool.recent(), (0, 0));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::{Device, run::Engine};
+use super::{
+    Device,
+    run::{Engine, Kind},
+};
 use crate::machine::Counts;
 
 /// A kernel's total.
@@ -28,13 +31,34 @@ pub struct Report {
     pub(super) modules: u64,
     /// Allocations that did not fit: their bytes, what was allocated then, what was free.
     pub(super) refused: Vec<(u64, u64, u64)>,
-    /// Copies to the host: when each ended, and its bytes.
-    pub(super) downloaded: Vec<(f64, usize)>,
+    /// Copies to the host, which divide a run.
+    marks: Vec<Mark>,
+    taken: Taken,
     compute: Line,
     uploads: Line,
     /// Of the uploads those from pinned memory: streamed weights.
     streamed: Line,
     downloads: Line,
+}
+
+/// Seconds so far by what they went to.
+#[derive(Debug, Default, Clone, Copy)]
+struct Taken {
+    products: f64,
+    attention: f64,
+    passes: f64,
+    uploads: f64,
+}
+
+/// A copy to the host.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    end: f64,
+    bytes: usize,
+    /// What everything until then took.
+    taken: Taken,
+    /// Bytes allocated and mapped at most since the mark before.
+    most: (u64, u64),
 }
 
 /// When an engine was busy: periods in order, none of which touch.
@@ -92,12 +116,28 @@ impl Line {
     }
 }
 
+impl Mark {
+    /// As a row: end, bytes; seconds of products, attention, passes and uploads until then; bytes allocated and mapped.
+    fn json(&self) -> String {
+        let Self { end, bytes, taken: Taken { products, attention, passes, uploads }, most: (used, mapped) } = self;
+        format!("[{end:.6}, {bytes}, {products:.6}, {attention:.6}, {passes:.6}, {uploads:.6}, {used}, {mapped}]")
+    }
+}
+
 impl Report {
     /// An engine is busy for so long from `begin` on, or as soon as it is free; gives the end.
     pub(super) fn busy(&mut self, engine: Engine, begin: f64, seconds: f64) -> f64 {
         match engine {
-            Engine::Compute => self.compute.add(begin, seconds),
+            Engine::Compute(kind) => {
+                *match kind {
+                    Kind::Product => &mut self.taken.products,
+                    Kind::Attention => &mut self.taken.attention,
+                    Kind::Pass => &mut self.taken.passes,
+                } += seconds;
+                self.compute.add(begin, seconds)
+            }
             Engine::Uploads { pinned } => {
+                self.taken.uploads += seconds;
                 let end = self.uploads.add(begin, seconds);
                 if pinned {
                     self.streamed.add(end - seconds, seconds);
@@ -107,6 +147,11 @@ impl Report {
             Engine::Downloads => self.downloads.add(begin, seconds),
             Engine::None => begin,
         }
+    }
+
+    /// A copy to the host ended, when since the one before so much was allocated and mapped at most.
+    pub(super) fn downloaded(&mut self, end: f64, bytes: usize, most: (u64, u64)) {
+        self.marks.push(Mark { end, bytes, taken: self.taken, most });
     }
 
     /// A kernel ran.
@@ -134,8 +179,8 @@ impl Report {
         let _ = writeln!(out, "  \"fault\": {},", device.broken.unwrap_or(0));
         let _ = writeln!(
             out,
-            "  \"used_bytes\": {}, \"most_used_bytes\": {}, \"most_mapped_bytes\": {},",
-            device.pool.used, device.pool.most_used, device.pool.most_mapped
+            "  \"used_bytes\": {}, \"most_used_bytes\": {}, \"most_mapped_bytes\": {}, \"maps\": {},",
+            device.pool.used, device.pool.most_used, device.pool.most_mapped, device.pool.maps
         );
         let _ = writeln!(out, "  \"module_bytes\": {}, \"blas_bytes\": {},", self.modules, card.blas_workspace);
         let refused: Vec<_> = self.refused.iter().map(|(a, b, c)| format!("[{a}, {b}, {c}]")).collect();
@@ -153,8 +198,8 @@ impl Report {
             self.compute.beside(&self.streamed.whole()),
             self.streamed.beside(&self.compute)
         );
-        let downloads: Vec<_> = self.downloaded.iter().map(|(end, bytes)| format!("[{end:.6}, {bytes}]")).collect();
-        let _ = writeln!(out, "  \"downloads\": [{}],", downloads.join(", "));
+        let _ =
+            writeln!(out, "  \"downloads\": [{}],", self.marks.iter().map(Mark::json).collect::<Vec<_>>().join(", "));
         let _ = writeln!(out, "  \"launches\": {launches},");
         let _ = writeln!(out, "  \"kernels\": {{");
         let rows: Vec<_> = self.kernels.iter().map(|(name, total)| {

@@ -13,13 +13,31 @@ const LAUNCH: f64 = 2e-6;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Engine {
     /// Kernels, and copies and clearing within the device.
-    Compute,
+    Compute(Kind),
     /// Copies from the host; from pinned memory, beside which kernels may run, or not.
     Uploads { pinned: bool },
     /// Copies to the host.
     Downloads,
     /// None.
     None,
+}
+
+/// What a kernel is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A product of matrices.
+    Product,
+    /// Attention in one kernel.
+    Attention,
+    /// Anything that reads numbers and writes as many.
+    Pass,
+}
+
+impl Kind {
+    /// Of a kernel of this name that is no product.
+    fn of(kernel: &str) -> Self {
+        if kernel.starts_with("attention") { Self::Attention } else { Self::Pass }
+    }
 }
 
 impl Device {
@@ -126,7 +144,7 @@ impl Device {
                 }
                 match work {
                     Work::Record { event, recording } => self.streams.reach(event, recording, end),
-                    Work::Download { bytes, .. } => self.report.downloaded.push((end, bytes)),
+                    Work::Download { bytes, .. } => self.report.downloaded(end, bytes, self.pool.recent()),
                     _ => {}
                 }
                 self.streams.finish(stream, end);
@@ -139,7 +157,7 @@ impl Device {
     /// Executes an operation; gives the engine it keeps busy and the seconds it would take.
     fn execute(&mut self, work: &Work) -> Result<(Engine, f64), Fault> {
         let card = self.settings.card;
-        let moved = |bytes: usize| (Engine::Compute, LAUNCH + 2.0 * bytes as f64 / card.bandwidth);
+        let moved = |bytes: usize| (Engine::Compute(Kind::Pass), LAUNCH + 2.0 * bytes as f64 / card.bandwidth);
         let upload = |to: u64, from: &[u8], pinned: bool| {
             self.memory.upload(to, from).map(|()| (Engine::Uploads { pinned }, from.len() as f64 / card.pcie))
         };
@@ -186,7 +204,8 @@ impl Device {
             false => launch.run(&self.memory)?,
         };
         let threads = launch.blocks() * launch.block.iter().map(|n| u64::from(*n)).product::<u64>();
-        Ok(self.counted(&launch.kernel.name, threads, counts))
+        let name = &launch.kernel.name;
+        Ok(self.counted((name, Kind::of(name)), threads, counts))
     }
 
     fn product(&mut self, gemm: &Gemm) -> Result<(Engine, f64), Fault> {
@@ -194,17 +213,17 @@ impl Device {
         let (read, written) = (gemm.bytes_read(), gemm.bytes_written());
         let (flops, product_flops) = if gemm.is_half() { (0, gemm.flops()) } else { (gemm.flops(), 0) };
         let counts = Counts { read, written, stored: gemm.outputs(), flops, product_flops, instructions: 0 };
-        Ok(self.counted(gemm.name(), gemm.outputs(), counts))
+        Ok(self.counted((gemm.name(), Kind::Product), gemm.outputs(), counts))
     }
 
     /// Reports a kernel, and gives its roofline: what its bytes take, or its operations, or its half-precision products.
-    fn counted(&mut self, name: &str, threads: u64, counts: Counts) -> (Engine, f64) {
+    fn counted(&mut self, (name, kind): (&str, Kind), threads: u64, counts: Counts) -> (Engine, f64) {
         let card = self.settings.card;
         let bytes = (counts.read + counts.written) as f64 / card.bandwidth;
         let operations = counts.flops as f64 / card.single_flops;
         let products = counts.product_flops as f64 / card.half_flops;
         let seconds = LAUNCH + bytes.max(operations).max(products);
         self.report.kernel(name, threads, counts, seconds);
-        (Engine::Compute, seconds)
+        (Engine::Compute(kind), seconds)
     }
 }

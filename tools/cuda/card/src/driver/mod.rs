@@ -3,6 +3,7 @@
 
 mod context;
 mod events;
+mod holes;
 mod launch;
 mod memory;
 mod unsupported;
