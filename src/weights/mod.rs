@@ -124,10 +124,14 @@ impl Weights {
     /// [`Error::Model`] when it is missing, has another shape, or cannot be read.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.check(name, shape)?;
-        let load = |device: &Device| self.source.load(&self.full_name(name), self.dtype, device);
-        match &self.ring {
-            Some(ring) => ring.send(&load(&Device::Cpu)?),
-            None => load(&self.device),
+        let name = self.full_name(name);
+        let load = |device: &Device| self.source.load(&name, self.dtype, device);
+        let Some(ring) = &self.ring else { return load(&self.device) };
+        // A ring has room for what networks compute in.
+        let is_float = matches!(self.dtype, DType::BF16 | DType::F16 | DType::F32);
+        match self.source.as_stored(&name, self.dtype).filter(|_| is_float) {
+            Some(bytes) => ring.send_bytes(bytes, shape, self.dtype),
+            None => ring.send(&load(&Device::Cpu)?),
         }
     }
 

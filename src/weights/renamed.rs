@@ -182,6 +182,19 @@ impl TensorSource for Renamed {
         }
     }
 
+    fn as_stored(&self, name: &str, dtype: DType) -> Option<&[u8]> {
+        let (stored, cut) = self.stored(name)?;
+        let bytes = self.inner.as_stored(stored, dtype)?;
+        match cut {
+            Cut::Whole | Cut::Matrix | Cut::Vector => Some(bytes),
+            Cut::Rows(rows) | Cut::MatrixRows(rows) => {
+                let row = bytes.len() / self.inner.shape(stored)?.first().copied().filter(|rows| *rows > 0)?;
+                bytes.get(rows.start.checked_mul(row)?..rows.end.checked_mul(row)?)
+            }
+            Cut::SwappedHalves | Cut::LastFrame => None,
+        }
+    }
+
     fn type_name(&self, name: &str) -> Option<String> {
         self.inner.type_name(self.stored(name)?.0)
     }

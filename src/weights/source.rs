@@ -68,6 +68,12 @@ pub trait TensorSource: Send + Sync {
         }
     }
 
+    /// The bytes of `name` where they are stored one after the other as numbers of this type, low byte first; `None` where loading
+    /// it changes any.
+    fn as_stored(&self, name: &str, dtype: DType) -> Option<&[u8]> {
+        self.inner()?.as_stored(name, dtype)
+    }
+
     /// What the number type of `name` is called where it is stored.
     fn type_name(&self, name: &str) -> Option<String> {
         self.inner()?.type_name(name)

@@ -266,6 +266,15 @@ impl TensorSource for TensorFiles {
         Ok(Tensor::from_vec(bytes.to_vec(), shape, &Device::Cpu)?) // [rows, bytes of a row]
     }
 
+    fn as_stored(&self, name: &str, dtype: DType) -> Option<&[u8]> {
+        let place = self.index.get(name)?;
+        let is_same = matches!(place.dtype, NumberType::Plain(_)) && place.dtype.candle() == Some(dtype);
+        if !is_same || self.scale_of(name).is_some() {
+            return None;
+        }
+        self.stored(name, place, place.bytes.clone()).ok()
+    }
+
     fn type_name(&self, name: &str) -> Option<String> {
         self.index.get(name).map(|place| place.dtype.to_string())
     }

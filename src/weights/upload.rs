@@ -7,7 +7,8 @@
 //! driver's wrapper keeps for each buffer: candle records some of its kernels there on the buffer's stream, not their own.
 //!
 //! Only pinned memory travels beside computation, so weights pass through two pinned buffers: while one travels, the next
-//! part is copied into the other. Where the system pins no memory the driver stages them itself, and the call waits for it.
+//! part is copied into the other, by all of the processor's cores and from where the file is mapped, where it holds the numbers
+//! as they are wanted. Where the system pins no memory the driver stages them itself, and the call waits for it.
 
 /// Places of a ring: one block computes, one is there, one is on its way.
 pub const SLOTS: usize = 3;
@@ -20,7 +21,7 @@ pub use none::Ring;
 /// Without CUDA no device has such a ring.
 #[cfg(not(feature = "cuda"))]
 mod none {
-    use candle_core::{Device, Tensor};
+    use candle_core::{DType, Device, Tensor};
 
     use crate::error::Result;
 
@@ -34,6 +35,10 @@ mod none {
         }
 
         pub(in crate::weights) fn send(&self, _tensor: &Tensor) -> Result<Tensor> {
+            match *self {}
+        }
+
+        pub(in crate::weights) fn send_bytes(&self, _bytes: &[u8], _shape: &[usize], _dtype: DType) -> Result<Tensor> {
             match *self {}
         }
 
@@ -64,12 +69,15 @@ mod cuda {
         op::BackpropOp,
     };
     use half::{bf16, f16};
+    use rayon::prelude::*;
 
     use super::SLOTS;
     use crate::error::Result;
 
     /// Bytes of a pinned buffer: starting a copy costs little beside it, and two of them little beside a block.
     const STAGE_BYTES: usize = 16 << 20;
+    /// Bytes that a thread copies into one at a time: pages of the file that are not mapped yet are looked up by several at once.
+    const TASK_BYTES: usize = 1 << 20;
 
     /// Places for blocks on a device, and a stream that fills them. Clones share them.
     #[derive(Clone)]
@@ -172,47 +180,52 @@ mod cuda {
             let tensor = tensor.contiguous()?;
             let (storage, layout) = tensor.storage_and_layout();
             let (start, end) = (layout.start_offset(), layout.start_offset() + tensor.elem_count());
-            match &*storage {
-                Storage::Cpu(CpuStorage::BF16(values)) => self.copy(&tensor, &values[start..end]),
-                Storage::Cpu(CpuStorage::F16(values)) => self.copy(&tensor, &values[start..end]),
-                Storage::Cpu(CpuStorage::F32(values)) => self.copy(&tensor, &values[start..end]),
-                Storage::Cpu(CpuStorage::U8(values)) => self.copy(&tensor, &values[start..end]),
-                _ => Ok(tensor.to_device(&Device::Cuda(self.0.device.clone()))?),
-            }
+            let bytes = match &*storage {
+                Storage::Cpu(CpuStorage::BF16(values)) => bytes_of(&values[start..end]),
+                Storage::Cpu(CpuStorage::F16(values)) => bytes_of(&values[start..end]),
+                Storage::Cpu(CpuStorage::F32(values)) => bytes_of(&values[start..end]),
+                Storage::Cpu(CpuStorage::U8(values)) => &values[start..end],
+                _ => return Ok(tensor.to_device(&Device::Cuda(self.0.device.clone()))?),
+            };
+            self.send_bytes(bytes, tensor.dims(), tensor.dtype())
         }
 
-        fn copy<T: CudaDType + DeviceRepr>(&self, like: &Tensor, values: &[T]) -> Result<Tensor> {
+        /// A tensor of these numbers in the place that is being filled; bf16, f16, f32 or bytes.
+        pub(in crate::weights) fn send_bytes(&self, bytes: &[u8], shape: &[usize], dtype: DType) -> Result<Tensor> {
             let mut state = self.state();
-            let room = self.room(&mut state, like)?;
-            let to = address::<T>(&room, &self.0.copies)?;
-            // SAFETY: numbers are bytes.
-            let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
-            wrapped(self.copy_bytes(state.stages.as_mut(), bytes, to))?;
+            let room = self.room(&mut state, shape, dtype)?;
+            let to = match dtype {
+                DType::BF16 => address::<bf16>(&room, &self.0.copies),
+                DType::F16 => address::<f16>(&room, &self.0.copies),
+                DType::U8 => address::<u8>(&room, &self.0.copies),
+                _ => address::<f32>(&room, &self.0.copies),
+            };
+            wrapped(self.copy_bytes(state.stages.as_mut(), bytes, to?))?;
             Ok(room)
         }
 
-        /// Memory for a tensor like this in the place that is being filled: what lies there already, where it fits.
-        fn room(&self, state: &mut State, like: &Tensor) -> Result<Tensor> {
+        /// Memory for such a tensor in the place that is being filled: what lies there already, where it fits.
+        fn room(&self, state: &mut State, shape: &[usize], dtype: DType) -> Result<Tensor> {
             let (at, place) = (state.filled, state.turn % SLOTS);
             state.filled += 1;
             let rooms = &mut state.rooms[place];
-            let fits = |room: &&Tensor| room.dims() == like.dims() && room.dtype() == like.dtype();
+            let fits = |room: &&Tensor| room.dims() == shape && room.dtype() == dtype;
             if let Some(room) = rooms.get(at).filter(fits) {
                 return Ok(room.clone());
             }
             // Of a block of the other kind: its memory goes before the new comes.
             rooms.truncate(at);
-            let room = self.allocated(like)?;
+            let room = self.allocated(shape, dtype)?;
             rooms.push(room.clone());
             Ok(room)
         }
 
         /// New memory on the kernels' stream, which the copies wait for.
-        fn allocated(&self, like: &Tensor) -> Result<Tensor> {
-            let (device, count) = (&self.0.device, like.elem_count());
+        fn allocated(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
+            let (device, count) = (&self.0.device, shape.iter().product());
             // SAFETY: every number is written by the copy that follows, and kernels wait for it.
             let storage = unsafe {
-                match like.dtype() {
+                match dtype {
                     DType::BF16 => CudaStorage::wrap_cuda_slice(device.alloc::<bf16>(count)?, device.clone()),
                     DType::F16 => CudaStorage::wrap_cuda_slice(device.alloc::<f16>(count)?, device.clone()),
                     DType::U8 => CudaStorage::wrap_cuda_slice(device.alloc::<u8>(count)?, device.clone()),
@@ -220,7 +233,7 @@ mod cuda {
                 }
             };
             wrapped(self.0.copies.join(&device.cuda_stream()))?;
-            Ok(Tensor::from_storage(Storage::Cuda(storage), like.dims(), BackpropOp::none(), false))
+            Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
         }
 
         /// Sends bytes through the pinned buffers in turn, each once its last copy has left it.
@@ -240,7 +253,8 @@ mod cuda {
                 let Stage { buffer, sent } = &mut stages[index % 2];
                 sent.synchronize()?;
                 let pinned = &mut buffer.as_mut_slice()?[..part.len()];
-                pinned.copy_from_slice(part);
+                let parts = pinned.par_chunks_mut(TASK_BYTES).zip(part.par_chunks(TASK_BYTES));
+                parts.for_each(|(to, from)| to.copy_from_slice(from));
                 let to = to + (index * STAGE_BYTES) as CUdeviceptr;
                 // SAFETY: as above, and the pinned buffer is left alone until `sent` says that the copy has read it.
                 unsafe { result::memcpy_htod_async(to, pinned, copies.cu_stream()) }?;
@@ -248,6 +262,12 @@ mod cuda {
             }
             Ok(())
         }
+    }
+
+    /// Numbers as bytes.
+    fn bytes_of<T: DeviceRepr>(values: &[T]) -> &[u8] {
+        // SAFETY: what a device takes as it is has no padding.
+        unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
     }
 
     /// Where a tensor lies on the device.

@@ -47,6 +47,32 @@ fn rows_are_the_rows_of_the_whole() {
     refused_with(store.load_rows(name, 700..769, DType::F32, &Device::Cpu), &[name, "700..769", "[768, 128]"]);
 }
 
+/// What goes to a device as it lies in the file is what loading gives, of whole tensors and of their cuts; and is nothing where loading
+/// changes numbers or their order.
+#[test]
+fn what_is_taken_as_it_is_stored_is_what_is_loaded() {
+    let inner: Arc<dyn TensorSource> = Arc::new(open_folder(&fixture("tiny-flux/transformer")).expect("opens"));
+    let stored = "transformer_blocks.1.norm1.linear.weight"; // [768, 128] bf16
+    let cuts =
+        [Cut::Whole, Cut::Rows(0..768), Cut::Rows(3..5), Cut::MatrixRows(767..768), Cut::Matrix, Cut::Rows(5..5)];
+    for cut in cuts {
+        let renamed = Renamed::new(Arc::clone(&inner), [("x".to_owned(), stored.to_owned(), cut.clone())]);
+        let loaded = renamed.load("x", DType::BF16, &Device::Cpu).expect("loads");
+        let bits = loaded.flatten_all().and_then(|x| x.to_vec1::<half::bf16>()).expect("numbers");
+        let bytes: Vec<_> = bits.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect();
+        assert_eq!(renamed.as_stored("x", DType::BF16), Some(bytes.as_slice()), "{cut:?}");
+        assert_eq!(renamed.as_stored("x", DType::F32), None, "{cut:?}: another number type");
+    }
+    let other = |cut| Renamed::new(Arc::clone(&inner), [("x".to_owned(), stored.to_owned(), cut)]);
+    assert_eq!(other(Cut::SwappedHalves).as_stored("x", DType::BF16), None);
+    assert_eq!(other(Cut::Rows(700..769)).as_stored("x", DType::BF16), None, "beyond the last row");
+    let header = r#"{"a.weight":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},
+        "a.scale_weight":{"dtype":"F32","shape":[],"data_offsets":[4,8]}}"#;
+    let scaled = TensorFiles::from_bytes("scaled", file(header, 8)).expect("opens");
+    assert_eq!(scaled.as_stored("a.weight", DType::BF16), None, "a scale is applied");
+    assert!(scaled.as_stored("a.scale_weight", DType::F32).is_some());
+}
+
 #[test]
 fn float_8_weights_take_their_scale() {
     let header = r#"{"a.weight":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]},

@@ -99,6 +99,10 @@ impl TensorSource for Adapted {
         self.inner.float8(name).filter(|_| !self.sums.contains_key(name))
     }
 
+    fn as_stored(&self, name: &str, dtype: DType) -> Option<&[u8]> {
+        self.inner.as_stored(name, dtype).filter(|_| !self.sums.contains_key(name))
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }
