@@ -7,6 +7,14 @@ use super::{Array, array::Launch, mismatch};
 use crate::error::Result;
 
 impl Array {
+    /// The same numbers in a buffer of their own.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn copied(&self) -> Result<Self> {
+        self.launch(Launch::Buffers, self.dims(), self.dtype(), Tensor::copy)
+    }
+
     /// The same numbers in order: itself where they are.
     ///
     /// # Errors

@@ -190,6 +190,14 @@ pub(crate) trait Kernels {
     /// Loads gamma, or beta, of a norm: `{name}.weight`, or `{name}.bias`, C numbers.
     fn norm(&self, name: &str, part: &str, channels: usize) -> Result<Vec<f32>>;
 
+    /// The same rows where they can stay for long: not in the midst of memory that others have left and will ask for again.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn kept(&self, rows: Self::Rows) -> Result<Self::Rows> {
+        Ok(rows)
+    }
+
     /// The `count` rows from `first`.
     fn slice(&self, rows: &Self::Rows, first: usize, count: usize) -> Result<Self::Rows>;
     /// `a` with `b` below it.

@@ -172,15 +172,14 @@ impl<R: Band + Clone> Map<R> {
         Self { bands: [band].into() }
     }
 
-    /// Adds rows below; a small band joins the one above it, so that bands stay about `rows` high.
+    /// Adds rows below, which are to stay; a small band joins the one above it, so that bands stay about `rows` high.
     pub fn push<K: Kernels<Rows = R>>(&mut self, kernels: &K, rows: usize, band: R) -> Result<()> {
         let band = match self.bands.pop_back() {
             Some(last) if last.height() + band.height() <= rows => kernels.join(last, band)?,
-            Some(last) => {
-                self.bands.push_back(last);
-                band
+            last => {
+                self.bands.extend(last);
+                kernels.kept(band)?
             }
-            None => band,
         };
         self.bands.push_back(band);
         Ok(())

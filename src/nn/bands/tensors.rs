@@ -5,6 +5,7 @@ use candle_core::DType;
 
 use super::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Norm, Reach, Taps, work};
 use crate::{
+    base::device::DeviceKind,
     error::Result,
     nn::{Array, Attention, AttentionTiles, Operation, Parameters, attention_by_tensors, mismatch},
 };
@@ -234,6 +235,16 @@ impl Kernels for Tensors<'_> {
 
     fn slice(&self, rows: &Rows, first: usize, count: usize) -> Result<Rows> {
         Ok(Rows(rows.0.narrow(0, first, count)?))
+    }
+
+    /// A driver gives memory in pieces of what a buffer before was cut from: a band that came to lie in the place of a larger one that
+    /// comes and goes would keep that place from it, for each band anew. Its statistics have been read by now, so that the driver has
+    /// taken back what lies free, and the copy gets room of its own.
+    fn kept(&self, Rows(rows): Rows) -> Result<Rows> {
+        match rows.place().kind() {
+            DeviceKind::Cuda { .. } => Ok(Rows(rows.copied()?)),
+            _ => Ok(Rows(rows)),
+        }
     }
 
     fn join(&self, a: Rows, b: Rows) -> Result<Rows> {

@@ -61,6 +61,8 @@ class Run:
         begin = time.monotonic()
         failed, _ = self.call("--overwrite", "--quiet", "-o", str(self.out / f"{self.name}.png"))
         took = f"{time.monotonic() - begin:.0f} s"
+        if not self.report.exists():
+            return ["no report: see the log", "", "", "", "", "", "", took, False]
         report = json.loads(self.report.read_text())
         if refused:
             for_memory = "--memory" in (self.out / f"{self.name}.log").read_text()

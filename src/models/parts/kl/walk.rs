@@ -206,7 +206,7 @@ impl<'a, K: Kernels> Walk<'a, K> {
                 hidden.push(kernels, rows, band)?;
             }
             shortcuts.push_back(match &weights.shortcut {
-                Some(filter) => kernels.project(filter, &band, Before::Nothing, None)?,
+                Some(filter) => kernels.kept(kernels.project(filter, &band, Before::Nothing, None)?)?,
                 None => band.into_owned(),
             });
             Ok(())

@@ -229,7 +229,11 @@ impl Device {
     }
 
     fn out_of_memory(&mut self, bytes: u64) -> u32 {
-        self.report.refused.push((bytes, self.pool.used, self.pool.unmapped()));
+        let (used, unmapped, (pieces, largest)) = (self.pool.used, self.pool.unmapped(), self.pool.pieces());
+        eprintln!(
+            "card: no room for {bytes} bytes: {used} are allocated, {unmapped} are unmapped, and of {pieces} free pieces the largest has {largest}"
+        );
+        self.report.refused.push((bytes, used, unmapped));
         result::OUT_OF_MEMORY
     }
 

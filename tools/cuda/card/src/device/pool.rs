@@ -116,6 +116,12 @@ impl Pool {
         self.total.saturating_sub(CONTEXT_BYTES + self.mapped())
     }
 
+    /// Free pieces in what is mapped: how many, and the bytes of the largest.
+    pub fn pieces(&self) -> (usize, u64) {
+        let free = || self.chunks.values().flat_map(|chunk| chunk.free.values());
+        (free().count(), free().map(|range| range.bytes).max().unwrap_or(0))
+    }
+
     /// The device's bytes.
     pub fn total(&self) -> u64 {
         self.total
@@ -171,15 +177,33 @@ impl Pool {
         if bytes > self.unmapped() {
             return None;
         }
-        let start = self.next;
-        self.next += bytes.next_multiple_of(GUARD) + GUARD;
-        assert!(self.next - memory::BASE < memory::SPAN as u64, "the device's addresses are used up");
+        let start = self.addresses(bytes);
+        self.next = start + bytes.next_multiple_of(GUARD) + GUARD;
         let free = BTreeMap::from_iter(pooled.then_some((start, Range { bytes, freed: Freed::Done })));
         self.chunks.insert(start, Chunk { bytes, free, pooled });
         self.maps += 1;
         self.most_mapped = self.most_mapped.max(self.mapped());
         self.recent.1 = self.recent.1.max(self.mapped());
         Some(start)
+    }
+
+    /// Addresses of no chunk: behind those that were given last, so that what was given back is reached by nobody for as long as
+    /// there are others, and from the first again once there are none.
+    fn addresses(&self, bytes: u64) -> u64 {
+        let (first, end) = (memory::BASE + CHUNK, memory::BASE + memory::SPAN as u64);
+        let bytes = bytes.next_multiple_of(GUARD) + GUARD;
+        let mut at = self.next;
+        if at + bytes > end {
+            at = first;
+        }
+        for (start, chunk) in self.chunks.range(at..) {
+            if at + bytes <= *start {
+                break;
+            }
+            at = (start + chunk.bytes).next_multiple_of(GUARD) + GUARD;
+        }
+        assert!(at + bytes <= end, "the device's addresses are in pieces");
+        at
     }
 
     /// Takes back what lies at an address; false where nothing does.
@@ -250,6 +274,24 @@ mod tests {
         assert_eq!(pool.allocate(24 << 20, 1, |_, _| false), None);
         pool.synchronised(|_, _| true);
         assert_eq!(pool.allocate(24 << 20, 1, |_, _| false), Some(parts[1]));
+    }
+
+    #[test]
+    fn addresses_come_again_when_all_were_given_and_never_while_they_are_held() {
+        let mut pool = pool(64 << 10);
+        let kept = pool.allocate(32 << 20, 1, |_, _| true).unwrap();
+        let mut last = kept;
+        let mut turned = 0;
+        for _ in 0..100 {
+            let at = pool.allocate(30 << 30, 1, |_, _| true).unwrap();
+            assert!(at >= kept + (32 << 20) || at + (30 << 30) <= kept);
+            turned += usize::from(at < last);
+            last = at;
+            pool.free(at, Freed::Done);
+            pool.synchronised(|_, _| true);
+        }
+        assert!(turned > 1, "30 GiB a hundred times in a terabyte of addresses");
+        assert!(pool.free(kept, Freed::Done));
     }
 
     #[test]
