@@ -6,9 +6,12 @@ use candle_core::{DType, Device, Tensor};
 
 use super::*;
 use crate::{
-    base::progress::{Silent, Stage},
+    base::{
+        device::DeviceKind,
+        progress::{Silent, Stage},
+    },
     error::Result,
-    nn::Parameters,
+    nn::{Ledger, Parameters},
     weights::{TensorSource, Weights},
 };
 
@@ -130,5 +133,22 @@ fn every_kernel_convolves_as_written_out() {
                 }
             }
         }
+    }
+}
+
+/// On CUDA what is kept gets a buffer of its own, whose bytes and copy a dry pass counts; elsewhere it stays what it is.
+#[test]
+fn what_is_kept_on_cuda_is_copied_out_of_what_temporaries_left() {
+    for (kind, copies) in [(DeviceKind::Cuda { capability: (8, 0) }, 1), (DeviceKind::Metal, 0)] {
+        let ledger = Ledger::new(kind);
+        let parameters = Parameters::of_configuration(DType::BF16, &ledger);
+        let kernels = Tensors::new(&parameters, Meter::new(Stage::Decode, &Silent));
+        let band = kernels.upload([4, 8, 16], &[]).expect("a dry band");
+        let (bytes, before) = (ledger.now_bytes(), ledger.launches());
+        let mut map = Map::new();
+        map.push(&kernels, 4, band).expect("kept");
+        assert_eq!(ledger.launches() - before, copies, "{kind:?}");
+        assert_eq!((ledger.now_bytes(), bytes), (4 * 8 * 16 * 2, 4 * 8 * 16 * 2), "{kind:?}");
+        assert!(ledger.peak_bytes() >= bytes * (1 + copies), "{kind:?}");
     }
 }

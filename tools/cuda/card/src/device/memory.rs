@@ -223,33 +223,46 @@ impl Memory {
 
     /// What one thread of a kernel sees of it.
     pub fn view(&self) -> View<'_> {
-        View { memory: self, recent: [(0, 0, false); RECENT], oldest: 0 }
+        View { memory: self, recent: [(0, 0, false); RECENT], oldest: 0, reach: None }
     }
 }
 
 /// Allocations that a view remembers: as many as the tensors of a kernel.
 const RECENT: usize = 6;
 
+/// By where each allocation begins that was touched, the first address in it and the one behind the last.
+pub type Reach = BTreeMap<u64, (u64, u64)>;
+
 /// Memory as one core sees it, with the allocations it touched last.
 pub struct View<'a> {
     memory: &'a Memory,
     recent: [(u64, u64, bool); RECENT],
     oldest: usize,
+    /// What was touched so far, where anybody asks.
+    pub reach: Option<Reach>,
 }
 
 impl View<'_> {
     /// Offset of an access, and whether the allocation is hollow.
     #[inline]
     fn locate(&mut self, address: u64, width: usize) -> Result<(usize, bool), Fault> {
-        for (start, stop, hollow) in &self.recent {
-            if address >= *start && stop.saturating_sub(address) >= width as u64 {
-                return Ok(((address - BASE) as usize, *hollow));
+        let holds =
+            |(start, stop, _): &&(u64, u64, bool)| address >= *start && stop.saturating_sub(address) >= width as u64;
+        let (start, _, hollow) = match self.recent.iter().find(holds) {
+            Some(recent) => *recent,
+            None => {
+                let (start, allocation) = self.memory.find(address, width)?;
+                let found = (start, start + allocation.bytes as u64, allocation.hollow);
+                self.recent[self.oldest] = found;
+                self.oldest = (self.oldest + 1) % RECENT;
+                found
             }
+        };
+        if let Some(reach) = &mut self.reach {
+            let (first, behind) = reach.entry(start).or_insert((address, address));
+            (*first, *behind) = ((*first).min(address), (*behind).max(address + width as u64));
         }
-        let (start, allocation) = self.memory.find(address, width)?;
-        self.recent[self.oldest] = (start, start + allocation.bytes as u64, allocation.hollow);
-        self.oldest = (self.oldest + 1) % RECENT;
-        Ok(((address - BASE) as usize, allocation.hollow))
+        Ok(((address - BASE) as usize, hollow))
     }
 
     /// Up to 8 bytes; the address is a multiple of the width.

@@ -6,7 +6,10 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use super::{Device, memory};
+use super::{
+    Device,
+    memory::{self, Allocation},
+};
 use crate::machine::{Counts, Fault, Launch};
 
 /// Blocks up to which a launch is executed whole, so that what it leaves in small allocations means something.
@@ -28,55 +31,103 @@ pub(super) struct Kind {
 enum Word {
     /// A number.
     Plain(u64),
-    /// An address: where in an allocation of so many bytes, and a hash of what that holds, unless it is addresses only.
-    Address { offset: u64, bytes: usize, held: Option<u64> },
+    /// An address: in which of the allocations, and how far behind the first address in it.
+    Address { allocation: usize, offset: u64 },
+    /// The same in memory that is held, whose contents may be what a kernel is told.
+    Held { offset: u64, bytes: usize, hash: u64 },
 }
 
-/// What launches took.
-pub(super) type Known = HashMap<Kind, Counts>;
+/// An allocation of addresses only that a launch is given addresses in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Given {
+    start: u64,
+    bytes: usize,
+    /// The first of the addresses, from the start.
+    base: u64,
+}
+
+/// Addresses that are the same but for multiples of this are read in the same sectors.
+const ALIGNED: u64 = 256;
+
+/// What a launch took, and how far it reached from the first address in each allocation.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) counts: Counts,
+    reach: Vec<(i64, i64)>,
+}
+
+/// What launches took, by their kind and by the sizes of what they were given and how that lies.
+pub(super) type Known = HashMap<(Kind, Vec<(usize, u64)>), Taken>;
 
 impl Device {
-    /// What a launch takes, of three of its blocks or of one like it before.
+    /// What a launch takes, of three of its blocks or of one like it before that reached no further than this one may.
     ///
     /// # Errors
     /// The first fault of a thread.
     pub(super) fn sampled(&mut self, launch: &Launch<'_>) -> Result<Counts, Fault> {
         if launch.blocks() <= WHOLE {
-            return launch.sample(&self.memory);
+            return Ok(launch.sample(&self.memory)?.0);
         }
-        let kind = self.kind(launch)?;
-        if let Some(counts) = self.known.get(&kind) {
-            return Ok(*counts);
+        let (kind, given) = self.kind(launch)?;
+        let key = (kind, given.iter().map(|given| (given.bytes, given.base % ALIGNED)).collect());
+        let within = |given: &Given, reach: &(i64, i64)| {
+            let (first, behind) = (given.base as i64 + reach.0, given.base as i64 + reach.1);
+            first >= 0 && behind <= given.bytes as i64
+        };
+        if let Some(taken) = self.known.get(&key)
+            && given.iter().zip(&taken.reach).all(|(given, reach)| within(given, reach))
+        {
+            return Ok(taken.counts);
         }
-        let counts = launch.sample(&self.memory)?;
-        self.known.insert(kind, counts);
+        let (counts, touched) = launch.sample(&self.memory)?;
+        let from = |given: &Given| {
+            let base = given.start + given.base;
+            touched
+                .get(&given.start)
+                .map_or((0, 0), |(first, behind)| (*first as i64 - base as i64, *behind as i64 - base as i64))
+        };
+        // A kernel that reached memory it was not given an address in would reach something else from another place.
+        let is_told = |start: &u64| given.iter().any(|given| given.start == *start);
+        if touched.keys().all(|start| is_told(start) || self.memory.find(*start, 0).is_ok_and(|(_, of)| !of.hollow)) {
+            self.known.insert(key, Taken { counts, reach: given.iter().map(from).collect() });
+        }
         Ok(counts)
     }
 
-    fn kind(&self, launch: &Launch<'_>) -> Result<Kind, Fault> {
-        let words = launch.parameters.chunks(8).map(|bytes| {
+    /// The kind of a launch, and the allocations it is given addresses in, in the order of its parameters.
+    fn kind(&self, launch: &Launch<'_>) -> Result<(Kind, Vec<Given>), Fault> {
+        let word = |bytes: &[u8]| {
             let mut word = [0; 8];
             word[..bytes.len()].copy_from_slice(bytes);
-            self.word(u64::from_le_bytes(word))
-        });
-        Ok(Kind {
-            kernel: launch.kernel.name.clone(),
-            grid: launch.grid,
-            block: launch.block,
-            shared: launch.dynamic_shared,
-            words: words.collect::<Result<_, _>>()?,
-        })
+            u64::from_le_bytes(word)
+        };
+        let words: Vec<_> = launch.parameters.chunks(8).map(word).collect();
+        let mut given: Vec<Given> = Vec::new();
+        for (start, allocation, offset) in
+            words.iter().filter_map(|word| self.place(*word)).filter(|(_, of, _)| of.hollow)
+        {
+            match given.iter_mut().find(|given| given.start == start) {
+                Some(given) => given.base = given.base.min(offset),
+                None => given.push(Given { start, bytes: allocation.bytes, base: offset }),
+            }
+        }
+        let words = words.into_iter().map(|word| self.word(word, &given)).collect::<Result<_, _>>()?;
+        let (kernel, shared) = (launch.kernel.name.clone(), launch.dynamic_shared);
+        Ok((Kind { kernel, grid: launch.grid, block: launch.block, shared, words }, given))
     }
 
-    fn word(&self, word: u64) -> Result<Word, Fault> {
-        let Some((start, allocation)) = self.memory.find(word, 0).ok().filter(|_| word >= memory::BASE) else {
-            return Ok(Word::Plain(word));
-        };
-        let held = match allocation.hollow {
-            true => None,
-            false => Some(hash(self.memory.slice(start, allocation.bytes)?)),
-        };
-        Ok(Word::Address { offset: word - start, bytes: allocation.bytes, held })
+    /// Where the allocation begins that an address lies in, the allocation, and how far behind its start.
+    fn place(&self, word: u64) -> Option<(u64, Allocation, u64)> {
+        let (start, allocation) = self.memory.find(word, 0).ok().filter(|_| word >= memory::BASE)?;
+        Some((start, allocation, word - start))
+    }
+
+    fn word(&self, word: u64, given: &[Given]) -> Result<Word, Fault> {
+        let Some((start, Allocation { bytes, .. }, offset)) = self.place(word) else { return Ok(Word::Plain(word)) };
+        Ok(match given.iter().position(|given| given.start == start) {
+            Some(allocation) => Word::Address { allocation, offset: offset - given[allocation].base },
+            None => Word::Held { offset, bytes, hash: hash(self.memory.slice(start, bytes)?) },
+        })
     }
 }
 
@@ -134,10 +185,25 @@ mod tests {
             launch(&mut device, (fill, stream), at, blocks).unwrap();
         }
         assert_eq!(device.known.len(), 1);
-        let counts = device.known.values().next().unwrap();
+        let counts = device.known.values().next().unwrap().counts;
         assert_eq!((counts.written, counts.stored), (bytes, bytes / 4));
         launch(&mut device, (fill, stream), first, blocks / 2).unwrap();
         assert_eq!(device.known.len(), 2);
         assert_eq!(launch(&mut device, (fill, stream), smaller, blocks), Err(result::ILLEGAL_ADDRESS));
+    }
+
+    #[test]
+    fn a_launch_further_on_in_the_same_memory_takes_the_same_until_it_reaches_behind_it() {
+        let (mut device, fill, stream) = device();
+        let (blocks, bytes) = (1 << 12, 1 << 23);
+        let at = device.allocate(stream, bytes).unwrap();
+        for offset in [0, 1 << 10, bytes / 2] {
+            launch(&mut device, (fill, stream), at + offset, blocks).unwrap();
+        }
+        assert_eq!(device.known.len(), 1);
+        // Sectors are cut otherwise there.
+        launch(&mut device, (fill, stream), at + 4, blocks).unwrap();
+        assert_eq!(device.known.len(), 2);
+        assert_eq!(launch(&mut device, (fill, stream), at + bytes / 2 + 256, blocks), Err(result::ILLEGAL_ADDRESS));
     }
 }

@@ -6,7 +6,7 @@ use super::{
     warp::{Ids, Wait, Warp},
 };
 use crate::{
-    device::memory::{Memory, View},
+    device::memory::{Memory, Reach, View},
     ptx::code::LANES,
 };
 
@@ -33,6 +33,17 @@ impl<'a> Block<'a> {
             ids,
             warps: (0..warps).map(|_| Warp::new(launch.kernel)).collect(),
         }
+    }
+
+    /// Notes from here on what of the memory is touched.
+    pub fn noting(mut self) -> Self {
+        self.memory.reach = Some(Reach::new());
+        self
+    }
+
+    /// What was touched, where that was noted.
+    pub fn reach(self) -> Reach {
+        self.memory.reach.unwrap_or_default()
     }
 
     /// What the blocks took so far.

@@ -17,7 +17,10 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use crate::{device::memory::Memory, ptx::code::Kernel};
+use crate::{
+    device::memory::{Memory, Reach},
+    ptx::code::Kernel,
+};
 pub use fault::{Fault, FaultKind};
 
 /// Blocks below which a second core costs more than it gives.
@@ -66,6 +69,20 @@ impl Counts {
         self.flops += other.flops * times;
         self.product_flops += other.product_flops * times;
         self.instructions += other.instructions * times;
+    }
+}
+
+impl Counts {
+    /// What was counted after `before`.
+    fn since(self, before: Self) -> Self {
+        Self {
+            read: self.read - before.read,
+            written: self.written - before.written,
+            stored: self.stored - before.stored,
+            flops: self.flops - before.flops,
+            product_flops: self.product_flops - before.product_flops,
+            instructions: self.instructions - before.instructions,
+        }
     }
 }
 
@@ -126,18 +143,24 @@ impl Launch<'_> {
     }
 
     /// Executes the first, the middle and the last block, and counts the first and the middle one for all others: what a
-    /// launch of any size reaches and takes, in the time of three blocks.
+    /// launch of any size reaches and takes, in the time of three blocks. Gives what they touched too.
     ///
     /// # Errors
     /// The first fault of a thread.
-    pub fn sample(&self, memory: &Memory) -> Result<Counts, Fault> {
+    pub fn sample(&self, memory: &Memory) -> Result<(Counts, Reach), Fault> {
         let blocks = self.blocks();
-        if blocks <= 3 {
-            return self.run_blocks(memory, 0..blocks);
+        let mut room = block::Block::new(self, memory).noting();
+        let (mut counts, mut before) = (Counts::default(), Counts::default());
+        let sampled = if blocks <= 3 {
+            vec![(0, 1), (1, 1), (2, 1)]
+        } else {
+            vec![(0, 1), (blocks / 2, blocks - 2), (blocks - 1, 1)]
+        };
+        for (at, times) in sampled.into_iter().filter(|(at, _)| *at < blocks) {
+            room.run(at)?;
+            counts.add(room.counts().since(before), times);
+            before = room.counts();
         }
-        let mut counts = self.run_blocks(memory, [0])?;
-        counts.add(self.run_blocks(memory, [blocks / 2])?, blocks - 2);
-        counts.add(self.run_blocks(memory, [blocks - 1])?, 1);
-        Ok(counts)
+        Ok((counts, room.reach()))
     }
 }

@@ -270,7 +270,7 @@ fn a_sample_counts_what_all_blocks_would_take() {
         parameters: &parameters,
         seed: 0,
     };
-    let sample = launch.sample(&memory).unwrap();
+    let (sample, _) = launch.sample(&memory).unwrap();
     assert_eq!(sample, launch.run(&memory).unwrap());
     assert_eq!((sample.read, sample.written), (0x4000, 0x4000));
     let over = Launch { grid: [129, 1, 1], ..launch };
