@@ -29,6 +29,7 @@ mod rope;
 mod stream;
 mod unbiased;
 mod view;
+mod weights_mode;
 
 use candle_core::DType;
 
@@ -54,7 +55,8 @@ pub use parameters::Parameters;
 pub use place::Place;
 pub use quantised::Quantised;
 pub use rope::{PositionAxis, PositionIds, RopeTables, TokenRun};
-pub use stream::{Blocks, WeightsMode};
+pub use stream::Blocks;
+pub use weights_mode::WeightsMode;
 
 use crate::error::Error;
 

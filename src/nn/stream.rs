@@ -6,20 +6,11 @@ use std::{
     thread,
 };
 
-use super::{Ledger, Parameters};
+use super::{Ledger, Parameters, WeightsMode};
 use crate::{
     error::{Error, Result},
     weights::{Ring, SLOTS},
 };
-
-/// Where the weights of the blocks live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WeightsMode {
-    /// All on the device, from the start to the end.
-    Resident,
-    /// Few: the one that computes and the one that is being read; on CUDA the places of a ring, which stay.
-    Stream,
-}
 
 /// Reads block `index`.
 type Load<B> = Box<dyn Fn(usize) -> Result<B> + Send + Sync>;
@@ -29,20 +20,20 @@ pub struct Blocks<B> {
     load: Load<B>,
     /// How many there are of each kind, one kind after another; blocks of a kind differ in their numbers alone.
     kinds: Vec<usize>,
-    keeps: Keeps<B>,
+    /// By their number, those that stay.
+    staying: Vec<Option<B>>,
+    places: Places<B>,
     /// Whether a streamed block is read while the one before it computes.
     ahead: bool,
     dry: Option<Ledger>,
 }
 
-/// What is held between forward passes.
-enum Keeps<B> {
-    /// All blocks.
-    All(Vec<B>),
-    /// A ring's places, if there is one.
+/// Where streamed blocks lie between forward passes.
+enum Places<B> {
+    /// In a ring, if there is one.
     Ring(Option<Ring>),
-    /// What those places would hold.
-    DryRing(Mutex<VecDeque<B>>),
+    /// What its places would hold.
+    Dry(Mutex<VecDeque<B>>),
 }
 
 impl<B: Send> Blocks<B> {
@@ -58,18 +49,20 @@ impl<B: Send> Blocks<B> {
         load: impl Fn(usize, &Parameters) -> Result<B> + Send + Sync + 'static,
     ) -> Result<Self> {
         let (dry, kinds) = (parameters.ledger().cloned(), told_apart(kinds, parameters));
+        let count = kinds.iter().sum();
+        let stays = |index: &usize| mode.stays(*index, count);
+        let staying = (0..count).map(|index| stays(&index).then(|| load(index, parameters)).transpose());
+        let staying: Vec<_> = staying.collect::<Result<_>>()?;
         let parameters = match mode {
             WeightsMode::Resident => parameters.clone(),
-            WeightsMode::Stream => parameters.beside_computation()?,
+            WeightsMode::Part { .. } | WeightsMode::Stream => parameters.beside_computation()?,
         };
-        let ring = parameters.ring().cloned();
+        let places = match &dry {
+            Some(ledger) if ledger.has_rings() => Places::Dry(Mutex::default()),
+            _ => Places::Ring(parameters.ring().cloned()),
+        };
         let load: Load<B> = Box::new(move |index| load(index, &parameters));
-        let keeps = match mode {
-            WeightsMode::Resident => Keeps::All((0..kinds.iter().sum()).map(&load).collect::<Result<_>>()?),
-            WeightsMode::Stream if dry.as_ref().is_some_and(Ledger::has_rings) => Keeps::DryRing(Mutex::default()),
-            WeightsMode::Stream => Keeps::Ring(ring),
-        };
-        Ok(Self { load, kinds, keeps, ahead: true, dry })
+        Ok(Self { load, kinds, staying, places, ahead: true, dry })
     }
 
     /// A text encoder's blocks, each used once and gone. On the CPU the next is read ahead; an accelerator takes longer to
@@ -83,7 +76,7 @@ impl<B: Send> Blocks<B> {
         let kinds = told_apart(kinds, parameters);
         let parameters = parameters.clone();
         let load: Load<B> = Box::new(move |index| load(index, &parameters));
-        Self { load, kinds, keeps: Keeps::Ring(None), ahead, dry }
+        Self { load, kinds, staying: Vec::new(), places: Places::Ring(None), ahead, dry }
     }
 
     /// Number of blocks.
@@ -105,70 +98,75 @@ impl<B: Send> Blocks<B> {
     /// # Errors
     /// As [`Blocks::for_each`].
     pub fn for_each_while(&self, mut visit: impl FnMut(usize, &B) -> Result<bool>) -> Result<()> {
-        let mut all = |index: usize, block: &B| visit(index, block).map(drop);
-        match (&self.keeps, &self.dry) {
-            (Keeps::All(blocks), None) => {
-                for (index, block) in blocks.iter().enumerate() {
-                    if !visit(index, block)? {
-                        break;
-                    }
-                }
-                Ok(())
-            }
-            (Keeps::All(blocks), Some(ledger)) => {
-                self.starts().try_for_each(|(first, count)| match blocks.get(first) {
-                    Some(block) => ledger.repeat(count, || all(first, block)),
-                    None => Ok(()),
-                })
-            }
-            (Keeps::DryRing(places), Some(ledger)) => self.fill_dry(places, ledger, all),
-            (_, Some(ledger)) => self.stream_dry(ledger, all),
-            (Keeps::Ring(ring), None) if self.ahead => self.stream_ahead(ring.as_ref(), visit),
-            (_, None) => {
-                for index in 0..self.count() {
-                    if !visit(index, &(self.load)(index)?)? {
-                        break;
-                    }
-                }
-                Ok(())
+        let Some(ledger) = &self.dry else {
+            let travels = (0..self.count()).any(|index| self.staying(index).is_none());
+            return if self.ahead && travels { self.stream_ahead(visit) } else { self.in_turn(visit) };
+        };
+        self.visit_dry(ledger, |index, block| visit(index, block).map(drop))
+    }
+
+    /// The block of this number, where it stays.
+    fn staying(&self, index: usize) -> Option<&B> {
+        self.staying.get(index).and_then(Option::as_ref)
+    }
+
+    /// One after the other, those that travel too.
+    fn in_turn(&self, mut visit: impl FnMut(usize, &B) -> Result<bool>) -> Result<()> {
+        for index in 0..self.count() {
+            let goes_on = match self.staying(index) {
+                Some(block) => visit(index, block)?,
+                None => visit(index, &(self.load)(index)?)?,
+            };
+            if !goes_on {
+                break;
             }
         }
+        Ok(())
     }
 
-    /// Where each kind begins, and how many it has.
-    fn starts(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.kinds.iter().scan(0, |next, count| {
+    /// Of each kind the blocks that stay, or those that travel.
+    fn of_each_kind(&self, stays: bool) -> impl Iterator<Item = Vec<usize>> {
+        let kinds = self.kinds.iter().scan(0, |next, count| {
             let first = *next;
             *next += count;
-            Some((first, *count))
-        })
+            Some(first..*next)
+        });
+        kinds.map(move |kind| kind.filter(|index| self.staying(*index).is_some() == stays).collect())
     }
 
-    fn stream_ahead(&self, ring: Option<&Ring>, mut visit: impl FnMut(usize, &B) -> Result<bool>) -> Result<()> {
+    fn stream_ahead(&self, mut visit: impl FnMut(usize, &B) -> Result<bool>) -> Result<()> {
+        let ring = match &self.places {
+            Places::Ring(ring) => ring.as_ref(),
+            Places::Dry(_) => None,
+        };
         // Of `self`, the thread that reads needs this alone.
-        let load = &self.load;
+        let (load, travelling) = (&self.load, self.of_each_kind(false).flatten().collect::<Vec<_>>());
         let read = move |index| match ring {
             Some(ring) => ring.fill(|| load(index)),
             None => Ok((index, load(index)?)),
         };
-        let count = self.count();
         thread::scope(|scope| {
             // No room in the channel: the reader holds one finished block until it is asked for, and reads no further.
             let (sender, receiver) = mpsc::sync_channel(0);
             scope.spawn(move || {
-                for index in 0..count {
+                for index in travelling {
                     // A closed channel means that a visit failed or was the last: nobody wants the rest.
                     if sender.send(read(index)).is_err() {
                         break;
                     }
                 }
             });
-            for index in 0..count {
-                let block = receiver.recv().map_err(|_| Error::model("the thread that reads blocks is gone", ""))?;
-                let (turn, block) = block?;
-                let goes_on = match ring {
-                    Some(ring) => ring.with(turn, || visit(index, &block))?,
-                    None => visit(index, &block)?,
+            for index in 0..self.count() {
+                let goes_on = if let Some(block) = self.staying(index) {
+                    visit(index, block)?
+                } else {
+                    let block =
+                        receiver.recv().map_err(|_| Error::model("the thread that reads blocks is gone", ""))?;
+                    let (turn, block) = block?;
+                    match ring {
+                        Some(ring) => ring.with(turn, || visit(index, &block))?,
+                        None => visit(index, &block)?,
+                    }
                 };
                 if !goes_on {
                     break;
@@ -178,43 +176,68 @@ impl<B: Send> Blocks<B> {
         })
     }
 
-    /// What a stream holds: beside each block the next, of its own kind or, for the last of a kind, of the next.
-    fn stream_dry(&self, ledger: &Ledger, mut visit: impl FnMut(usize, &B) -> Result<()>) -> Result<()> {
+    /// A dry pass: kind by kind, those that stay and those that travel, in the order in which the first of each comes.
+    fn visit_dry(&self, ledger: &Ledger, mut visit: impl FnMut(usize, &B) -> Result<()>) -> Result<()> {
+        let kinds: Vec<_> = self.of_each_kind(false).collect();
+        for (at, staying) in self.of_each_kind(true).enumerate() {
+            let stays_first = staying.first() < kinds[at].first() || kinds[at].is_empty();
+            let next = kinds[at + 1..].iter().flatten().next().copied();
+            for stay in [stays_first, !stays_first] {
+                match staying.first().and_then(|first| Some((*first, self.staying(*first)?))) {
+                    Some((index, block)) if stay => ledger.repeat(staying.len(), || visit(index, block))?,
+                    _ if stay => {}
+                    _ => match &self.places {
+                        Places::Dry(places) => self.fill_dry(places, &kinds[at], ledger, &mut visit)?,
+                        Places::Ring(_) => self.stream_dry(&kinds[at], next, ledger, &mut visit)?,
+                    },
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a stream of blocks of a kind holds: beside each the next, of its own kind or, for the last, of the next.
+    fn stream_dry(
+        &self,
+        kind: &[usize],
+        next: Option<usize>,
+        ledger: &Ledger,
+        visit: &mut impl FnMut(usize, &B) -> Result<()>,
+    ) -> Result<()> {
         let mut beside = |index: usize, next: Option<usize>, times: usize| {
             let block = (self.load)(index)?;
             let _next = next.filter(|_| self.ahead).map(&self.load).transpose()?;
             ledger.repeat(times, || visit(index, &block))
         };
-        for (first, count) in self.starts().filter(|(_, count)| *count > 0) {
-            let last = first + count - 1;
-            if count > 1 {
-                beside(first, Some(last), count - 1)?;
+        match *kind {
+            [] => Ok(()),
+            [only] => beside(only, next, 1),
+            [first, .., last] => {
+                beside(first, Some(last), kind.len() - 1)?;
+                beside(last, next, 1)
             }
-            beside(last, Some(last + 1).filter(|next| *next < self.count()), 1)?;
         }
-        Ok(())
     }
 
     /// The same for a ring, whose places stay filled: a block goes when the third after it is read into its place.
     fn fill_dry(
         &self,
         places: &Mutex<VecDeque<B>>,
+        kind: &[usize],
         ledger: &Ledger,
-        mut visit: impl FnMut(usize, &B) -> Result<()>,
+        visit: &mut impl FnMut(usize, &B) -> Result<()>,
     ) -> Result<()> {
         let mut places = places.lock().unwrap_or_else(PoisonError::into_inner);
-        for (first, count) in self.starts() {
-            // Places that blocks of the last kind still fill stand for the change from one kind to the next.
-            for index in first..first + count.min(SLOTS) {
-                if places.len() == SLOTS {
-                    places.pop_front();
-                }
-                places.push_back((self.load)(index)?);
-                let times = if index + 1 - first == SLOTS { count + 1 - SLOTS } else { 1 };
-                match places.back() {
-                    Some(block) => ledger.repeat(times, || visit(index, block))?,
-                    None => unreachable!("a block was pushed"),
-                }
+        // Places that blocks of the last kind still fill stand for the change from one kind to the next.
+        for (at, index) in kind.iter().take(SLOTS).enumerate() {
+            if places.len() == SLOTS {
+                places.pop_front();
+            }
+            places.push_back((self.load)(*index)?);
+            let times = if at + 1 == SLOTS { kind.len() + 1 - SLOTS } else { 1 };
+            match places.back() {
+                Some(block) => ledger.repeat(times, || visit(*index, block))?,
+                None => unreachable!("a block was pushed"),
             }
         }
         Ok(())
@@ -276,6 +299,29 @@ mod tests {
     }
 
     #[test]
+    fn blocks_that_stay_are_read_once_and_all_come_in_order() {
+        let reads = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&reads);
+        let load = move |index, _: &Parameters| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok(index)
+        };
+        let blocks = Blocks::new(&[2, 5], WeightsMode::Part { stay: 4 }, &nothing(), load).expect("read");
+        assert_eq!(reads.load(Ordering::SeqCst), 4);
+        for pass in 1..3 {
+            let mut seen = Vec::new();
+            let visit = |index, block: &usize| {
+                assert_eq!(index, *block);
+                seen.push(index);
+                Ok(())
+            };
+            blocks.for_each(visit).expect("runs");
+            assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6]);
+            assert_eq!(reads.load(Ordering::SeqCst), 4 + 3 * pass);
+        }
+    }
+
+    #[test]
     fn an_error_of_either_side_ends_the_stream() {
         let fails = |index, _: &Parameters| if index == 2 { Err(Error::model("missing", "")) } else { Ok(index) };
         let mut ran = 0;
@@ -320,5 +366,9 @@ mod tests {
         assert_eq!(dry(CARD, stream, &[19, 1]), (1200, 1200, 20));
         assert_eq!(dry(CARD, stream, &[1, 1]), (1100, 1100, 2));
         assert_eq!(dry(CARD, resident, &[3, 2]), (2300, 2300, 5));
+        // 38 of 57 stay, 13 of the first 19 and 25 of the others, beside a ring of places.
+        assert_eq!(dry(CARD, WeightsMode::Part { stay: 38 }, &[19, 38]), (29_300, 29_300, 57));
+        assert_eq!(dry(CARD, WeightsMode::Part { stay: 57 }, &[19, 38]), (39_900, 39_900, 57));
+        assert_eq!(dry(DeviceKind::Cpu, WeightsMode::Part { stay: 4 }, &[3, 3]), (2200 + 1100, 2200, 6));
     }
 }

@@ -15,6 +15,11 @@ use crate::{
     recipe::StepCache,
 };
 
+/// Of its budget, what a plan fills with blocks that stay: a driver cuts its memory in pieces, and more of it the more is held.
+const STAYING_SHARE: f64 = 0.9;
+/// More blocks than any transformer has: all of them.
+const ALL_BLOCKS: usize = 256;
+
 /// How the transformer denoises.
 pub(super) struct Denoising {
     pub(super) mode: WeightsMode,
@@ -56,7 +61,8 @@ impl<'a> Steps<'a> {
         Ok(Self { model, on, shape, beside, led: along.led_bytes, process })
     }
 
-    /// Resident weights where they fit and nothing else is asked for, streamed ones where not, and pieces that fit into the rest.
+    /// Resident weights where they fit and nothing else is asked for, streamed ones where not, and pieces that fit into the rest; on a
+    /// CUDA device as many blocks stay as that leaves room for, since each that travels takes its time in each step.
     ///
     /// # Errors
     /// [`Error::Memory`] when the budget is below the least that would do.
@@ -68,12 +74,35 @@ impl<'a> Steps<'a> {
         };
         let room = self.process.room(budget).saturating_sub(self.beside);
         match self.model.step_within(self.on, mode, self.shape, room) {
+            Ok((options, cost)) if weights.is_none() && mode == WeightsMode::Stream => {
+                self.with_staying(self.denoising(mode, options, cost), budget)
+            }
             Ok((options, cost)) => Ok(self.denoising(mode, options, cost)),
             Err(error) => {
                 let least = self.least(mode)?.peak;
                 Err(if least > budget { too_small("a denoising step", least, budget) } else { error })
             }
         }
+    }
+
+    /// The same with the most blocks that may stay, where more than one may.
+    fn with_staying(&self, streamed: Denoising, budget: u64) -> Result<Denoising> {
+        if !matches!(self.on.0, DeviceKind::Cuda { .. }) {
+            return Ok(streamed);
+        }
+        let most = (budget as f64 * STAYING_SHARE) as u64;
+        let (options, mut best) = (streamed.options, streamed);
+        let (mut fits, mut too_many) = (0, ALL_BLOCKS);
+        while too_many - fits > 1 {
+            let stay = fits.midpoint(too_many);
+            let tried = self.dry(WeightsMode::Part { stay }, options)?;
+            if tried.peak <= most {
+                (fits, best) = (stay, tried);
+            } else {
+                too_many = stay;
+            }
+        }
+        Ok(best)
     }
 
     /// In this mode, what takes least.

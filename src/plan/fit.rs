@@ -19,7 +19,8 @@ pub fn what_fits(model: &dyn Model, plan: &Plan, machine: &Machine, kind: Device
     let fitting = |size: ImageSize| Plan::on(model, &Task { size, ..plan.task.clone() }, &less, kind).ok();
     let close = "close what else uses the device";
     if let Some(smaller) = fitting(plan.task.size) {
-        let streams = smaller.choices.weights == WeightsMode::Stream && plan.choices.weights != WeightsMode::Stream;
+        let is_resident = |plan: &Plan| plan.choices.weights == WeightsMode::Resident;
+        let streams = is_resident(plan) && !is_resident(&smaller);
         let weights = if streams { " --weights stream" } else { "" };
         return format!("{close}, or try --memory {memory}{weights}, for which this picture can be planned too");
     }

@@ -131,7 +131,7 @@ pub struct Plan {
     pub budget_bytes: Option<u64>,
     /// Memory that the transformer holds between steps: its resident weights, or what is not streamed of them.
     pub transformer_bytes: u64,
-    /// Whether weights are resident or streamed.
+    /// Whether weights are resident, streamed, or the one in part and the other in part.
     pub weights: &'static str,
     /// Tokens that pass through a block at once.
     pub token_chunk: usize,
@@ -251,10 +251,7 @@ impl Plan {
             need_bytes,
             budget_bytes: machine.budget.map(|bytes| bytes.0),
             transformer_bytes: cost.weights_bytes,
-            weights: match mode {
-                WeightsMode::Resident => "resident",
-                WeightsMode::Stream => "stream",
-            },
+            weights: mode.name(),
             token_chunk: options.token_chunk,
             query_rows: options.query_rows,
             band_rows: decode.options.band_rows,

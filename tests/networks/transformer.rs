@@ -148,9 +148,14 @@ fn pieces_of_any_size_give_the_same_velocity() {
 fn streamed_and_half_width_weights_are_the_resident_ones_exactly() {
     let golden = Golden::load();
     let resident = golden.velocity(&load(WeightsMode::Resident, DType::F32));
-    for (mode, dtype) in
-        [(WeightsMode::Stream, DType::F32), (WeightsMode::Resident, DType::BF16), (WeightsMode::Stream, DType::BF16)]
-    {
+    let part = WeightsMode::Part { stay: 2 };
+    for (mode, dtype) in [
+        (WeightsMode::Stream, DType::F32),
+        (part, DType::F32),
+        (WeightsMode::Resident, DType::BF16),
+        (WeightsMode::Stream, DType::BF16),
+        (part, DType::BF16),
+    ] {
         let velocity = golden.velocity(&load(mode, dtype));
         assert_eq!(bits(&velocity), bits(&resident), "{mode:?} {dtype:?}");
     }

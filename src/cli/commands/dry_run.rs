@@ -16,6 +16,7 @@ use crate::{
     },
     hub::DownloadPlan,
     models::Model,
+    nn::WeightsMode,
     output,
     plan::{Estimate, Machine, Plan, SpeedBook},
     recipe::{Recipe, StepCache},
@@ -194,7 +195,9 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
         "choices",
         format!(
             "weights {}, {} tokens at once, decoder bands of {} rows",
-            plan.weights, plan.token_chunk, plan.band_rows
+            weights(plan),
+            plan.token_chunk,
+            plan.band_rows
         ),
     );
     let time = estimate
@@ -202,6 +205,14 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
     line("time", time);
     text.truncate(text.trim_end().len());
     text
+}
+
+/// Where they live, and how many blocks stay where some do.
+fn weights(plan: &Plan) -> String {
+    match plan.choices.weights {
+        WeightsMode::Part { stay } => format!("in part ({stay} blocks stay, the others are streamed)"),
+        WeightsMode::Resident | WeightsMode::Stream => plan.weights.to_owned(),
+    }
 }
 
 /// `about 37 min 10 s (32 min 00 s to 43 min 00 s)`

@@ -251,7 +251,9 @@ fn context_refiner(
         Block::load(&parameters.pp("context_refiner").pp(index), &config, compute, false)
     };
     match mode {
-        WeightsMode::Resident => Blocks::new(&count, mode, parameters, load),
+        WeightsMode::Resident | WeightsMode::Part { .. } => {
+            Blocks::new(&count, WeightsMode::Resident, parameters, load)
+        }
         WeightsMode::Stream => Ok(Blocks::one_by_one(&count, parameters, load)),
     }
 }
