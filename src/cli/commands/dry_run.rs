@@ -195,7 +195,7 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
         "choices",
         format!(
             "weights {}, {} tokens at once, decoder bands of {} rows",
-            weights(plan),
+            mode(plan),
             plan.token_chunk,
             plan.band_rows
         ),
@@ -208,7 +208,7 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
 }
 
 /// Where they live, and how many blocks stay where some do.
-fn weights(plan: &Plan) -> String {
+fn mode(plan: &Plan) -> String {
     match plan.choices.weights {
         WeightsMode::Part { stay } => format!("in part ({stay} blocks stay, the others are streamed)"),
         WeightsMode::Resident | WeightsMode::Stream => plan.weights.to_owned(),
