@@ -195,7 +195,10 @@ fn every_float_of_8_bits_is_its_number_times_its_scale_rounded_once() {
             for (word, format) in [("bf16", BF16), ("f16", F16)] {
                 for (bits, wanted) in halves(&of(word).run(2)).into_iter().zip(&wanted) {
                     let wanted = format.widen(format.round(f64::from(*wanted), Rounding::Nearest));
-                    assert!(is_same(format.widen(bits.into()) as f32, wanted as f32), "{kind} {word}: {bits:#x} {wanted}");
+                    assert!(
+                        is_same(format.widen(bits.into()) as f32, wanted as f32),
+                        "{kind} {word}: {bits:#x} {wanted}"
+                    );
                 }
             }
         }
