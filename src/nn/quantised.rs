@@ -129,7 +129,7 @@ impl Quantised {
     }
 }
 
-/// Blocks in candle's form; kinds that candle does not know are not asked of it ([`is_on_devices`]).
+/// Blocks in candle's form; kinds that candle does not know are not asked of it ([`is_on`]).
 fn on_device(kind: BlockType, bytes: Vec<u8>, shape: (usize, usize), device: &Device) -> Result<QTensor> {
     let kind = kind.candle().ok_or_else(|| mismatch(format!("{} on a device", kind.name())))?;
     Ok(QTensor::new(QStorage::from_data(Cow::Owned(bytes), device, kind)?, shape)?)

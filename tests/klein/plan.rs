@@ -62,7 +62,7 @@ fn klein_4b_at_4096_px_fits_into_small_and_large_memory() {
     for (kind, gigabytes, weights) in [
         (DeviceKind::Cpu, 8, "stream"),
         (DeviceKind::Cpu, 24, "resident"),
-        (CARD, 8, "stream"),
+        (CARD, 8, "part"),
         (CARD, 12, "resident"),
         (CARD, 24, "resident"),
         (CARD, 80, "resident"),
