@@ -75,6 +75,12 @@ against_cpu() {
   done
 }
 
+# few_bits TYPE ENDING: the demo with its transformer in few bits, widened on the card, against the CPU's picture by the same file.
+few_bits() {
+  "$DYPE" convert demo -o "$dir/out/demo-$1.$2" --type "$1" --overwrite > /dev/null 2>&1 || failed=1
+  against_cpu "demo-$1" f32 --model demo --part "transformer=$dir/out/demo-$1.$2" "${small[@]}"
+}
+
 # launched NAME KERNEL: whether a run launched a kernel at all.
 launched() {
   local found verdict=yes
@@ -141,7 +147,11 @@ against_cpu demo "f32 bf16 f16" --model demo "${small[@]}"
 for family in z-image flux2-klein qwen-image; do
   against_cpu $family "f32 bf16" --model "$fixtures/$family/tiny" "${small[@]}"
 done
+few_bits q8_0 gguf
+few_bits q4_0 gguf
+few_bits fp8 safetensors
 launched tiny-flux-bf16-resident attention_bf16_32
+launched demo-q8_0-f32-stream widen_q8_0_f32
 launched demo-f16-stream attention_f16_64
 on_card rtx4060 "8 GB"
 too_old t4 "a card older than the binary"
