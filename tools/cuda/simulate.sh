@@ -81,6 +81,18 @@ few_bits() {
   against_cpu "demo-$1" f32 --model demo --part "transformer=$dir/out/demo-$1.$2" "${small[@]}"
 }
 
+# in_part: a budget that one block of the demo stays in while the others are streamed, in the order of the calls and in others.
+in_part() {
+  local seed verdict=yes found
+  found=$(LD_LIBRARY_PATH="$CARD_LIB" "$DYPE" --device cuda --model demo --prompt lake --dry-run --dtype f32 --memory 53MB "${small[@]}" 2>&1 | grep -c "in part") || true
+  [ "$found" = 1 ] || { verdict='**no**'; failed=1; }
+  row "demo within 53 MB: plans in part" "$found" 1 "$verdict"
+  for seed in "" 1 2 3; do
+    ENVIRONMENT="${seed:+CARD_SEED=$seed}" DEVICE=cuda picture "demo-part-$seed" --model demo --dtype f32 --memory 53MB "${small[@]}" || failed=1
+    held "demo, f32, in part, order ${seed:-of the calls}" "demo-part-$seed" demo-cpu 0.02 2
+  done
+}
+
 # launched NAME KERNEL: whether a run launched a kernel at all.
 launched() {
   local found verdict=yes
@@ -147,6 +159,7 @@ against_cpu demo "f32 bf16 f16" --model demo "${small[@]}"
 for family in z-image flux2-klein qwen-image; do
   against_cpu $family "f32 bf16" --model "$fixtures/$family/tiny" "${small[@]}"
 done
+in_part
 few_bits q8_0 gguf
 few_bits q4_0 gguf
 few_bits fp8 safetensors
