@@ -193,7 +193,9 @@ pub mod nn {
 
         /// Of `nn::kernels::tensors`.
         pub mod tensors {
-            pub use crate::nn::kernels::tensors::{add_gated, attention, linear, norm_modulate, split_heads};
+            pub use crate::nn::kernels::tensors::{
+                add_gated, after_product, attention, norm_modulate, product, split_heads,
+            };
         }
     }
 }

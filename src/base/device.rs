@@ -43,6 +43,11 @@ impl DeviceKind {
         self == Self::Cpu
     }
 
+    /// Whether it is an NVIDIA card.
+    pub fn is_cuda(self) -> bool {
+        matches!(self, Self::Cuda { .. })
+    }
+
     /// Whether it computes in bf16 at all; the CPU does by widening.
     pub fn has_bf16(self) -> bool {
         !matches!(self, Self::Cuda { capability } if capability < BF16_CAPABILITY)

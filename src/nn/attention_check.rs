@@ -2,7 +2,12 @@
 
 use candle_core::{DType, Device};
 
-use super::{Array, Attention, Bias, KeyBias, attention::error_of, kernels::flash::Flash};
+use super::{
+    Array, Attention, Bias, KeyBias,
+    attention::error_of,
+    kernel_check::{found, worse},
+    kernels::flash::Flash,
+};
 use crate::{
     base::{
         device::DeviceKind,
@@ -25,9 +30,7 @@ pub fn settle_attention(heads: usize, dim: usize, dtype: DType, device: &Device,
         if !is_used {
             flash.refuse(dtype, dim);
         }
-        let found =
-            error.map_or_else(|error| format!("fails ({error})"), |error| format!("is {error:.1e} from the plain one"));
-        observer.on(told(flash, dim, &found, is_used));
+        observer.on(told(flash, dim, &found(&error), is_used));
     }
 }
 
@@ -37,9 +40,7 @@ fn largest_error(flash: Flash, heads: (usize, usize), dtype: DType, device: &Dev
     let biases = [Bias::None, Bias::Keys(&keys), Bias::Causal { keys: 90 }];
     let run = |q: &Array, k: &Array, v: &Array, how: &Attention<'_>| flash.attention(q, k, v, how);
     let mut errors = biases.into_iter().filter_map(|bias| error_of(run, heads, bias, dtype, device).transpose());
-    // The first that is NaN stays.
-    errors
-        .try_fold(0.0, |most: f64, error| error.map(|error| if error > most || error.is_nan() { error } else { most }))
+    errors.try_fold(0.0, |most, error| error.map(|error| worse(most, error)))
 }
 
 /// NaN too is more than it may be.

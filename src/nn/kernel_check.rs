@@ -60,13 +60,25 @@ fn most_error(dtype: DType) -> f64 {
 }
 
 fn warning(kernel: Kernel, dtype: DType, error: Result<f64>) -> Event {
-    let found =
-        error.map_or_else(|error| format!("fails ({error})"), |error| format!("is {error:.1e} from the plain one"));
+    let found = found(&error);
     let (name, dtype) = (kernel.name(), dtype.as_str());
     Event::Warning(format!(
         "{name} by dype's own kernel ({dtype}) {found} on this card: the plain one, which is slower and takes more memory, is used \
          instead"
     ))
+}
+
+/// What a check found of a kernel, in words.
+pub(super) fn found(error: &Result<f64>) -> String {
+    match error {
+        Ok(error) => format!("is {error:.1e} from the plain one"),
+        Err(error) => format!("fails ({error})"),
+    }
+}
+
+/// The larger of two errors; one that is NaN stays.
+pub(super) fn worse(most: f64, error: f64) -> f64 {
+    if error > most || error.is_nan() { error } else { most }
 }
 
 /// The largest of a kernel's errors over all sizes; NaN where one is.
@@ -75,7 +87,7 @@ fn largest_error(kernel: Kernel, dtype: DType, device: &Device) -> Result<f64> {
     for size in SIZES {
         for [found, plain] in Inputs::new(size, dtype, device)?.run(kernel)? {
             let error = distance(&found.to_floats()?, &plain.to_floats()?);
-            most = if error > most || error.is_nan() { error } else { most };
+            most = worse(most, error);
         }
     }
     Ok(most)

@@ -95,7 +95,7 @@ impl Ledger {
 
     /// Whether streamed weights would travel through a ring of places that stay ([`crate::weights::Ring`]).
     pub(super) fn has_rings(&self) -> bool {
-        matches!(self.0.kind, DeviceKind::Cuda { .. })
+        self.0.kind.is_cuda()
     }
 
     /// A buffer of `elements` numbers of `width` bytes, until the guard is dropped.

@@ -87,7 +87,7 @@ impl<'a> Steps<'a> {
 
     /// The same with the most blocks that may stay, where more than one may.
     fn with_staying(&self, streamed: Denoising, budget: u64) -> Result<Denoising> {
-        if !matches!(self.on.0, DeviceKind::Cuda { .. }) {
+        if !self.on.0.is_cuda() {
             return Ok(streamed);
         }
         let most = (budget as f64 * STAYING_SHARE) as u64;

@@ -210,7 +210,7 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
 /// Where they live, and how many blocks stay where some do.
 fn mode(plan: &Plan) -> String {
     match plan.choices.weights {
-        WeightsMode::Part { stay } => format!("in part ({stay} blocks stay, the others are streamed)"),
+        WeightsMode::Part { stay } => format!("in part (blocks that stay: {stay}, the others are streamed)"),
         WeightsMode::Resident | WeightsMode::Stream => plan.weights.to_owned(),
     }
 }

@@ -5,7 +5,6 @@ use candle_core::DType;
 
 use super::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Norm, Reach, Taps, work};
 use crate::{
-    base::device::DeviceKind,
     error::Result,
     nn::{Array, Attention, AttentionTiles, Operation, Parameters, attention_by_tensors, mismatch},
 };
@@ -241,10 +240,7 @@ impl Kernels for Tensors<'_> {
     /// comes and goes would keep that place from it, for each band anew. Its statistics have been read by now, so that the driver has
     /// taken back what lies free, and the copy gets room of its own.
     fn kept(&self, Rows(rows): Rows) -> Result<Rows> {
-        match rows.place().kind() {
-            DeviceKind::Cuda { .. } => Ok(Rows(rows.copied()?)),
-            _ => Ok(Rows(rows)),
-        }
+        Ok(Rows(if rows.place().kind().is_cuda() { rows.copied()? } else { rows }))
     }
 
     fn join(&self, a: Rows, b: Rows) -> Result<Rows> {

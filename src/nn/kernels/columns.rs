@@ -7,7 +7,6 @@ mod call;
 use candle_core::{DType, Tensor};
 
 use crate::{
-    base::device::DeviceKind,
     error::Result,
     nn::{Array, array::Launch},
 };
@@ -27,7 +26,7 @@ pub fn product(x: &Array, weight: &Array) -> Result<Option<Array>> {
 
 /// How far apart the weight's rows are, in numbers, where they are taken as they are.
 fn apart(x: &Array, weight: &Array) -> Option<usize> {
-    let is_cuda = !x.is_cpu() && matches!(x.place().kind(), DeviceKind::Cuda { .. });
+    let is_cuda = !x.is_cpu() && x.place().kind().is_cuda();
     let is_known = matches!(x.dtype(), DType::F32 | DType::BF16 | DType::F16) && weight.dtype() == x.dtype();
     let &[apart, 1] = weight.layout().stride() else { return None };
     let fits = is_cuda && is_known && x.is_contiguous() && x.elem_count() > 0 && x.dim(1) == weight.dim(1);
@@ -47,7 +46,10 @@ fn call(_x: &Tensor, _weight: &Tensor, apart: usize) -> candle_core::Result<Tens
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{Activation, Ledger, Place, Products};
+    use crate::{
+        base::device::DeviceKind,
+        nn::{Activation, Ledger, Place, Products},
+    };
 
     const CARD: DeviceKind = DeviceKind::Cuda { capability: (8, 0) };
 

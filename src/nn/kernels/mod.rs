@@ -1,10 +1,15 @@
 //! What computes: the CPU's own kernels, tensors on any device, and on CUDA attention, what comes between products, and weights of few
 //! bits as numbers.
 
+#[cfg(feature = "cuda")]
+mod card;
 pub mod columns;
+#[cfg(test)]
+mod compiled;
 pub mod cpu;
 pub mod flash;
 pub mod fused;
+mod refused;
 pub mod tensors;
 pub mod widen;
 

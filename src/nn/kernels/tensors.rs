@@ -8,14 +8,6 @@ use crate::{
     nn::{Activation, Array, Attention, Bias, NORM_EPS, Rotation},
 };
 
-/// `activation(x·weightᵀ + bias)` for x [C, in] and weight [out, in].
-///
-/// # Errors
-/// When shapes do not fit or the device fails.
-pub fn linear(x: &Array, weight: &Array, bias: Option<&Array>, activation: Activation) -> Result<Array> {
-    after_product(product(x, weight)?, bias, activation)
-}
-
 /// `x·weightᵀ` for x [C, in] and weight [out, in].
 ///
 /// # Errors

@@ -15,13 +15,12 @@ use candle_core::{
 };
 use half::{bf16, f16};
 
+use crate::nn::kernels::card::Given;
+
 /// `x·weightᵀ` for a weight whose rows are so many numbers apart.
 pub(super) struct Columns {
     pub(super) apart: usize,
 }
-
-/// An array, as an operation is given it.
-type Given<'a> = (&'a CudaStorage, &'a Layout);
 
 impl CustomOp2 for Columns {
     fn name(&self) -> &'static str {

@@ -5,12 +5,13 @@ use candle_core::{
     backend::BackendStorage,
     cuda_backend::{
         CudaDType, WrapErr,
-        cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg},
+        cudarc::driver::{DeviceRepr, PushKernelArg},
     },
 };
 use half::{bf16, f16};
 
 use super::own::{How, THREADS};
+use crate::nn::kernels::card::{self, Given};
 
 /// The kernels as text, of which the driver makes machine code for its card.
 const KERNELS: &str = include_str!("attention.ptx");
@@ -21,9 +22,6 @@ const QUERIES: usize = THREADS / 32 * 16;
 
 // SAFETY: numbers side by side, laid out as the kernel's own struct.
 unsafe impl DeviceRepr for How {}
-
-/// An array, as an operation is given it.
-type Given<'a> = (&'a CudaStorage, &'a Layout);
 
 impl CustomOp3 for How {
     fn name(&self) -> &'static str {
@@ -72,12 +70,7 @@ fn launch<T: CudaDType + DeviceRepr>(word: &str, given: [Given<'_>; 3], how: &Ho
     let (q, k, v) = (q?, k?, v?);
     let mut builder = function.builder();
     builder.arg(&q).arg(&k).arg(&v).arg(&mut out).arg(how);
-    let number = |count: usize| u32::try_from(count).map_err(candle_core::Error::wrap);
-    let config = LaunchConfig {
-        grid_dim: (number(rows.div_ceil(QUERIES))?, number(heads)?, 1),
-        block_dim: (number(THREADS)?, 1, 1),
-        shared_mem_bytes: 0,
-    };
+    let config = card::launch([rows.div_ceil(QUERIES), heads], THREADS, 0)?;
     // SAFETY: `how` says of these arrays where their rows lie, and the kernel reads and writes no others.
     unsafe { builder.launch(config) }.w()?;
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from((rows, heads * channels)))) // [C, H·D]

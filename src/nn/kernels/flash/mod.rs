@@ -9,10 +9,9 @@ mod launch;
 pub mod library;
 pub mod own;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use candle_core::DType;
 
+use super::refused::Refused;
 use crate::{
     base::device::DeviceKind,
     error::Result,
@@ -29,11 +28,7 @@ pub enum Flash {
 }
 
 /// What failed its check on this machine.
-static REFUSED: Mutex<Vec<(Flash, DType, usize)>> = Mutex::new(Vec::new());
-
-fn refused() -> MutexGuard<'static, Vec<(Flash, DType, usize)>> {
-    REFUSED.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static REFUSED: Refused<(Flash, DType, usize)> = Refused::new();
 
 impl Flash {
     /// All there are, in the order they are asked.
@@ -49,7 +44,7 @@ impl Flash {
 
     /// Says that it is not to be used for heads of `channels` channels in this number type.
     pub(in crate::nn) fn refuse(self, dtype: DType, channels: usize) {
-        refused().push((self, dtype, channels));
+        REFUSED.add((self, dtype, channels));
     }
 
     /// Whether it is there and sound, and takes heads of `channels` channels in this number type on such a device.
@@ -62,7 +57,7 @@ impl Flash {
             // candle-flash-attn's are for the same cards (Dao-AILab/flash-attention, "Ampere, Ada, or Hopper GPUs").
             && matches!(kind, DeviceKind::Cuda { capability } if capability >= super::OWN_CAPABILITY)
             && matches!(dtype, DType::BF16 | DType::F16)
-            && !refused().contains(&(self, dtype, channels))
+            && !REFUSED.has(&(self, dtype, channels))
     }
 
     /// Attention of q [H, C, D], k and v [K, N, D] as [C, H·D]; `None` where it does not take such arrays or such a bias.

@@ -5,7 +5,7 @@ use candle_core::{
     backend::BackendStorage,
     cuda_backend::{
         CudaDType, WrapErr,
-        cudarc::driver::{CudaView, DeviceRepr, LaunchArgs, LaunchConfig, PushKernelArg},
+        cudarc::driver::{CudaView, DeviceRepr, LaunchArgs, PushKernelArg},
     },
 };
 use half::{bf16, f16};
@@ -14,7 +14,7 @@ use super::{
     given::{Given, How, THREADS},
     word,
 };
-use crate::nn::Array;
+use crate::nn::{Array, kernels::card};
 
 /// The kernels as text, of which the driver makes machine code for its card.
 const KERNELS: &str = include_str!("rows.ptx");
@@ -93,13 +93,7 @@ impl Operation<'_> {
             input.push(&mut builder);
         }
         builder.arg(how);
-        let number = |count: usize| u32::try_from(count).map_err(candle_core::Error::wrap);
-        let [first, second] = self.given.grid(self.is_wide);
-        let config = LaunchConfig {
-            grid_dim: (number(first)?, number(second)?, 1),
-            block_dim: (number(THREADS)?, 1, 1),
-            shared_mem_bytes: number(*room)?,
-        };
+        let config = card::launch(self.given.grid(self.is_wide), THREADS, *room)?;
         // SAFETY: `Given` holds arrays and `how` against each other; the kernel reads and writes no others.
         unsafe { builder.launch(config) }.w()?;
         Ok(())

@@ -12,11 +12,10 @@ mod launch;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use candle_core::DType;
 
 use self::given::Given;
+use super::refused::Refused;
 use crate::{
     base::device::DeviceKind,
     error::Result,
@@ -45,11 +44,7 @@ pub enum Kernel {
 }
 
 /// What failed its check on this machine.
-static REFUSED: Mutex<Vec<(Kernel, DType)>> = Mutex::new(Vec::new());
-
-fn refused() -> MutexGuard<'static, Vec<(Kernel, DType)>> {
-    REFUSED.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static REFUSED: Refused<(Kernel, DType)> = Refused::new();
 
 impl Kernel {
     /// All there are.
@@ -80,14 +75,14 @@ impl Kernel {
 
     /// Says that it is not to be used for numbers of this type.
     pub(in crate::nn) fn refuse(self, dtype: DType) {
-        refused().push((self, dtype));
+        REFUSED.add((self, dtype));
     }
 
     /// Whether it is sound, and takes numbers of this type on such a device.
     pub fn takes(self, kind: DeviceKind, dtype: DType) -> bool {
         matches!(kind, DeviceKind::Cuda { capability } if capability >= super::OWN_CAPABILITY)
             && word(dtype).is_some()
-            && !refused().contains(&(self, dtype))
+            && !REFUSED.has(&(self, dtype))
     }
 
     fn takes_array(self, x: &Array) -> bool {

@@ -5,12 +5,13 @@ use candle_core::{
     backend::BackendStorage,
     cuda_backend::{
         CudaDType, WrapErr,
-        cudarc::driver::{CudaView, DeviceRepr, LaunchConfig, PushKernelArg},
+        cudarc::driver::{CudaView, DeviceRepr, PushKernelArg},
     },
 };
 use half::{bf16, f16};
 
 use super::{How, THREADS, Widen};
+use crate::nn::kernels::card::{self, Given};
 
 /// The kernels as text, of which the driver makes machine code for its card.
 const KERNELS: &str = include_str!("widen.ptx");
@@ -19,9 +20,6 @@ const MODULE: &str = "dype widen";
 
 // SAFETY: numbers side by side, laid out as the kernel's own struct.
 unsafe impl DeviceRepr for How {}
-
-/// An array, as an operation is given it.
-type Given<'a> = (&'a CudaStorage, &'a Layout);
 
 fn on_processor() -> candle_core::Error {
     candle_core::Error::msg("weights widened by a kernel of CUDA's, on a processor")
@@ -102,12 +100,7 @@ impl Widen {
             None => builder.arg(&codes),
         };
         builder.arg(&mut out).arg(&self.how);
-        let number = |count: usize| u32::try_from(count).map_err(candle_core::Error::wrap);
-        let config = LaunchConfig {
-            grid_dim: (number(count.div_ceil(THREADS))?, number(rows)?, 1),
-            block_dim: (number(THREADS)?, 1, 1),
-            shared_mem_bytes: 0,
-        };
+        let config = card::launch([count.div_ceil(THREADS), rows], THREADS, 0)?;
         // SAFETY: `how` says where the rows of codes and scales lie, and the kernel reads and writes no others.
         unsafe { builder.launch(config) }.w()?;
         Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from((rows, count))))

@@ -43,7 +43,7 @@ impl Codes {
 
 /// Whether such a device has the kernel.
 pub fn is_on(kind: DeviceKind) -> bool {
-    matches!(kind, DeviceKind::Cuda { .. })
+    kind.is_cuda()
 }
 
 /// Numbers `inputs` = (first, count) of each row of `codes` [rows, bytes of a row], in `dtype`: [rows, count]. `scale` is f32: one number
@@ -114,13 +114,8 @@ fn kernel(_codes: &Tensor, _scale: Option<&Tensor>, widen: Widen) -> candle_core
 
 #[cfg(test)]
 mod tests {
-    use sha2::{Digest, Sha256};
-
     use super::*;
-    use crate::{
-        base::hex::hex,
-        nn::{Ledger, Place},
-    };
+    use crate::nn::{Ledger, Place, kernels::compiled};
 
     const SOURCE: &str = include_str!("widen.cu");
     const COMPILED: &str = include_str!("widen.ptx");
@@ -128,10 +123,7 @@ mod tests {
 
     #[test]
     fn what_is_launched_is_what_the_source_compiles_to() {
-        let digest = hex(&Sha256::digest(SOURCE));
-        let first = COMPILED.lines().next().unwrap_or_default();
-        assert!(first.ends_with(&digest), "widen.cu has changed since '{first}': run tools/cuda/kernels.sh");
-        assert!(SOURCE.contains(&format!("constexpr int THREADS = {THREADS};")));
+        compiled::check("widen.cu", SOURCE, COMPILED, &[("THREADS", THREADS)]);
         assert!(COMPILED.contains(&format!("_param_3[{}]", size_of::<How>())));
         let blocks = BlockType::ALL.map(Codes::Blocks);
         for kind in blocks.into_iter().chain([Float8::E4M3, Float8::E5M2].map(Codes::Float8)) {
