@@ -90,7 +90,7 @@ struct Bits(f64);
 type Looked = std::result::Result<(Place, Arc<dyn TensorSource>), Option<String>>;
 
 fn candidate(part: &PartSpec, path: &Path, denoiser: &Arc<dyn TensorSource>, files: &Files) -> Result<Looked> {
-    let place = if files.is_dir(path) { Place::Folder(path.into()) } else { Place::File(path.into()) };
+    let place = if files.is_dir(path) { Place::Folder(path.into()) } else { path.to_path_buf().into() };
     let source = open::tensors_at(&place, files)?;
     if !(part.is_inside)(&source) || source.names().iter().any(|name| name.starts_with(OF_A_CHECKPOINT)) {
         return Ok(Err(None));

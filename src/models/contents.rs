@@ -48,14 +48,14 @@ pub(super) fn of(found: &Found, parts: &[PartSpec]) -> Result<Contents> {
 
 fn network(place: &Place, files: &Files) -> Result<String> {
     let mut hash = Sha256::new();
-    // One that only lies beside a file may be its own.
-    let config = match place {
-        Place::Folder(folder) => Some(folder.join("config.json")),
-        Place::File(path) => Some(path.with_file_name("config.json")),
-        Place::Inside(_) => None,
+    // Any that may be a file's own.
+    let configs = match place {
+        Place::Folder(folder) => vec![folder.join("config.json")],
+        Place::File(file) => file.configs().collect(),
+        Place::Inside(_) => Vec::new(),
     };
-    if let Some(config) = config.filter(|config| files.is_file(config)) {
-        hash.update(without_remarks(files.read_json(&config)?));
+    for config in configs.iter().filter(|config| files.is_file(config)) {
+        hash.update(without_remarks(files.read_json(config)?));
     }
     let source = open::source_at(place, files)?;
     tensors(&*source, &mut hash)?;
@@ -98,7 +98,7 @@ fn tokenizer(part: &PartSpec, place: &Place, files: &Files) -> Result<String> {
         Ok(())
     };
     match place {
-        Place::File(path) => add(path)?,
+        Place::File(file) => add(&file.path)?,
         Place::Folder(folder) => {
             let set = part.set_in(folder, files).unwrap_or_default();
             let files = set.iter().chain(&[TOKENIZER_CONFIG]).map(|file| folder.join(file));

@@ -23,9 +23,38 @@ pub enum Place {
     /// In a folder of its own.
     Folder(PathBuf),
     /// In a file of its own.
-    File(PathBuf),
+    File(OwnFile),
     /// In the single file that also holds the transformer.
     Inside(Holder),
+}
+
+/// A file of one part.
+#[derive(Clone)]
+pub struct OwnFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The config of the part that it stands in for, in the folder of the model in diffusers layout.
+    pub model_config: Option<PathBuf>,
+}
+
+impl OwnFile {
+    /// Where its config may lie, the likeliest first; whether one is of this file its weights must show.
+    pub fn configs(&self) -> impl Iterator<Item = PathBuf> {
+        std::iter::once(self.path.with_file_name("config.json")).chain(self.model_config.clone())
+    }
+}
+
+impl From<PathBuf> for OwnFile {
+    fn from(path: PathBuf) -> Self {
+        Self { path, model_config: None }
+    }
+}
+
+impl From<PathBuf> for Place {
+    /// A file of its own.
+    fn from(file: PathBuf) -> Self {
+        Self::File(file.into())
+    }
 }
 
 /// A single file that holds several parts.
@@ -96,7 +125,7 @@ impl Found {
         const SCHEDULER: &str = "scheduler";
         let file = match self.optional(SCHEDULER) {
             Some(Place::Folder(folder)) => folder.join("scheduler_config.json"),
-            Some(Place::File(path)) => path.clone(),
+            Some(Place::File(file)) => file.path.clone(),
             Some(Place::Inside(_)) | None => return Ok(None),
         };
         let is_own = matches!(self.place("transformer")?, Place::Folder(_)) && !self.is_given("transformer");
@@ -109,7 +138,7 @@ impl Found {
     /// As [`Found::place`].
     pub fn path(&self, part: &str) -> Result<PathBuf> {
         match self.place(part)? {
-            Place::Folder(path) | Place::File(path) => Ok(path.clone()),
+            Place::Folder(path) | Place::File(OwnFile { path, .. }) => Ok(path.clone()),
             Place::Inside(_) => Err(Error::model(format!("{part} has no file of its own"), "please report this")),
         }
     }
@@ -302,7 +331,7 @@ impl<'a> Finder<'a> {
     fn place(&self, part: &'static PartSpec, search: &mut Search) -> Result<Option<Place>> {
         if let Some(path) = self.request.parts.get(part.name) {
             search.elsewhere.insert(part.name, Origin::Disk(path.display().to_string()));
-            return given(part, path).map(Some);
+            return given(part, path).map(|place| Some(self.standing_in(part, place)));
         }
         if let Some(lent) = self.request.lent.get(part.name) {
             search.elsewhere.insert(part.name, Origin::Hub(lent.from.clone()));
@@ -310,7 +339,7 @@ impl<'a> Finder<'a> {
         }
         if let Base::File(holder, _) = &self.base {
             if part.kind == PartKind::Denoiser {
-                return Ok(Some(Place::File(self.request.model.clone())));
+                return Ok(Some(self.request.model.clone().into()));
             }
             if (part.is_inside)(&holder.source) {
                 return Ok(Some(Place::Inside(holder.clone())));
@@ -321,11 +350,22 @@ impl<'a> Finder<'a> {
             return Ok(Some(Place::Folder(folder)));
         }
         match &self.base {
-            Base::Folder => Ok(part.file_in(&self.root, files)?.map(Place::File)),
+            Base::Folder => Ok(part.file_in(&self.root, files)?.map(Place::from)),
             Base::File(holder, shelves) if part.kind != PartKind::Scheduler => {
                 Ok(self.around(part, holder, shelves, search))
             }
             Base::File(..) => Ok(None),
+        }
+    }
+
+    /// The place of a part that was given, which in a folder in diffusers layout stands in for the model's own.
+    fn standing_in(&self, part: &PartSpec, place: Place) -> Place {
+        match (place, &self.base) {
+            (Place::File(file), Base::Folder) if part.has_weights() => {
+                let config = Some(self.root.join(part.name).join("config.json"));
+                Place::File(OwnFile { model_config: config.filter(|path| self.request.files.is_file(path)), ..file })
+            }
+            (place, _) => place,
         }
     }
 
@@ -364,7 +404,7 @@ impl<'a> Finder<'a> {
             trees.find_map(|tree| take(Shelves::places(tree, part, files).into_iter().collect(), false, search))
         });
         // What is called as the part is says itself what is wrong with it, when it is opened.
-        let found = found.or_else(|| unreadable.map(Place::File));
+        let found = found.or_else(|| unreadable.map(Place::from));
         search.passed_over.retain(|_, files| !files.is_empty());
         found
     }

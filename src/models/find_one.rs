@@ -67,7 +67,7 @@ fn own_file(request: &ModelRequest, name: Option<&str>, families: &[&'static dyn
     let is_it = |part: &PartSpec| {
         part.kind == PartKind::Network && name.is_none_or(|name| part.name == name) && (part.is_inside)(&source)
     };
-    let place = || Place::File(request.model.clone());
+    let place = || Place::from(request.model.clone());
     all.filter(|(_, part)| is_it(part))
         .map(|(family, part)| (family, Found::alone(request, part, place()), part))
         .collect()

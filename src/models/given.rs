@@ -24,7 +24,7 @@ pub(super) fn exists(path: &Path) -> Result<()> {
 /// What a flag gave is there: a path of this disk, since parts of the Hub were found before.
 fn given_exists(part: &PartSpec, path: &Path) -> Result<()> {
     if matches!(path.try_exists(), Ok(false)) {
-        let what = format!("{}: there is no file or folder {}", part.flag(), path.display());
+        let what = format!("{}: there is no file or folder {}", part.given_by(), path.display());
         return Err(Error::model(what, "check the path"));
     }
     exists(path)
@@ -37,7 +37,7 @@ pub(super) fn given(part: &PartSpec, path: &Path) -> Result<Place> {
         return given_tokenizer(part, path);
     }
     if path.is_file() {
-        return Ok(Place::File(path.to_path_buf()));
+        return Ok(path.to_path_buf().into());
     }
     let files = Files::default();
     let folder = part_folder(part, path);
@@ -47,13 +47,13 @@ pub(super) fn given(part: &PartSpec, path: &Path) -> Result<Place> {
     }
     let file = part.file_in(path, &files)?;
     if let Some(file) = file.map_or_else(|| part.file_by_contents(path, &files), |file| Ok(Some(file)))? {
-        return Ok(Place::File(file));
+        return Ok(file.into());
     }
     if let Some(folder) = folder {
         return Ok(Place::Folder(folder));
     }
     let lacking = part.files.first().and_then(|set| set.first()).copied().unwrap_or("config.json");
-    let what = format!("{} {} is a folder without {lacking}", part.flag(), path.display());
+    let what = format!("{} {} is a folder without {lacking}", part.given_by(), path.display());
     Err(Error::model(what, "give the .safetensors file itself, or a folder in diffusers layout"))
 }
 
@@ -65,13 +65,14 @@ fn given_tokenizer(part: &PartSpec, path: &Path) -> Result<Place> {
         let known = sets().flatten().any(|file| *file == name);
         // Of a tokenizer in two files either may be given; the folder stands for both.
         if !known || sets().any(|set| set == [name]) {
-            return Ok(Place::File(path.to_path_buf()));
+            return Ok(path.to_path_buf().into());
         }
     }
     let folder = if path.is_file() { paths::parent(path) } else { path };
     part_folder(part, folder).map(Place::Folder).ok_or_else(|| {
         let sets: Vec<_> = sets().map(|set| set.join(" and ")).collect();
-        let what = format!("{} {} holds no tokenizer (looked for {})", part.flag(), path.display(), sets.join(" or "));
+        let what =
+            format!("{} {} holds no tokenizer (looked for {})", part.given_by(), path.display(), sets.join(" or "));
         Error::model(what, "give a tokenizer.json or the folder of a tokenizer in the format of transformers")
     })
 }

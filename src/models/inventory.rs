@@ -93,7 +93,7 @@ pub(super) fn of(request: &ModelRequest, families: &[&'static dyn Family]) -> Re
     if request.files.is_dir(&request.model) {
         of_folder(request, families, &mut inventory)?;
     } else {
-        of_file(&open::tensors_at(&Place::File(request.model.clone()), &request.files)?, families, &mut inventory);
+        of_file(&open::tensors_at(&request.model.clone().into(), &request.files)?, families, &mut inventory);
     }
     Ok(inventory)
 }

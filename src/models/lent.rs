@@ -26,7 +26,7 @@ pub struct Lent {
 impl Lent {
     /// Where it is, among these files.
     pub(super) fn place(&self, files: &Files) -> Place {
-        if files.is_dir(&self.path) { Place::Folder(self.path.clone()) } else { Place::File(self.path.clone()) }
+        if files.is_dir(&self.path) { Place::Folder(self.path.clone()) } else { self.path.clone().into() }
     }
 }
 

@@ -155,6 +155,14 @@ impl PartSpec {
         }
     }
 
+    /// The flag that gave it, where one did: a transformer beside a model comes from `--part` too.
+    pub(crate) fn given_by(&self) -> String {
+        match self.kind {
+            PartKind::Denoiser => format!("--part {}", self.name),
+            _ => self.flag(),
+        }
+    }
+
     /// Whether `folder` holds this part (or at least says that it does).
     pub(crate) fn is_in(&self, folder: &Path, files: &Files) -> bool {
         self.set_in(folder, files).is_some()

@@ -46,6 +46,45 @@ fn one_step(place: &Place, model: &str, output: &str) -> Value {
     serde_json::from_str(&run.succeeds().stdout).expect("JSON")
 }
 
+/// A file that stands in for a part of a folder says nothing of what its config says: the model's own still holds, where the weights are
+/// as it says.
+#[test]
+fn parts_given_as_files_keep_what_the_model_says_of_them() {
+    let place = Place::new();
+    place.dype(&["export-demo", "demo"]).succeeds();
+    let mut flags: Vec<String> = Vec::new();
+    for (part, file) in [
+        ("transformer", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+        ("text_encoder_2", "model"),
+        ("vae", "diffusion_pytorch_model"),
+    ] {
+        let ours = format!("of-{part}.safetensors");
+        std::fs::copy(place.path(&format!("demo/{part}/{file}.safetensors")), place.path(&ours)).expect("copied");
+        flags.extend(["--part".into(), format!("{part}={ours}")]);
+    }
+    let picture = |more: &[String], output: &str| {
+        let sizes = ["--height", "576", "--width", "576", "--steps", "1", "--device", "cpu", "--json", "-o", output];
+        let flags: Vec<&str> =
+            ["--model", "demo"].into_iter().chain(sizes).chain(more.iter().map(String::as_str)).collect();
+        let said: Value = serde_json::from_str(&place.dype(&flags).succeeds().stdout).expect("JSON");
+        said["settings"].clone()
+    };
+    let (whole, parts) = (picture(&[], "a.png"), picture(&flags, "b.png"));
+    assert_eq!(whole, parts);
+    assert_eq!((&whole["base_resolution"], &whole["dype_scale"]), (&512.into(), &2.0.into()));
+    assert_eq!(rgb8(&place.path("a.png")), rgb8(&place.path("b.png")));
+}
+
+#[test]
+fn a_part_that_is_not_there_is_told_of_by_its_own_flag() {
+    let place = Place::new();
+    for (part, flag) in [("transformer", "--part transformer"), ("text_encoder", "--text-encoder"), ("vae", "--vae")] {
+        let run = place.dype(&["--model", "demo", "--part", &format!("{part}=/nope"), "--dry-run"]);
+        run.fails(1, &[flag, "no file or folder /nope"]);
+    }
+}
+
 #[test]
 fn its_exported_folder_is_the_same_model() {
     let place = Place::new();

@@ -108,7 +108,7 @@ pub(crate) fn source_at(place: &Place, files: &Files) -> Result<Arc<dyn TensorSo
 pub(crate) fn tensors_at(place: &Place, files: &Files) -> Result<Arc<dyn TensorSource>> {
     Ok(match place {
         Place::Folder(folder) => Arc::new(files.open_folder(folder)?),
-        Place::File(path) => Arc::new(files.open(std::slice::from_ref(path))?),
+        Place::File(file) => Arc::new(files.open(std::slice::from_ref(&file.path))?),
         Place::Inside(holder) => Arc::clone(&holder.source),
     })
 }
@@ -156,32 +156,37 @@ impl ConfigFile {
 }
 
 /// The `config.json` of the part at a place: that of its folder, also for a file under one of the usual names of a part's folder.
-/// Whatever else lies beside a file, also one that holds several parts, may be of something else.
+/// Whatever else lies beside a file, also one that holds several parts, may be of something else, and so may the config of the part that
+/// a file stands in for.
 ///
 /// # Errors
 /// As [`read_config`], for the part's own.
 pub(crate) fn config_at(place: &Place, files: &Files, class: [&str; 3]) -> Result<Option<ConfigFile>> {
-    let (path, is_its) = match place {
-        Place::Folder(folder) => (folder.join("config.json"), true),
-        Place::File(path) => {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            (path.with_file_name("config.json"), is_usual_name(name))
+    let (its, others) = match place {
+        Place::Folder(folder) => (Some(folder.join("config.json")), Vec::new()),
+        Place::File(file) => {
+            let name = file.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let its = is_usual_name(name).then(|| file.path.with_file_name("config.json"));
+            (its.filter(|path| files.is_file(path)), file.configs().collect())
         }
-        Place::Inside(holder) => (holder.path.with_file_name("config.json"), false),
+        Place::Inside(holder) => (None, vec![holder.path.with_file_name("config.json")]),
     };
-    if !matches!(place, Place::Folder(_)) && !files.is_file(&path) {
-        return Ok(None);
+    match its {
+        Some(path) => Ok(Some(ConfigFile::Its(read_config(files, &path, class)?, path))),
+        None => Ok(beside(files, others, class).map(|(value, path)| ConfigFile::Beside(value, path))),
     }
-    if is_its {
-        return Ok(Some(ConfigFile::Its(read_config(files, &path, class)?, path)));
-    }
-    Ok(beside(files, &path, class).map(|value| ConfigFile::Beside(value, path)))
 }
 
-/// A config that says of itself that it is of a class.
-pub(crate) fn beside(files: &Files, path: &Path, [key, class, _]: [&str; 3]) -> Option<Value> {
-    let value: Value = files.read_json(path).ok()?;
-    (value.get(key)?.as_str()? == class).then_some(value)
+/// The first of these configs that is there and says of itself that it is of a class.
+pub(crate) fn beside(
+    files: &Files,
+    paths: impl IntoIterator<Item = PathBuf>,
+    [key, class, _]: [&str; 3],
+) -> Option<(Value, PathBuf)> {
+    paths.into_iter().find_map(|path| {
+        let value: Value = files.read_json(&path).ok()?;
+        (value.get(key)?.as_str()? == class).then_some((value, path))
+    })
 }
 
 /// Reads a config whose `key`, where it has one, must be `class`; `hint` says what to give instead.

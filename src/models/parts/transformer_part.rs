@@ -62,8 +62,8 @@ impl<C: Config> TransformerKind<C> {
         Ok(ModelPart { config: said.config, source })
     }
 
-    /// The dimensions. A single file is opened for them, and comes with them; a config of the class beside it counts where the
-    /// tensors are as it says ([`Said::by_beside`]).
+    /// The dimensions. A single file is opened for them, and comes with them; a config of the class beside it, or that of the
+    /// transformer it stands in for, counts where the tensors are as it says ([`Said::by_beside`]).
     fn said(&self, found: &Found) -> Result<(Said<C>, Option<Source>)> {
         let place = found.place("transformer")?;
         if let Place::Folder(folder) = place {
@@ -72,11 +72,11 @@ impl<C: Config> TransformerKind<C> {
             return Ok((Said::by_file(&value, &path)?, None));
         }
         let named = (self.of_file)(open::source_at(place, &found.files)?)?;
-        let config = match place {
-            Place::File(path) => Some(path.with_file_name("config.json")),
-            Place::Folder(_) | Place::Inside(_) => None,
+        let configs = match place {
+            Place::File(file) => file.configs().collect(),
+            Place::Folder(_) | Place::Inside(_) => Vec::new(),
         };
-        let config = config.and_then(|path| Some((open::beside(&found.files, &path, self.class)?, path)));
+        let config = open::beside(&found.files, configs, self.class);
         let config = config.as_ref().map(|(value, path)| (value, path.as_path()));
         Ok((Said::by_beside(config, &*named, self.infer, self.tensors)?, Some(named)))
     }
