@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cache import load_autoencoder
+from cache import load_autoencoder, statistics
 from model import BASE_PX, Average, transformer
 from text import Text
 
@@ -54,7 +54,7 @@ def main():
     folder, out = Path(a.dir), Path(a.out)
     shutil.rmtree(out, ignore_errors=True)
     m, text = load_flow(folder, a.weights)
-    latents = torch.load(folder / "latents-256.pt", mmap=True)
+    mean, std = statistics(folder)
     m.to(torch.bfloat16).save_pretrained(out / "transformer")
     load_autoencoder(folder).to(torch.bfloat16, memory_format=torch.contiguous_format).save_pretrained(out / "vae")
     text.clip.to(torch.bfloat16).save_pretrained(out / "text_encoder")
@@ -67,7 +67,7 @@ def main():
     # What transformers takes for a model of its own when nobody says another; diffusers takes float32 for the rest. Files stay bf16.
     for encoder in ("text_encoder", "text_encoder_2"):
         edit(out / encoder / "config.json", dtype="float32")
-    edit(out / "vae" / "config.json", scaling_factor=1 / latents["std"], shift_factor=latents["mean"])
+    edit(out / "vae" / "config.json", scaling_factor=1 / std, shift_factor=mean)
     extra = {k: v for k, v in (("dype_scale", a.dype_scale), ("dype_exponent", a.dype_exponent)) if v is not None}
     edit(out / "transformer" / "config.json", base_resolution=BASE_PX, **extra)
     parts = {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"], "text_encoder": ["transformers", "CLIPTextModel"], "text_encoder_2": ["transformers", "T5EncoderModel"],

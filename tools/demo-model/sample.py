@@ -7,7 +7,7 @@ import argparse
 import numpy as np
 import torch
 
-from cache import load_autoencoder
+from cache import load_autoencoder, statistics
 from export import load_flow
 from model import sigmas, unpack
 from train_flow import rope, velocity
@@ -46,8 +46,7 @@ def main():
     a.add_argument("--half", action="store_true", help="half-size pictures, as the half phase trains them")
     a = a.parse_args()
     m, text = load_flow(a.dir, a.weights)
-    stats = torch.load(f"{a.dir}/latents-256.pt", mmap=True)
-    p = pictures(m, text, load_autoencoder(a.dir), stats["mean"], stats["std"], PROMPTS, 16 if a.half else 32, 2.0 if a.half else 1.0, guidance=a.guidance, steps=a.steps, seed=a.seed, distilled=a.weights.startswith("guided"))
+    p = pictures(m, text, load_autoencoder(a.dir), *statistics(a.dir), PROMPTS, 16 if a.half else 32, 2.0 if a.half else 1.0, guidance=a.guidance, steps=a.steps, seed=a.seed, distilled=a.weights != "flow.pt")
     Image.fromarray(np.concatenate([np.concatenate(list(p[i:i + 4]), 1) for i in range(0, len(p), 4)])).save(a.out)
 
 
