@@ -185,7 +185,7 @@ fn steps(
 /// The first and only step of a picture, of a whole repository of any family.
 fn step_of(arguments: &Arguments) -> anyhow::Result<()> {
     let (mode, size) = (arguments.mode(), arguments.size()?);
-    let on = On { device: arguments.device()?, dtype: arguments.dtype() };
+    let on = On::new(arguments.device()?, arguments.dtype());
     let model = Registry::default().open(&ModelRequest::new(arguments.folder()?))?;
     let facts = model.facts();
     let text = model.text(&on)?.encode(&[PROMPT.repeat(REPEATED).as_str()], facts.recipe.text_tokens, &Silent)?;

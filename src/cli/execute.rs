@@ -11,6 +11,7 @@ use super::{
     batch_args::ProgressArgs,
     commands::dry_run,
     device::{self, DtypeArg},
+    fp8_note,
     image_source::ImageSource,
     items::{self, Planned, Wish},
     listen::{Finished, Teller},
@@ -25,6 +26,7 @@ use crate::{
     base::progress::{Event, Observer, Silent},
     error::{Error, Result},
     models::Model,
+    nn,
     output::{self, Format},
     plan::{Machine, Plan, Task},
     recipe::{Loras, Recipe, Shard},
@@ -117,12 +119,18 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     let options = order.progress.options(order.output.overwrite);
     let mut runner = Runner::new(&*model, &machine, &options, report)?.with_adapted(&adapted).with_kept(shared);
     let latents = order.output.save_latents.as_deref();
+    if planned.iter().any(|one| one.wish.asked.wanted.fp8_products == Some(true)) {
+        nn::settle_fp8(machine.dtype, &machine.device, report);
+    }
     let made = plan_items(&planned, (&*model, &adapted), &images, &machine, latents)?;
     for (item, planned) in made.iter().zip(&planned) {
         runner.check(item).map_err(|error| planned.wish.named(error))?;
     }
     notes::tell(&planned, &made, model.facts(), report);
     notes::of_batch(&made, report);
+    if let Some(note) = fp8_note::unused(&made, &*model, DeviceKind::of(&machine.device))? {
+        report.on(Event::Note(note));
+    }
     if let Some(item) = made.first() {
         let shift = dry_run::shift(&*model, &item.recipe);
         report.detail(&dry_run::table(&item.plan, &item.recipe, shift, None));

@@ -6,6 +6,7 @@ mod commands;
 mod device;
 mod environment;
 mod execute;
+mod fp8_note;
 mod image_source;
 mod interrupts;
 mod items;

@@ -261,7 +261,7 @@ impl ModelSource {
         if self.plans().next().is_none() {
             return Ok(());
         }
-        looked.text(&On { device: Device::Cpu, dtype: DType::F32 }).map(drop)
+        looked.text(&On::new(Device::Cpu, DType::F32)).map(drop)
     }
 
     /// Fetches what is missing; what is here then is what to open.

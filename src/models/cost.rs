@@ -5,7 +5,7 @@ use candle_core::DType;
 use crate::{
     base::device::DeviceKind,
     error::{Error, Result},
-    nn::Ledger,
+    nn::{Compute, Ledger},
     weights::{Expected, TensorSource},
 };
 
@@ -102,12 +102,21 @@ pub struct StepShape {
     pub tokens: [usize; 2],
     /// First-block caches that are held for the picture: one for each prompt, none without them.
     pub first_blocks: usize,
+    /// Whether products with weights of e4m3 are computed in e4m3, where the device has such.
+    pub fp8_products: bool,
+}
+
+impl StepShape {
+    /// What it is computed in.
+    pub fn compute(self, (kind, dtype): (DeviceKind, DType)) -> Compute {
+        Compute::on(kind, dtype).with_float8(kind, self.fp8_products)
+    }
 }
 
 impl From<[usize; 2]> for StepShape {
     /// Of so many tokens of picture and text, without caches.
     fn from(tokens: [usize; 2]) -> Self {
-        Self { tokens, first_blocks: 0 }
+        Self { tokens, first_blocks: 0, fp8_products: false }
     }
 }
 

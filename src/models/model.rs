@@ -27,6 +27,21 @@ pub struct On {
     pub device: Device,
     /// The number type.
     pub dtype: DType,
+    /// Whether products with weights of e4m3 are computed in e4m3, where the device has such.
+    pub fp8_products: bool,
+}
+
+impl On {
+    /// As usual: products are not computed in e4m3.
+    pub const fn new(device: Device, dtype: DType) -> Self {
+        Self { device, dtype, fp8_products: false }
+    }
+
+    /// What a transformer computes in.
+    pub fn compute(&self) -> Compute {
+        let kind = DeviceKind::of(&self.device);
+        Compute::on(kind, self.dtype).with_float8(kind, self.fp8_products)
+    }
 }
 
 /// A model, open: configs read and checked, no weight loaded.

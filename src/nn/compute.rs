@@ -2,6 +2,7 @@
 
 use candle_core::DType;
 
+use super::kernels::fp8;
 use crate::base::device::DeviceKind;
 
 /// How linear layers and attention multiply.
@@ -12,6 +13,9 @@ pub enum Products {
     /// As [`Products::Exact`], except that the CPU may round inputs to bf16, where the weight is bf16 and the processor
     /// multiplies such pairs at twice the rate; sums stay f32. In attention a matrix unit does, and nothing else.
     Rounded,
+    /// As [`Products::Exact`], except that rows of inputs become e4m3 where the weight is e4m3 and a card multiplies such; sums stay
+    /// f32.
+    Float8,
 }
 
 /// What the streams of a network compute in.
@@ -34,6 +38,11 @@ impl Compute {
             (DeviceKind::Cpu, DType::BF16) => Self { products: Products::Rounded, ..Self::EXACT_F32 },
             _ => Self { dtype, products: Products::Exact },
         }
+    }
+
+    /// The same, with products in e4m3 where that is asked for and a device of this kind has them.
+    pub fn with_float8(self, kind: DeviceKind, is_asked: bool) -> Self {
+        if is_asked && fp8::is_on(kind) { Self { products: Products::Float8, ..self } } else { self }
     }
 
     /// The same for small layers whose rounding would reach every token: modulation, the first and the last layer.

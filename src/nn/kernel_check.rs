@@ -94,7 +94,7 @@ fn largest_error(kernel: Kernel, dtype: DType, device: &Device) -> Result<f64> {
 }
 
 /// ‖a - b‖ / ‖b‖. Where all numbers are zeros, as on a device that is asked about sizes alone, they are alike.
-fn distance(found: &[f32], plain: &[f32]) -> f64 {
+pub(super) fn distance(found: &[f32], plain: &[f32]) -> f64 {
     let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
     let off = squares(&mut found.iter().zip(plain).map(|(found, plain)| f64::from(*found) - f64::from(*plain)));
     if off == 0.0 { 0.0 } else { (off / squares(&mut plain.iter().map(|x| f64::from(*x)))).sqrt() }

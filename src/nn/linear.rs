@@ -8,7 +8,7 @@ use super::{
     kernels::{
         columns,
         cpu::linear::{self as cpu, gelu_in_place},
-        fused, tensors,
+        fp8, fused, tensors,
         widen::{self, Codes},
     },
     mismatch,
@@ -202,6 +202,11 @@ impl Form {
                 if let Some(bytes) = blocks.bytes().filter(|_| x.is_fast()) {
                     let operand = Operand::Blocks { bytes, kind: blocks.kind(), inputs: *inputs };
                     return on_cpu(products, x, operand, bias, activation);
+                }
+            }
+            Self::Scaled { codes, kind, scale } if products == Products::Float8 => {
+                if let Some(out) = fp8::product(x, codes, *kind, scale)? {
+                    return after_product(out, bias, activation);
                 }
             }
             Self::Scaled { .. } => {}

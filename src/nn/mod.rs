@@ -5,7 +5,7 @@
 //! Behind the parts stand the CPU's own kernels ([`kernels::cpu`]), on slices of f32, fused and vectorised, and those made of
 //! candle's tensors ([`kernels::tensors`]) for every other device and number type; both are held against each other in the
 //! tests. On CUDA attention in half precision is a kernel's ([`kernels::flash`]), and so is what comes between products
-//! ([`kernels::fused`]).
+//! ([`kernels::fused`]); where it is asked for, so are products in e4m3 ([`kernels::fp8`]).
 //!
 //! Token streams are [N, C], one picture at a time; heads are [H, N, D].
 
@@ -16,6 +16,7 @@ mod attention_check;
 pub mod bands;
 mod compute;
 mod embedding;
+mod fp8_check;
 mod kernel_check;
 pub mod kernels;
 mod ledger;
@@ -42,6 +43,7 @@ pub use attention::{
 pub use attention_check::settle_attention;
 pub use compute::{Compute, Products};
 pub use embedding::embedding_rows;
+pub use fp8_check::settle_fp8;
 pub use kernel_check::settle_kernels;
 pub use kernels::cpu::tiles::{check_variable as check_matrix_unit, unit as matrix_unit};
 use ledger::Operation;

@@ -66,13 +66,15 @@ pub struct Task {
     pub sampler: SamplerName,
     /// What may skip steps. Work is planned as if it skipped none.
     pub cache: StepCache,
+    /// Whether products with weights of e4m3 are computed in e4m3, where the device has such.
+    pub fp8_products: bool,
 }
 
 impl Task {
     /// Of a picture from a prompt alone, as usual.
     pub fn new(size: ImageSize, steps: usize, text_tokens: usize) -> Self {
         let (sampler, cache) = (SamplerName::default(), StepCache::default());
-        Self { size, steps, text_tokens, prompts: 1, cfg: false, encoding: None, sampler, cache }
+        Self { size, steps, text_tokens, prompts: 1, cfg: false, encoding: None, sampler, cache, fp8_products: false }
     }
 
     /// Evaluations of the velocity in all steps.

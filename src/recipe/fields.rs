@@ -183,6 +183,30 @@ settings! {
         },
     };
 
+    /// Whether products with weights of e4m3 are computed in e4m3, where the device has such.
+    fp8_products: bool => bool = Setting {
+        kind: &Switch,
+        fill: Fill::Usual { value: || false, is_shown: false, keep: |is_asked, _| is_asked },
+        face: Face {
+            saved: Saved::UnlessUsual,
+            info: line(33, "products", |recipe| recipe.fp8_products.then(|| "in fp8 where weights are".to_owned())),
+            parameters: Some(Entry {
+                line: Line {
+                    rank: 82,
+                    name: "FP8 products",
+                    says: |recipe| recipe.fp8_products.then(|| "true".to_owned()),
+                },
+                reads: |text, wanted| read(text, &mut wanted.fp8_products),
+            }),
+            ..Face::new(
+                Group::Picture,
+                "",
+                "Multiply in fp8 where the transformer's weights are fp8_e4m3fn: faster, and another picture; for cards from compute \
+                 capability 8.9 on (RTX 40, H100)",
+            )
+        },
+    };
+
     /// The stages it climbs from the training resolution to its size.
     ladder: Ladder => Ladder = Setting {
         kind: &Sizes,

@@ -64,7 +64,7 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// [`crate::Error::Model`] when a config or tokenizer is broken; when the device fails.
     pub fn open(model: &'a dyn Model, device: Device, dtype: DType, observer: &'a dyn Observer) -> Result<Self> {
-        let on = On { device, dtype };
+        let on = On::new(device, dtype);
         let text = model.text(&on)?;
         nn::settle_kernels(dtype, &on.device, observer);
         model.settle(&on, observer);
@@ -103,12 +103,21 @@ impl<'a> Pipeline<'a> {
         self.text.encode(prompts, text_tokens, self.observer)
     }
 
-    /// Loads the transformer.
+    /// Loads the transformer, with products as usual.
     ///
     /// # Errors
     /// What reading weights may fail with.
     pub fn load_transformer(&self, choices: &Choices) -> Result<Box<dyn Velocity>> {
         self.model.velocity(&self.on, choices.weights, choices.forward)
+    }
+
+    /// Loads the transformer as a recipe asks for it.
+    ///
+    /// # Errors
+    /// What reading weights may fail with.
+    pub fn load_transformer_for(&self, recipe: &Recipe, choices: &Choices) -> Result<Box<dyn Velocity>> {
+        let on = On { fp8_products: recipe.fp8_products, ..self.on.clone() };
+        self.model.velocity(&on, choices.weights, choices.forward)
     }
 
     /// The noise a recipe starts from: packed latents [1, N, C·P·P], f32.

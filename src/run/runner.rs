@@ -29,7 +29,7 @@ use crate::{
     models::{KnownModel, Model, Velocity},
     nn::WeightsMode,
     output,
-    plan::{Machine, SpeedBook, what_fits},
+    plan::{Choices, Machine, SpeedBook, what_fits},
     recipe::Loras,
     run::pipeline::Pipeline,
     weights::Kept,
@@ -59,8 +59,21 @@ pub struct Runner<'a> {
     pub(super) told_of_lost_preview: Cell<bool>,
     /// The files that hold pictures of this run, found or made, by their canonical paths: no other picture of it takes their place.
     pictures: HashSet<PathBuf>,
-    transformer: Option<(WeightsMode, Box<dyn Velocity>)>,
+    transformer: Option<(Loaded, Box<dyn Velocity>)>,
     pub(super) encoded: Encoded,
+}
+
+/// What a transformer is loaded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Loaded {
+    weights: WeightsMode,
+    fp8_products: bool,
+}
+
+impl Loaded {
+    fn of(item: &Item, choices: &Choices) -> Self {
+        Self { weights: choices.weights, fp8_products: item.recipe.fp8_products }
+    }
 }
 
 impl<'a> Runner<'a> {
@@ -277,7 +290,7 @@ impl<'a> Runner<'a> {
     ) -> Result<Box<dyn Velocity>> {
         let choices = &item.plan.pass(pass).choices;
         match self.transformer.take() {
-            Some((mode, mut transformer)) if mode == choices.weights => {
+            Some((loaded, mut transformer)) if loaded == Loaded::of(item, choices) => {
                 transformer.set_pieces(choices.forward);
                 Ok(transformer)
             }
@@ -289,7 +302,7 @@ impl<'a> Runner<'a> {
                     if choices.weights == WeightsMode::Resident { kept.keep() } else { kept.let_go() }
                 }
                 let started = Instant::now();
-                let loaded = self.pipeline.load_transformer(choices)?;
+                let loaded = self.pipeline.load_transformer_for(&item.recipe, choices)?;
                 times.load += started.elapsed();
                 Ok(loaded)
             }
@@ -298,7 +311,7 @@ impl<'a> Runner<'a> {
 
     /// Keeps the transformer for the next picture.
     pub(super) fn keep_transformer(&mut self, item: &Item, transformer: Box<dyn Velocity>) {
-        self.transformer = Some((item.plan.choices.weights, transformer));
+        self.transformer = Some((Loaded::of(item, &item.plan.choices), transformer));
     }
 
     /// Lets go of the transformer when nothing needs it any more, or the decoder needs its room.

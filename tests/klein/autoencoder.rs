@@ -64,7 +64,7 @@ fn encoded_it_is_the_references_latents() {
         Ok(())
     };
     let size = LatentSize { height: 7, width: 9 };
-    let on = On { device: Device::Cpu, dtype: DType::F32 };
+    let on = On::new(Device::Cpu, DType::F32);
     let found =
         model.vae.encode((Posterior::Mean, size), &mut rows, &Banding::default(), &on, &Silent).expect("encodes");
     let packed = dype::testing::sampling::pack(&found, &LATENTS).expect("packed");

@@ -161,7 +161,7 @@ fn text_is_the_references_padding_included() {
     }
     let texts: Vec<Text> = read_json(&fixture("expected/text.json")).expect("prompts");
     let (model, golden) = (tiny(), expected("text"));
-    let on = On { device: Device::Cpu, dtype: DType::F32 };
+    let on = On::new(Device::Cpu, DType::F32);
     let encoder = model.text_encoder_on(&on).expect("opens");
     let mut met = 0;
     for Text { name, prompt, ids, rows } in texts {

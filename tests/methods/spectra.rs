@@ -144,7 +144,7 @@ fn latents_of_another_size_are_refused() {
 #[test]
 fn a_model_says_how_its_tokens_are_read() {
     let model = crate::support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
-    let on = On { device: Device::Cpu, dtype: DType::F32 };
+    let on = On::new(Device::Cpu, DType::F32);
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let size = ImageSize::new(64, 64).expect("a size");
     let choices = Plan::new(&model, &Task::new(size, 1, 16), &machine).expect("fits").choices;

@@ -176,7 +176,7 @@ fn a_first_block_cache_takes_the_memory_that_was_foretold() {
     on_threads(2, || {
         for name in MODELS {
             let model = open_model(name);
-            let on = On { device: Device::Cpu, dtype: DType::F32 };
+            let on = On::new(Device::Cpu, DType::F32);
             let geometry = model.facts().latents;
             let grid = geometry.tokens(ImageSize { height_px: 480, width_px: 640 });
             let mut texts = model.text(&on).expect("opens").encode(&["a lake"], 64, &Silent).expect("encodes");
@@ -205,7 +205,7 @@ fn a_first_block_cache_takes_the_memory_that_was_foretold() {
             let before = live();
             let peak = peak_of(|| step(0.9));
             assert_eq!(live(), before, "{name}: it keeps as much as before");
-            let shape = StepShape { tokens: [grid.count(), text.text_tokens()], first_blocks: 1 };
+            let shape = StepShape { tokens: [grid.count(), text.text_tokens()], first_blocks: 1, fp8_products: false };
             let on = (DeviceKind::Cpu, DType::F32);
             let cost = model.step_cost(on, WeightsMode::Resident, shape, pieces).expect("a dry pass");
             let without = model.step_cost(on, WeightsMode::Resident, shape.tokens.into(), pieces).expect("a dry pass");

@@ -226,7 +226,7 @@ fn an_open_model_encodes_what_it_decodes() {
     let model = support::flux1(&ModelRequest::new(fixture("tiny-flux"))).expect("tiny-flux");
     let encoder = model.encoder().expect("tiny-flux has an encoder");
     let size = LatentSize { height: 4, width: 6 };
-    let on = On { device: Device::Cpu, dtype: DType::F32 };
+    let on = On::new(Device::Cpu, DType::F32);
     let ways = encoder.ways((DeviceKind::Cpu, on.dtype), size).expect("ways");
     let options = &ways.best(u64::MAX).expect("a way").options;
     let mut grey = |_: usize, rows: &mut [f32]| {

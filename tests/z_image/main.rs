@@ -39,5 +39,5 @@ fn tiny() -> ZImage {
     open(&golden("tiny"))
 }
 
-const CPU_F32: On = On { device: Device::Cpu, dtype: DType::F32 };
+const CPU_F32: On = On::new(Device::Cpu, DType::F32);
 const MODES: [WeightsMode; 2] = [WeightsMode::Resident, WeightsMode::Stream];

@@ -20,10 +20,12 @@ for source in "$root"/src/nn/kernels/*/*.cu; do
   # The oldest card it is for, where its source says so; else the first whose matrix units take bf16.
   arch=$(sed -n 's,^// arch: ,,p' "$source")
   arch=${arch:-compute_80}
+  # The ISA's version 7.0, which the drivers of CUDA 11.0 and newer read, is enough unless a source says otherwise.
+  isa=$(sed -n 's,^// isa: ,,p' "$source")
   nvcc -ptx -arch="$arch" -std=c++17 -o "$made/plain.ptx" "$source"
-  # Without comments; of the ISA's version 7.0, which the drivers of CUDA 11.0 and newer read; ptxas holds the text to it.
+  # Without comments; ptxas holds the text to the version.
   { echo "// $(basename "$source"), sha256 $(sha256sum "$source" | cut -d ' ' -f 1)"
-    sed -E 's/^\.version .*/.version 7.0/; /^\s*(\/\/|$)/d' "$made/plain.ptx"; } > "$made/$name"
+    sed -E "s/^\.version .*/.version ${isa:-7.0}/"'; /^\s*(\/\/|$)/d' "$made/plain.ptx"; } > "$made/$name"
   ptxas -v -arch="${arch/compute/sm}" -o /dev/null "$made/$name" 2>&1 | grep -oE "'[a-z0-9_]+' for|[0-9]+ bytes spill.*|Used .*" | paste -sd ' ' |
     sed "s/ '/\n'/g"
   if [ "${1:-}" != --check ]; then

@@ -91,7 +91,7 @@ pub fn token_reading(name: &str, search: &SearchArgs, observer: &dyn Observer) -
         }
         hub.fetch(plan, observer)?;
     }
-    let on = On { device: Device::Cpu, dtype: DType::F32 };
+    let on = On::new(Device::Cpu, DType::F32);
     let model = source.look(observer)?.model;
     model.velocity(&on, WeightsMode::Stream, ForwardOptions::default())?.token_reading(&on.device)
 }

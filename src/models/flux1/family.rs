@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use serde_json::Value;
 
 use super::{
-    Compute, FluxConfig, Forward, LATENTS, WeightsMode, bfl, exchange, fits, infer,
+    FluxConfig, Forward, LATENTS, WeightsMode, bfl, exchange, fits, infer,
     published::PUBLISHED,
     schedule::{Schedule, schedule},
     text, transformer_tensors,
@@ -340,7 +340,7 @@ impl Flux1 {
     ) -> Forward<'_> {
         // Headers are read, wherever the numbers will go.
         let weights = self.transformer_weights(dtype, &Device::Cpu);
-        let compute = Compute::on(kind, dtype);
+        let compute = step.compute((kind, dtype));
         Forward { config: &self.transformer.config, kind, compute, weights, mode, step }
     }
 

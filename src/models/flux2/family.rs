@@ -25,7 +25,7 @@ use crate::{
         repository::PIPELINE_INDEX,
         strangers::derived_from_a_model,
     },
-    nn::{Compute, WeightsMode},
+    nn::WeightsMode,
     weights::{Expected, Weights},
 };
 
@@ -274,7 +274,7 @@ impl Flux2 {
         let (kind, dtype) = on;
         // Headers are read, wherever the numbers will go.
         let weights = self.transformer_weights(dtype, &Device::Cpu);
-        let compute = Compute::on(kind, dtype);
+        let compute = step.compute((kind, dtype));
         Forward { config: &self.transformer.config, kind, compute, weights, mode, step }
     }
 }

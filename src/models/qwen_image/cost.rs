@@ -28,7 +28,7 @@ impl Forward<'_> {
     pub(super) fn cost(&self, options: ForwardOptions) -> Result<ForwardCost> {
         let ledger = Ledger::new(self.kind);
         let parameters = Parameters::dry(&self.weights, &ledger).held_as_stored();
-        let compute = Compute::on(self.kind, self.dtype);
+        let compute = self.step.compute((self.kind, self.dtype));
         let model = Transformer::load_from(self.config, &parameters, self.mode, compute)?.with_options(options);
         let loaded = ledger.now_bytes();
         let config = self.config;

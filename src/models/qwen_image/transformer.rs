@@ -56,7 +56,14 @@ impl Transformer {
     /// # Errors
     /// [`crate::Error::Model`] when the configuration makes no sense, or a tensor is missing or has another shape.
     pub fn load(config: &QwenImageConfig, weights: &Weights, mode: WeightsMode, dtype: DType) -> Result<Self> {
-        let compute = Compute::on(DeviceKind::of(weights.device()), dtype);
+        Self::load_in(config, weights, mode, Compute::on(DeviceKind::of(weights.device()), dtype))
+    }
+
+    /// The same, computing as it is said.
+    ///
+    /// # Errors
+    /// As [`Transformer::load`].
+    pub fn load_in(config: &QwenImageConfig, weights: &Weights, mode: WeightsMode, compute: Compute) -> Result<Self> {
         Self::load_from(config, &Parameters::real(weights).held_as_stored(), mode, compute)
     }
 

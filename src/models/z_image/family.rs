@@ -25,7 +25,7 @@ use crate::{
         },
         strangers::derived_from_a_model,
     },
-    nn::{Compute, WeightsMode},
+    nn::WeightsMode,
     recipe::{CfgRescale, CfgRule, CfgStart, ModelFacts},
     weights::{Expected, Weights},
 };
@@ -247,7 +247,7 @@ impl ZImage {
     ) -> Forward<'_> {
         // Headers are read, wherever the numbers will go.
         let weights = self.transformer_weights(dtype, &Device::Cpu);
-        let compute = Compute::on(kind, dtype);
+        let compute = step.compute((kind, dtype));
         Forward { config: &self.transformer.config, kind, compute, weights, mode, step }
     }
 }

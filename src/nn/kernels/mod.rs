@@ -1,5 +1,5 @@
-//! What computes: the CPU's own kernels, tensors on any device, and on CUDA attention, what comes between products, and weights of few
-//! bits as numbers.
+//! What computes: the CPU's own kernels, tensors on any device, and on CUDA attention, what comes between products, products in e4m3,
+//! and weights of few bits as numbers.
 
 #[cfg(feature = "cuda")]
 mod card;
@@ -8,6 +8,7 @@ pub mod columns;
 mod compiled;
 pub mod cpu;
 pub mod flash;
+pub mod fp8;
 pub mod fused;
 mod refused;
 pub mod tensors;

@@ -142,6 +142,36 @@ pub fn f32_to_f16(value: f32) -> u64 {
     F16.round(f64::from(value), Rounding::Nearest)
 }
 
+/// A float of 8 bits as it would be if its largest exponent held numbers and infinity, with which nothing here begins.
+const E4M3: Format = Format { fraction: 3, exponent: 4 };
+/// The largest number of [`f32_to_e4m3`].
+const E4M3_MOST: f32 = 448.0;
+
+/// The f32 of these e4m3 bits: no infinity, and NaN where all but the sign are ones (arXiv 2209.05433, table 1).
+pub fn e4m3_to_f32(bits: u64) -> f32 {
+    let (sign, rest) = (((bits as u32) & 0x80) << 24, (bits as u32) & 0x7f);
+    let magnitude = match rest {
+        0x7f => f32::NAN,
+        0..8 => rest as f32 / 512.0,
+        _ => f32::from_bits((rest << 20) + ((127 - 7) << 23)),
+    };
+    f32::from_bits(magnitude.to_bits() | sign)
+}
+
+/// An f32 as e4m3 bits, to nearest even, beyond 448 as 448: `cvt.rn.satfinite`.
+pub fn f32_to_e4m3(value: f32) -> u64 {
+    if value.is_nan() {
+        return 0x7f;
+    }
+    let magnitude = value.abs().min(E4M3_MOST);
+    // Numbers from 256 on share an exponent that the format knows infinity by: they are rounded two binades lower.
+    let bits = match magnitude {
+        256.0.. => E4M3.round(f64::from(magnitude / 4.0), Rounding::Nearest) + (2 << E4M3.fraction),
+        _ => E4M3.round(f64::from(magnitude), Rounding::Nearest),
+    };
+    bits | u64::from(value.is_sign_negative()) << 7
+}
+
 /// What a sum of two f64 lost: `a + b = sum + error` exactly (Knuth's two-sum).
 fn lost(a: f64, b: f64, sum: f64) -> f64 {
     let other = sum - a;
@@ -229,6 +259,32 @@ mod tests {
             let (narrow, wide) = (f64::from(f16_to_f32(bits)), F16.widen(bits));
             assert!(narrow == wide || (narrow.is_nan() && wide.is_nan()), "{bits:#x}");
         }
+    }
+
+    #[test]
+    fn e4m3_is_what_it_is_defined_as() {
+        let by_definition = |code: u64| {
+            let (exponent, mantissa) = ((code >> 3 & 15) as i32, (code & 7) as f64 / 8.0);
+            let magnitude = match exponent {
+                0 => mantissa * 2f64.powi(-6),
+                _ => (1.0 + mantissa) * 2f64.powi(exponent - 7),
+            };
+            if code >= 128 { -magnitude } else { magnitude }
+        };
+        assert!(e4m3_to_f32(0x7f).is_nan() && e4m3_to_f32(0xff).is_nan());
+        for code in (0..=255).filter(|code| code & 0x7f != 0x7f) {
+            assert_eq!(f64::from(e4m3_to_f32(code)), by_definition(code), "{code:#x}");
+            assert_eq!(f32_to_e4m3(e4m3_to_f32(code)), code, "{code:#x}");
+        }
+        // Half way between two neighbours the even one; beside it the nearer one.
+        for code in 0..0x7e {
+            let half = (e4m3_to_f32(code) + e4m3_to_f32(code + 1)) / 2.0;
+            assert_eq!(f32_to_e4m3(half), code + (code & 1), "{half}");
+            assert_eq!([half.next_down(), half.next_up()].map(f32_to_e4m3), [code, code + 1], "{half}");
+            assert_eq!(f32_to_e4m3(-half), 0x80 | (code + (code & 1)), "{half}");
+        }
+        assert_eq!([448.1, 464.0, 1e30, f32::INFINITY].map(f32_to_e4m3), [0x7e; 4], "satfinite");
+        assert_eq!((f32_to_e4m3(f32::NEG_INFINITY), f32_to_e4m3(f32::NAN), f32_to_e4m3(-0.0)), (0xfe, 0x7f, 0x80));
     }
 
     #[test]

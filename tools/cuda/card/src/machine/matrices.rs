@@ -1,5 +1,5 @@
 //! Matrices that a warp holds in its registers. Source of the fragments' layout: PTX ISA, "Matrix Fragments for mma.m16n8k16 with
-//! floating point type", `ldmatrix`.
+//! floating point type", "for mma.m16n8k32", `ldmatrix`.
 
 use super::{
     Fault, FaultKind,
@@ -12,14 +12,15 @@ use crate::ptx::code::{Address, LANES, Lanes, MATRIX_ROW_BYTES, Product, Slot};
 const M: usize = 16;
 /// Columns of b, and of c.
 const N: usize = 8;
-/// Columns of a, rows of b.
-const K: usize = 16;
+/// Columns of a, rows of b, at most.
+const K: usize = 32;
 /// Rows of a matrix of `ldmatrix`, and numbers of a row.
 const SIDE: usize = 8;
 
-/// One of the two 16-bit numbers in a register.
-fn half(bits: u64, index: usize) -> u64 {
-    bits >> (16 * index) & 0xffff
+/// One of the numbers, so many, that share a register.
+fn unpacked(bits: u64, packed: usize, index: usize) -> u64 {
+    let width = 32 / packed;
+    bits >> (width * index) & ((1 << width) - 1)
 }
 
 fn by_all(lanes: u32, what: &str) -> Result<(), Fault> {
@@ -31,21 +32,26 @@ fn by_all(lanes: u32, what: &str) -> Result<(), Fault> {
 
 impl Block<'_> {
     /// `mma.sync`. Products of two numbers are exact in f32, and are added to c in the order of k, each sum rounded to nearest: the
-    /// ISA leaves order and rounding open, and promises single precision at least.
+    /// ISA leaves order and rounding open, and promises single precision at least. Of e4m3 it promises no more than that for the
+    /// products; cards have been found to keep fewer bits of the sum (`product.cu`).
     pub(super) fn product(&mut self, warp: &mut Warp, lanes: u32, what: &Product) -> Result<(), Fault> {
         by_all(lanes, "a product of matrices")?;
+        let (packed, widen) = (what.packed, what.widen);
+        let k = 8 * packed;
         let (mut a, mut b, mut c) = ([[0f32; K]; M], [[0f32; N]; K], [[0f32; N]; M]);
         for lane in 0..LANES {
-            let (group, pair) = (lane / 4, lane % 4 * 2);
+            let (group, first, pair) = (lane / 4, lane % 4 * packed, lane % 4 * 2);
             for (i, slot) in what.a.iter().enumerate() {
                 let bits = warp.lanes(*slot)[lane];
-                let (row, column) = (group + 8 * (i & 1), pair + 8 * (i >> 1));
-                a[row][column..column + 2].copy_from_slice(&[0, 1].map(|at| (what.widen)(half(bits, at))));
+                let (row, column) = (group + 8 * (i & 1), first + k / 2 * (i >> 1));
+                for at in 0..packed {
+                    a[row][column + at] = widen(unpacked(bits, packed, at));
+                }
             }
             for (i, slot) in what.b.iter().enumerate() {
                 let bits = warp.lanes(*slot)[lane];
-                for at in 0..2 {
-                    b[pair + 8 * i + at][group] = (what.widen)(half(bits, at));
+                for at in 0..packed {
+                    b[first + k / 2 * i + at][group] = widen(unpacked(bits, packed, at));
                 }
             }
             for (i, slot) in what.c.iter().enumerate() {
@@ -53,7 +59,7 @@ impl Block<'_> {
             }
         }
         for (a, c) in a.iter().zip(&mut c) {
-            for (a, b) in a.iter().zip(&b) {
+            for (a, b) in a.iter().zip(&b[..k]) {
                 c.iter_mut().zip(b).for_each(|(c, b)| *c += a * b);
             }
         }
@@ -62,7 +68,7 @@ impl Block<'_> {
             let bits = |value: f32| if value.is_nan() { 0x7fff_ffff } else { value.to_bits().into() };
             warp.write(*slot, lanes, &std::array::from_fn(|lane| bits(value(lane))));
         }
-        self.counts.product_flops += (2 * M * N * K) as u64;
+        self.counts.product_flops += (2 * M * N * k) as u64;
         Ok(())
     }
 

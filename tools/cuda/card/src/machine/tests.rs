@@ -1,6 +1,7 @@
 //! Small kernels run whole.
 
 mod attention;
+mod fp8;
 mod matrices;
 mod rows;
 mod widen;

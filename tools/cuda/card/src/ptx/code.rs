@@ -12,7 +12,7 @@ pub type Compute = fn(&Lanes, &Lanes, &Lanes, &mut Lanes);
 pub type Carry = fn(u64, u64, u64, u64) -> (u64, u64);
 /// What an instruction of four operands computes of one thread.
 pub type Four = fn(u64, u64, u64, u64) -> u64;
-/// The f32 that a 16-bit number is.
+/// The f32 that a number of 16 or 8 bits is.
 pub type Widen = fn(u64) -> f32;
 /// What an atomic operation leaves in memory: of what lies there, and of one or two operands.
 pub type Update = fn(u64, u64, u64) -> u64;
@@ -88,16 +88,19 @@ pub struct Address {
 /// Bytes of a row of the matrices that `ldmatrix` loads: eight 16-bit numbers.
 pub const MATRIX_ROW_BYTES: usize = 16;
 
-/// d = a b + c of 16-bit floats, for a [16, 16], b [16, 8] and f32 c, in the registers of a warp.
+/// d = a b + c of floats of 16 or 8 bits, for a [16, 8P], b [8P, 8] and f32 c, in the registers of a warp, where P numbers of a and
+/// b share a register.
 #[derive(Debug, Clone, Copy)]
 pub struct Product {
     /// The f32 of a number of a or b.
     pub widen: Widen,
+    /// Numbers in a register of a or b: 2 or 4.
+    pub packed: usize,
     /// The result.
     pub d: [Slot; 4],
-    /// The left side, row by row, in pairs.
+    /// The left side, row by row, packed.
     pub a: [Slot; 4],
-    /// The right side, column by column, in pairs.
+    /// The right side, column by column, packed.
     pub b: [Slot; 2],
     /// What is added.
     pub c: [Slot; 4],
@@ -154,7 +157,7 @@ pub enum Op {
     Shuffle { how: Shuffle, d: Slot, p: Option<Slot>, from: [Slot; 3], mask: Slot },
     /// `vote.sync d, a, mask`
     Vote { how: Vote, d: Slot, from: (Slot, bool), mask: Slot },
-    /// `mma.sync.m16n8k16`: a product of matrices that the warp holds.
+    /// `mma.sync.m16n8k16`, `.m16n8k32`: a product of matrices that the warp holds.
     Product { what: Product, mask: Slot },
     /// `ldmatrix.m8n8`: matrices of 16-bit numbers, whose rows the lanes name.
     LoadMatrices { to: Vec<Slot>, at: Address, transposed: bool, mask: Slot },

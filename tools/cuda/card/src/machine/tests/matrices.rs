@@ -3,7 +3,7 @@
 use super::{INPUT, OUTPUT, kernel};
 use crate::{
     device::memory::Memory,
-    float::{BF16, F16, Format, Rounding},
+    float::{BF16, F16, Format, Rounding, e4m3_to_f32, f32_to_e4m3},
     machine::{Fault, FaultKind, Launch},
     ptx::code::LANES,
 };
@@ -52,17 +52,48 @@ fn product(
         input.extend((0..2).map(|i| pair(of_b(2 * i), of_b(2 * i + 1))));
         input.extend((0..4).map(|i| of_c(i).to_bits()));
     }
+    multiply(&format!("m16n8k16.row.col.f32.{kind}.{kind}.f32"), &input)
+}
+
+/// The same of e4m3, for a [16, 32] and b [32, 8].
+fn product_of_e4m3(
+    a: impl Fn(usize, usize) -> f32,
+    b: impl Fn(usize, usize) -> f32,
+    c: impl Fn(usize, usize) -> f32,
+) -> Vec<Vec<f32>> {
+    let four = |number: &dyn Fn(usize) -> f32, i: usize| {
+        (0..4).fold(0, |bits, at| bits | (f32_to_e4m3(number(4 * i + at)) as u32) << (8 * at))
+    };
+    let mut input = Vec::new();
+    for lane in 0..LANES {
+        let (group, thread) = (lane >> 2, lane % 4);
+        let of_a = |i: usize| {
+            let row = if i < 4 || (8..12).contains(&i) { group } else { group + 8 };
+            let column = if i < 8 { thread * 4 + (i & 3) } else { thread * 4 + (i & 3) + 16 };
+            a(row, column)
+        };
+        let of_b = |i: usize| b(if i < 4 { thread * 4 + (i & 3) } else { thread * 4 + (i & 3) + 16 }, group);
+        let of_c = |i: usize| c(if i < 2 { group } else { group + 8 }, thread * 2 + (i & 1));
+        input.extend((0..4).map(|i| four(&of_a, i)));
+        input.extend((0..2).map(|i| four(&of_b, i)));
+        input.extend((0..4).map(|i| of_c(i).to_bits()));
+    }
+    multiply("m16n8k32.row.col.f32.e4m3.e4m3.f32", &input)
+}
+
+/// d of a product of what lanes hold, as rows.
+fn multiply(kind: &str, input: &[u32]) -> Vec<Vec<f32>> {
     let body = format!(
         "mul.lo.s32 %r6, %r5, 40; cvt.u64.u32 %rd6, %r6; add.s64 %rd6, %rd1, %rd6;
         ld.global.u32 %r10, [%rd6]; ld.global.u32 %r11, [%rd6+4]; ld.global.u32 %r12, [%rd6+8]; ld.global.u32 %r13, [%rd6+12];
         ld.global.u32 %r14, [%rd6+16]; ld.global.u32 %r15, [%rd6+20]; ld.global.f32 %f1, [%rd6+24];
         ld.global.f32 %f2, [%rd6+28]; ld.global.f32 %f3, [%rd6+32]; ld.global.f32 %f4, [%rd6+36];
-        mma.sync.aligned.m16n8k16.row.col.f32.{kind}.{kind}.f32
+        mma.sync.aligned.{kind}
             {{%f1, %f2, %f3, %f4}}, {{%r10, %r11, %r12, %r13}}, {{%r14, %r15}}, {{%f1, %f2, %f3, %f4}};
         shl.b32 %r6, %r5, 4; cvt.u64.u32 %rd6, %r6; add.s64 %rd6, %rd2, %rd6;
         st.global.v4.f32 [%rd6], {{%f1, %f2, %f3, %f4}}; ret;"
     );
-    let out = run(&body, &input, 4 * LANES).unwrap();
+    let out = run(&body, input, 4 * LANES).unwrap();
     let mut rows = vec![vec![f32::NAN; 8]; 16];
     for (index, word) in out.iter().enumerate() {
         let (lane, i) = (index / 4, index % 4);
@@ -85,6 +116,29 @@ fn a_warp_multiplies_matrices() {
             }
         }
     }
+}
+
+#[test]
+fn a_warp_multiplies_matrices_of_e4m3() {
+    let a = |row: usize, k: usize| ((row * 32 + k) % 13) as f32 - 6.0;
+    let b = |k: usize, column: usize| ((k * 8 + column) % 9) as f32 / 8.0 - 0.5;
+    let c = |row: usize, column: usize| (100 * row + column) as f32;
+    let found = product_of_e4m3(a, b, c);
+    for (row, numbers) in found.iter().enumerate() {
+        for (column, found) in numbers.iter().enumerate() {
+            let want = (0..32).map(|k| a(row, k) * b(k, column)).sum::<f32>() + c(row, column);
+            assert_eq!(*found, want, "{row} {column}");
+        }
+    }
+    // The largest and the smallest code, each squared; 1.875² has 8 bits; NaN is NaN.
+    let alone = |x: f32| product_of_e4m3(move |_, k| if k == 17 { x } else { 0.0 }, move |_, _| x, |_, _| 0.0)[9][3];
+    for x in [448.0, 0.001_953_125, 1.875] {
+        assert_eq!(alone(x), x * x);
+    }
+    assert!(alone(f32::NAN).is_nan());
+    // 32 ones beside 2^24, each lost by itself.
+    assert_eq!(product_of_e4m3(|_, _| 1.0, |_, _| 1.0, |_, _| 16_777_216.0)[15][7], 16_777_216.0);
+    assert_eq!(e4m3_to_f32(f32_to_e4m3(1.0)), 1.0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::{Lowering, instructions::Result};
 use crate::{
-    float::{bf16_to_f32, f16_to_f32},
+    float::{bf16_to_f32, e4m3_to_f32, f16_to_f32},
     ptx::{
         Operand, Space,
         code::{MATRIX_ROW_BYTES, Op, Product, Slot, Widen},
@@ -12,11 +12,12 @@ use crate::{
 };
 
 impl Lowering<'_> {
-    /// `mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 d, a, b, c`, or of f16.
+    /// `mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 d, a, b, c`, of f16, or `.m16n8k32` of e4m3.
     pub(super) fn product(&mut self, opcode: &Opcode<'_>, operands: [&Operand; 4]) -> Result<Option<Op>> {
-        let widen: Widen = match opcode.modifiers[..] {
-            ["sync", "aligned", "m16n8k16", "row", "col", "f32", "bf16", "bf16", "f32"] => bf16_to_f32,
-            ["sync", "aligned", "m16n8k16", "row", "col", "f32", "f16", "f16", "f32"] => f16_to_f32,
+        let (widen, packed): (Widen, usize) = match opcode.modifiers[..] {
+            ["sync", "aligned", "m16n8k16", "row", "col", "f32", "bf16", "bf16", "f32"] => (bf16_to_f32, 2),
+            ["sync", "aligned", "m16n8k16", "row", "col", "f32", "f16", "f16", "f32"] => (f16_to_f32, 2),
+            ["sync", "aligned", "m16n8k32", "row", "col", "f32", "e4m3", "e4m3", "f32"] => (e4m3_to_f32, 4),
             _ => return Ok(None),
         };
         let [Operand::List(d), Operand::List(a), Operand::List(b), Operand::List(c)] = operands else {
@@ -26,7 +27,7 @@ impl Lowering<'_> {
         let (Ok(d), Ok(a), Ok(b), Ok(c)) = (d.try_into(), a.try_into(), b.try_into(), c.try_into()) else {
             return Err("fragments of other sizes".into());
         };
-        Ok(Some(Op::Product { what: Product { widen, d, a, b, c }, mask: self.constant(u32::MAX.into()) }))
+        Ok(Some(Op::Product { what: Product { widen, packed, d, a, b, c }, mask: self.constant(u32::MAX.into()) }))
     }
 
     fn values(&mut self, operands: &[Operand], kind: &str) -> Result<Vec<Slot>> {

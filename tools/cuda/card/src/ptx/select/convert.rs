@@ -2,12 +2,16 @@
 
 use super::{Opcode, lanewise};
 use crate::{
-    float::{BF16, F16, F32, Rounding, bf16_to_f32, f16_to_f32, f32_to_bf16, flush, integral},
+    float::{BF16, F16, F32, Rounding, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_e4m3, flush, integral},
     ptx::code::{Compute, LANES, Lanes},
 };
 
 /// What a `cvt` computes.
 pub fn convert(opcode: &Opcode<'_>) -> Option<Compute> {
+    if opcode.modifiers == ["rn", "satfinite", "e4m3x2", "f32"] {
+        // Always clamped; a in the upper half of 16 bits.
+        return lanewise!(|a, b, c| e4m3(a) << 8 | e4m3(b));
+    }
     let [.., to, from] = opcode.modifiers[..] else { return None };
     if opcode.one_of(&["satfinite", "relu", "rs", "rna"]).is_some() {
         return None;
@@ -23,6 +27,10 @@ pub fn convert(opcode: &Opcode<'_>) -> Option<Compute> {
 
 fn is_float(kind: &str) -> bool {
     kind.starts_with('f') || kind.starts_with("bf")
+}
+
+fn e4m3(bits: u64) -> u64 {
+    f32_to_e4m3(f32::from_bits(bits as u32))
 }
 
 /// `cvt.rn.bf16x2.f32 d, a, b`: a in the upper half.

@@ -216,6 +216,9 @@ fn conversions_round_and_clamp() {
         ("cvt.rn.f32.f64", d(0.1), 0, 0, f(0.1)),
         ("cvt.f64.f32", f(0.5), 0, 0, d(0.5)),
         ("cvt.rn.bf16x2.f32", f(1.0), f(2.0), 0, 0x3f80_4000),
+        ("cvt.rn.satfinite.e4m3x2.f32", f(1.0), f(-2.0), 0, 0x38c0),
+        ("cvt.rn.satfinite.e4m3x2.f32", f(1e9), f(f32::NAN), 0, 0x7e7f),
+        ("cvt.rn.satfinite.e4m3x2.f32", f(1.0625), f(1.1875), 0, 0x383a),
     ]);
 }
 
@@ -236,7 +239,7 @@ fn atomic_operations_replace_what_is_there() {
 fn what_is_not_known_is_not_guessed() {
     for opcode in [
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
-        "cvt.rn.satfinite.e4m3x2.f32",
+        "cvt.rn.satfinite.e5m2x2.f32",
         "add.sat.s32",
         "div.rz.f32",
         "rcp.rz.f32",

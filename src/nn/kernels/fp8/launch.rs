@@ -1,0 +1,139 @@
+//! The launches of the kernels.
+
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape,
+    backend::BackendStorage,
+    cuda_backend::{
+        CudaDType, WrapErr,
+        cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg},
+    },
+};
+use half::{bf16, f16};
+
+use super::{How, OUTPUTS, PIECE, ROWS, THREADS, word};
+
+/// The kernels as text, of which the driver makes machine code for its card.
+const KERNELS: &str = include_str!("product.ptx");
+/// What candle keeps them under, once they are loaded on a device.
+const MODULE: &str = "dype fp8";
+
+// SAFETY: numbers side by side, laid out as the kernel's own struct.
+unsafe impl DeviceRepr for How {}
+
+/// Rows of numbers as codes.
+pub(super) struct ToCodes(pub(super) How);
+
+/// A product of codes, written in this number type.
+pub(super) struct Product(pub(super) How, pub(super) DType);
+
+/// An array, as an operation is given it.
+type Given<'a> = (&'a CudaStorage, &'a Layout);
+
+fn on_processor() -> candle_core::Error {
+    candle_core::Error::msg("a product in e4m3 by a kernel of CUDA's, on a processor")
+}
+
+fn unknown(dtype: DType) -> candle_core::Error {
+    candle_core::Error::msg(format!("no product in e4m3 of {dtype:?}"))
+}
+
+fn number<T: TryInto<u32, Error = std::num::TryFromIntError>>(count: T) -> Result<u32> {
+    count.try_into().map_err(candle_core::Error::wrap)
+}
+
+fn config(grid: (u32, u32, u32)) -> Result<LaunchConfig> {
+    Ok(LaunchConfig { grid_dim: grid, block_dim: (number(THREADS)?, 1, 1), shared_mem_bytes: 0 })
+}
+
+impl CustomOp1 for ToCodes {
+    fn name(&self) -> &'static str {
+        "to e4m3"
+    }
+
+    fn cpu_fwd(&self, _x: &CpuStorage, _layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        Err(on_processor())
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        match x.dtype() {
+            DType::BF16 => self.launch::<bf16>((x, layout)),
+            DType::F16 => self.launch::<f16>((x, layout)),
+            DType::F32 => self.launch::<f32>((x, layout)),
+            other => Err(unknown(other)),
+        }
+    }
+}
+
+impl ToCodes {
+    fn launch<T: CudaDType + DeviceRepr>(&self, (x, layout): Given<'_>) -> Result<(CudaStorage, Shape)> {
+        let (rows, inputs) = layout.shape().dims2()?;
+        let (device, name) = (x.device(), format!("to_e4m3_{}", word(x.dtype()).unwrap_or_default()));
+        let function = device.get_or_load_custom_func(&name, MODULE, KERNELS)?;
+        // SAFETY: the kernel writes all of it.
+        let mut out = unsafe { device.alloc::<u8>(rows * (inputs + PIECE)) }?;
+        let x = x.as_cuda_slice::<T>()?.slice(layout.start_offset()..);
+        let mut builder = function.builder();
+        builder.arg(&x).arg(&mut out).arg(&self.0);
+        // SAFETY: the struct says where rows lie, and the kernel reads and writes no others.
+        unsafe { builder.launch(config((number(rows)?, 1, 1))?) }.w()?;
+        Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from((rows, inputs + PIECE))))
+    }
+}
+
+impl CustomOp3 for Product {
+    fn name(&self) -> &'static str {
+        "product in e4m3"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _x: &CpuStorage,
+        _x_layout: &Layout,
+        _codes: &CpuStorage,
+        _codes_layout: &Layout,
+        _scale: &CpuStorage,
+        _scale_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        Err(on_processor())
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        codes: &CudaStorage,
+        codes_layout: &Layout,
+        scale: &CudaStorage,
+        scale_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let given = [(x, x_layout), (codes, codes_layout), (scale, scale_layout)];
+        match self.1 {
+            DType::BF16 => self.launch::<bf16>(given),
+            DType::F16 => self.launch::<f16>(given),
+            DType::F32 => self.launch::<f32>(given),
+            other => Err(unknown(other)),
+        }
+    }
+}
+
+impl Product {
+    fn launch<T: CudaDType + DeviceRepr>(
+        &self,
+        [(x, x_layout), (codes, codes_layout), (scale, scale_layout)]: [Given<'_>; 3],
+    ) -> Result<(CudaStorage, Shape)> {
+        let (rows, outputs) = (x_layout.dims()[0], codes_layout.dims()[0]);
+        let (device, name) = (x.device(), format!("product_e4m3_{}", word(self.1).unwrap_or_default()));
+        let function = device.get_or_load_custom_func(&name, MODULE, KERNELS)?;
+        // SAFETY: the kernel writes all of it.
+        let mut out = unsafe { device.alloc::<T>(rows * outputs) }?;
+        let x = x.as_cuda_slice::<u8>()?.slice(x_layout.start_offset()..);
+        let codes = codes.as_cuda_slice::<u8>()?.slice(codes_layout.start_offset()..);
+        let scale = scale.as_cuda_slice::<f32>()?.slice(scale_layout.start_offset()..);
+        let mut builder = function.builder();
+        builder.arg(&x).arg(&codes).arg(&scale).arg(&mut out).arg(&self.0);
+        let grid = (number(rows.div_ceil(ROWS))?, number(outputs.div_ceil(OUTPUTS))?, 1);
+        // SAFETY: the struct says where rows lie, and the kernel reads and writes no others.
+        unsafe { builder.launch(config(grid)?) }.w()?;
+        Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from((rows, outputs)))) // [C, out]
+    }
+}
