@@ -11,7 +11,7 @@ use super::{
     batch_args::ProgressArgs,
     commands::dry_run,
     device::{self, DtypeArg},
-    fp8_note,
+    fp8_products,
     image_source::ImageSource,
     items::{self, Planned, Wish},
     listen::{Finished, Teller},
@@ -86,6 +86,7 @@ impl MadeOn {
 pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) -> anyhow::Result<()> {
     let machine = open_machine(&mut order, report)?;
     let images = ImageSource::find(&mut order.wishes, order.upscale, report)?;
+    fp8_products::check_device(&order.wishes, DeviceKind::of(&machine.device))?;
     let mut loras = LoraSource::find(&mut order.wishes, &order.model.model, &order.model.search, report)?;
     let (mut planned, repeated) = items::arrange(order.wishes, order.shard)?;
     if repeated > 0 {
@@ -119,8 +120,8 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     let options = order.progress.options(order.output.overwrite);
     let mut runner = Runner::new(&*model, &machine, &options, report)?.with_adapted(&adapted).with_kept(shared);
     let latents = order.output.save_latents.as_deref();
-    if planned.iter().any(|one| one.wish.asked.wanted.fp8_products == Some(true)) {
-        nn::settle_fp8(machine.dtype, &machine.device, report);
+    if fp8_products::wanted(planned.iter().map(|one| &one.wish)).is_some() {
+        nn::settle_fp8(machine.dtype, &machine.device, report)?;
     }
     let made = plan_items(&planned, (&*model, &adapted), &images, &machine, latents)?;
     for (item, planned) in made.iter().zip(&planned) {
@@ -128,9 +129,6 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     }
     notes::tell(&planned, &made, model.facts(), report);
     notes::of_batch(&made, report);
-    if let Some(note) = fp8_note::unused(&made, &*model, DeviceKind::of(&machine.device))? {
-        report.on(Event::Note(note));
-    }
     if let Some(item) = made.first() {
         let shift = dry_run::shift(&*model, &item.recipe);
         report.detail(&dry_run::table(&item.plan, &item.recipe, shift, None));
@@ -186,6 +184,7 @@ pub fn plan_items(
     let facts = &model.facts().recipe;
     let recipe = |one: &Planned| Recipe::new(&one.wish.asked.wanted, facts).map_err(|error| one.wish.named(error));
     let recipes = planned.iter().map(recipe).collect::<Result<Vec<_>>>()?;
+    fp8_products::check_weights(planned, model)?;
     let texts = recipes.iter().flat_map(|recipe| [Some(&recipe.prompt), recipe.negative_prompt.as_ref()]).flatten();
     let prompts = texts.collect::<HashSet<_>>().len().min(PROMPTS_AT_ONCE);
     let mut plans: Vec<(Loras, Vec<Task>, Rc<Plan>)> = Vec::new();

@@ -6,7 +6,7 @@ mod commands;
 mod device;
 mod environment;
 mod execute;
-mod fp8_note;
+mod fp8_products;
 mod image_source;
 mod interrupts;
 mod items;

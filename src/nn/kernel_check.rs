@@ -50,7 +50,7 @@ pub fn settle_kernels(dtype: DType, device: &Device, observer: &dyn Observer) {
 
 /// The most that a kernel's numbers may be from the plain ones: a rounding of each to their type, and what sums in another order
 /// differ by.
-fn most_error(dtype: DType) -> f64 {
+pub(super) fn most_error(dtype: DType) -> f64 {
     let rounding = match dtype {
         DType::BF16 => 2f64.powi(-8),
         DType::F16 => 2f64.powi(-11),
@@ -143,7 +143,8 @@ impl Inputs {
         })
     }
 
-    /// What a kernel gives, and the plain operations in f32.
+    /// What a kernel gives, and the plain operations in f32: those first, since numbers in f32 are one array with the same in f32, and
+    /// some kernels write over what they are given.
     fn run(self, kernel: Kernel) -> Result<Vec<[Array; 2]>> {
         let Self { x, y, scale, shift, weight, .. } = &self;
         let none = || super::mismatch(format!("{} does not take what it is made for", kernel.name()));
@@ -172,8 +173,9 @@ impl Inputs {
                 Ok(vec![[x.0.clone(), plain]])
             }
             Kernel::SiluGated => {
+                let plain = x.1.silu()?.mul(&y.1)?;
                 took(fused::silu_gated(&x.0, &y.0)?)?;
-                Ok(vec![[x.0.clone(), x.1.silu()?.mul(&y.1)?]])
+                Ok(vec![[x.0.clone(), plain]])
             }
             Kernel::SplitHeads => self.heads(None).map(|pair| vec![pair]),
             Kernel::RotateHeads => {

@@ -201,8 +201,8 @@ settings! {
             ..Face::new(
                 Group::Picture,
                 "",
-                "Multiply in fp8 where the transformer's weights are fp8_e4m3fn: faster, and another picture; for cards from compute \
-                 capability 8.9 on (RTX 40, H100)",
+                "Multiply the transformer's fp8_e4m3fn weights in fp8: another picture, by cards of compute capability 8.9 and newer \
+                 (RTX 40, H100)",
             )
         },
     };

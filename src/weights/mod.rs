@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 pub use blocks::BlockType;
 pub(crate) use files::names_in;
 pub use files::{Ahead, Files};
-pub use float8::{Float8, LARGEST_E4M3};
+pub use float8::{Float8, LARGEST_E4M3, nearest_e4m3};
 pub(crate) use gguf::MADE_FOR;
 pub(crate) use header::header_bytes;
 pub use index::{ShardIndex, open_folder};

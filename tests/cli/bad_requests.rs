@@ -60,6 +60,20 @@ fn flags_that_contradict_each_other() {
     refused(&["-q", "-v"], 2, &["--quiet", "--verbose"]);
 }
 
+/// Neither the device nor the model inside the program has what they are made of.
+#[test]
+fn products_in_fp8_where_there_are_none() {
+    let words = ["--fp8-products", "8.9 and newer", "the device is cpu", "leave it out"];
+    refused(&["--fp8-products"], 2, &words);
+    refused(&["--fp8-products", "--dry-run"], 2, &words);
+    let place = Place::new();
+    fs::write(place.path("all.jsonl"), "{\"prompt\": \"a\"}\n{\"prompt\": \"b\", \"fp8_products\": true}\n")
+        .expect("written");
+    let run = place.dype(&["--model", "demo", "--device", "cpu", "--prompts", "all.jsonl"]);
+    run.fails(2, &[&words[..], &["all.jsonl line 2"]].concat());
+    assert_eq!(place.names(), ["all.jsonl"]);
+}
+
 #[test]
 fn outputs_that_are_no_pictures() {
     for name in ["x.tiff", "x.gif", "x", "x.png.txt"] {

@@ -2,15 +2,19 @@
 
 use crate::{
     counting::{allocations_of, alone},
-    support::manifest::flux1,
+    support::manifest::{ManifestSource, flux1},
 };
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     Error,
     base::{device::DeviceKind, geometry::ImageSize, memory::Bytes},
-    models::flux1::{Compute, FluxConfig, Forward, ForwardCost, ForwardOptions, WeightsMode},
+    models::{
+        Model, StepShape,
+        flux1::{Compute, Flux1, FluxConfig, Forward, ForwardCost, ForwardOptions, WeightsMode},
+        parts::ModelPart,
+    },
     plan::{Machine, Plan, Task, what_fits},
-    weights::Weights,
+    weights::{Float8, TensorSource, Weights},
 };
 
 /// What a desktop and the CUDA context leave free of a card: about 0.7 GB are gone before a run starts.
@@ -152,4 +156,61 @@ fn a_dry_pass_visits_few_blocks_and_few_pieces() {
     let (few, most) = (asked(ForwardOptions::default()), asked(ForwardOptions::LEAST));
     assert!(few > 100 && few < 50_000, "{few}");
     assert!(most < 2 * few, "{few} in the largest pieces, {most} in the smallest");
+}
+
+/// The real transformer as a file of e4m3, but for what is no matrix.
+struct InFloat8(ManifestSource);
+
+impl TensorSource for InFloat8 {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.0.shape(name)
+    }
+
+    fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor, Error> {
+        self.0.load(name, dtype, device)
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn inner(&self) -> Option<&dyn TensorSource> {
+        Some(&self.0)
+    }
+
+    fn file_dtype(&self, name: &str) -> Option<DType> {
+        self.float8(name).map_or_else(|| self.0.file_dtype(name), |_| Some(DType::F8E4M3))
+    }
+
+    fn float8(&self, name: &str) -> Option<Float8> {
+        self.shape(name).filter(|shape| shape.len() == 2).map(|_| Float8::E4M3)
+    }
+}
+
+/// Where they are asked for and a card has them, products in e4m3 take no widened weights but rows of codes; elsewhere a plan is what it
+/// is without them.
+#[test]
+fn products_in_e4m3_are_planned_where_a_card_has_them() {
+    let _alone = alone();
+    let transformer = ModelPart {
+        config: FluxConfig::flux1_dev(),
+        source: std::sync::Arc::new(InFloat8(ManifestSource::diffusers("transformer"))),
+    };
+    let model = Flux1 { transformer, ..flux1() };
+    let step = |capability, fp8_products| {
+        let shape = StepShape { fp8_products, ..[65_536, 512].into() };
+        let on = (DeviceKind::Cuda { capability }, DType::BF16);
+        model.step_cost(on, WeightsMode::Resident, shape, PIECES).expect("a dry pass")
+    };
+    let (asked, usual) = (step((8, 9), true), step((8, 9), false));
+    assert_eq!((asked.flops, asked.weights_bytes), (usual.flops, usual.weights_bytes));
+    // A widened panel, its product and a copy of that are three launches, and codes and their product two for all panels.
+    assert!(asked.launches < usual.launches, "{} {}", asked.launches, usual.launches);
+    assert_eq!(step((8, 6), true), usual);
+    let task = |fp8_products| Task { fp8_products, ..Task::new(ImageSize::new(4096, 4096).expect("a size"), 28, 512) };
+    let machine =
+        Machine { device: Device::Cpu, dtype: DType::BF16, budget: Some(Bytes((24 << 30) - TAKEN)), weights: None };
+    let kind = DeviceKind::Cuda { capability: (8, 9) };
+    let peak = |fp8_products| Plan::on(&model, &task(fp8_products), &machine, kind).expect("fits").peak_bytes.denoise;
+    assert_ne!(peak(true), peak(false), "a plan knows what is asked for");
 }

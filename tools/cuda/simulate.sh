@@ -93,6 +93,29 @@ in_part() {
   done
 }
 
+# in_fp8: the demo's weights of fp8 multiplied as they are, resident and streamed, against the CPU's picture by the same file; and what
+# cannot multiply so says it before it loads anything.
+in_fp8() {
+  local weights verdict found card=(--model demo --part "transformer=$dir/out/demo-fp8.safetensors" "${small[@]}" --fp8-products)
+  for weights in resident stream; do
+    DEVICE=cuda picture "demo-fp8-products-$weights" --weights $weights "${card[@]}" || { failed=1; tail -n 3 "$dir/out/demo-fp8-products-$weights.log"; }
+    held "demo, products in fp8, $weights" "demo-fp8-products-$weights" demo-fp8-cpu 1 8
+  done
+  ENVIRONMENT="CARD=rtx3060" DEVICE=cuda picture fp8-refused "${card[@]}" && verdict='**no**' || verdict=yes
+  found=$(grep -c "this card's is 8.6" "$dir/out/fp8-refused.log") || true
+  [ "$found" = 1 ] && [ $verdict = yes ] || { verdict='**no**'; failed=1; }
+  row "products in fp8 on an RTX 3060: lines that refuse" "$found" 1 "$verdict"
+}
+
+# trusted DTYPE: no kernel of the program's own is given up for failing its check at load.
+trusted() {
+  local found verdict=yes
+  found=$(LD_LIBRARY_PATH="$CARD_LIB" "$DYPE" --device cuda --model demo --prompt lake --dtype "$1" "${small[@]}" --overwrite -o "$dir/out/trusted.png" 2>&1 |
+    grep -c "is used instead") || true
+  [ "$found" = 0 ] || { verdict='**no**'; failed=1; }
+  row "kernels that fail their check, $1" "$found" 0 "$verdict"
+}
+
 # launched NAME KERNEL: whether a run launched a kernel at all.
 launched() {
   local found verdict=yes
@@ -163,8 +186,11 @@ in_part
 few_bits q8_0 gguf
 few_bits q4_0 gguf
 few_bits fp8 safetensors
+in_fp8
+for dtype in f32 bf16 f16; do trusted $dtype; done
 launched tiny-flux-bf16-resident attention_bf16_32
 launched demo-q8_0-f32-stream widen_q8_0_f32
+launched demo-fp8-products-stream product_e4m3_bf16
 launched demo-f16-stream attention_f16_64
 on_card rtx4060 "8 GB"
 too_old t4 "a card older than the binary"

@@ -5,14 +5,9 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::{
-    base::{
-        device::DeviceKind,
-        geometry::ImageSize,
-        memory::Bytes,
-        progress::{Event, Observer},
-    },
+    base::{geometry::ImageSize, memory::Bytes},
     cli::{
-        execute, fp8_note,
+        execute,
         image_source::ImageSource,
         items::Planned,
         lora_source::LoraSource,
@@ -44,9 +39,6 @@ pub fn run(
     notes::of_model(&*model, report);
     let adapted = loras.models(planned, &*model, report)?;
     let items = execute::plan_items(planned, (&*model, &adapted), images, machine, None)?;
-    if let Some(note) = fp8_note::unused(&items, &*model, DeviceKind::of(&machine.device))? {
-        report.on(Event::Note(note));
-    }
     let (speeds, name) = (SpeedBook::open(), machine.name());
     let time = |item: &Item| speeds.estimate(&name, &item.plan.all_amounts());
     if as_json {

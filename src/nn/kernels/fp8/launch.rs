@@ -5,12 +5,13 @@ use candle_core::{
     backend::BackendStorage,
     cuda_backend::{
         CudaDType, WrapErr,
-        cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg},
+        cudarc::driver::{DeviceRepr, PushKernelArg},
     },
 };
 use half::{bf16, f16};
 
 use super::{How, OUTPUTS, PIECE, ROWS, THREADS, word};
+use crate::nn::kernels::card::{self, Given};
 
 /// The kernels as text, of which the driver makes machine code for its card.
 const KERNELS: &str = include_str!("product.ptx");
@@ -26,23 +27,12 @@ pub(super) struct ToCodes(pub(super) How);
 /// A product of codes, written in this number type.
 pub(super) struct Product(pub(super) How, pub(super) DType);
 
-/// An array, as an operation is given it.
-type Given<'a> = (&'a CudaStorage, &'a Layout);
-
 fn on_processor() -> candle_core::Error {
     candle_core::Error::msg("a product in e4m3 by a kernel of CUDA's, on a processor")
 }
 
 fn unknown(dtype: DType) -> candle_core::Error {
     candle_core::Error::msg(format!("no product in e4m3 of {dtype:?}"))
-}
-
-fn number<T: TryInto<u32, Error = std::num::TryFromIntError>>(count: T) -> Result<u32> {
-    count.try_into().map_err(candle_core::Error::wrap)
-}
-
-fn config(grid: (u32, u32, u32)) -> Result<LaunchConfig> {
-    Ok(LaunchConfig { grid_dim: grid, block_dim: (number(THREADS)?, 1, 1), shared_mem_bytes: 0 })
 }
 
 impl CustomOp1 for ToCodes {
@@ -75,7 +65,7 @@ impl ToCodes {
         let mut builder = function.builder();
         builder.arg(&x).arg(&mut out).arg(&self.0);
         // SAFETY: the struct says where rows lie, and the kernel reads and writes no others.
-        unsafe { builder.launch(config((number(rows)?, 1, 1))?) }.w()?;
+        unsafe { builder.launch(card::launch([rows, 1], THREADS, 0)?) }.w()?;
         Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from((rows, inputs + PIECE))))
     }
 }
@@ -131,9 +121,9 @@ impl Product {
         let scale = scale.as_cuda_slice::<f32>()?.slice(scale_layout.start_offset()..);
         let mut builder = function.builder();
         builder.arg(&x).arg(&codes).arg(&scale).arg(&mut out).arg(&self.0);
-        let grid = (number(rows.div_ceil(ROWS))?, number(outputs.div_ceil(OUTPUTS))?, 1);
+        let config = card::launch([rows.div_ceil(ROWS), outputs.div_ceil(OUTPUTS)], THREADS, 0)?;
         // SAFETY: the struct says where rows lie, and the kernel reads and writes no others.
-        unsafe { builder.launch(config(grid)?) }.w()?;
+        unsafe { builder.launch(config) }.w()?;
         Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from((rows, outputs)))) // [C, out]
     }
 }

@@ -2,13 +2,11 @@
 //! are, with sums in f32. Twice the rate of bf16, a panel of the weight less to write, and another result: three bits of each number
 //! of x are kept.
 //!
-//! The kernels are our own (`product.cu`); their text, `product.ptx`, is part of the program as that of [`super::flash`] is. They
-//! are held against products in f32 before a model is loaded ([`crate::nn::settle_fp8`]), where they are asked for.
+//! The kernels are our own (`product.cu`); their text, `product.ptx`, is part of the program as that of [`super::flash`] is. Where they
+//! are asked for they are held against the codes' products in f32 before a model is loaded ([`crate::nn::settle_fp8`]).
 
 #[cfg(feature = "cuda")]
 mod launch;
-
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Tensor};
 
@@ -30,14 +28,6 @@ const THREADS: usize = 256;
 const ROWS: usize = 128;
 #[cfg(any(test, feature = "cuda"))]
 const OUTPUTS: usize = 128;
-
-/// Whether the kernels failed their check on this machine.
-static REFUSED: AtomicBool = AtomicBool::new(false);
-
-/// Says that they are not to be used.
-pub(in crate::nn) fn refuse() {
-    REFUSED.store(true, Ordering::Relaxed);
-}
 
 /// Whether a device of this kind multiplies in e4m3 at all.
 pub fn is_on(kind: DeviceKind) -> bool {
@@ -74,14 +64,14 @@ pub fn product(x: &Array, codes: &Array, kind: Float8, scale: &Array) -> Result<
 
 /// How far apart rows of x and of the codes are, where the kernels take both.
 fn distances(x: &Array, codes: &Array, kind: Float8) -> Option<[usize; 2]> {
-    let is_sound = !REFUSED.load(Ordering::Relaxed) && is_on(x.place().kind()) && kind == Float8::E4M3;
-    let fits = word(x.dtype()).is_some() && x.elem_count() > 0 && x.dim(1) == codes.dim(1);
-    if !is_sound || x.is_cpu() || !fits || x.dim(1) % PIECE != 0 {
+    let is_known = is_on(x.place().kind()) && kind == Float8::E4M3 && word(x.dtype()).is_some();
+    let fits = x.elem_count() > 0 && x.dim(1) == codes.dim(1) && x.dim(1).is_multiple_of(PIECE);
+    if !is_known || !fits || x.is_cpu() {
         return None;
     }
     // Pieces begin where they can be read at once.
     let in_pieces = |array: &Array| match *array.layout().stride() {
-        [row, 1] if row % PIECE == 0 && array.layout().start_offset() % PIECE == 0 => Some(row),
+        [row, 1] if row.is_multiple_of(PIECE) && array.layout().start_offset().is_multiple_of(PIECE) => Some(row),
         _ => None,
     };
     Some([in_pieces(x)?, in_pieces(codes)?])
@@ -132,13 +122,8 @@ fn multiplied(_arrays: [&Tensor; 3], how: How, dtype: DType) -> candle_core::Res
 
 #[cfg(test)]
 mod tests {
-    use sha2::{Digest, Sha256};
-
     use super::*;
-    use crate::{
-        base::hex::hex,
-        nn::{Compute, Form, Ledger, Linear, Place, Products},
-    };
+    use crate::nn::{Compute, Form, Ledger, Linear, Place, Products, kernels::compiled};
 
     const SOURCE: &str = include_str!("product.cu");
     const COMPILED: &str = include_str!("product.ptx");
@@ -146,12 +131,8 @@ mod tests {
 
     #[test]
     fn what_is_launched_is_what_the_source_compiles_to() {
-        let digest = hex(&Sha256::digest(SOURCE));
-        let first = COMPILED.lines().next().unwrap_or_default();
-        assert!(first.ends_with(&digest), "product.cu has changed since '{first}': run tools/cuda/kernels.sh");
-        for (name, number) in [("THREADS", THREADS), ("ROWS", ROWS), ("OUTPUTS", OUTPUTS), ("PIECE", PIECE)] {
-            assert!(SOURCE.contains(&format!("constexpr int {name} = {number};")), "{name}");
-        }
+        let constants = [("THREADS", THREADS), ("ROWS", ROWS), ("OUTPUTS", OUTPUTS), ("PIECE", PIECE)];
+        compiled::check("product.cu", SOURCE, COMPILED, &constants);
         for (param, kernel) in [(2, "to_e4m3"), (4, "product_e4m3")] {
             for word in ["bf16", "f16", "f32"] {
                 assert!(COMPILED.contains(&format!(".entry {kernel}_{word}(")), "{kernel} {word}");

@@ -203,9 +203,9 @@ impl Report {
         let _ = writeln!(out, "  \"launches\": {launches},");
         let _ = writeln!(out, "  \"kernels\": {{");
         let rows: Vec<_> = self.kernels.iter().map(|(name, total)| {
-            let Counts { read, written, stored, flops, product_flops, instructions } = total.counts;
+            let Counts { read, written, stored, flops, product_flops, float8_flops, instructions } = total.counts;
             format!(
-                "    \"{name}\": {{\"launches\": {}, \"threads\": {}, \"most_elements\": {}, \"read\": {read}, \"written\": {written}, \"stored\": {stored}, \"flops\": {flops}, \"product_flops\": {product_flops}, \"instructions\": {instructions}, \"seconds\": {:.9}}}",
+                "    \"{name}\": {{\"launches\": {}, \"threads\": {}, \"most_elements\": {}, \"read\": {read}, \"written\": {written}, \"stored\": {stored}, \"flops\": {flops}, \"product_flops\": {product_flops}, \"float8_flops\": {float8_flops}, \"instructions\": {instructions}, \"seconds\": {:.9}}}",
                 total.launches, total.threads, total.most, total.seconds
             )
         }).collect();

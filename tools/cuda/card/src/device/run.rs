@@ -34,9 +34,13 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Of a kernel of this name that is no product.
+    /// Of a kernel of this name.
     fn of(kernel: &str) -> Self {
-        if kernel.starts_with("attention") { Self::Attention } else { Self::Pass }
+        match kernel {
+            _ if kernel.starts_with("attention") => Self::Attention,
+            _ if kernel.starts_with("product") => Self::Product,
+            _ => Self::Pass,
+        }
     }
 }
 
@@ -212,16 +216,19 @@ impl Device {
         gemm.run(&self.memory, self.settings.shapes)?;
         let (read, written) = (gemm.bytes_read(), gemm.bytes_written());
         let (flops, product_flops) = if gemm.is_half() { (0, gemm.flops()) } else { (gemm.flops(), 0) };
-        let counts = Counts { read, written, stored: gemm.outputs(), flops, product_flops, instructions: 0 };
+        let counts = Counts { read, written, stored: gemm.outputs(), flops, product_flops, ..Counts::default() };
         Ok(self.counted((gemm.name(), Kind::Product), gemm.outputs(), counts))
     }
 
-    /// Reports a kernel, and gives its roofline: what its bytes take, or its operations, or its half-precision products.
+    /// Reports a kernel, and gives its roofline: what its bytes take, or its operations, or its products.
     fn counted(&mut self, (name, kind): (&str, Kind), threads: u64, counts: Counts) -> (Engine, f64) {
         let card = self.settings.card;
         let bytes = (counts.read + counts.written) as f64 / card.bandwidth;
         let operations = counts.flops as f64 / card.single_flops;
-        let products = counts.product_flops as f64 / card.half_flops;
+        let mut products = counts.product_flops as f64 / card.half_flops;
+        if counts.float8_flops > 0 {
+            products += counts.float8_flops as f64 / card.float8_flops;
+        }
         let seconds = LAUNCH + bytes.max(operations).max(products);
         self.report.kernel(name, threads, counts, seconds);
         (Engine::Compute(kind), seconds)

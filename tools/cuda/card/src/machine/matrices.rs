@@ -68,7 +68,8 @@ impl Block<'_> {
             let bits = |value: f32| if value.is_nan() { 0x7fff_ffff } else { value.to_bits().into() };
             warp.write(*slot, lanes, &std::array::from_fn(|lane| bits(value(lane))));
         }
-        self.counts.product_flops += (2 * M * N * k) as u64;
+        let counted = if packed == 4 { &mut self.counts.float8_flops } else { &mut self.counts.product_flops };
+        *counted += (2 * M * N * k) as u64;
         Ok(())
     }
 

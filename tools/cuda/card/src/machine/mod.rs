@@ -54,8 +54,10 @@ pub struct Counts {
     pub stored: u64,
     /// Floating point operations.
     pub flops: u64,
-    /// Those of products of matrices, which have units of their own.
+    /// Those of products of matrices of 16-bit numbers, which have units of their own.
     pub product_flops: u64,
+    /// Those of products of matrices of e4m3.
+    pub float8_flops: u64,
     /// Instructions, once for each warp.
     pub instructions: u64,
 }
@@ -68,6 +70,7 @@ impl Counts {
         self.stored += other.stored * times;
         self.flops += other.flops * times;
         self.product_flops += other.product_flops * times;
+        self.float8_flops += other.float8_flops * times;
         self.instructions += other.instructions * times;
     }
 }
@@ -81,6 +84,7 @@ impl Counts {
             stored: self.stored - before.stored,
             flops: self.flops - before.flops,
             product_flops: self.product_flops - before.product_flops,
+            float8_flops: self.float8_flops - before.float8_flops,
             instructions: self.instructions - before.instructions,
         }
     }

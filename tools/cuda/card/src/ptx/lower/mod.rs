@@ -3,6 +3,7 @@
 
 mod instructions;
 mod matrices;
+mod mentioned;
 mod names;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use super::{
     code::{Instruction, Kernel, Op, Slot, layout},
 };
 use crate::machine::window;
+use mentioned::mentioned;
 use names::{Entity, Names};
 
 /// How deep calls may nest; recursion has no end.
@@ -30,7 +32,7 @@ pub fn lower(module: &Module, name: &str, globals: &Globals) -> Result<Kernel, S
         .iter()
         .find(|function| function.entry && function.name == name)
         .ok_or_else(|| format!("no kernel '{name}' in this module"))?;
-    let mut lowering = Lowering::new(module, globals);
+    let mut lowering = Lowering::new(module, function, globals);
     let (offsets, _) = layout(&function.parameters, 0);
     for (parameter, offset) in function.parameters.iter().zip(&offsets) {
         lowering.names.declare(&parameter.name, Entity::Parameter(*offset));
@@ -68,7 +70,7 @@ struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    fn new(module: &'a Module, globals: &Globals) -> Self {
+    fn new(module: &'a Module, function: &Function, globals: &Globals) -> Self {
         let mut lowering = Self {
             module,
             names: Names::default(),
@@ -86,7 +88,8 @@ impl<'a> Lowering<'a> {
             depth: 0,
             prefix: String::new(),
         };
-        for variable in &module.variables {
+        let mentioned = mentioned(module, function);
+        for variable in module.variables.iter().filter(|variable| mentioned.contains(&*variable.name)) {
             if variable.space == Space::Shared {
                 let entity = lowering.shared(variable);
                 lowering.names.declare(&variable.name, entity);
