@@ -30,6 +30,7 @@ mod rope;
 mod stream;
 mod unbiased;
 mod view;
+mod weight_check;
 mod weights_mode;
 
 use candle_core::DType;
@@ -58,6 +59,7 @@ pub use place::Place;
 pub use quantised::Quantised;
 pub use rope::{PositionAxis, PositionIds, RopeTables, TokenRun};
 pub use stream::Blocks;
+pub use weight_check::settle_weights;
 pub use weights_mode::WeightsMode;
 
 use crate::error::Error;

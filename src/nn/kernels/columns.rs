@@ -6,10 +6,19 @@ mod call;
 
 use candle_core::{DType, Tensor};
 
+use super::refused::Refused;
 use crate::{
     error::Result,
     nn::{Array, array::Launch},
 };
+
+/// Number types whose products failed their check on this machine ([`crate::nn::settle_weights`]).
+static REFUSED: Refused<DType> = Refused::new();
+
+/// Says that such products are not to be made of numbers of this type.
+pub(in crate::nn) fn refuse(dtype: DType) {
+    REFUSED.add(dtype);
+}
 
 /// `x·weightᵀ` for x [C, in] and weight [out, in], whose rows are apart; `None` on other devices, where they are not, and where x
 /// has another number type.
@@ -27,7 +36,8 @@ pub fn product(x: &Array, weight: &Array) -> Result<Option<Array>> {
 /// How far apart the weight's rows are, in numbers, where they are taken as they are.
 fn apart(x: &Array, weight: &Array) -> Option<usize> {
     let is_cuda = !x.is_cpu() && x.place().kind().is_cuda();
-    let is_known = matches!(x.dtype(), DType::F32 | DType::BF16 | DType::F16) && weight.dtype() == x.dtype();
+    let is_known = matches!(x.dtype(), DType::F32 | DType::BF16 | DType::F16) && !REFUSED.has(&x.dtype());
+    let is_known = is_known && weight.dtype() == x.dtype();
     let &[apart, 1] = weight.layout().stride() else { return None };
     let fits = is_cuda && is_known && x.is_contiguous() && x.elem_count() > 0 && x.dim(1) == weight.dim(1);
     (fits && apart > weight.dim(1)).then_some(apart)

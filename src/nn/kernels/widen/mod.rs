@@ -31,8 +31,7 @@ pub enum Codes {
 
 impl Codes {
     /// Its part of a kernel's name.
-    #[cfg(any(test, feature = "cuda"))]
-    fn word(self) -> String {
+    pub fn word(self) -> String {
         match self {
             Self::Blocks(kind) => kind.name().to_lowercase(),
             Self::Float8(Float8::E4M3) => "f8_e4m3".into(),
