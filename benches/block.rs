@@ -16,7 +16,7 @@ use dype::testing::{
     },
     nn::bands::ConvBand,
     nn::{
-        self, Array, Attention, AttentionTiles, Blocks, Form, Linear, NORM_EPS, Parameters, Place, Quantised,
+        self, Array, Attention, AttentionTiles, Blocks, Form, Linear, NORM_EPS, Parameters, Place, Products, Quantised,
         RopeTables, Rotation,
     },
     weights::{
@@ -153,15 +153,18 @@ fn block_of(weights: &Weights) -> (Blocks<Block>, Array, Pass) {
     (blocks, x, pass)
 }
 
+/// Codes, or blocks, of a weight: rows of so many bytes.
+fn bytes(rows: usize, row: usize) -> Tensor {
+    let bytes: Vec<u8> = (0..rows * row).map(|i| (i * 37 % 251) as u8 & 0x3f).collect();
+    Tensor::from_vec(bytes, (rows, row), &Device::Cpu).expect("bytes")
+}
+
 /// The widest product of a block, 3072 to 12,288 channels of 4096 and of 512 tokens, with its weight held in each form.
 fn forms(criterion: &mut Criterion) {
     let (inputs, outputs) = (3072, 12_288);
     let wide = random(&[outputs, inputs]);
     let half = |dtype| Form::Dense(wide.to_dtype(dtype).expect("halves").into());
-    let bytes = |row: usize| {
-        let bytes: Vec<u8> = (0..outputs * row).map(|i| (i * 37 % 251) as u8 & 0x3f).collect();
-        Tensor::from_vec(bytes, (outputs, row), &Device::Cpu).expect("bytes")
-    };
+    let bytes = |row| bytes(outputs, row);
     let scale = Tensor::full(0.03_f32, 1, &Device::Cpu).expect("a scale");
     let float8 = |kind| Form::Scaled { codes: bytes(inputs).into(), kind, scale: scale.clone().into() };
     let mut all = vec![
@@ -188,6 +191,30 @@ fn forms(criterion: &mut Criterion) {
     }
 }
 
+/// The same product where x may be rounded: to bf16, or to the weight's blocks of 8 bits; beside it in f32.
+fn rounded_forms(criterion: &mut Criterion) {
+    let (tokens, inputs, outputs) = (4608, 3072, 12_288);
+    let (x, wide) = (random_array(&[tokens, inputs]), random(&[outputs, inputs]));
+    let narrow = Form::Dense(wide.to_dtype(DType::BF16).expect("halves").into());
+    let bytes = bytes(outputs, BlockType::Q8_0.bytes_of(inputs));
+    let blocks = Quantised::new(BlockType::Q8_0, &bytes, &Place::Real(Device::Cpu)).expect("blocks");
+    let blocks = Form::Quantised { blocks, inputs: (0, inputs) };
+    let rounded = |products| Compute { products, ..Compute::EXACT_F32 };
+    let mut group = criterion.benchmark_group("rounded");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    // In floating-point operations.
+    group.throughput(Throughput::Elements((2 * tokens * inputs * outputs) as u64));
+    for (name, form, compute) in [
+        ("bf16 in f32", narrow.clone(), Compute::EXACT_F32),
+        ("bf16", narrow, rounded(Products::Rounded)),
+        ("Q8_0", blocks.clone(), rounded(Products::Rounded)),
+        ("Q8_0 in int8", blocks, rounded(Products::Int8)),
+    ] {
+        let layer = Linear::new(form, None, compute).expect("a layer");
+        group.bench_function(name, |bencher| bencher.iter(|| black_box(layer.forward(&x).expect("forward"))));
+    }
+}
+
 /// 32 rows of a convolution of the second stage at 1024 px, 512 channels to 512: by tiles, by plain products, and by the
 /// tensor library.
 fn conv_band(criterion: &mut Criterion) {
@@ -208,5 +235,5 @@ fn conv_band(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, tables, rotation, attention, forms, double_block, conv_band);
+criterion_group!(benches, tables, rotation, attention, forms, rounded_forms, double_block, conv_band);
 criterion_main!(benches);

@@ -13,6 +13,7 @@ use super::{
     device::{self, DtypeArg},
     fp8_products,
     image_source::ImageSource,
+    int8_products,
     items::{self, Planned, Wish},
     listen::{Finished, Teller},
     lora_source::{self, LoraSource},
@@ -146,6 +147,7 @@ fn open_machine(order: &mut Order<'_>, report: &Report) -> Result<Machine> {
     device::start_threads(&order.machine.threads)?;
     let device = device::open(order.machine.device, report)?;
     let asked = order.machine.dtype.or_else(|| order.like.as_ref()?.dtype_on(&device, report));
+    let asked = int8_products::dtype(&order.wishes, asked, DeviceKind::of(&device), report)?;
     let dtype = device::compute_dtype(asked, DeviceKind::of(&device))?;
     for rng in order.wishes.iter_mut().filter_map(|wish| wish.asked.wanted.rng.as_mut()) {
         // Told to whoever looks at the picture: another machine could not know which card was in use.
@@ -185,6 +187,7 @@ pub fn plan_items(
     let recipe = |one: &Planned| Recipe::new(&one.wish.asked.wanted, facts).map_err(|error| one.wish.named(error));
     let recipes = planned.iter().map(recipe).collect::<Result<Vec<_>>>()?;
     fp8_products::check_weights(planned, model)?;
+    int8_products::check_weights(planned, model)?;
     let texts = recipes.iter().flat_map(|recipe| [Some(&recipe.prompt), recipe.negative_prompt.as_ref()]).flatten();
     let prompts = texts.collect::<HashSet<_>>().len().min(PROMPTS_AT_ONCE);
     let mut plans: Vec<(Loras, Vec<Task>, Rc<Plan>)> = Vec::new();

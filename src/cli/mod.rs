@@ -8,6 +8,7 @@ mod environment;
 mod execute;
 mod fp8_products;
 mod image_source;
+mod int8_products;
 mod interrupts;
 mod items;
 mod latents_file;

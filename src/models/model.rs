@@ -29,18 +29,20 @@ pub struct On {
     pub dtype: DType,
     /// Whether products with weights of e4m3 are computed in e4m3, where the device has such.
     pub fp8_products: bool,
+    /// Whether inputs meet weights in Q8_0 in 8 bits, where the CPU rounds them.
+    pub int8_products: bool,
 }
 
 impl On {
-    /// As usual: products are not computed in e4m3.
+    /// As usual: products are not computed in e4m3, nor in 8 bits.
     pub const fn new(device: Device, dtype: DType) -> Self {
-        Self { device, dtype, fp8_products: false }
+        Self { device, dtype, fp8_products: false, int8_products: false }
     }
 
     /// What a transformer computes in.
     pub fn compute(&self) -> Compute {
         let kind = DeviceKind::of(&self.device);
-        Compute::on(kind, self.dtype).with_float8(kind, self.fp8_products)
+        Compute::on(kind, self.dtype).with_float8(kind, self.fp8_products).with_int8(self.int8_products)
     }
 }
 

@@ -179,7 +179,7 @@ fn check_bias(bias: Bias<'_>, [heads, queries, keys]: [usize; 3]) -> Result<()> 
 /// By the CPU's own kernel.
 fn own(q: &Array, k: &Array, v: &Array, how: &Attention<'_>) -> Result<Array> {
     let ((heads, queries, dim), keys) = (q.dims3()?, k.dim(1));
-    let (shape, rounds) = (cpu::Shape { heads, dim, queries, keys }, how.products == Products::Rounded);
+    let (shape, rounds) = (cpu::Shape { heads, dim, queries, keys }, how.products.rounds());
     let out = q.computed(&[queries, heads * dim], |out| {
         let (q, k, v) = (view(q.real()?), view(k.real()?), view(v.real()?));
         let scores = match how.bias {

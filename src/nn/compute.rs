@@ -13,9 +13,18 @@ pub enum Products {
     /// As [`Products::Exact`], except that the CPU may round inputs to bf16, where the weight is bf16 and the processor
     /// multiplies such pairs at twice the rate; sums stay f32. In attention a matrix unit does, and nothing else.
     Rounded,
+    /// As [`Products::Rounded`], except that inputs are rounded to 8 bits, in blocks of 32 with a scale, where the weight is Q8_0.
+    Int8,
     /// As [`Products::Exact`], except that rows of inputs become e4m3 where the weight is e4m3 and a card multiplies such; sums stay
     /// f32.
     Float8,
+}
+
+impl Products {
+    /// Whether inputs may be rounded to bf16.
+    pub fn rounds(self) -> bool {
+        matches!(self, Self::Rounded | Self::Int8)
+    }
 }
 
 /// What the streams of a network compute in.
@@ -43,6 +52,11 @@ impl Compute {
     /// The same, with products in e4m3 where that is asked for and a device of this kind has them.
     pub fn with_float8(self, kind: DeviceKind, is_asked: bool) -> Self {
         if is_asked && fp8::is_on(kind) { Self { products: Products::Float8, ..self } } else { self }
+    }
+
+    /// The same, with products in 8 bits where that is asked for and inputs may be rounded at all.
+    pub fn with_int8(self, is_asked: bool) -> Self {
+        if is_asked && self.products == Products::Rounded { Self { products: Products::Int8, ..self } } else { self }
     }
 
     /// The same for small layers whose rounding would reach every token: modulation, the first and the last layer.

@@ -7,7 +7,10 @@ use super::{
     adapter::{self, Adapter},
     kernels::{
         columns,
-        cpu::linear::{self as cpu, gelu_in_place},
+        cpu::{
+            int8,
+            linear::{self as cpu, gelu_in_place},
+        },
         fp8, fused, tensors,
         widen::{self, Codes},
     },
@@ -200,7 +203,8 @@ impl Form {
             }
             Self::Quantised { blocks, inputs } => {
                 if let Some(bytes) = blocks.bytes().filter(|_| x.is_fast()) {
-                    let operand = Operand::Blocks { bytes, kind: blocks.kind(), inputs: *inputs };
+                    let (kind, int8) = (blocks.kind(), products == Products::Int8);
+                    let operand = Operand::Blocks { bytes, kind, inputs: *inputs, int8 };
                     return on_cpu(products, x, operand, bias, activation);
                 }
             }
@@ -302,6 +306,8 @@ enum Operand<'a> {
         kind: BlockType,
         /// Which of the stored inputs count: (first, count).
         inputs: (usize, usize),
+        /// Whether x may be rounded to such blocks.
+        int8: bool,
     },
 }
 
@@ -324,6 +330,7 @@ impl Operand<'_> {
             Self::Numbers(array) if array.dtype() == DType::BF16 => cpu::Form::Bf16,
             Self::Numbers(_) => cpu::Form::Wide,
             Self::Codes { .. } => cpu::Form::Codes,
+            Self::Blocks { kind, inputs, int8: true, .. } if int8::takes(*kind, inputs.0, inputs.1) => cpu::Form::Int8,
             Self::Blocks { .. } => cpu::Form::Blocks,
         }
     }
@@ -341,7 +348,7 @@ fn on_cpu(
     if x.dim(1) != size.inputs {
         return Err(mismatch(format!("linear: {} inputs for a weight of {}", x.dim(1), size.inputs)));
     }
-    let rounds = products == Products::Rounded;
+    let rounds = products.rounds();
     let out = x.computed(&[size.rows, size.outputs], |out| {
         let (x, weight, bias) =
             (view(x.real()?), view(operand.array().real()?), bias.map(Array::real).transpose()?.map(view));
@@ -352,8 +359,8 @@ fn on_cpu(
         let weight = match operand {
             Operand::Numbers(_) => weight.weight()?,
             Operand::Codes { kind, .. } => cpu::Weight::F8 { codes: weight.bytes()?, kind, scales: &scales },
-            Operand::Blocks { kind, inputs, .. } => {
-                cpu::Weight::Blocks { bytes: weight.bytes()?, kind, first: inputs.0 }
+            Operand::Blocks { kind, inputs, int8, .. } => {
+                cpu::Weight::Blocks { bytes: weight.bytes()?, kind, first: inputs.0, int8 }
             }
         };
         let bias = bias.as_ref().map(View::f32).transpose()?;

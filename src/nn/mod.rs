@@ -46,6 +46,7 @@ pub use compute::{Compute, Products};
 pub use embedding::embedding_rows;
 pub use fp8_check::settle_fp8;
 pub use kernel_check::settle_kernels;
+pub use kernels::cpu::int8::available as has_int8;
 pub use kernels::cpu::tiles::{check_variable as check_matrix_unit, unit as matrix_unit};
 use ledger::Operation;
 pub use ledger::{Held, Ledger};

@@ -68,13 +68,25 @@ pub struct Task {
     pub cache: StepCache,
     /// Whether products with weights of e4m3 are computed in e4m3, where the device has such.
     pub fp8_products: bool,
+    /// Whether inputs meet weights in Q8_0 in 8 bits, where the CPU rounds them.
+    pub int8_products: bool,
 }
 
 impl Task {
     /// Of a picture from a prompt alone, as usual.
     pub fn new(size: ImageSize, steps: usize, text_tokens: usize) -> Self {
-        let (sampler, cache) = (SamplerName::default(), StepCache::default());
-        Self { size, steps, text_tokens, prompts: 1, cfg: false, encoding: None, sampler, cache, fp8_products: false }
+        Self {
+            size,
+            steps,
+            text_tokens,
+            prompts: 1,
+            cfg: false,
+            encoding: None,
+            sampler: SamplerName::default(),
+            cache: StepCache::default(),
+            fp8_products: false,
+            int8_products: false,
+        }
     }
 
     /// Evaluations of the velocity in all steps.
@@ -234,7 +246,7 @@ impl Plan {
         let largest = encode.iter().chain([&decode]).map(|way| way.cost.largest_elements);
         Ok(Self {
             task: task.clone(),
-            machine: machine.name(),
+            machine: machine.name_for(task),
             image_tokens: model.facts().latents.tokens(task.size).count(),
             text_tokens: task.text_tokens,
             passes: task.passes(),

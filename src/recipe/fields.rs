@@ -207,6 +207,30 @@ settings! {
         },
     };
 
+    /// Whether inputs meet the transformer's weights in Q8_0 in 8 bits.
+    int8_products: bool => bool = Setting {
+        kind: &Switch,
+        fill: Fill::Usual { value: || false, is_shown: false, keep: |is_asked, _| is_asked },
+        face: Face {
+            saved: Saved::UnlessUsual,
+            info: line(34, "products", |recipe| recipe.int8_products.then(|| "in 8 bits where weights are Q8_0".to_owned())),
+            parameters: Some(Entry {
+                line: Line {
+                    rank: 83,
+                    name: "Int8 products",
+                    says: |recipe| recipe.int8_products.then(|| "true".to_owned()),
+                },
+                reads: |text, wanted| read(text, &mut wanted.int8_products),
+            }),
+            ..Face::new(
+                Group::Picture,
+                "",
+                "Multiply in 8 bits where the transformer's weights are Q8_0: faster than bf16 on a CPU with AVX512-VNNI, and a \
+                 slightly different picture; on the CPU, in --dtype bf16, which it implies",
+            )
+        },
+    };
+
     /// The stages it climbs from the training resolution to its size.
     ladder: Ladder => Ladder = Setting {
         kind: &Sizes,

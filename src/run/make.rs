@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     models::Velocity,
     output::{self, LatentsFile, Picture, Provenance},
-    plan::{Amount, Took},
+    plan::{Amount, Plan, Took},
     recipe::StepCache,
     run::pipeline::{Course, Texts},
     sampling::{After, Progress, Skips, State},
@@ -80,7 +80,7 @@ impl Runner<'_> {
         let picture = self.pipeline.decode(&latents, item.recipe.size(), &item.plan.choices)?;
         let took = clock.took(&self.machine.device);
         times.decode += took.whole;
-        self.note_speed(item.plan.decoding(), took);
+        self.note_speed(&item.plan, item.plan.decoding(), took);
         let started = Instant::now();
         let path = self.write(item, replaced, &picture, &provenance);
         times.write = started.elapsed();
@@ -189,7 +189,8 @@ impl Runner<'_> {
         let skipped = skips.evaluations.saturating_sub(before.evaluations);
         // What is skipped behind a first block is not nothing, and not known.
         if skips == before || !matches!(making.item.recipe.step_cache, StepCache::FirstBlock(_)) {
-            self.note_speed(plan.denoising(plan.task.sampler.evaluations(left).saturating_sub(skipped)), took);
+            let amount = plan.denoising(plan.task.sampler.evaluations(left).saturating_sub(skipped));
+            self.note_speed(plan, amount, took);
         }
         end
     }
@@ -300,7 +301,7 @@ impl Runner<'_> {
     }
 
     /// Keeps how fast this machine was, for the next estimate.
-    pub(super) fn note_speed(&mut self, amount: Amount, took: Took) {
-        self.speeds.note(&self.machine.name(), amount, took);
+    pub(super) fn note_speed(&mut self, plan: &Plan, amount: Amount, took: Took) {
+        self.speeds.note(&plan.machine, amount, took);
     }
 }

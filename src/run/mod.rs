@@ -67,9 +67,17 @@ impl Item {
         let (text_tokens, cfg) = (recipe.max_sequence_length, recipe.cfg().is_some());
         // One picture alone has its prompt and its negative one.
         let prompts = prompts.max(1 + usize::from(cfg));
-        let (sampler, cache, fp8_products) = (recipe.sampler, recipe.step_cache, recipe.fp8_products);
+        let Recipe { sampler, step_cache: cache, fp8_products, int8_products, .. } = *recipe;
         let steps = recipe.steps - recipe.first_step();
-        Task { prompts, cfg, sampler, cache, fp8_products, ..Task::new(recipe.size(), steps, text_tokens) }
+        Task {
+            prompts,
+            cfg,
+            sampler,
+            cache,
+            fp8_products,
+            int8_products,
+            ..Task::new(recipe.size(), steps, text_tokens)
+        }
     }
 
     /// The same of all its passes, with what the first begins with.

@@ -117,7 +117,7 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// What reading weights may fail with.
     pub fn load_transformer_for(&self, recipe: &Recipe, choices: &Choices) -> Result<Box<dyn Velocity>> {
-        let on = On { fp8_products: recipe.fp8_products, ..self.on.clone() };
+        let on = On { fp8_products: recipe.fp8_products, int8_products: recipe.int8_products, ..self.on.clone() };
         self.model.velocity(&on, choices.weights, choices.forward)
     }
 

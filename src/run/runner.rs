@@ -30,7 +30,7 @@ use crate::{
     nn::WeightsMode,
     output,
     plan::{Choices, Machine, SpeedBook, what_fits},
-    recipe::Loras,
+    recipe::{Loras, Recipe},
     run::pipeline::Pipeline,
     weights::Kept,
 };
@@ -68,11 +68,13 @@ pub struct Runner<'a> {
 struct Loaded {
     weights: WeightsMode,
     fp8_products: bool,
+    int8_products: bool,
 }
 
 impl Loaded {
     fn of(item: &Item, choices: &Choices) -> Self {
-        Self { weights: choices.weights, fp8_products: item.recipe.fp8_products }
+        let Recipe { fp8_products, int8_products, .. } = item.recipe;
+        Self { weights: choices.weights, fp8_products, int8_products }
     }
 }
 

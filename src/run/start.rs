@@ -76,7 +76,7 @@ impl Runner<'_> {
         let picture = self.pipeline.decode_unclamped(latents, from, &below.choices)?;
         let took = clock.took(&self.machine.device);
         times.decode += took.whole;
-        self.note_speed(below.decoding(), took);
+        self.note_speed(below, below.decoding(), took);
         let clock = Clock::start();
         let enlarged = Enlarged::new(picture, geometry.computed(from), geometry.computed(to));
         let rows = &mut |first: usize, rows: &mut [f32]| {
@@ -92,7 +92,7 @@ impl Runner<'_> {
     fn note_encode(&mut self, plan: &Plan, clock: &Clock, times: &mut Times) {
         let took = clock.took(&self.machine.device);
         times.encode += took.whole;
-        plan.encode_amount().into_iter().for_each(|amount| self.note_speed(amount, took));
+        plan.encode_amount().into_iter().for_each(|amount| self.note_speed(plan, amount, took));
     }
 
     /// The sigma that a pass begins at. A schedule may have fewer than its steps.

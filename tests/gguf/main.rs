@@ -4,6 +4,7 @@ mod broken;
 #[path = "../support/hub_server.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part of this")]
 mod hub_server;
+mod int8_products;
 mod names;
 mod runs;
 mod split;

@@ -36,6 +36,11 @@ fn real(found: dype::testing::Result<Array>) -> Tensor {
     found.and_then(|found| found.real().cloned()).expect("numbers")
 }
 
+/// Them one after another.
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().and_then(|tensor| tensor.to_vec1()).expect("numbers")
+}
+
 /// ‖a - b‖ / ‖b‖, in f64.
 fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.dims(), b.dims());
@@ -520,6 +525,47 @@ fn rounded_products_round_a_weight_once() {
         let (found, plain) = (layer(found).forward(&a(&x)), layer(Form::Dense(a(&rounded))).forward(&a(&x)));
         let error = relative_error(&real(found), &real(plain));
         assert!(error < if cpu::pairs::pay() { 1e-6 } else { 1e-2 }, "{kind:?}: {error:e}");
+    }
+}
+
+/// Both sides rounded to blocks of 8 bits are off by less than a hundredth, and by more than pairs of bf16 are; what has other blocks,
+/// or begins within one, is rounded as ever.
+#[test]
+fn products_of_8_bits_are_near_those_of_more() {
+    let (rows, inputs, outputs) = (70, 512, 130);
+    let (x, bias) = (random(&[rows, inputs], 1), random(&[outputs], 2));
+    for kind in BlockType::ALL {
+        let (bytes, numbers) = quantised(kind, outputs, inputs);
+        let of = |products| {
+            let blocks = Quantised::new(kind, &bytes, &Place::Real(Device::Cpu)).expect("whole blocks");
+            let compute = Compute { products, ..Compute::EXACT_F32 };
+            Linear::new(Form::Quantised { blocks, inputs: (0, inputs) }, Some(a(&bias)), compute).expect("a layer")
+        };
+        let [int8, rounded] = [Products::Int8, Products::Rounded].map(of);
+        for (activation, expected) in [Activation::None, Activation::Gelu]
+            .map(|activation| (activation, linear(&x, &numbers, Some(&bias), activation)))
+        {
+            let forward = |layer: &Linear| match activation {
+                Activation::Gelu => real(layer.forward_gelu(&a(&x))),
+                Activation::None => real(layer.forward(&a(&x))),
+            };
+            let found = forward(&int8);
+            if kind == BlockType::Q8_0 {
+                let error = relative_error(&found, &expected);
+                assert!((1e-3..1e-2).contains(&error), "{activation:?}: {error:e}");
+            } else {
+                assert!(values(&found) == values(&forward(&rounded)), "{kind:?} has no products of 8 bits");
+            }
+        }
+        let part = |layer: &Linear, start, count| {
+            let (first, second) = layer.split_inputs(start).expect("parts");
+            let x = x.narrow(1, 0, start).and_then(|x| x.contiguous()).expect("part");
+            assert_eq!(second.forward(&a(&random(&[1, count], 3))).expect("forward").dims(), [1, outputs]);
+            values(&real(first.forward(&a(&x))))
+        };
+        let alike = |start| part(&int8, start, inputs - start) == part(&rounded, start, inputs - start);
+        assert!(alike(40), "{kind:?} cut within a block");
+        assert_eq!(alike(256), kind != BlockType::Q8_0, "{kind:?} cut between blocks");
     }
 }
 

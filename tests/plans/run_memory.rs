@@ -205,7 +205,7 @@ fn a_first_block_cache_takes_the_memory_that_was_foretold() {
             let before = live();
             let peak = peak_of(|| step(0.9));
             assert_eq!(live(), before, "{name}: it keeps as much as before");
-            let shape = StepShape { tokens: [grid.count(), text.text_tokens()], first_blocks: 1, fp8_products: false };
+            let shape = StepShape { first_blocks: 1, ..[grid.count(), text.text_tokens()].into() };
             let on = (DeviceKind::Cpu, DType::F32);
             let cost = model.step_cost(on, WeightsMode::Resident, shape, pieces).expect("a dry pass");
             let without = model.step_cost(on, WeightsMode::Resident, shape.tokens.into(), pieces).expect("a dry pass");

@@ -406,10 +406,9 @@ fn narrow_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
     }
 }
 
-#[test]
-fn gguf_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
-    let _alone = alone();
-    let narrow = FluxConfig {
+/// Of the narrow GGUF files.
+fn narrow_config() -> FluxConfig {
+    FluxConfig {
         num_layers: 1,
         num_single_layers: 1,
         attention_head_dim: 32,
@@ -418,7 +417,45 @@ fn gguf_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
         pooled_projection_dim: 32,
         axes_dims_rope: [4, 14, 14],
         ..FluxConfig::flux1_dev()
-    };
+    }
+}
+
+/// With Q8_0 that meets inputs of 8 bits, and attention that is rounded.
+#[test]
+fn a_forward_pass_in_8_bits_takes_the_memory_that_was_foretold() {
+    let _alone = alone();
+    let (config, text) = (narrow_config(), 512);
+    let path = crate::support::fixture("gguf/models/narrow-Q8_0.gguf");
+    let store: Arc<dyn TensorSource> = Arc::new(TensorFiles::open(&[path]).expect("opens"));
+    let weights = Weights::new(Arc::new(transformer(store).expect("BFL's names")), DType::BF16, Device::Cpu);
+    let grid = TokenGrid { height_patches: 48, width_patches: 56 };
+    let zeros = |shape: (usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("zeros");
+    let (img, txt) = (zeros((1, grid.count(), 64)), zeros((1, text, config.joint_attention_dim)));
+    let pooled = Tensor::zeros((1, config.pooled_projection_dim), DType::F32, &Device::Cpu).expect("zeros");
+    let compute = Compute::on(DeviceKind::Cpu, DType::BF16).with_int8(true);
+    let mode = WeightsMode::Resident;
+    let mut model = Transformer::load_in(&config, &weights, mode, compute).expect("narrow");
+    let step = [grid.count(), text].into();
+    let forward = Forward { config: &config, kind: DeviceKind::Cpu, compute, weights, mode, step };
+    for (token_chunk, query_rows, heads) in [(4096, 256, 1), (512, 128, 2), (128, 64, 1)] {
+        let options = ForwardOptions { token_chunk, query_rows, heads };
+        model = model.with_options(options);
+        let ids = config.position_ids(grid, text);
+        let pass = || {
+            let rope = RopeTables::new(&ids, config.base_patches(), &Still, &Moment::at(1.0), &Device::Cpu);
+            model.forward(&img, &txt, &pooled, 1.0, Some(1.0), &rope.expect("tables")).expect("forward");
+        };
+        // The first pass fills the room that matrix products keep for themselves, per thread.
+        pass();
+        let (found, foretold) = (peak_of(pass), forward.cost(options).expect("a dry pass").working_bytes);
+        assert_near(found, foretold, 0.1, &format!("{options:?}"));
+    }
+}
+
+#[test]
+fn gguf_files_are_held_as_they_are_and_compute_as_their_widened_copies() {
+    let _alone = alone();
+    let narrow = narrow_config();
     let wide =
         FluxConfig { attention_head_dim: 128, axes_dims_rope: [16, 56, 56], guidance_embeds: false, ..narrow.clone() };
     for (file, config) in [("narrow-Q8_0", &narrow), ("narrow-Q4_0-sdcpp", &narrow), ("wide-K", &wide)] {

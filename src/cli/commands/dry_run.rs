@@ -39,8 +39,8 @@ pub fn run(
     notes::of_model(&*model, report);
     let adapted = loras.models(planned, &*model, report)?;
     let items = execute::plan_items(planned, (&*model, &adapted), images, machine, None)?;
-    let (speeds, name) = (SpeedBook::open(), machine.name());
-    let time = |item: &Item| speeds.estimate(&name, &item.plan.all_amounts());
+    let speeds = SpeedBook::open();
+    let time = |item: &Item| speeds.estimate(&item.plan.machine, &item.plan.all_amounts());
     if as_json {
         for (item, planned) in items.iter().zip(planned) {
             report.result(&json_of(item, planned, &*model, time(item)).to_string());
@@ -178,6 +178,9 @@ pub fn table(plan: &Plan, recipe: &Recipe, shift: Shift, estimate: Option<Estima
     line("weights", weights);
     if let Some(loras) = recipe.lora.in_words() {
         line("LoRA", loras);
+    }
+    if recipe.int8_products {
+        line("products", "in 8 bits where weights are Q8_0".into());
     }
     line(
         "memory",

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::{
-    REGISTER_ROWS, SharedMut, Strided,
+    REGISTER_ROWS, SharedMut, Strided, int8,
     pack::{SPAN, widen},
     pairs, product,
     simd::{gelu, multiversion},
@@ -49,6 +49,8 @@ pub enum Weight<'a> {
         kind: BlockType,
         /// The first of the stored inputs that counts.
         first: usize,
+        /// Whether x may be rounded to such blocks, where it may be rounded at all and this kind allows products of them.
+        int8: bool,
     },
 }
 
@@ -63,6 +65,8 @@ pub enum Form {
     Codes,
     /// Blocks.
     Blocks,
+    /// Blocks of 8 bits that x may be rounded to.
+    Int8,
 }
 
 /// What follows the product and its bias.
@@ -149,10 +153,13 @@ impl Size {
         }
         let (tasks, in_pairs) = (self.tasks(), rounds && form != Form::Wide && self.pairs());
         let at_once = tasks.count.min(rayon::current_num_threads());
+        if rounds && form == Form::Int8 {
+            return int8::bytes(self, tasks.width.min(self.outputs), at_once);
+        }
         let panel = tasks.width.min(self.outputs).next_multiple_of(REGISTER_ROWS) * self.inputs;
         let rounded = if in_pairs { self.rows * self.inputs } else { 0 };
         let width = if in_pairs { 2 } else { 4 };
-        let decoded = if form == Form::Blocks { 4 * SPAN * REGISTER_ROWS } else { 0 };
+        let decoded = if matches!(form, Form::Blocks | Form::Int8) { 4 * SPAN * REGISTER_ROWS } else { 0 };
         (at_once * (panel * width + decoded) + 2 * rounded) as u64
     }
 }
@@ -165,14 +172,31 @@ impl Linear<'_> {
         assert_eq!(out.len(), rows * outputs, "out is [rows, out]");
         assert!(self.weight.len() >= (outputs - 1) * stride + self.weight.row(inputs), "weight is [out, in]");
         let out = SharedMut::new(out);
-        if let Some(tiled) = Tiled::of(&self.size, self.weight.form(), self.rounds && !self.adds) {
+        let (form, rounds) = (self.weight.form(inputs), self.rounds && !self.adds);
+        if let Some(tiled) = Tiled::of(&self.size, form, rounds) {
             return tiled.apply(self, x, &out);
+        }
+        if let (Weight::Blocks { bytes, first, .. }, Form::Int8, true) = (self.weight, form, rounds) {
+            return self.in_int8(x, (bytes, first), &out);
         }
         use_unpacked_operands();
         let rounded = self.takes_pairs().then(|| pairs::round(x));
         self.size.tasks().each(self.size, |columns, rows| match (&rounded, self.packed_pairs(&columns)) {
             (Some(x), Some(weight)) => self.paired_panel(columns, x, &weight, rows, &out),
             _ => self.panel(columns, x, rows, &out),
+        });
+    }
+
+    /// Everything by x rounded to blocks of 8 bits, and a weight that has them.
+    fn in_int8(&self, x: &[f32], (bytes, first): (&[u8], usize), out: &SharedMut<'_>) {
+        let (x, depth) = (int8::round(x), self.size.inputs / int8::BLOCK);
+        self.size.tasks().each(self.size, |columns, rows| {
+            let packed = int8::pack(&self.size, bytes, first, &columns);
+            self.tiles(columns, rows, out, &packed, depth, |rows, columns, lanes| {
+                let x = &x[rows.start * depth..rows.end * depth];
+                // SAFETY: each (row, panel) of out belongs to one task.
+                unsafe { int8::product(x, lanes, out, (rows.start, columns), self.size.outputs) }; // [count, width]
+            });
         });
     }
 
@@ -201,7 +225,7 @@ impl Linear<'_> {
                 let numbers = kind.numbers();
                 size.pack(codes, &columns, |row, code| numbers[usize::from(code)] * scales[row])
             }
-            Weight::Blocks { bytes, kind, first } => size.pack_blocks((bytes, kind, first), &columns),
+            Weight::Blocks { bytes, kind, first, .. } => size.pack_blocks((bytes, kind, first), &columns),
         };
         self.tiles(columns, rows, out, &packed, depth, |rows, columns, lanes| {
             let (count, width) = (rows.len(), columns.len());
@@ -235,7 +259,7 @@ impl Linear<'_> {
                 let pair = |row, [low, high]: [u8; 2]| pairs::pair(number(row, low), number(row, high));
                 size.pack(codes.as_chunks::<2>().0, columns, pair)
             }
-            Weight::Blocks { bytes, kind, first } => self.size.pack_blocks_in_pairs((bytes, kind, first), columns),
+            Weight::Blocks { bytes, kind, first, .. } => self.size.pack_blocks_in_pairs((bytes, kind, first), columns),
             Weight::F32(_) | Weight::F16(_) => return None,
         })
     }
@@ -263,9 +287,9 @@ impl Linear<'_> {
         columns: Range<usize>,
         rows: Range<usize>,
         out: &SharedMut<'_>,
-        packed: &[[T; REGISTER_ROWS]],
+        packed: &[T],
         depth: usize,
-        product: impl Fn(Range<usize>, Range<usize>, &[[T; REGISTER_ROWS]]),
+        product: impl Fn(Range<usize>, Range<usize>, &[T]),
     ) {
         for start in rows.clone().step_by(TILE_ROWS) {
             let tile = start..rows.end.min(start + TILE_ROWS);
@@ -295,11 +319,13 @@ impl Linear<'_> {
 }
 
 impl Weight<'_> {
-    fn form(&self) -> Form {
+    /// With so many inputs.
+    fn form(&self, inputs: usize) -> Form {
         match self {
             Self::F32(_) | Self::F16(_) => Form::Wide,
             Self::Bf16(_) => Form::Bf16,
             Self::F8 { .. } => Form::Codes,
+            Self::Blocks { kind, first, int8: true, .. } if int8::takes(*kind, *first, inputs) => Form::Int8,
             Self::Blocks { .. } => Form::Blocks,
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod attention;
 mod attention_products;
+pub mod int8;
 pub mod linear;
 mod pack;
 pub mod pairs;

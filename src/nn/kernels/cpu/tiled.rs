@@ -29,9 +29,10 @@ impl Tiled {
             return None;
         }
         let terms = match form {
+            Form::Int8 if rounds => return None,
             Form::Bf16 | Form::Codes | Form::Blocks if rounds => Terms::One,
             Form::Bf16 => Terms::Two,
-            Form::Wide | Form::Codes | Form::Blocks => Terms::Three,
+            Form::Wide | Form::Codes | Form::Blocks | Form::Int8 => Terms::Three,
         };
         tiles::unit().map(|unit| Self { unit, terms })
     }
@@ -115,7 +116,7 @@ impl Panel<'_> {
                     convert(&codes[at(column, from)..], out, |code: u8| table[usize::from(code)] * scale);
                 })
             }
-            Weight::Blocks { bytes, kind, first } => {
+            Weight::Blocks { bytes, kind, first, .. } => {
                 let mut decoded = [0.0; 2 * SPAN];
                 Operand::right(columns, numbers, halves, |column, from, out| {
                     let start = first + self.inputs.start + from;
@@ -199,7 +200,7 @@ mod tests {
             })
             .collect();
         let size = Size { stride: row, ..SIZE };
-        assert_as_vectors("Q8_0", Weight::Blocks { bytes: &bytes, kind, first }, size, 4e-5);
+        assert_as_vectors("Q8_0", Weight::Blocks { bytes: &bytes, kind, first, int8: false }, size, 4e-5);
     }
 
     #[test]
