@@ -83,9 +83,14 @@ fn attention(criterion: &mut Criterion) {
     let q = random_array(&[heads, queries, dim]);
     // In floating-point operations.
     group.throughput(Throughput::Elements((4 * heads * queries * keys * dim) as u64));
-    for query_rows in [64, 256, 512] {
-        let how = Attention::plain(AttentionTiles { query_rows, heads: 1 });
-        group.bench_function(format!("1024 of 4608 queries/{query_rows}"), |bencher| {
+    for (query_rows, name, products) in [
+        (64, "", Products::Exact),
+        (256, "", Products::Exact),
+        (512, "", Products::Exact),
+        (256, ", bf16", Products::Rounded),
+    ] {
+        let how = Attention { products, ..Attention::plain(AttentionTiles { query_rows, heads: 1 }) };
+        group.bench_function(format!("1024 of 4608 queries/{query_rows}{name}"), |bencher| {
             bencher.iter(|| black_box(nn::attention(&q, &k, &v, &how).expect("attention")));
         });
     }

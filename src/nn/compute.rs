@@ -11,7 +11,7 @@ pub enum Products {
     /// In the number type of the stream.
     Exact,
     /// As [`Products::Exact`], except that the CPU may round inputs to bf16, where the weight is bf16 and the processor
-    /// multiplies such pairs at twice the rate; sums stay f32. In attention a matrix unit does, and nothing else.
+    /// multiplies such pairs at twice the rate, and queries, keys, values and softmax weights in attention; sums stay f32.
     Rounded,
     /// As [`Products::Rounded`], except that inputs are rounded to 8 bits, in blocks of 32 with a scale, where the weight is Q8_0.
     Int8,

@@ -7,9 +7,10 @@ use rayon::prelude::*;
 
 use super::{
     REGISTER_ROWS, SharedMut,
-    attention_products::{Products, Rows, Tiled, Vectors, tiled_bytes, unit_for},
+    attention_pairs::Paired,
+    attention_products::{By, Products, Rows, Tiled, Vectors, tiled_bytes},
     simd::{exp2, multiversion},
-    tiles::{MatrixUnit, Task, Unit},
+    tiles::{MatrixUnit, Task},
     use_unpacked_operands,
 };
 
@@ -78,7 +79,7 @@ pub struct Attention<'a> {
     pub bias: Bias<'a>,
     /// Queries of one task.
     pub query_rows: usize,
-    /// Whether a matrix unit may take q, k, v and the weights of the softmax rounded to bf16; sums stay f32.
+    /// Whether q, k, v and the weights of the softmax may be rounded to bf16; sums stay f32.
     pub rounds: bool,
 }
 
@@ -97,9 +98,10 @@ impl Shape {
     pub fn working_bytes(&self, query_rows: usize, rounds: bool) -> u64 {
         let rows = task_rows(query_rows).min(self.queries.next_multiple_of(PANEL));
         let tasks = (self.heads * self.queries.div_ceil(task_rows(query_rows))).min(rayon::current_num_threads());
-        let products = match unit_for(self) {
-            Some(_) => tiled_bytes(rows, self.dim, rounds),
-            None => Vectors::bytes(rows, self.dim),
+        let products = match By::of(self, rounds) {
+            By::Unit(_) => tiled_bytes(rows, self.dim, rounds),
+            By::Pairs => Paired::bytes(rows, self.dim),
+            By::Vectors => Vectors::bytes(rows, self.dim),
         };
         tasks as u64 * (products + (size_of::<f32>() * (tile_keys(self.dim) * PANEL + rows * (self.dim + 2))) as u64)
     }
@@ -108,11 +110,11 @@ impl Shape {
 /// `softmax(scale·q·kᵀ + bias)·v` for q [H, C, D] and pieces of k and v [K, n, D] into out [C, H·D]; H/K heads of q that
 /// follow each other share one of k and v.
 pub fn attention(q: &[f32], pieces: &[Piece<'_>], how: &Attention<'_>, out: &mut [f32]) {
-    attention_by(unit_for(&how.shape), q, pieces, how, out);
+    attention_by(By::of(&how.shape, how.rounds), q, pieces, how, out);
 }
 
-/// The same by a matrix unit, or by vectors.
-fn attention_by(unit: Option<Unit>, q: &[f32], pieces: &[Piece<'_>], how: &Attention<'_>, out: &mut [f32]) {
+/// The same by products of one kind.
+fn attention_by(by: By, q: &[f32], pieces: &[Piece<'_>], how: &Attention<'_>, out: &mut [f32]) {
     let Shape { heads, dim, queries, keys } = how.shape;
     assert_eq!(q.len(), heads * queries * dim, "q is [H, C, D]");
     let groups = pieces.iter().map(|piece| piece.k.len()).sum::<usize>() / (keys * dim).max(1);
@@ -128,9 +130,10 @@ fn attention_by(unit: Option<Unit>, q: &[f32], pieces: &[Piece<'_>], how: &Atten
         let rows = block.min(queries - first);
         let q = &q[(head * queries + first) * dim..][..rows * dim];
         let walk = Walk { q, pieces, how, groups, head, first, out: &out };
-        match unit {
-            Some(unit) => unit.run(walk),
-            None => walk.with(&mut Vectors::new(dim)),
+        match by {
+            By::Unit(unit) => unit.run(walk),
+            By::Pairs => walk.with(&mut Paired::new(dim)),
+            By::Vectors => walk.with(&mut Vectors::new(dim)),
         }
     });
 }
@@ -230,7 +233,9 @@ impl Panels {
             let scores = &mut self.scores[..tile.count];
             products.scores(panel, scores);
             add_bias(scores, Tile { first: tile.first + panel * PANEL, ..tile }, how);
-            softmax_tile(scores, &mut self.max[panel], &mut self.sum[panel], out);
+            let (max, sum) = (&mut self.max[panel], &mut self.sum[panel]);
+            raise_maximum(scores, max, sum, out);
+            products.weigh(scores, max, sum);
             products.add(scores, out);
         }
     }
@@ -284,40 +289,46 @@ fn add_bias(scores: &mut [Lane], tile: Tile, how: &Attention<'_>) {
 }
 
 multiversion! {
-    /// One tile of an online softmax in base 2: scores become their weights against the new maximum, and what was
-    /// summed against the old one is scaled to it. Source: Milakov and Gimelshein, arXiv 1805.02867.
-    pub fn softmax_tile<FMA>(scores: &mut [Lane], max: &mut Lane, sum: &mut Lane, out: &mut [Lane]) {
+    /// The beginning of an online softmax in base 2: the running maximum becomes that of a tile's scores too, and what was summed
+    /// against the old one is scaled to it. Source: Milakov and Gimelshein, arXiv 1805.02867.
+    pub fn raise_maximum<FMA>(scores: &[Lane], max: &mut Lane, sum: &mut Lane, out: &mut [Lane]) {
         let mut new_max = *max;
-        for key in scores.iter() {
+        for key in scores {
             for (m, s) in new_max.iter_mut().zip(key) {
                 *m = if *s > *m { *s } else { *m };
             }
         }
+        if new_max == *max {
+            return;
+        }
         let mut factor = [0.0; PANEL];
-        let mut changed = false;
         for lane in 0..PANEL {
             factor[lane] = exp2::<FMA>(max[lane] - new_max[lane]);
-            changed |= max[lane] != new_max[lane];
+            sum[lane] *= factor[lane];
         }
+        for channel in out.iter_mut() {
+            for (o, f) in channel.iter_mut().zip(&factor) {
+                *o *= f;
+            }
+        }
+        *max = new_max;
+    }
+}
+
+multiversion! {
+    /// What follows: scores become their weights against the maximum, and are summed.
+    pub fn weigh_tile<FMA>(scores: &mut [Lane], max: &Lane, sum: &mut Lane) {
         let mut total = [0.0; PANEL];
-        for key in scores.iter_mut() {
+        for key in scores {
             for lane in 0..PANEL {
-                let weight = exp2::<FMA>(key[lane] - new_max[lane]);
+                let weight = exp2::<FMA>(key[lane] - max[lane]);
                 key[lane] = weight;
                 total[lane] += weight;
             }
         }
-        for lane in 0..PANEL {
-            sum[lane] = sum[lane] * factor[lane] + total[lane];
+        for (sum, total) in sum.iter_mut().zip(&total) {
+            *sum += total;
         }
-        if changed {
-            for channel in out.iter_mut() {
-                for (o, f) in channel.iter_mut().zip(&factor) {
-                    *o *= f;
-                }
-            }
-        }
-        *max = new_max;
     }
 }
 

@@ -1,9 +1,9 @@
-//! The two products of an attention's tile: by vectors, or in the tiles of a matrix unit.
+//! The two products of an attention's tile: by vectors, here or in [pairs](super::attention_pairs), or in the tiles of a matrix unit.
 
 use super::{
     Strided,
-    attention::{Lane, PANEL, Shape, tile_keys},
-    product,
+    attention::{Lane, PANEL, Shape, tile_keys, weigh_tile},
+    pairs, product,
     tiles::{self, DEPTH, MatrixUnit, Operand, Target, Terms, Unit, bytes},
 };
 
@@ -28,6 +28,11 @@ pub trait Products {
 
     /// Scores [keys, 64] of a panel of queries.
     fn scores(&mut self, panel: usize, scores: &mut [Lane]);
+
+    /// Makes weights of scores [keys, 64] against a maximum, for [`Products::add`], and adds them to their sums.
+    fn weigh(&mut self, scores: &mut [Lane], max: &Lane, sum: &mut Lane) {
+        weigh_tile(scores, max, sum);
+    }
 
     /// Adds to `out` [D, 64] the values by their weights [keys, 64].
     fn add(&mut self, weights: &[Lane], out: &mut [Lane]);
@@ -94,10 +99,27 @@ fn terms(rounds: bool) -> Terms {
     if rounds { Terms::One } else { Terms::Three }
 }
 
-/// The unit that takes attention of this shape, where one does.
-pub fn unit_for(shape: &Shape) -> Option<Unit> {
-    let is_worth_it = shape.dim >= DEPTH && shape.queries >= PANEL && shape.keys >= PANEL;
-    if is_worth_it { tiles::unit() } else { None }
+/// By what an attention's products are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// Vectors of f32.
+    Vectors,
+    /// Pairs of bf16.
+    Pairs,
+    /// The tiles of a unit.
+    Unit(Unit),
+}
+
+impl By {
+    /// What takes attention of this shape; `rounds` says that bf16's products will do.
+    pub fn of(shape: &Shape, rounds: bool) -> Self {
+        let is_whole = shape.queries >= PANEL && shape.keys >= PANEL;
+        match tiles::unit().filter(|_| is_whole && shape.dim >= DEPTH) {
+            Some(unit) => Self::Unit(unit),
+            None if is_whole && rounds && shape.dim.is_multiple_of(2) && pairs::pay() => Self::Pairs,
+            None => Self::Vectors,
+        }
+    }
 }
 
 /// In the tiles of a unit.

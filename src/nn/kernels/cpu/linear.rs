@@ -275,9 +275,10 @@ impl Linear<'_> {
     ) {
         let depth = self.size.inputs / 2;
         self.tiles(columns, rows, out, packed, depth, |rows, columns, lanes| {
-            let x = &x[rows.start * depth..rows.end * depth];
+            let pairs = &x[rows.start * depth..rows.end * depth];
+            let x = pairs::Rounded { pairs, rows: rows.len(), row: depth, step: 1 };
             // SAFETY: `takes_pairs` asked the processor; each (row, panel) of out belongs to one task.
-            unsafe { pairs::product(x, lanes, out, (rows.start, columns), self.size.outputs) }; // [count, width]
+            unsafe { pairs::product(x, lanes, out, (rows.start, columns), (self.size.outputs, false)) }; // [count, width]
         });
     }
 

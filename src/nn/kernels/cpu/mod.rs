@@ -1,6 +1,7 @@
 //! The CPU's own kernels, on plain slices of f32: no tensors, no devices.
 
 pub mod attention;
+mod attention_pairs;
 mod attention_products;
 pub mod int8;
 pub mod linear;

@@ -79,8 +79,9 @@ impl Sample {
     fn multiply_pairs(&mut self) {
         let (x, weight) = &self.paired;
         let out = SharedMut::new(&mut self.out);
+        let x = Rounded { pairs: x, rows: Self::ROWS, row: Self::INPUTS / 2, step: 1 };
         // SAFETY: `pay` asked the processor; out is borrowed mutably.
-        unsafe { product(x, weight, &out, (0, 0..REGISTER_ROWS), REGISTER_ROWS) };
+        unsafe { product(x, weight, &out, (0, 0..REGISTER_ROWS), (REGISTER_ROWS, false)) };
     }
 }
 
@@ -97,6 +98,15 @@ pub fn pair(low: bf16, high: bf16) -> u32 {
 }
 
 multiversion! {
+    /// Rounds two rows to bf16, the numbers of which make a pair.
+    pub fn join_rows<FMA>(even: &[f32], odd: &[f32], pairs: &mut [u32]) {
+        for ((pair, even), odd) in pairs.iter_mut().zip(even).zip(odd) {
+            *pair = bf16_bits(*even) >> 16 | bf16_bits(*odd);
+        }
+    }
+}
+
+multiversion! {
     /// Rounds to the nearest bf16, ties to even; NaN stays NaN.
     pub fn round_pairs<FMA>(x: &[f32], pairs: &mut [u32]) {
         for (pair, x) in pairs.iter_mut().zip(x.as_chunks::<2>().0) {
@@ -105,25 +115,40 @@ multiversion! {
     }
 }
 
-/// `out[row.., columns] = x [rows, pairs] · weight [pairs, 64]` for a matrix `out` of `outputs` columns; `corner` is
-/// the first row and the columns, 64 at most.
+/// Rows of pairs: pair k of row i is number `i·row + k·step`.
+#[derive(Clone, Copy)]
+pub struct Rounded<'a> {
+    /// Where they are.
+    pub pairs: &'a [u32],
+    /// How many.
+    pub rows: usize,
+    /// From one row to the next.
+    pub row: usize,
+    /// From one pair to the next.
+    pub step: usize,
+}
+
+/// `out[row.., columns] = (out, if it adds) + x [rows, pairs] · weight [pairs, 64]` for a matrix `out` of `outputs` columns; `corner`
+/// is the first row and the columns, 64 at most.
 ///
 /// # Safety
 /// The processor has the instruction ([`available`]), and nobody else uses these columns of these rows.
 pub(crate) unsafe fn product(
-    x: &[u32],
+    x: Rounded<'_>,
     weight: &[PairLane],
     out: &SharedMut<'_>,
     corner: (usize, Range<usize>),
-    outputs: usize,
+    (outputs, adds): (usize, bool),
 ) {
-    let (pairs, width, (row, columns)) = (weight.len(), corner.1.len(), corner);
-    assert!(x.len().is_multiple_of(pairs) && width <= REGISTER_ROWS, "x is [rows, pairs]");
+    let (width, (row, columns)) = (corner.1.len(), corner);
+    assert!(width <= REGISTER_ROWS, "64 columns at most");
     for (block, weight) in weight.chunks(PAIRS).enumerate() {
-        for (tile, x) in x.chunks(ROWS * pairs).enumerate() {
-            let rows = x.len() / pairs;
-            let out = out.corner((row + tile * ROWS) * outputs + columns.start, rows, width, outputs);
-            let tile = Tile { x: &x[block * PAIRS..], pairs, weight, out, outputs, width, adds: block > 0 };
+        for first in (0..x.rows).step_by(ROWS) {
+            let rows = ROWS.min(x.rows - first);
+            let out = out.corner((row + first) * outputs + columns.start, rows, width, outputs);
+            let pairs = &x.pairs[first * x.row + block * PAIRS * x.step..];
+            let x = Rounded { pairs, rows, ..x };
+            let tile = Tile { x, weight, out, outputs, width, adds: adds || block > 0 };
             // SAFETY: the caller's promise; the corner was checked.
             unsafe { tile.multiply(rows) };
         }
@@ -132,9 +157,7 @@ pub(crate) unsafe fn product(
 
 /// One register tile: up to [`ROWS`] rows, 64 channels, up to [`PAIRS`] pairs.
 struct Tile<'a> {
-    x: &'a [u32],
-    /// From one row of x to the next.
-    pairs: usize,
+    x: Rounded<'a>,
     weight: &'a [PairLane],
     out: *mut f32,
     /// From one row of out to the next.
@@ -171,7 +194,8 @@ impl Tile<'_> {
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn rows<const N: usize>(&self) {
         use std::arch::x86_64::*;
-        assert!(self.x.len() >= (N - 1) * self.pairs + self.weight.len());
+        let Rounded { pairs, row: next, step, .. } = self.x;
+        assert!(pairs.len() > (N - 1) * next + (self.weight.len() - 1) * step);
         let mut sums = [[_mm512_setzero_ps(); 4]; N];
         for (k, lanes) in self.weight.iter().enumerate() {
             // SAFETY: 64 pairs are four vectors, and any bits are bf16 numbers.
@@ -181,7 +205,7 @@ impl Tile<'_> {
             for (row, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: within x, by the assertion above; any bits are bf16 numbers.
                 let x: __m512bh = unsafe {
-                    let pair = *self.x.get_unchecked(row * self.pairs + k);
+                    let pair = *pairs.get_unchecked(row * next + k * step);
                     std::mem::transmute(_mm512_set1_epi32(pair.cast_signed()))
                 };
                 for (sum, weight) in sums.iter_mut().zip(weight) {
@@ -220,9 +244,9 @@ mod tests {
         let (x, weight) = &sample.paired;
         for (rows, width) in [(1, 64), (8, 33), (23, 16), (192, 5)] {
             let mut out = vec![7.0; rows * width + 1];
-            let end = x.len() / Sample::ROWS * rows;
+            let x = Rounded { pairs: x, rows, row: Sample::INPUTS / 2, step: 1 };
             // SAFETY: the processor was asked; out is borrowed mutably.
-            unsafe { product(&x[..end], weight, &SharedMut::new(&mut out), (0, 0..width), width) };
+            unsafe { product(x, weight, &SharedMut::new(&mut out), (0, 0..width), (width, false)) };
             for (at, found) in out[..rows * width].iter().enumerate() {
                 let row = &sample.x[at / width * Sample::INPUTS..][..Sample::INPUTS];
                 let products = row.iter().zip(&sample.weight).map(|(x, w)| f64::from(*x) * f64::from(w[at % width]));

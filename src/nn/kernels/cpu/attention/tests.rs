@@ -1,6 +1,9 @@
 use half::bf16;
 
-use super::*;
+use super::{
+    super::{pairs, tiles::Unit},
+    *,
+};
 
 fn wave(count: usize, phase: f32, size: f32) -> Vec<f32> {
     (0..count).map(|i| size * (i as f32 * 0.37 + phase).sin() * (i as f32 * 0.011).cos()).collect()
@@ -110,9 +113,9 @@ fn grouped_heads_look_back_and_never_at_padding() {
     }
 }
 
-/// Keys in pieces and queries that are no whole tiles, grouped heads, every kind of bias.
-#[test]
-fn a_matrix_unit_gives_the_same_in_halves() {
+/// What an attention gives by each of several kinds of products: keys in pieces and queries that are no whole tiles, grouped heads,
+/// every kind of bias.
+fn assert_alike(by: [(By, bool); 2], tolerance: f32) {
     for (dim, queries, pieces) in [(32, 70, vec![600]), (128, 64, vec![64, 37, 530]), (200, 150, vec![700, 33])] {
         let keys: usize = pieces.iter().sum();
         let shape = Shape { heads: 2, dim, queries, keys };
@@ -131,39 +134,55 @@ fn a_matrix_unit_gives_the_same_in_halves() {
         let seen = keys.min(queries) - 5;
         for bias in [Bias::None, Bias::Scores(&scores), Bias::Runs(&runs), Bias::Causal(seen)] {
             let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
-            let how = Attention { shape, scale, bias, query_rows: 128, rounds: false };
-            let [vectors, tiles] = [None, Some(Unit::Model)].map(|unit| {
+            let [first, second] = by.map(|(by, rounds)| {
                 let mut out = vec![f32::NAN; q.len()];
-                attention_by(unit, &q, &pieces, &how, &mut out);
+                attention_by(by, &q, &pieces, &Attention { shape, scale, bias, query_rows: 128, rounds }, &mut out);
                 out
             });
-            let worst = vectors.iter().zip(&tiles).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(worst < 2e-5, "{shape:?}: {worst:e}");
+            let worst = first.iter().zip(&second).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < tolerance, "{shape:?}: {worst:e}");
         }
     }
 }
 
-/// With `rounds` a unit takes the nearest bf16 of everything, and of the softmax's weights.
 #[test]
-fn a_matrix_unit_takes_one_product_where_rounding_will_do() {
+fn a_matrix_unit_gives_the_same_in_halves() {
+    assert_alike([(By::Vectors, false), (By::Unit(Unit::Model), false)], 2e-5);
+}
+
+/// Scores of up to 8 by inputs of 8 bits of mantissa, of values up to a quarter.
+#[test]
+fn pairs_give_what_tiles_give_in_one_product() {
+    if pairs::available() {
+        assert_alike([(By::Pairs, true), (By::Unit(Unit::Model), true)], 2e-3);
+        assert_alike([(By::Pairs, true), (By::Vectors, true)], 1e-2);
+    }
+}
+
+/// With `rounds` a unit, and pairs, take the nearest bf16 of everything, and of the softmax's weights.
+#[test]
+fn one_product_where_rounding_will_do() {
     let shape = Shape { heads: 2, dim: 128, queries: 70, keys: 600 };
     let inputs = inputs(shape).map(|x| x.iter().map(|value| 0.25 * value).collect::<Vec<_>>());
     let nearest = inputs.clone().map(|x| x.iter().map(|value| bf16::from_f32(*value).to_f32()).collect::<Vec<_>>());
-    let by = |unit, [q, k, v]: &[Vec<f32>; 3], rounds| {
+    let given = |by, [q, k, v]: &[Vec<f32>; 3], rounds| {
         // A power of two: q times it is rounded as q is.
         let how = Attention { shape, scale: 0.125, bias: Bias::None, query_rows: 128, rounds };
         let mut out = vec![f32::NAN; q.len()];
-        attention_by(unit, q, &[Piece { k, v }], &how, &mut out);
+        attention_by(by, q, &[Piece { k, v }], &how, &mut out);
         out
     };
-    let found = by(Some(Unit::Model), &inputs, true);
-    assert_eq!(found, by(Some(Unit::Model), &nearest, true), "inputs are rounded once");
-    assert_eq!(by(None, &inputs, true), by(None, &inputs, false), "vectors round nothing");
-    let expected = by(None, &nearest, false);
-    let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    // A weight is off by 2^-9 of itself at most, and all of them are 1 together.
-    let largest = nearest[2].iter().fold(0.0_f32, |most, value| most.max(value.abs()));
-    assert!(worst > 1e-6 && worst < largest / 512.0, "{worst:e} of {largest}");
+    assert_eq!(given(By::Vectors, &inputs, true), given(By::Vectors, &inputs, false), "vectors round nothing");
+    let expected = given(By::Vectors, &nearest, false);
+    let pairs = pairs::available().then_some(By::Pairs);
+    for by in [By::Unit(Unit::Model)].into_iter().chain(pairs) {
+        let found = given(by, &inputs, true);
+        assert_eq!(found, given(by, &nearest, true), "inputs are rounded once");
+        let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // A weight is off by 2^-9 of itself at most, and all of them are 1 together.
+        let largest = nearest[2].iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+        assert!(worst > 1e-6 && worst < largest / 512.0, "{by:?}: {worst:e} of {largest}");
+    }
 }
 
 #[test]
