@@ -34,7 +34,7 @@ pub fn settle_kernels(dtype: DType, device: &Device, observer: &dyn Observer) {
                 Ok(error) if error <= most_error(dtype) => largest = largest.max(error),
                 _ => {
                     kernel.refuse(dtype);
-                    observer.on(warning(kernel, dtype, error));
+                    observer.on(warning(kernel.name(), dtype, &error));
                 }
             }
         }
@@ -59,9 +59,9 @@ pub(super) fn most_error(dtype: DType) -> f64 {
     rounding + 1e-5
 }
 
-fn warning(kernel: Kernel, dtype: DType, error: Result<f64>) -> Event {
-    let found = found(&error);
-    let (name, dtype) = (kernel.name(), dtype.as_str());
+/// What is told of a kernel of this name that is not used.
+pub(super) fn warning(name: &str, dtype: DType, error: &Result<f64>) -> Event {
+    let (found, dtype) = (found(error), dtype.as_str());
     Event::Warning(format!(
         "{name} by dype's own kernel ({dtype}) {found} on this card: the plain one, which is slower and takes more memory, is used \
          instead"
@@ -200,7 +200,9 @@ mod tests {
 
     #[test]
     fn a_kernel_that_is_far_off_is_warned_of_and_says_what_it_is() {
-        let Event::Warning(text) = warning(Kernel::SiluGated, DType::BF16, Ok(0.5)) else { panic!("a warning") };
+        let Event::Warning(text) = warning(Kernel::SiluGated.name(), DType::BF16, &Ok(0.5)) else {
+            panic!("a warning")
+        };
         assert!(text.contains("silu_gated") && text.contains("bf16") && text.contains("5.0e-1"), "{text}");
         assert!(most_error(DType::BF16) < 0.005 && most_error(DType::F32) < 1e-4);
     }

@@ -42,6 +42,7 @@ pub use attention::{
     Attention, AttentionTiles, Bias, KeyBias, Scale, attention, attention_by_tensors, attention_error, attention_time,
 };
 pub use attention_check::settle_attention;
+pub use bands::settle_maps;
 pub use compute::{Compute, Products};
 pub use embedding::embedding_rows;
 pub use fp8_check::settle_fp8;

@@ -67,6 +67,7 @@ impl<'a> Pipeline<'a> {
         let on = On::new(device, dtype);
         let text = model.text(&on)?;
         nn::settle_kernels(dtype, &on.device, observer);
+        nn::settle_maps(dtype, &on.device, observer);
         nn::settle_weights(|| model.networks(), dtype, &on.device, observer)?;
         model.settle(&on, observer);
         Ok(Self { model, text, on, observer })

@@ -23,8 +23,9 @@ for source in "$root"/src/nn/kernels/*/*.cu; do
   # The ISA's version 7.0, which the drivers of CUDA 11.0 and newer read, is enough unless a source says otherwise.
   isa=$(sed -n 's,^// isa: ,,p' "$source")
   nvcc -ptx -arch="$arch" -std=c++17 -o "$made/plain.ptx" "$source"
-  # Without comments; ptxas holds the text to the version.
-  { echo "// $(basename "$source"), sha256 $(sha256sum "$source" | cut -d ' ' -f 1)"
+  # Without comments; ptxas holds the text to the version. The digest is of what the source includes, and of itself.
+  digest=$(cat $(sed -n "s,^#include \"\(.*\)\",$(dirname "$source")/\1,p" "$source") "$source" | sha256sum | cut -d ' ' -f 1)
+  { echo "// $(basename "$source"), sha256 $digest"
     sed -E "s/^\.version .*/.version ${isa:-7.0}/"'; /^\s*(\/\/|$)/d' "$made/plain.ptx"; } > "$made/$name"
   ptxas -v -arch="${arch/compute/sm}" -o /dev/null "$made/$name" 2>&1 | grep -oE "'[a-z0-9_]+' for|[0-9]+ bytes spill.*|Used .*" | paste -sd ' ' |
     sed "s/ '/\n'/g"

@@ -189,6 +189,7 @@ few_bits fp8 safetensors
 in_fp8
 for dtype in f32 bf16 f16; do trusted $dtype; done
 launched tiny-flux-bf16-resident attention_bf16_32
+launched tiny-flux-bf16-resident taps_bf16_wide
 launched demo-q8_0-f32-stream widen_q8_0_f32
 launched demo-fp8-products-stream product_e4m3_bf16
 launched demo-f16-stream attention_f16_64

@@ -4,16 +4,19 @@
 //! counts what it takes. Layers are streams of bands (`Chain`): bands go in at the top of the picture and come out
 //! below, and nothing depends on where one band ends and the next begins.
 
+mod check;
 mod cpu;
 mod dry;
 mod fifo;
 mod moments;
 mod operations;
+mod passes;
 mod stream;
 mod tensors;
 #[cfg(test)]
 mod tests;
 
+pub use check::settle_maps;
 #[doc(hidden)]
 pub use cpu::ConvBand;
 pub(crate) use cpu::Cpu;

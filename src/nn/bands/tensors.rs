@@ -1,9 +1,7 @@
 //! The kernels on any candle device: a band is an array [rows, W, C], a convolution one matrix product. Written over [`Array`],
 //! so that their dry pass is this code.
 
-use candle_core::DType;
-
-use super::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Norm, Reach, Taps, work};
+use super::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Norm, Reach, Taps, passes, work};
 use crate::{
     error::Result,
     nn::{Array, Attention, AttentionTiles, Operation, Parameters, attention_by_tensors, mismatch},
@@ -100,97 +98,14 @@ impl Tensors<'_> {
     }
 }
 
-/// What is done to rows before their convolution or projection; norms in f32.
-fn before(rows: &Array, before: Before<'_>) -> Result<Array> {
-    match before {
-        Before::Nothing => Ok(rows.clone()),
-        Before::Norm(norm) => normed(rows, norm)?.to_dtype(rows.dtype()),
-        Before::NormSilu(norm) => normed(rows, norm)?.silu()?.to_dtype(rows.dtype()),
-    }
-}
-
-fn normed(rows: &Array, norm: &Norm) -> Result<Array> {
-    let vector = |values: &[f32]| rows.place().floats(&[values.len()], || values.to_vec()); // [C]
-    let rows = rows.to_dtype(DType::F32)?;
-    match norm {
-        Norm::Group(affine) => rows.mul(&vector(&affine.scale)?)?.add(&vector(&affine.shift)?),
-        Norm::Rms(gamma) => {
-            let length = rows.sqr()?.sum_keepdim(rows.dims().len() - 1)?.sqrt()?; // [rows, W, 1]
-            rows.div(&length.at_least(Norm::LEAST_LENGTH)?)?.mul(&vector(gamma)?)
-        }
-    }
-}
-
-/// `rows` after what is done to them, with two columns of zeros, below `above`; a zero row where there are none of either.
-fn window(reach: Reach, above: Option<Array>, rows: Option<&Rows>, first: Before<'_>) -> Result<Array> {
-    let border = reach.border();
-    let below = match rows {
-        Some(rows) => Some(before(&rows.0, first)?.pad_with_zeros(1, border, 2 - border)?),
-        None => None,
-    };
-    match (above, below) {
-        (Some(above), Some(below)) => Array::cat(&[above, below], 0),
-        (Some(above), None) => above.pad_with_zeros(0, 0, 1),
-        (None, Some(below)) => below.pad_with_zeros(0, border, 0),
-        (None, None) => Err(mismatch("a picture without rows")),
-    }
-}
-
 /// The convolution of a window, as one product: [rows, W, O].
 fn convolved(filter: &Filter, window: &Array) -> Result<Array> {
-    let taps = match filter.reach {
-        Reach::Doubled => taps(&double(window)?, Reach::Same)?,
-        reach => taps(window, reach)?,
-    };
+    let taps = passes::taps(window, filter.reach)?;
     let Matrix { weight, bias } = &filter.matrix;
     let (height, width, nine_inputs) = taps.dims3()?;
     let product = taps.reshape(&[height * width, nine_inputs])?.matmul(weight)?; // [rows W, O]
     drop(taps);
     product.add(bias)?.reshape(&[height, width, bias.dim(0)])
-}
-
-/// The nine pixels of each output, side by side: [rows, W, 9 I], tap by tap.
-///
-/// Each tap is copied once to lie in one piece and once to its place: a cat of strided views along the last dimension
-/// would write them transposed, and copy all of it again.
-fn taps(window: &Array, reach: Reach) -> Result<Array> {
-    let (rows, columns, inputs) = window.dims3()?;
-    let (height, width, stride) = (reach.ready(rows), reach.resized(columns - 2), reach.stride());
-    let phases = if stride == 1 { None } else { Some(phases(window, [height, width], stride)?) };
-    let taps = window.place().zeros(&[height, width, 9 * inputs], window.dtype())?;
-    for (row, column) in (0..3).flat_map(|row| (0..3).map(move |column| (row, column))) {
-        let shifted = match &phases {
-            None => window.narrow(0, row, height)?.narrow(1, column, width)?.contiguous()?,
-            Some(phases) => {
-                let of_row = phases.narrow(0, row / stride, height)?.narrow(1, row % stride, 1)?;
-                let of_both = of_row.narrow(2, column / stride, width)?.narrow(3, column % stride, 1)?;
-                of_both.reshape(&[height, width, inputs])?
-            }
-        };
-        taps.slice_set(&shifted, 2, (3 * row + column) * inputs)?; // [rows, W, I]
-    }
-    Ok(taps)
-}
-
-/// A window as [rows / stride, stride, columns / stride, stride, I], so that every `stride`-th row is a slice of it.
-fn phases(window: &Array, [height, width]: [usize; 2], stride: usize) -> Result<Array> {
-    let (rows, columns, inputs) = window.dims3()?;
-    // The last tap starts a new group of `stride` rows: no row of it but the first is looked at.
-    let (down, across) = (height + 2 / stride, width + 2 / stride);
-    let window = window.pad_with_zeros(0, 0, (stride * down).saturating_sub(rows))?;
-    let window = window.pad_with_zeros(1, 0, (stride * across).saturating_sub(columns))?;
-    let window = window.narrow(0, 0, stride * down)?.narrow(1, 0, stride * across)?;
-    window.reshape(&[down, stride, across, stride, inputs])
-}
-
-/// Rows and columns doubled by nearest neighbour, without the outer half of the border.
-fn double(window: &Array) -> Result<Array> {
-    let (height, width, channels) = window.dims3()?;
-    let doubled = window
-        .reshape(&[height, 1, width, 1, channels])?
-        .broadcast_as(&[height, 2, width, 2, channels])?
-        .reshape(&[2 * height, 2 * width, channels])?;
-    doubled.narrow(0, 1, 2 * height - 2)?.narrow(1, 1, 2 * width - 2)
 }
 
 /// All pixels of bands, one after another: [N, C].
@@ -270,7 +185,9 @@ impl Kernels for Tensors<'_> {
             shape[2],
             kind_of(first),
         ];
-        let made = self.made(operation(Which::Window, &sizes), shape, || window(reach, above, rows, first));
+        let rows = rows.map(|Rows(rows)| rows);
+        let made =
+            self.made(operation(Which::Window, &sizes), shape, || passes::window((reach, shape), above, rows, first));
         made.map(Window)
     }
 
@@ -306,7 +223,7 @@ impl Kernels for Tensors<'_> {
         let ((height, width, inputs), outputs) = (rows.0.dims3()?, matrix.bias.dim(0));
         let sizes = [height, width, inputs, outputs, kind_of(first), usize::from(residual.is_some())];
         let output = self.made(operation(Which::Project, &sizes), [height, width, outputs], || {
-            let product = pixels(&before(&rows.0, first)?)?.matmul(&matrix.weight)?; // [rows W, O]
+            let product = pixels(&passes::before(&rows.0, first)?)?.matmul(&matrix.weight)?; // [rows W, O]
             let output = product.add(&matrix.bias)?.reshape(&[height, width, outputs])?;
             drop(product);
             match residual {
@@ -320,16 +237,19 @@ impl Kernels for Tensors<'_> {
 
     fn measure(&self, rows: &Rows, moments: &mut Moments) -> Result<()> {
         let (height, width, channels) = rows.0.dims3()?;
-        let measured = || {
-            let pixels = pixels(&rows.0)?.to_dtype(DType::F32)?;
-            let mean = pixels.sum_keepdim(0)?.affine(1.0 / pixels.dim(0) as f64, 0.0)?; // [1, C]
-            let squares = pixels.sub(&mean)?.sqr()?.sum_keepdim(0)?; // [1, C]
-            Ok((mean, squares))
-        };
         let which = operation(Which::Measure, &[height, width, channels]);
-        let Some((mean, squares)) = self.parameters.place().again(which, measured)? else { return Ok(()) };
-        let (mean, squares) = (mean.to_floats()?, squares.to_floats()?);
-        moments.merge(height * width, mean.iter().zip(&squares).map(|(m, s)| (f64::from(*m), f64::from(*s))));
+        let Some((parts, pixels)) = self.parameters.place().again(which, || passes::moments(&rows.0))? else {
+            return Ok(());
+        };
+        if parts.ledger().is_some() {
+            return Ok(()); // there are no numbers in a dry pass
+        }
+        for (at, part) in parts.to_floats()?.chunks(2 * channels).enumerate() {
+            let (means, squares) = part.split_at(channels);
+            let count = pixels.min(height * width - at * pixels);
+            moments
+                .merge(count, means.iter().zip(squares).map(|(mean, square)| (f64::from(*mean), f64::from(*square))));
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod flash;
 pub mod fp8;
 pub mod fused;
+pub mod maps;
 mod refused;
 pub mod tensors;
 pub mod widen;

@@ -32,7 +32,8 @@ class Run:
 
     def __init__(self, args, card, side):
         self.dype, self.model, self.out, self.weights = args.dype, args.model, args.out, args.weights
-        self.name, self.side = f"full-{card}-{side}" + f"-{args.weights}" * (args.weights != "auto"), side
+        self.name, self.side = f"full-{card}-{side}" + f"-{args.weights}" * (args.weights != "auto") + "-fp8" * args.fp8, side
+        self.flags = ["--fp8-products"] * args.fp8
         self.report = self.out / f"{self.name}.json"
         libraries = args.libraries.resolve()
         self.environment = os.environ | {
@@ -45,7 +46,7 @@ class Run:
         """Its exit code and output, with what it says in a log."""
         self.report.unlink(missing_ok=True)
         command = [self.dype, "--device", "cuda", "--model", self.model, "--prompt", "lake", "--steps", "2", "--weights", self.weights]
-        command += ["--width", str(self.side), "--height", str(self.side), *flags]
+        command += ["--width", str(self.side), "--height", str(self.side), *self.flags, *flags]
         with open(self.out / f"{self.name}.log", "a") as log:
             run = subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True)
         return run.returncode, run.stdout
@@ -107,6 +108,7 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--cards", nargs="+", choices=list(CARDS), default=USUAL)
     parser.add_argument("--sides", nargs="+", type=int, default=SIDES)
+    parser.add_argument("--fp8", action="store_true", help="products in fp8, of a model that hollow.py made with fp8")
     parser.add_argument("--weights", choices=["auto", "resident", "stream"], default="auto")
     args = parser.parse_args()
     args.out = args.out.resolve()

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A model folder of FLUX.1-dev at its true size whose weights are holes: for the shape-only mode of the simulated card.
 
-usage: hollow.py FIXTURES OUT        FIXTURES is tests/fixtures; OUT takes 34 GB of address, and next to nothing of the disk
+usage: hollow.py FIXTURES OUT [fp8]   FIXTURES is tests/fixtures; OUT takes 34 GB of address, and next to nothing of the disk; with fp8
+                                      the transformer's matrices are fp8_e4m3fn
 """
 import json
 import shutil
@@ -42,14 +43,14 @@ FILES = {
 }
 
 
-def write_hollow(path, shapes):
-    """A safetensors file of bf16 tensors of these shapes."""
+def write_hollow(path, shapes, fp8):
+    """A safetensors file of tensors of these shapes in bf16, or matrices in fp8."""
     header, end = {}, 0
     for name, shape in shapes.items():
-        size = 2
+        dtype, size = ("F8_E4M3", 1) if fp8 and len(shape) == 2 else ("BF16", 2)
         for n in shape:
             size *= n
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -58,12 +59,12 @@ def write_hollow(path, shapes):
         file.truncate(8 + len(text) + end)
 
 
-def main(fixtures, out):
+def main(fixtures, out, fp8=None):
     shapes = json.loads((fixtures / "flux1_dev_tensors.json").read_text())
     shutil.copytree(fixtures / "tiny-flux", out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors", "*.index.json"))
     for part, config in CONFIGS.items():
         (out / part / "config.json").write_text(json.dumps(config, indent=2))
-        write_hollow(out / part / FILES[part], shapes[part])
+        write_hollow(out / part / FILES[part], shapes[part], fp8 == "fp8" and part == "transformer")
 
 
-main(Path(sys.argv[1]), Path(sys.argv[2]))
+main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

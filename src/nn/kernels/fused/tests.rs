@@ -4,7 +4,7 @@ use super::{
 };
 use crate::nn::{Ledger, Place, kernels::compiled};
 
-const SOURCE: &str = include_str!("rows.cu");
+const SOURCE: &str = concat!(include_str!("../numbers.cuh"), include_str!("rows.cu"));
 const COMPILED: &str = include_str!("rows.ptx");
 const CARD: DeviceKind = DeviceKind::Cuda { capability: (8, 0) };
 

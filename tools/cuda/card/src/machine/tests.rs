@@ -2,6 +2,7 @@
 
 mod attention;
 mod fp8;
+mod maps;
 mod matrices;
 mod rows;
 mod widen;

@@ -23,20 +23,20 @@ const IN_TURN: usize = 4;
 /// Within the root of every norm here.
 const EPS: f64 = 1e-5;
 /// Each number type with its name.
-const TYPES: [(Format, &str); 3] = [(F32, "f32"), (BF16, "bf16"), (F16, "f16")];
+pub(super) const TYPES: [(Format, &str); 3] = [(F32, "f32"), (BF16, "bf16"), (F16, "f16")];
 /// Where arrays lie, so far apart.
 const APART: u64 = 0x100_0000;
 
 /// Numbers of a type that holds them.
 #[derive(Debug, Clone)]
-struct Numbers {
-    format: Format,
-    values: Vec<f64>,
+pub(super) struct Numbers {
+    pub(super) format: Format,
+    pub(super) values: Vec<f64>,
 }
 
 impl Numbers {
     /// So many, in [-most, most].
-    fn new(format: Format, count: usize, most: f64, seed: u64) -> Self {
+    pub(super) fn new(format: Format, count: usize, most: f64, seed: u64) -> Self {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed;
         let values = (0..count).map(|_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -45,7 +45,7 @@ impl Numbers {
         Self::of(format, values)
     }
 
-    fn of(format: Format, values: impl IntoIterator<Item = f64>) -> Self {
+    pub(super) fn of(format: Format, values: impl IntoIterator<Item = f64>) -> Self {
         let rounded = |value| format.widen(format.round(value, Rounding::Nearest));
         Self { format, values: values.into_iter().map(rounded).collect() }
     }
@@ -54,24 +54,24 @@ impl Numbers {
         width(self.format)
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let bits = self.values.iter().map(|value| self.format.round(*value, Rounding::Nearest));
         bits.flat_map(|bits| bits.to_le_bytes()[..self.width()].to_vec()).collect()
     }
 
-    fn from_bytes(format: Format, bytes: &[u8]) -> Vec<f64> {
+    pub(super) fn from_bytes(format: Format, bytes: &[u8]) -> Vec<f64> {
         let bits = |bytes: &[u8]| bytes.iter().rev().fold(0, |bits, byte| bits << 8 | u64::from(*byte));
         bytes.chunks_exact(width(format)).map(|bytes| format.widen(bits(bytes))).collect()
     }
 }
 
 /// Bytes of a number.
-fn width(format: Format) -> usize {
+pub(super) fn width(format: Format) -> usize {
     (1 + format.fraction + format.exponent) as usize / 8
 }
 
 /// Numbers that travel at once.
-fn together(format: Format) -> usize {
+pub(super) fn together(format: Format) -> usize {
     16 / width(format)
 }
 
