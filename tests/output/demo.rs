@@ -60,7 +60,7 @@ fn parts_given_as_files_keep_what_the_model_says_of_them() {
         ("vae", "diffusion_pytorch_model"),
     ] {
         let ours = format!("of-{part}.safetensors");
-        std::fs::copy(place.path(&format!("demo/{part}/{file}.safetensors")), place.path(&ours)).expect("copied");
+        std::fs::copy(place.path(format!("demo/{part}/{file}.safetensors")), place.path(&ours)).expect("copied");
         flags.extend(["--part".into(), format!("{part}={ours}")]);
     }
     let picture = |more: &[String], output: &str| {
