@@ -140,7 +140,7 @@ fn looked_at(way: usize, [row, column]: [usize; 2], tap: usize) -> [usize; 2] {
     [(row, tap / 3), (column, tap % 3)].map(|(at, by)| match way {
         0 => at + by,
         // Of a doubled map without the outer half of its border.
-        1 => (at + by + 1) / 2,
+        1 => (at + by).div_ceil(2),
         _ => 2 * at + by,
     })
 }
