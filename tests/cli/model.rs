@@ -125,7 +125,10 @@ fn a_config_beside_a_file_of_any_name_is_its_own_where_it_fits() {
     let usual = place.pixels(&[]);
     let folder = folder_of(&[("my-clip.safetensors", CLIP)]);
     let path = folder.path().join("my-clip.safetensors").display().to_string();
-    let args = ["--text-encoder", path.as_str()];
+    let single = folder_of(&[("flux.safetensors", MODEL), ("ae.safetensors", VAE), ("t5xxl.safetensors", T5)]);
+    let (model, tokenizers) = (single.path().join("flux.safetensors").display().to_string(), tokenizers());
+    let mut args = vec!["--model", &model, "--text-encoder", &path];
+    args.extend(tokenizers.iter().map(String::as_str));
     place.small(&args).fails(1, &["heads", "cannot be told", "put its config.json beside it"]);
     let config = folder.path().join("config.json");
     fs::copy(fixture("tiny-flux/text_encoder/config.json"), &config).expect("copied");
@@ -134,10 +137,11 @@ fn a_config_beside_a_file_of_any_name_is_its_own_where_it_fits() {
     let text = fs::read_to_string(&config).expect("a config");
     fs::write(&config, text.replace("865", "866")).expect("written");
     place.small(&args).fails(1, &["[865, 32]", "expected [866, 32]"]);
-    // Of another class, or none: it is of something else.
+    // Of another class, or none: it is of something else, and in a folder the config of the part that the file stands in for counts.
     for other in ["tiny-flux/text_encoder_2/config.json", "README.md"] {
         fs::copy(fixture(other), &config).expect("copied");
         place.small(&args).fails(1, &["put its config.json beside it"]);
+        assert!(place.pixels(&["--text-encoder", &path]) == usual, "{other}");
     }
     // Its values are used, not those the shapes suggest.
     let t5 = folder_of(&[("t5.safetensors", T5)]);
