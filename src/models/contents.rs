@@ -48,15 +48,16 @@ pub(super) fn of(found: &Found, parts: &[PartSpec]) -> Result<Contents> {
 
 fn network(place: &Place, files: &Files) -> Result<String> {
     let mut hash = Sha256::new();
-    // Any that may be a file's own.
-    let configs = match place {
-        Place::Folder(folder) => vec![folder.join("config.json")],
-        Place::File(file) => file.configs().collect(),
+    let configs: Vec<Value> = match place {
+        Place::Folder(folder) => {
+            let config = Some(folder.join("config.json")).filter(|config| files.is_file(config));
+            config.map(|config| files.read_json(&config)).transpose()?.into_iter().collect()
+        }
+        // Any that may be its own; what is no JSON is not.
+        Place::File(file) => file.configs().filter_map(|config| files.read_json(&config).ok()).collect(),
         Place::Inside(_) => Vec::new(),
     };
-    for config in configs.iter().filter(|config| files.is_file(config)) {
-        hash.update(without_remarks(files.read_json(config)?));
-    }
+    configs.into_iter().for_each(|config| hash.update(without_remarks(config)));
     let source = open::source_at(place, files)?;
     tensors(&*source, &mut hash)?;
     Ok(digest(hash))

@@ -158,7 +158,11 @@ fn a_bare_text_encoder_of_other_heads_wants_its_config() {
     let path = folder.path().join("text.safetensors");
     let text: std::collections::HashMap<_, _> = tensors(&fixture("qwen-image/tiny/text_encoder")).into_iter().collect();
     candle_core::safetensors::save(&text, &path).expect("saved");
-    let request = ModelRequest::new(fixture("qwen-image/tiny")).with("text_encoder", &path);
+    // In a folder it stands in for the part whose config is there.
+    Registry::default()
+        .open(&ModelRequest::new(fixture("qwen-image/tiny")).with("text_encoder", &path))
+        .expect("opens");
+    let request = ModelRequest::new(folder.path().join("qwen_image_bf16.safetensors")).with("text_encoder", &path);
     let error = Registry::default().open(&request).err().expect("refused");
     assert!(error.to_string().contains("no heads of 128"), "{error}");
     assert!(error.hint().is_some_and(|hint| hint.contains("config.json beside it")), "{:?}", error.hint());
