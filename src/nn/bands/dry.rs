@@ -138,8 +138,8 @@ impl Kernels for Dry {
         let Layer { name, inputs, outputs } = layer;
         self.note(name, "weight", &[outputs, inputs, 3, 3]);
         self.note(name, "bias", &[outputs]);
-        // The file's order is held until the kernel's layout is made of it: read, copied, and where no unit takes it tap by tap.
-        let _file = self.hold((2 + usize::from(!cpu::is_in_tiles(inputs, outputs, reach))) * 9 * inputs * outputs);
+        // The file's order is held three times until the kernel's layout is made of it: read, copied, and tap by tap.
+        let _file = self.hold(3 * 9 * inputs * outputs);
         let elements = cpu::filter_elements(inputs, outputs, reach);
         Ok(Filter { reach, outputs, _held: self.hold(elements) })
     }

@@ -5,7 +5,6 @@ mod conv_band;
 mod direct;
 pub(crate) mod elementwise;
 mod matmul;
-mod points;
 mod tiles;
 
 use std::sync::Arc;
@@ -17,15 +16,11 @@ use super::{Band, Before, Fifo, Kernels, Layer, Meter, Moments, Reach, Taps, wor
 use crate::{
     error::Result,
     nn::{
-        kernels::cpu::{
-            attention::{Attention, Bias, Piece, Shape, attention},
-            tiles::Unit,
-        },
-        matrix_unit, timed_attention,
+        kernels::cpu::attention::{Attention, Bias, Piece, Shape, attention},
+        timed_attention,
     },
     weights::Weights,
 };
-use points::Points;
 use tiles::Tiling;
 
 use buffer::{Buffer, Pool};
@@ -44,8 +39,6 @@ pub(crate) struct Cpu<'a> {
     scratch: tiles::ScratchPool,
     /// Only plain matrix products, no transformed tiles: what the fast path is tested against.
     plain: bool,
-    /// What multiplies at the points of transformed tiles.
-    unit: Option<Unit>,
 }
 
 /// A band: `height` rows of `width` pixels of `channels` numbers.
@@ -101,23 +94,15 @@ pub(crate) fn pitch(width: usize) -> usize {
     (width + 2).next_multiple_of(2)
 }
 
-/// Whether a convolution's products are those of a matrix unit.
-pub(crate) fn is_in_tiles(inputs: usize, outputs: usize, reach: Reach) -> bool {
-    Tiling::of(inputs, outputs, reach).is_some() && matrix_unit().is_some()
-}
-
 /// Numbers a convolution's weights take in the layout of its kernel.
 pub(crate) fn filter_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
-    let tiled = |tiling: Tiling| Points::elements(tiling.points(), [inputs, outputs], matrix_unit());
-    Tiling::of(inputs, outputs, reach).map_or(9 * inputs * outputs, tiled)
+    inputs * outputs * Tiling::of(inputs, outputs, reach).map_or(9, Tiling::points)
 }
 
 /// Numbers a convolution's scratch buffers take on each thread.
 pub(crate) fn scratch_elements(inputs: usize, outputs: usize, reach: Reach) -> usize {
-    let batch = tiles::batch(inputs, outputs);
-    Tiling::of(inputs, outputs, reach).map_or(0, |tiling| {
-        (inputs + outputs) * tiling.points() * batch + Points::scratch_elements(batch, inputs, matrix_unit())
-    })
+    let points = Tiling::of(inputs, outputs, reach).map_or(0, Tiling::points);
+    (inputs + outputs) * points * tiles::batch(inputs, outputs)
 }
 
 /// Pieces that a convolution's output of `height` rows is made in side by side, each with scratch buffers of its own.
@@ -171,14 +156,7 @@ impl<'a> Cpu<'a> {
             filters: Arc::new(Pool::without_reuse()),
             scratch: tiles::ScratchPool::default(),
             plain,
-            unit: matrix_unit(),
         }
-    }
-
-    /// The same by another unit, or by vectors.
-    #[cfg(test)]
-    pub fn by(self, unit: Option<Unit>) -> Self {
-        Self { unit, ..self }
     }
 
     /// A band from its numbers, [height, width, channels].
@@ -204,10 +182,7 @@ impl Kernels for Cpu<'_> {
         let weight = self.load(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
         let bias = self.load(&format!("{name}.bias"), &[outputs])?;
         Ok(match Tiling::of(inputs, outputs, reach).filter(|_| !self.plain) {
-            Some(tiling) => {
-                let taps = points::Taps { weight: &weight, inputs, outputs };
-                Filter::Tiles(tiles::TileFilter::new(tiling, taps, bias, self.unit, &self.filters))
-            }
+            Some(tiling) => Filter::Tiles(tiles::TileFilter::new(tiling, inputs, &weight, bias, &self.filters)),
             None => Filter::Direct(direct::DirectFilter::new(reach, inputs, &weight, bias, &self.filters)),
         })
     }

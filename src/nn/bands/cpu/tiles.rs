@@ -15,14 +15,11 @@ use rayon::prelude::*;
 
 use super::{
     Rows, Window,
-    buffer::Pool,
-    elementwise,
-    points::{Points, Taps},
+    buffer::{Buffer, Pool},
+    direct, elementwise,
+    matmul::{View, multiply},
 };
-use crate::nn::{
-    bands::{Fifo, Moments, Reach},
-    kernels::cpu::tiles::Unit,
-};
+use crate::nn::bands::{Fifo, Moments, Reach};
 
 /// Channels must be a multiple of this: the widest vector of f32.
 const LANES: usize = 16;
@@ -122,20 +119,18 @@ impl Scheme<3> for Doubled {
 pub(crate) struct TileFilter {
     tiling: Tiling,
     inputs: usize,
-    points: Points,
+    points: Buffer, // [N * N, I, O]
     bias: Vec<f32>, // [O]
 }
 
 impl TileFilter {
-    /// From weights [O, I, 3, 3] and bias (O numbers); products are a unit's, where one is given.
-    pub fn new(tiling: Tiling, taps: Taps<'_>, bias: Vec<f32>, unit: Option<Unit>, pool: &Arc<Pool>) -> Self {
-        // What each tap alone becomes.
-        let alone = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+    /// From weights [O, I, 3, 3] and bias (O numbers).
+    pub fn new(tiling: Tiling, inputs: usize, weight: &[f32], bias: Vec<f32>, pool: &Arc<Pool>) -> Self {
         let points = match tiling {
-            Tiling::Same => Points::new(alone.map(Winograd::filter), taps, unit, pool),
-            Tiling::Doubled => Points::new(alone.map(Doubled::filter), taps, unit, pool),
+            Tiling::Same => transform::<4, Winograd>(inputs, weight, bias.len(), pool),
+            Tiling::Doubled => transform::<3, Doubled>(inputs, weight, bias.len(), pool),
         };
-        Self { tiling, inputs: taps.inputs, points, bias }
+        Self { tiling, inputs, points, bias }
     }
 
     /// How it reads its input.
@@ -211,13 +206,35 @@ impl TileFilter {
         let Scratch { input, output } = buffers;
         let gather = Gather::<'_, N, Q> { window, grid, first, count, points: input, scheme: std::marker::PhantomData };
         Arch::new().dispatch(gather);
-        let outputs = N * N * count * outputs;
-        self.points.multiply(count, &input[..N * N * count * inputs], &mut output[..outputs]);
+        for point in 0..N * N {
+            let a = View { data: &input[point * count * inputs..][..count * inputs], stride: inputs };
+            let b = View { data: &self.points[point * inputs * outputs..], stride: outputs };
+            let out = &mut output[point * count * outputs..][..count * outputs];
+            multiply([count, inputs, outputs], a, b, out, outputs, false);
+        }
         let (width, scheme) = (2 / Q::STEP * window.width, std::marker::PhantomData);
         let bias = &self.bias;
         let points = &*output;
         Arch::new().dispatch(Scatter::<'_, N, Q> { points, grid, first, count, bias, residual, width, out, scheme });
     }
+}
+
+/// G w G^T of every filter, [N * N, I, O], from weights [O, I, 3, 3].
+fn transform<const N: usize, Q: Scheme<N>>(inputs: usize, weight: &[f32], outputs: usize, pool: &Arc<Pool>) -> Buffer {
+    let taps = direct::by_tap(inputs, outputs, weight, pool);
+    // G's columns: what each tap alone becomes.
+    let columns = [Q::filter([1.0, 0.0, 0.0]), Q::filter([0.0, 1.0, 0.0]), Q::filter([0.0, 0.0, 1.0])];
+    let mut points = pool.take(N * N * inputs * outputs);
+    points.fill(0.0);
+    points.par_chunks_exact_mut(inputs * outputs).enumerate().for_each(|(point, matrix)| {
+        for (tap, weights) in taps.chunks_exact(inputs * outputs).enumerate() {
+            let factor = (columns[tap / 3][point / N] * columns[tap % 3][point % N]) as f32;
+            if factor != 0.0 {
+                matrix.iter_mut().zip(weights).for_each(|(point, weight)| *point += factor * weight);
+            }
+        }
+    });
+    points
 }
 
 /// Where a strip's tiles lie.
