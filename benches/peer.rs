@@ -139,7 +139,7 @@ fn step(arguments: &Arguments) -> anyhow::Result<()> {
     let (device, dtype) = (arguments.device()?, arguments.dtype());
     let held = if arguments.value("--hold") == Some("f32") { DType::F32 } else { DType::BF16 };
     let (config, weights) = transformer(arguments, held, &device)?;
-    let mut model = Transformer::load(&config, &weights, mode, dtype)?;
+    let mut model = Transformer::load(&config, &weights, mode, Compute::on(DeviceKind::of(&device), dtype))?;
     for size in arguments.sizes()? {
         let forward = forward(&config, &device, (dtype, &weights), mode, size);
         let first = ForwardOptions::first(forward.kind, forward.compute.dtype);

@@ -168,10 +168,10 @@ pub mod models {
 /// Of `nn`.
 pub mod nn {
     pub use crate::nn::{
-        Activation, Adapter, Array, Attention, AttentionTiles, Bias, Blocks, Compute, Dense, Form, KeyBias, Kronecker,
-        Ledger, Linear, LowRank, NORM_EPS, Parameters, Place, PositionAxis, PositionIds, Products, Quantised,
-        RopeTables, Rotation, Scale, TokenRun, WeightsMode, add_gated, attention, attention_error, embedding_rows,
-        launches, matrix_unit, norm_modulate, product, split_heads,
+        Activation, Adapter, Array, Attention, AttentionTiles, Bias, Blocks, CodeProducts, Compute, Dense, Form,
+        KeyBias, Kronecker, Ledger, Linear, LowRank, NORM_EPS, Parameters, Place, PositionAxis, PositionIds, Products,
+        Quantised, RopeTables, Rotation, Scale, TokenRun, WeightsMode, add_gated, attention, attention_error,
+        embedding_rows, launches, matrix_unit, norm_modulate, product, split_heads,
     };
 
     /// Of `nn::bands`.

@@ -9,11 +9,10 @@ use serde_json::{Value, json};
 use super::{
     args::{MachineArgs, ModelArgs, OutputArgs},
     batch_args::ProgressArgs,
+    code_products,
     commands::dry_run,
     device::{self, DtypeArg},
-    fp8_products,
     image_source::ImageSource,
-    int8_products,
     items::{self, Planned, Wish},
     listen::{Finished, Teller},
     lora_source::{self, LoraSource},
@@ -87,7 +86,7 @@ impl MadeOn {
 pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished>>) -> anyhow::Result<()> {
     let machine = open_machine(&mut order, report)?;
     let images = ImageSource::find(&mut order.wishes, order.upscale, report)?;
-    fp8_products::check_device(&order.wishes, DeviceKind::of(&machine.device))?;
+    code_products::check_fp8(&order.wishes, DeviceKind::of(&machine.device))?;
     let mut loras = LoraSource::find(&mut order.wishes, &order.model.model, &order.model.search, report)?;
     let (mut planned, repeated) = items::arrange(order.wishes, order.shard)?;
     if repeated > 0 {
@@ -121,7 +120,7 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     let options = order.progress.options(order.output.overwrite);
     let mut runner = Runner::new(&*model, &machine, &options, report)?.with_adapted(&adapted).with_kept(shared);
     let latents = order.output.save_latents.as_deref();
-    if fp8_products::wanted(planned.iter().map(|one| &one.wish)).is_some() {
+    if code_products::FP8.wanted(planned.iter().map(|one| &one.wish)).next().is_some() {
         nn::settle_fp8(machine.dtype, &machine.device, report)?;
     }
     let made = plan_items(&planned, (&*model, &adapted), &images, &machine, latents)?;
@@ -147,7 +146,7 @@ fn open_machine(order: &mut Order<'_>, report: &Report) -> Result<Machine> {
     device::start_threads(&order.machine.threads)?;
     let device = device::open(order.machine.device, report)?;
     let asked = order.machine.dtype.or_else(|| order.like.as_ref()?.dtype_on(&device, report));
-    let asked = int8_products::dtype(&order.wishes, asked, DeviceKind::of(&device), report)?;
+    let asked = code_products::dtype(&order.wishes, asked, DeviceKind::of(&device), report)?;
     let dtype = device::compute_dtype(asked, DeviceKind::of(&device))?;
     for rng in order.wishes.iter_mut().filter_map(|wish| wish.asked.wanted.rng.as_mut()) {
         // Told to whoever looks at the picture: another machine could not know which card was in use.
@@ -186,8 +185,7 @@ pub fn plan_items(
     let facts = &model.facts().recipe;
     let recipe = |one: &Planned| Recipe::new(&one.wish.asked.wanted, facts).map_err(|error| one.wish.named(error));
     let recipes = planned.iter().map(recipe).collect::<Result<Vec<_>>>()?;
-    fp8_products::check_weights(planned, model)?;
-    int8_products::check_weights(planned, model)?;
+    code_products::check_weights(planned, model)?;
     let texts = recipes.iter().flat_map(|recipe| [Some(&recipe.prompt), recipe.negative_prompt.as_ref()]).flatten();
     let prompts = texts.collect::<HashSet<_>>().len().min(PROMPTS_AT_ONCE);
     let mut plans: Vec<(Loras, Vec<Task>, Rc<Plan>)> = Vec::new();

@@ -2,13 +2,12 @@
 
 mod args;
 mod batch_args;
+mod code_products;
 mod commands;
 mod device;
 mod environment;
 mod execute;
-mod fp8_products;
 mod image_source;
-mod int8_products;
 mod interrupts;
 mod items;
 mod latents_file;

@@ -5,7 +5,7 @@ use candle_core::DType;
 use crate::{
     base::device::DeviceKind,
     error::{Error, Result},
-    nn::{Compute, Ledger},
+    nn::{CodeProducts, Compute, Ledger},
     weights::{Expected, TensorSource},
 };
 
@@ -102,23 +102,21 @@ pub struct StepShape {
     pub tokens: [usize; 2],
     /// First-block caches that are held for the picture: one for each prompt, none without them.
     pub first_blocks: usize,
-    /// Whether products with weights of e4m3 are computed in e4m3, where the device has such.
-    pub fp8_products: bool,
-    /// Whether inputs meet weights in Q8_0 in 8 bits, where the CPU rounds them.
-    pub int8_products: bool,
+    /// Which products are of codes.
+    pub products: CodeProducts,
 }
 
 impl StepShape {
     /// What it is computed in.
     pub fn compute(self, (kind, dtype): (DeviceKind, DType)) -> Compute {
-        Compute::on(kind, dtype).with_float8(kind, self.fp8_products).with_int8(self.int8_products)
+        Compute::on(kind, dtype).with_codes(kind, self.products)
     }
 }
 
 impl From<[usize; 2]> for StepShape {
     /// Of so many tokens of picture and text, without caches.
     fn from(tokens: [usize; 2]) -> Self {
-        Self { tokens, first_blocks: 0, fp8_products: false, int8_products: false }
+        Self { tokens, first_blocks: 0, products: CodeProducts::NONE }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     },
     error::{Error, Result},
     methods::TextBias,
-    nn::{Compute, PositionIds, RopeTables, WeightsMode},
+    nn::{CodeProducts, Compute, PositionIds, RopeTables, WeightsMode},
     weights::{TensorSource, lora::Network},
 };
 
@@ -27,22 +27,20 @@ pub struct On {
     pub device: Device,
     /// The number type.
     pub dtype: DType,
-    /// Whether products with weights of e4m3 are computed in e4m3, where the device has such.
-    pub fp8_products: bool,
-    /// Whether inputs meet weights in Q8_0 in 8 bits, where the CPU rounds them.
-    pub int8_products: bool,
+    /// Which products are of codes.
+    pub products: CodeProducts,
 }
 
 impl On {
-    /// As usual: products are not computed in e4m3, nor in 8 bits.
+    /// As usual: no products are of codes.
     pub const fn new(device: Device, dtype: DType) -> Self {
-        Self { device, dtype, fp8_products: false, int8_products: false }
+        Self { device, dtype, products: CodeProducts::NONE }
     }
 
     /// What a transformer computes in.
     pub fn compute(&self) -> Compute {
         let kind = DeviceKind::of(&self.device);
-        Compute::on(kind, self.dtype).with_float8(kind, self.fp8_products).with_int8(self.int8_products)
+        Compute::on(kind, self.dtype).with_codes(kind, self.products)
     }
 }
 

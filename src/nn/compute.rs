@@ -27,6 +27,20 @@ impl Products {
     }
 }
 
+/// In which products codes of weights meet codes of inputs, where that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeProducts {
+    /// Those with weights of e4m3, where the device has such.
+    pub fp8: bool,
+    /// Those with weights in Q8_0, where the CPU rounds inputs.
+    pub int8: bool,
+}
+
+impl CodeProducts {
+    /// In none.
+    pub const NONE: Self = Self { fp8: false, int8: false };
+}
+
 /// What the streams of a network compute in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compute {
@@ -49,14 +63,15 @@ impl Compute {
         }
     }
 
-    /// The same, with products in e4m3 where that is asked for and a device of this kind has them.
-    pub fn with_float8(self, kind: DeviceKind, is_asked: bool) -> Self {
-        if is_asked && fp8::is_on(kind) { Self { products: Products::Float8, ..self } } else { self }
-    }
-
-    /// The same, with products in 8 bits where that is asked for and inputs may be rounded at all.
-    pub fn with_int8(self, is_asked: bool) -> Self {
-        if is_asked && self.products == Products::Rounded { Self { products: Products::Int8, ..self } } else { self }
+    /// The same, with products of codes where they are asked for: in e4m3 where a device of this kind has them, in 8 bits where inputs
+    /// may be rounded at all.
+    pub fn with_codes(self, kind: DeviceKind, asked: CodeProducts) -> Self {
+        let products = match self.products {
+            _ if asked.fp8 && fp8::is_on(kind) => Products::Float8,
+            Products::Rounded if asked.int8 => Products::Int8,
+            usual => usual,
+        };
+        Self { products, ..self }
     }
 
     /// The same for small layers whose rounding would reach every token: modulation, the first and the last layer.

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{
     Activation, Array, Place, Products,
-    kernel_check::{distance, found, most_error},
+    kernel_check::{distance, found, most_error, numbers},
     kernels::fp8,
     linear::product,
 };
@@ -58,14 +58,12 @@ fn rounded(row: &[f32]) -> Vec<f32> {
 fn error_of(dtype: DType, device: &Device) -> Result<f64> {
     let [rows, inputs, outputs] = SIZE;
     let place = Place::Real(device.clone());
-    // Not random, but without any order that a kernel could profit from: the fractional parts of multiples.
-    let numbers = |count: usize, step: f32| (0..count).map(move |i| 4.0 * ((i + 1) as f32 * step).fract() - 2.0);
-    let x = place.floats(&[rows, inputs], || numbers(rows * inputs, 0.618_034).collect())?.to_dtype(dtype)?;
+    let x = place.floats(&[rows, inputs], || numbers(rows * inputs, 0.618_034))?.to_dtype(dtype)?;
     let of_codes = x.to_floats()?.chunks(inputs).flat_map(rounded).collect();
     let of_codes = place.floats(&[rows, inputs], || of_codes)?;
     // Every code that is a number.
     let codes: Vec<u8> = (0..outputs * inputs).map(|i| (i * 37 % 127) as u8 | u8::from(i % 3 == 0) << 7).collect();
-    let scales: Vec<f32> = numbers(outputs, 0.414_214).map(|x| (3.0 + x) * 1e-3).collect();
+    let scales: Vec<f32> = numbers(outputs, 0.414_214).iter().map(|x| (3.0 + x) * 1e-3).collect();
     let table = Float8::E4M3.numbers();
     let weight = (0..outputs * inputs).map(|i| table[usize::from(codes[i])] * scales[i / inputs]);
     let weight = place.floats(&[outputs, inputs], || weight.collect())?;

@@ -5,6 +5,7 @@ use candle_core::{DType, Device};
 use super::{
     Activation, Array, NORM_EPS, Place, Rotation,
     kernels::{
+        Checked,
         fused::{self, Kernel},
         tensors,
     },
@@ -24,27 +25,44 @@ const SIZES: [[usize; 3]; 2] = [[9, 5, 32], [11, 3, 6]];
 /// of them are used, and tells what was found. Plans that are made later follow what is decided. One that does not run at all, as
 /// where the driver is too old for it, is not used either.
 pub fn settle_kernels(dtype: DType, device: &Device, observer: &dyn Observer) {
-    let kind = DeviceKind::of(device);
-    let types: &[DType] = if dtype == DType::F32 { &[dtype] } else { &[dtype, DType::F32] };
-    for &dtype in types {
-        let mut largest: f64 = 0.0;
-        for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.takes(kind, dtype)) {
-            let error = largest_error(kernel, dtype, device);
-            match error {
-                Ok(error) if error <= most_error(dtype) => largest = largest.max(error),
-                _ => {
-                    kernel.refuse(dtype);
-                    observer.on(warning(kernel.name(), dtype, &error));
-                }
+    for &dtype in with_f32(&dtype) {
+        let error = |kernel| largest_error(kernel, dtype, device);
+        settle::<Kernel>("what comes between products", dtype, DeviceKind::of(device), observer, error);
+    }
+}
+
+/// The number type, and f32, in which some of what is there is held beside it.
+pub(super) fn with_f32(dtype: &DType) -> &[DType] {
+    match dtype {
+        DType::BF16 => &[DType::BF16, DType::F32],
+        DType::F16 => &[DType::F16, DType::F32],
+        other => std::slice::from_ref(other),
+    }
+}
+
+/// The same of the kernels of a file, by their errors, for numbers of one type; `what` they do is told.
+pub(super) fn settle<K: Checked>(
+    what: &str,
+    dtype: DType,
+    kind: DeviceKind,
+    observer: &dyn Observer,
+    error_of: impl Fn(K) -> Result<f64>,
+) {
+    let mut largest: f64 = 0.0;
+    let taken = || K::ALL.iter().copied().filter(|kernel| kernel.takes(kind, dtype));
+    for kernel in taken() {
+        match error_of(kernel) {
+            Ok(error) if error <= most_error(dtype) => largest = largest.max(error),
+            error => {
+                kernel.refuse(dtype);
+                observer.on(warning(kernel.name(), dtype, &error));
             }
         }
-        if Kernel::ALL.iter().any(|kernel| kernel.takes(kind, dtype)) {
-            let name = dtype.as_str();
-            let text = format!(
-                "what comes between products by dype's own kernels ({name}) is {largest:.1e} from the plain one"
-            );
-            observer.on(Event::Detail(text));
-        }
+    }
+    if taken().next().is_some() {
+        let name = dtype.as_str();
+        observer
+            .on(Event::Detail(format!("{what} by dype's own kernels ({name}) is {largest:.1e} from the plain one")));
     }
 }
 
@@ -60,7 +78,7 @@ pub(super) fn most_error(dtype: DType) -> f64 {
 }
 
 /// What is told of a kernel of this name that is not used.
-pub(super) fn warning(name: &str, dtype: DType, error: &Result<f64>) -> Event {
+fn warning(name: &str, dtype: DType, error: &Result<f64>) -> Event {
     let (found, dtype) = (found(error), dtype.as_str());
     Event::Warning(format!(
         "{name} by dype's own kernel ({dtype}) {found} on this card: the plain one, which is slower and takes more memory, is used \
@@ -100,6 +118,22 @@ pub(super) fn distance(found: &[f32], plain: &[f32]) -> f64 {
     if off == 0.0 { 0.0 } else { (off / squares(&mut plain.iter().map(|x| f64::from(*x)))).sqrt() }
 }
 
+/// So many numbers from -2 to 2: not random, but without any order that a kernel could profit from, the fractional parts of multiples.
+pub(super) fn numbers(count: usize, step: f32) -> Vec<f32> {
+    (1..=count).map(|i| 4.0 * (i as f32 * step).fract() - 2.0).collect()
+}
+
+/// Nobody to tell anything to.
+#[cfg(test)]
+pub(super) struct Untold;
+
+#[cfg(test)]
+impl Observer for Untold {
+    fn on(&self, event: Event) {
+        panic!("{event:?}");
+    }
+}
+
 /// An array in a number type, and the same numbers in f32.
 struct Pair(Array, Array);
 
@@ -119,11 +153,7 @@ struct Inputs {
 impl Inputs {
     fn new([rows, heads, dim]: [usize; 3], dtype: DType, device: &Device) -> Result<Self> {
         let place = Place::Real(device.clone());
-        // Not random, but without any order that a kernel could profit from: the fractional parts of multiples.
-        let floats = |shape: &[usize], step: f32| {
-            let count = shape.iter().product();
-            place.floats(shape, || (0..count).map(|i| 4.0 * ((i + 1) as f32 * step).fract() - 2.0).collect())
-        };
+        let floats = |shape: &[usize], step: f32| place.floats(shape, || numbers(shape.iter().product(), step));
         let pair = |shape: &[usize], step: f32| -> Result<Pair> {
             let numbers = floats(shape, step)?.to_dtype(dtype)?;
             let wide = numbers.to_dtype(DType::F32)?;
@@ -216,12 +246,6 @@ mod tests {
 
     #[test]
     fn a_processor_has_nothing_to_settle() {
-        struct Silent;
-        impl Observer for Silent {
-            fn on(&self, event: Event) {
-                panic!("{event:?}");
-            }
-        }
-        settle_kernels(DType::F32, &Device::Cpu, &Silent);
+        settle_kernels(DType::F32, &Device::Cpu, &Untold);
     }
 }

@@ -43,7 +43,7 @@ pub use attention::{
 };
 pub use attention_check::settle_attention;
 pub use bands::settle_maps;
-pub use compute::{Compute, Products};
+pub use compute::{CodeProducts, Compute, Products};
 pub use embedding::embedding_rows;
 pub use fp8_check::settle_fp8;
 pub use kernel_check::settle_kernels;

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{
     Array, Place,
-    kernel_check::{distance, found, most_error, worse},
+    kernel_check::{self, distance, found, most_error, with_f32, worse},
     kernels::{
         columns, tensors,
         widen::{self, Codes},
@@ -42,8 +42,7 @@ pub fn settle_weights(
         return Ok(());
     }
     let kinds = kinds(&networks()?);
-    let types: &[DType] = if dtype == DType::F32 { &[dtype] } else { &[dtype, DType::F32] };
-    for &dtype in types {
+    for &dtype in with_f32(&dtype) {
         for &kind in &kinds {
             observer.on(widening(kind, dtype, error_of(kind, dtype, device))?);
         }
@@ -166,12 +165,10 @@ fn numbers(kind: Codes, codes: &[u8], columns: usize) -> Vec<f32> {
 fn columns_error(dtype: DType, device: &Device) -> Result<f64> {
     let (inputs, outputs, apart) = (48, 20, 80);
     let place = Place::Real(device.clone());
-    let numbers = |shape: &[usize], step: f32| {
-        let count = shape.iter().product();
-        let all = || (0..count).map(|i| 4.0 * ((i + 1) as f32 * step).fract() - 2.0).collect();
-        place.floats(shape, all)?.to_dtype(dtype)
+    let array = |shape: &[usize], step: f32| {
+        place.floats(shape, || kernel_check::numbers(shape.iter().product(), step))?.to_dtype(dtype)
     };
-    let (x, weight) = (numbers(&[ROWS, inputs], 0.618_034)?, numbers(&[outputs, apart], 0.414_214)?);
+    let (x, weight) = (array(&[ROWS, inputs], 0.618_034)?, array(&[outputs, apart], 0.414_214)?);
     let weight = weight.narrow(1, 16, inputs)?;
     let found = columns::product(&x, &weight)?.ok_or_else(|| mismatch("columns where they lie are not taken"))?;
     let plain = tensors::product(&x.to_dtype(DType::F32)?, &weight.to_dtype(DType::F32)?.contiguous()?)?;
@@ -181,7 +178,10 @@ fn columns_error(dtype: DType, device: &Device) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::{BlockType, Float8};
+    use crate::{
+        nn::kernel_check::Untold,
+        weights::{BlockType, Float8},
+    };
 
     fn all() -> impl Iterator<Item = Codes> {
         BlockType::ALL.map(Codes::Blocks).into_iter().chain([Float8::E4M3, Float8::E5M2].map(Codes::Float8))
@@ -218,13 +218,7 @@ mod tests {
 
     #[test]
     fn a_processor_has_nothing_to_settle() {
-        struct Silent;
-        impl Observer for Silent {
-            fn on(&self, event: Event) {
-                panic!("{event:?}");
-            }
-        }
         let networks = || panic!("not asked for");
-        settle_weights(networks, DType::F32, &Device::Cpu, &Silent).expect("nothing");
+        settle_weights(networks, DType::F32, &Device::Cpu, &Untold).expect("nothing");
     }
 }

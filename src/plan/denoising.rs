@@ -56,8 +56,7 @@ impl<'a> Steps<'a> {
         process: Process,
     ) -> Result<Self> {
         let tokens = [model.facts().latents.tokens(task.size).count(), task.text_tokens];
-        let Task { fp8_products, int8_products, .. } = *task;
-        let shape = StepShape { tokens, first_blocks: first_blocks(model, task)?, fp8_products, int8_products };
+        let shape = StepShape { tokens, first_blocks: first_blocks(model, task)?, products: task.products };
         let beside = beside_bytes(model, task, tokens) + along.denoise_bytes;
         Ok(Self { model, on, shape, beside, led: along.led_bytes, process })
     }

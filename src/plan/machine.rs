@@ -65,7 +65,7 @@ impl Machine {
     /// The same with what makes this task's steps faster than others'.
     pub fn name_for(&self, task: &Task) -> String {
         let name = self.name();
-        if task.int8_products { format!("{name}, int8") } else { name }
+        if task.products.int8 { format!("{name}, int8") } else { name }
     }
 }
 

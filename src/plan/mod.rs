@@ -18,7 +18,7 @@ use crate::{
     base::{device::DeviceKind, geometry::ImageSize},
     error::Result,
     models::{Banding, ForwardOptions, Model, NetworkBytes, Way},
-    nn::WeightsMode,
+    nn::{CodeProducts, WeightsMode},
     recipe::{SamplerName, StepCache},
 };
 
@@ -66,10 +66,8 @@ pub struct Task {
     pub sampler: SamplerName,
     /// What may skip steps. Work is planned as if it skipped none.
     pub cache: StepCache,
-    /// Whether products with weights of e4m3 are computed in e4m3, where the device has such.
-    pub fp8_products: bool,
-    /// Whether inputs meet weights in Q8_0 in 8 bits, where the CPU rounds them.
-    pub int8_products: bool,
+    /// Which products are of codes.
+    pub products: CodeProducts,
 }
 
 impl Task {
@@ -84,8 +82,7 @@ impl Task {
             encoding: None,
             sampler: SamplerName::default(),
             cache: StepCache::default(),
-            fp8_products: false,
-            int8_products: false,
+            products: CodeProducts::NONE,
         }
     }
 

@@ -25,6 +25,7 @@ use std::{path::PathBuf, rc::Rc, time::Duration};
 use crate::{
     error::Error,
     models::Facts,
+    nn::CodeProducts,
     plan::{self, Encoding, Plan, Task},
     recipe::Recipe,
 };
@@ -61,23 +62,20 @@ pub struct Item {
     pub plan: Rc<Plan>,
 }
 
+/// Which products a recipe wants of codes.
+const fn code_products(recipe: &Recipe) -> CodeProducts {
+    CodeProducts { fp8: recipe.fp8_products, int8: recipe.int8_products }
+}
+
 impl Item {
     /// What a plan needs to know of a picture but what it begins with; `prompts` are encoded together, negative ones among them.
     pub fn task(recipe: &Recipe, prompts: usize) -> Task {
         let (text_tokens, cfg) = (recipe.max_sequence_length, recipe.cfg().is_some());
         // One picture alone has its prompt and its negative one.
         let prompts = prompts.max(1 + usize::from(cfg));
-        let Recipe { sampler, step_cache: cache, fp8_products, int8_products, .. } = *recipe;
+        let (sampler, cache, products) = (recipe.sampler, recipe.step_cache, code_products(recipe));
         let steps = recipe.steps - recipe.first_step();
-        Task {
-            prompts,
-            cfg,
-            sampler,
-            cache,
-            fp8_products,
-            int8_products,
-            ..Task::new(recipe.size(), steps, text_tokens)
-        }
+        Task { prompts, cfg, sampler, cache, products, ..Task::new(recipe.size(), steps, text_tokens) }
     }
 
     /// The same of all its passes, with what the first begins with.

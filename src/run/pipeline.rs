@@ -11,7 +11,7 @@ use crate::{
     models::{
         Banding, Conditioning, Decode, Encode, Facts, Model, On, Posterior, RowSink, RowSource, TextEncoders, Velocity,
     },
-    nn,
+    nn::{self, CodeProducts},
     output::Picture,
     plan::{self, Choices},
     recipe::{Recipe, StepCache},
@@ -105,20 +105,12 @@ impl<'a> Pipeline<'a> {
         self.text.encode(prompts, text_tokens, self.observer)
     }
 
-    /// Loads the transformer, with products as usual.
+    /// Loads the transformer, with these products of codes.
     ///
     /// # Errors
     /// What reading weights may fail with.
-    pub fn load_transformer(&self, choices: &Choices) -> Result<Box<dyn Velocity>> {
-        self.model.velocity(&self.on, choices.weights, choices.forward)
-    }
-
-    /// Loads the transformer as a recipe asks for it.
-    ///
-    /// # Errors
-    /// What reading weights may fail with.
-    pub fn load_transformer_for(&self, recipe: &Recipe, choices: &Choices) -> Result<Box<dyn Velocity>> {
-        let on = On { fp8_products: recipe.fp8_products, int8_products: recipe.int8_products, ..self.on.clone() };
+    pub fn load_transformer(&self, choices: &Choices, products: CodeProducts) -> Result<Box<dyn Velocity>> {
+        let on = On { products, ..self.on.clone() };
         self.model.velocity(&on, choices.weights, choices.forward)
     }
 

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::{
     Item, Listener, Made, Options, Times, begun,
     checkpoint::{self, Checkpoint},
+    code_products,
     existing::{Existing, Found},
     identity::{self, Sought},
     job::Job,
@@ -27,10 +28,10 @@ use crate::{
     base::progress::{Event, Observer},
     error::{Error, Result},
     models::{KnownModel, Model, Velocity},
-    nn::WeightsMode,
+    nn::{CodeProducts, WeightsMode},
     output,
-    plan::{Choices, Machine, SpeedBook, what_fits},
-    recipe::{Loras, Recipe},
+    plan::{Machine, SpeedBook, what_fits},
+    recipe::Loras,
     run::pipeline::Pipeline,
     weights::Kept,
 };
@@ -59,23 +60,9 @@ pub struct Runner<'a> {
     pub(super) told_of_lost_preview: Cell<bool>,
     /// The files that hold pictures of this run, found or made, by their canonical paths: no other picture of it takes their place.
     pictures: HashSet<PathBuf>,
-    transformer: Option<(Loaded, Box<dyn Velocity>)>,
+    /// With what it was loaded for.
+    transformer: Option<((WeightsMode, CodeProducts), Box<dyn Velocity>)>,
     pub(super) encoded: Encoded,
-}
-
-/// What a transformer is loaded for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Loaded {
-    weights: WeightsMode,
-    fp8_products: bool,
-    int8_products: bool,
-}
-
-impl Loaded {
-    fn of(item: &Item, choices: &Choices) -> Self {
-        let Recipe { fp8_products, int8_products, .. } = item.recipe;
-        Self { weights: choices.weights, fp8_products, int8_products }
-    }
 }
 
 impl<'a> Runner<'a> {
@@ -290,9 +277,9 @@ impl<'a> Runner<'a> {
         pass: usize,
         times: &mut Times,
     ) -> Result<Box<dyn Velocity>> {
-        let choices = &item.plan.pass(pass).choices;
+        let (choices, products) = (&item.plan.pass(pass).choices, code_products(&item.recipe));
         match self.transformer.take() {
-            Some((loaded, mut transformer)) if loaded == Loaded::of(item, choices) => {
+            Some((loaded, mut transformer)) if loaded == (choices.weights, products) => {
                 transformer.set_pieces(choices.forward);
                 Ok(transformer)
             }
@@ -304,7 +291,7 @@ impl<'a> Runner<'a> {
                     if choices.weights == WeightsMode::Resident { kept.keep() } else { kept.let_go() }
                 }
                 let started = Instant::now();
-                let loaded = self.pipeline.load_transformer_for(&item.recipe, choices)?;
+                let loaded = self.pipeline.load_transformer(choices, products)?;
                 times.load += started.elapsed();
                 Ok(loaded)
             }
@@ -313,7 +300,7 @@ impl<'a> Runner<'a> {
 
     /// Keeps the transformer for the next picture.
     pub(super) fn keep_transformer(&mut self, item: &Item, transformer: Box<dyn Velocity>) {
-        self.transformer = Some((Loaded::of(item, &item.plan.choices), transformer));
+        self.transformer = Some(((item.plan.choices.weights, code_products(&item.recipe)), transformer));
     }
 
     /// Lets go of the transformer when nothing needs it any more, or the decoder needs its room.

@@ -10,6 +10,7 @@ use dype::testing::{
         progress::Silent,
     },
     models::{ModelRequest, flux1::Flux1, parts::kl::Posterior},
+    nn::CodeProducts,
     plan::{Encoding, Machine, Plan, Task},
     recipe::{Recipe, Rng, Wanted},
     run::pipeline::Pipeline,
@@ -170,7 +171,7 @@ fn the_pipeline_starts_in_the_middle_and_ends_as_the_reference() {
         let (recipe, plan) = (golden.recipe(&model), golden.plan(&model));
         assert!(plan.encode_flops.is_some_and(|flops| flops > 0) && plan.peak_bytes.encode.is_some());
         let texts = pipeline.encode(&[golden.prompt.as_str()], 512).expect("encodes").remove(0).into();
-        let transformer = pipeline.load_transformer(&plan.choices).expect("loads");
+        let transformer = pipeline.load_transformer(&plan.choices, CodeProducts::NONE).expect("loads");
         let [start, end] = ["first", "final"].map(|name| &tensors[&format!("{}/latents_{name}", golden.case)]);
         let run = |latents: Tensor| {
             let from = Progress { step: golden.first(), ..Progress::start(latents) };

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     base::{json::read_json, progress::Silent},
     models::On,
+    nn::CodeProducts,
     output::load_latents,
     plan::{Machine, Plan},
     recipe::{Recipe, Wanted},
@@ -198,7 +199,7 @@ fn a_run_goes_on_from_its_first_step() {
     assert_eq!((recipe.cfg(), recipe.guidance), (None, None));
     let choices = Plan::new(&model, &Item::task(&recipe, 1), &machine).expect("fits").choices;
     let texts = pipeline.encode(&[golden.prompt.as_str()], 512).expect("encodes").remove(0).into();
-    let transformer = pipeline.load_transformer(&choices).expect("loads");
+    let transformer = pipeline.load_transformer(&choices, CodeProducts::NONE).expect("loads");
     let mut after_first = None;
     let start = Progress::start(pipeline.noise(&recipe).expect("noise"));
     let whole = pipeline

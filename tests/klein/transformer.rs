@@ -8,7 +8,7 @@ use dype::testing::{
         ForwardOptions, Model,
         flux2::{Flux2, Transformer},
     },
-    nn::{RopeTables, WeightsMode, launches},
+    nn::{Compute, RopeTables, WeightsMode, launches},
 };
 
 use super::{expected, relative_error, tiny};
@@ -31,7 +31,7 @@ fn rope(model: &Flux2, is_stretched: bool) -> RopeTables {
 
 fn load(model: &Flux2, mode: WeightsMode, dtype: DType) -> Transformer {
     let weights = model.transformer_weights(dtype, &Device::Cpu);
-    Transformer::load(&model.transformer.config, &weights, mode, dtype).expect("loads")
+    Transformer::load(&model.transformer.config, &weights, mode, Compute::on(DeviceKind::Cpu, dtype)).expect("loads")
 }
 
 fn velocity(model: &Flux2, transformer: &Transformer, is_stretched: bool) -> Tensor {

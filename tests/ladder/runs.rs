@@ -9,6 +9,7 @@ use dype::testing::{
         progress::Silent,
     },
     models::{Model, ModelRequest, parts::kl::Posterior},
+    nn::CodeProducts,
     output::{load_latents, read_provenance},
     plan::{Machine, Plan},
     recipe::{Recipe, Wanted},
@@ -101,7 +102,7 @@ fn from_parts(golden: &HashMap<String, Tensor>) -> Vec<f32> {
     let (choices, choices_below) = (&plan.choices, &plan.pass(0).choices);
     let pipeline = Pipeline::open(&model, Device::Cpu, DType::F32, &Silent).expect("opens");
     let text = pipeline.encode(&[PROMPT], 512).expect("encodes").remove(0);
-    let transformer = pipeline.load_transformer(choices).expect("loads");
+    let transformer = pipeline.load_transformer(choices, CodeProducts::NONE).expect("loads");
     let denoise = |recipe: &Recipe, first: usize, latents: Tensor| {
         let from = Progress { step: first, ..Progress::start(latents) };
         pipeline.denoise(&*transformer, (recipe, first), &text.clone().into(), from, &mut |_| Ok(())).expect("denoises")

@@ -16,7 +16,7 @@ use dype::testing::{
     base::progress::Silent,
     methods::{DypeSettings, Method, Moment, Spectrum, TextBias},
     models::{Model, ModelRequest, On, VelocityAt},
-    nn::{RopeTables, WeightsMode},
+    nn::{CodeProducts, RopeTables, WeightsMode},
     output::{load_latents, save_latents},
     plan::{Machine, Plan, Task},
     recipe::{Recipe, Wanted},
@@ -245,7 +245,7 @@ fn a_velocity_by_sega_from_structured_latents_is_the_references() {
     let task = Task::new(size, 1, 512);
     let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
     let text = pipeline.encode(&[PROMPT], 512).expect("encodes").remove(0);
-    let transformer = pipeline.load_transformer(&choices).expect("loads");
+    let transformer = pipeline.load_transformer(&choices, CodeProducts::NONE).expect("loads");
     let grid = model.facts().latents.tokens(size);
     let latents = &golden["sega_step/latents"];
     let reading = transformer.token_reading(&Device::Cpu).expect("a row");
@@ -293,7 +293,7 @@ fn first_velocity(weights: WeightsMode, logit_scale: f64, text_bias: Option<Text
     let rope = RopeTables::new(&positions, patches, &*scaler, &Moment::at(1.0), &Device::Cpu).expect("tables");
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: Some(weights) };
     let choices = Plan::new(&model, &Task::new(recipe.size(), 1, 512), &machine).expect("fits").choices;
-    let transformer = pipeline.load_transformer(&choices).expect("loads");
+    let transformer = pipeline.load_transformer(&choices, CodeProducts::NONE).expect("loads");
     let (text, rope) = (&text, &rope);
     let at = VelocityAt { t: 1.0, guidance: Some(4.5), text, rope, text_bias, logit_scale, first_block: None };
     values(&transformer.velocity(&latents, &at).expect("a velocity"))

@@ -17,7 +17,7 @@ use dype::testing::{
         Model, ModelRequest,
         flux1::{FluxConfig, LATENTS},
     },
-    nn::RopeTables,
+    nn::{CodeProducts, RopeTables},
     plan::{Machine, Plan, Task},
     recipe::{Recipe, Wanted},
     run::pipeline::Pipeline,
@@ -176,7 +176,7 @@ fn latents_of(method: Method) -> Vec<f32> {
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
     let text = pipeline.encode(&["a lake"], 16).expect("encodes").remove(0);
-    let transformer = pipeline.load_transformer(&choices).expect("loads");
+    let transformer = pipeline.load_transformer(&choices, CodeProducts::NONE).expect("loads");
     let start = Progress::start(pipeline.noise(&recipe).expect("noise"));
     crate::support::values(
         &pipeline.denoise(&*transformer, (&recipe, 0), &text.into(), start, &mut |_| Ok(())).expect("denoises"),

@@ -10,10 +10,10 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::flux::{WithForward, model::Config, model::Flux};
 use dype::testing::{
-    base::geometry::TokenGrid,
+    base::{device::DeviceKind, geometry::TokenGrid},
     methods::{Method, Moment},
     models::flux1::{FluxConfig, Transformer, WeightsMode},
-    nn::RopeTables,
+    nn::{Compute, RopeTables},
     weights::{Weights, open_folder},
 };
 
@@ -73,7 +73,8 @@ fn the_stock_transformer_agrees_at_the_training_size() {
 
     let store = open_folder(&fixture("tiny-flux/transformer")).expect("shards");
     let weights = Weights::new(Arc::new(store), DType::F32, Device::Cpu);
-    let model = Transformer::load(&config, &weights, WeightsMode::Resident, DType::F32).expect("our model loads");
+    let model = Transformer::load(&config, &weights, WeightsMode::Resident, Compute::on(DeviceKind::Cpu, DType::F32))
+        .expect("our model loads");
     let scaler = Method::BASE.scaler(None);
     let rope = RopeTables::new(
         &config.position_ids(GRID, TEXT_TOKENS),

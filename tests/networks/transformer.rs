@@ -118,7 +118,8 @@ fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 fn load(mode: WeightsMode, dtype: DType) -> Transformer {
-    Transformer::load(&tiny_config(), &tiny_weights(dtype), mode, DType::F32).expect("tiny-flux")
+    Transformer::load(&tiny_config(), &tiny_weights(dtype), mode, Compute::on(DeviceKind::Cpu, DType::F32))
+        .expect("tiny-flux")
 }
 
 #[test]
@@ -171,7 +172,9 @@ fn half_width_streams_as_on_a_gpu_stay_near_the_reference() {
     // CPU; its 11 bits of mantissa leave about 0.1%.
     let golden = Golden::load();
     let weights = tiny_weights(DType::F16);
-    let model = Transformer::load(&tiny_config(), &weights, WeightsMode::Resident, DType::F16).expect("tiny-flux");
+    let model =
+        Transformer::load(&tiny_config(), &weights, WeightsMode::Resident, Compute::on(DeviceKind::Cpu, DType::F16))
+            .expect("tiny-flux");
     let error = relative_error(&golden.velocity(&model), golden.expected());
     assert!(error < 2e-3, "relative error {error:e}");
 }
@@ -182,7 +185,9 @@ fn products_rounded_to_bf16_stay_near_the_reference() {
     // products, they are exact.
     let golden = Golden::load();
     let weights = tiny_weights(DType::BF16);
-    let model = Transformer::load(&tiny_config(), &weights, WeightsMode::Resident, DType::BF16).expect("tiny-flux");
+    let model =
+        Transformer::load(&tiny_config(), &weights, WeightsMode::Resident, Compute::on(DeviceKind::Cpu, DType::BF16))
+            .expect("tiny-flux");
     let error = relative_error(&golden.velocity(&model), golden.expected());
     assert!(error < 1e-2, "relative error {error:e}");
 }
@@ -192,7 +197,8 @@ fn flux1_dev_is_asked_for_exactly_its_tensors() {
     let manifest = Arc::new(ManifestSource::diffusers("transformer"));
     let weights = Weights::new(manifest.clone(), DType::BF16, Device::Cpu);
     let config = FluxConfig::flux1_dev();
-    Transformer::load(&config, &weights, WeightsMode::Stream, DType::F32).expect("all but the blocks");
+    Transformer::load(&config, &weights, WeightsMode::Stream, Compute::on(DeviceKind::Cpu, DType::F32))
+        .expect("all but the blocks");
     let parameters = Parameters::real(&weights);
     let blocks = block_stream(&config, &parameters, WeightsMode::Stream, Compute::EXACT_F32).expect("blocks");
     let mut doubles = 0;
@@ -257,7 +263,9 @@ fn a_dry_pass_launches_what_a_real_one_launches() {
     let config = tiny_config();
     let f16 = Compute::on(DeviceKind::Cpu, DType::F16);
     for mode in [WeightsMode::Resident, WeightsMode::Stream] {
-        let mut model = Transformer::load(&config, &tiny_weights(DType::F16), mode, DType::F16).expect("tiny-flux");
+        let mut model =
+            Transformer::load(&config, &tiny_weights(DType::F16), mode, Compute::on(DeviceKind::Cpu, DType::F16))
+                .expect("tiny-flux");
         for (token_chunk, query_rows, heads) in [(100_000, 100_000, 100), (1000, 300, 2), (513, 100, 1)] {
             let options = ForwardOptions { token_chunk, query_rows, heads };
             model = model.with_options(options);

@@ -13,6 +13,7 @@ use dype::testing::{
         flux1::{Compute, Flux1, FluxConfig, Forward, ForwardCost, ForwardOptions, WeightsMode},
         parts::ModelPart,
     },
+    nn::CodeProducts,
     plan::{Machine, Plan, Task, what_fits},
     weights::{Float8, TensorSource, Weights},
 };
@@ -197,8 +198,9 @@ fn products_in_e4m3_are_planned_where_a_card_has_them() {
         source: std::sync::Arc::new(InFloat8(ManifestSource::diffusers("transformer"))),
     };
     let model = Flux1 { transformer, ..flux1() };
-    let step = |capability, fp8_products| {
-        let shape = StepShape { fp8_products, ..[65_536, 512].into() };
+    let asking = |fp8| CodeProducts { fp8, ..CodeProducts::NONE };
+    let step = |capability, fp8| {
+        let shape = StepShape { products: asking(fp8), ..[65_536, 512].into() };
         let on = (DeviceKind::Cuda { capability }, DType::BF16);
         model.step_cost(on, WeightsMode::Resident, shape, PIECES).expect("a dry pass")
     };
@@ -207,10 +209,10 @@ fn products_in_e4m3_are_planned_where_a_card_has_them() {
     // A widened panel, its product and a copy of that are three launches, and codes and their product two for all panels.
     assert!(asked.launches < usual.launches, "{} {}", asked.launches, usual.launches);
     assert_eq!(step((8, 6), true), usual);
-    let task = |fp8_products| Task { fp8_products, ..Task::new(ImageSize::new(4096, 4096).expect("a size"), 28, 512) };
+    let task = |fp8| Task { products: asking(fp8), ..Task::new(ImageSize::new(4096, 4096).expect("a size"), 28, 512) };
     let machine =
         Machine { device: Device::Cpu, dtype: DType::BF16, budget: Some(Bytes((24 << 30) - TAKEN)), weights: None };
     let kind = DeviceKind::Cuda { capability: (8, 9) };
-    let peak = |fp8_products| Plan::on(&model, &task(fp8_products), &machine, kind).expect("fits").peak_bytes.denoise;
+    let peak = |fp8| Plan::on(&model, &task(fp8), &machine, kind).expect("fits").peak_bytes.denoise;
     assert_ne!(peak(true), peak(false), "a plan knows what is asked for");
 }

@@ -17,7 +17,7 @@ use dype::testing::{
     models::parts::{ClipConfig, ClipEncoder, T5Config, T5Encoder},
     models::z_image::{self, ZImage, text::Prompt},
     models::{Conditioning, Model, ModelRequest, Registry, Velocity, VelocityAt},
-    nn::RopeTables,
+    nn::{CodeProducts, RopeTables},
     weights::{TensorFiles, TensorSource, Weights},
 };
 use safetensors::{Dtype, tensor::TensorView};
@@ -63,7 +63,8 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
         (DType::F32, WeightsMode::Stream),
     ] {
         let weights = Weights::new(store.clone(), dtype, Device::Cpu);
-        let mut model = Transformer::load(&config, &weights, mode, dtype).expect("tiny-flux");
+        let mut model =
+            Transformer::load(&config, &weights, mode, Compute::on(DeviceKind::Cpu, dtype)).expect("tiny-flux");
         let forward = Forward {
             config: &config,
             kind: DeviceKind::Cpu,
@@ -114,7 +115,8 @@ fn a_forward_pass_of_flux2_takes_the_memory_that_was_foretold() {
         (DType::F16, WeightsMode::Resident, 0.15),
     ] {
         let weights = model.transformer_weights(dtype, &Device::Cpu);
-        let mut transformer = flux2::Transformer::load(config, &weights, mode, dtype).expect("loads");
+        let mut transformer =
+            flux2::Transformer::load(config, &weights, mode, Compute::on(DeviceKind::Cpu, dtype)).expect("loads");
         for (token_chunk, query_rows, heads) in [(4096, 256, 1), (256, 64, 1)] {
             let options = ForwardOptions { token_chunk, query_rows, heads };
             transformer = transformer.with_options(options);
@@ -147,7 +149,8 @@ fn a_pass_of_z_image_takes_the_memory_that_was_foretold() {
         [(DType::F32, WeightsMode::Resident), (DType::BF16, WeightsMode::Resident), (DType::F32, WeightsMode::Stream)]
     {
         let weights = model.transformer_weights(dtype, &Device::Cpu);
-        let mut transformer = z_image::Transformer::load(config, &weights, mode, dtype).expect("tiny");
+        let mut transformer =
+            z_image::Transformer::load(config, &weights, mode, Compute::on(DeviceKind::Cpu, dtype)).expect("tiny");
         let compute = Compute::on(DeviceKind::Cpu, dtype);
         let forward = z_image::Forward {
             config,
@@ -336,7 +339,8 @@ fn shards() -> Vec<PathBuf> {
 fn held_by(config: &FluxConfig, source: &Arc<dyn TensorSource>) -> (u64, Transformer) {
     let before = live();
     let weights = Weights::new(source.clone(), DType::F32, Device::Cpu);
-    let model = Transformer::load(config, &weights, WeightsMode::Resident, DType::F32).expect("loads");
+    let model = Transformer::load(config, &weights, WeightsMode::Resident, Compute::on(DeviceKind::Cpu, DType::F32))
+        .expect("loads");
     (live() - before, model)
 }
 
@@ -432,9 +436,10 @@ fn a_forward_pass_in_8_bits_takes_the_memory_that_was_foretold() {
     let zeros = |shape: (usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("zeros");
     let (img, txt) = (zeros((1, grid.count(), 64)), zeros((1, text, config.joint_attention_dim)));
     let pooled = Tensor::zeros((1, config.pooled_projection_dim), DType::F32, &Device::Cpu).expect("zeros");
-    let compute = Compute::on(DeviceKind::Cpu, DType::BF16).with_int8(true);
+    let compute = Compute::on(DeviceKind::Cpu, DType::BF16)
+        .with_codes(DeviceKind::Cpu, CodeProducts { int8: true, ..CodeProducts::NONE });
     let mode = WeightsMode::Resident;
-    let mut model = Transformer::load_in(&config, &weights, mode, compute).expect("narrow");
+    let mut model = Transformer::load(&config, &weights, mode, compute).expect("narrow");
     let step = [grid.count(), text].into();
     let forward = Forward { config: &config, kind: DeviceKind::Cpu, compute, weights, mode, step };
     for (token_chunk, query_rows, heads) in [(4096, 256, 1), (512, 128, 2), (128, 64, 1)] {

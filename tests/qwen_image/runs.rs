@@ -7,6 +7,7 @@ use dype::testing::{
     Error,
     base::{geometry::ImageSize, json::read_json, memory::Bytes, progress::Silent},
     models::Model,
+    nn::CodeProducts,
     output::load_latents,
     plan::{Machine, Plan, Task},
     recipe::{Recipe, Wanted},
@@ -205,7 +206,7 @@ fn a_run_goes_on_from_its_checkpoint() {
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights: None };
     let choices = Plan::new(&model, &task, &machine).expect("fits").choices;
     let text = pipeline.encode(&[golden.prompt.as_str()], 512).expect("encodes").remove(0);
-    let transformer = pipeline.load_transformer(&choices).expect("loads");
+    let transformer = pipeline.load_transformer(&choices, CodeProducts::NONE).expect("loads");
     let from = || Progress::start(pipeline.noise(&recipe).expect("noise"));
     let texts = text.into();
     let whole = pipeline.denoise(&*transformer, (&recipe, 0), &texts, from(), &mut |_| Ok(())).expect("runs");

@@ -10,7 +10,7 @@ use dype::testing::{
         ForwardOptions, Model,
         qwen_image::{QwenImageConfig, Transformer, transformer_tensors},
     },
-    nn::{RopeTables, WeightsMode, launches},
+    nn::{Compute, RopeTables, WeightsMode, launches},
 };
 
 use crate::{
@@ -29,7 +29,7 @@ fn golden() -> HashMap<String, Tensor> {
 fn loaded(mode: WeightsMode, dtype: DType) -> Transformer {
     let model = tiny();
     let weights = model.transformer.weights(dtype, &Device::Cpu);
-    Transformer::load(&model.transformer.config, &weights, mode, dtype).expect("loads")
+    Transformer::load(&model.transformer.config, &weights, mode, Compute::on(DeviceKind::Cpu, dtype)).expect("loads")
 }
 
 fn rope(rows: usize, columns: usize, text_tokens: usize, scaler: &dyn PositionScaler, t: f64) -> RopeTables {

@@ -8,7 +8,7 @@ use dype::testing::{
     base::{json::read_json, progress::Silent},
     methods::{Moment, PositionScaler},
     models::{Conditioning, Model, ModelRequest, Velocity, VelocityAt, flux1::Flux1},
-    nn::{PositionIds, RopeTables},
+    nn::{CodeProducts, PositionIds, RopeTables},
     plan::{Machine, Plan},
     recipe::{Recipe, Wanted},
     run::{
@@ -87,7 +87,7 @@ impl<'m> Ready<'m> {
         let prompts: Vec<&str> = [Some(recipe.prompt.as_str()), negative].into_iter().flatten().collect();
         let mut encoded = pipeline.encode(&prompts, recipe.max_sequence_length).expect("encodes").into_iter();
         let texts = Texts { prompt: encoded.next().expect("a prompt"), negative: encoded.next() };
-        let transformer = pipeline.load_transformer(&choices).expect("loads");
+        let transformer = pipeline.load_transformer(&choices, CodeProducts::NONE).expect("loads");
         Self { pipeline, recipe, texts, transformer }
     }
 
@@ -211,7 +211,7 @@ fn blocks_that_are_left_out_are_left_out_of_a_stream_too() {
     let weights = Some(dype::testing::nn::WeightsMode::Stream);
     let machine = Machine { device: Device::Cpu, dtype: DType::F32, budget: None, weights };
     let choices = Plan::new(&model, &Item::task(&ready.recipe, 1), &machine).expect("fits").choices;
-    let transformer = ready.pipeline.load_transformer(&choices).expect("loads");
+    let transformer = ready.pipeline.load_transformer(&choices, CodeProducts::NONE).expect("loads");
     let (end, _, again) = Ready { transformer, ..ready }.run_from_start();
     assert_eq!((values(&end), again), (values(&whole), skipped));
 }

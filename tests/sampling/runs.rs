@@ -12,6 +12,7 @@ use dype::testing::{
     base::json::read_json,
     base::progress::Silent,
     models::ModelRequest,
+    nn::CodeProducts,
     output::load_latents,
     plan::{Machine, Plan, Task},
     recipe::{ModelFacts, Recipe, Wanted},
@@ -141,7 +142,7 @@ fn the_first_step_of_every_run_is_the_references() {
         let task = Task::new(recipe.size(), recipe.steps, 512);
         let choices = Plan::new(&files, &task, &machine).expect("fits").choices;
         let embeddings = pipeline.encode(&[golden.prompt.as_str()], 512).expect("encodes").remove(0);
-        let transformer = pipeline.load_transformer(&choices).expect("loads");
+        let transformer = pipeline.load_transformer(&choices, CodeProducts::NONE).expect("loads");
         let noise = pipeline.noise(&recipe).expect("noise");
         let mut first: Option<Tensor> = None;
         let stopped =

@@ -5,6 +5,7 @@ use dype::testing::{
     Error,
     base::progress::Silent,
     models::Model,
+    nn::CodeProducts,
     plan::{Machine, Plan},
     recipe::{Recipe, Wanted},
     run::{
@@ -26,7 +27,7 @@ fn first_step(model: &dyn Model, wanted: &Wanted) -> [Vec<f32>; 2] {
     let prompts: Vec<&str> = [Some(recipe.prompt.as_str()), negative].into_iter().flatten().collect();
     let mut encoded = pipeline.encode(&prompts, recipe.max_sequence_length).expect("encodes").into_iter();
     let texts = Texts { prompt: encoded.next().expect("a prompt"), negative: encoded.next() };
-    let transformer = pipeline.load_transformer(&choices).expect("loads");
+    let transformer = pipeline.load_transformer(&choices, CodeProducts::NONE).expect("loads");
     let noise = pipeline.noise(&recipe).expect("noise");
     let mut first = None;
     let stopped = pipeline.denoise(&*transformer, (&recipe, 0), &texts, Progress::start(noise.clone()), &mut |after| {

@@ -187,7 +187,9 @@ fn the_plan_of_a_step_is_the_step() {
     {
         let pieces = ForwardOptions { token_chunk: 100, query_rows: 50, heads: 1 };
         let weights = model.transformer_weights(dtype, &Device::Cpu);
-        let transformer = Transformer::load(config, &weights, mode, dtype).expect("loads").with_options(pieces);
+        let transformer = Transformer::load(config, &weights, mode, Compute::on(DeviceKind::Cpu, dtype))
+            .expect("loads")
+            .with_options(pieces);
         let tables = pass.tables("native");
         let fresh = Pass::new();
         let before = launches();

@@ -104,7 +104,7 @@ impl Model for Flux1 {
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {
         let config = &self.transformer.config;
         let here = self.transformer_weights(on.dtype, &on.device);
-        Ok(Box::new(Transformer::load_in(config, &here, weights, on.compute())?.with_options(pieces)))
+        Ok(Box::new(Transformer::load(config, &here, weights, on.compute())?.with_options(pieces)))
     }
 
     fn leaves_blocks_out(&self) -> bool {

@@ -1,10 +1,9 @@
 //! The forward pass: noisy latents, prompt and time in, velocity out.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::{Block, FluxConfig, ForwardOptions, RopeTables, blocks::Pass, layers::TimeTextEmbed, stream};
 use crate::{
-    base::device::DeviceKind,
     error::Result,
     models::parts::{
         config::Config,
@@ -29,21 +28,13 @@ pub struct Transformer {
 }
 
 impl Transformer {
-    /// Loads a model. `weights` says in which number type the weights are held and where; the streams compute in
-    /// `dtype`. The CPU holds what is narrower in its file as it is there and widens it panel by panel; bf16 means f32 streams with the inputs of large
+    /// Loads a model. `weights` says in which number type the weights are held and where; `compute` what the streams
+    /// compute in. The CPU holds what is narrower in its file as it is there and widens it panel by panel; bf16 means f32 streams with the inputs of large
     /// products rounded to bf16 where the processor gains from it ([`Compute::on`]).
     ///
     /// # Errors
     /// [`crate::Error::Model`] when the configuration makes no sense, or a tensor is missing or has another shape.
-    pub fn load(config: &FluxConfig, weights: &Weights, mode: WeightsMode, dtype: DType) -> Result<Self> {
-        Self::load_in(config, weights, mode, Compute::on(DeviceKind::of(weights.device()), dtype))
-    }
-
-    /// The same, computing as it is said.
-    ///
-    /// # Errors
-    /// As [`Transformer::load`].
-    pub fn load_in(config: &FluxConfig, weights: &Weights, mode: WeightsMode, compute: Compute) -> Result<Self> {
+    pub fn load(config: &FluxConfig, weights: &Weights, mode: WeightsMode, compute: Compute) -> Result<Self> {
         Self::load_from(config, &Parameters::real(weights).held_as_stored(), mode, compute)
     }
 

@@ -1,13 +1,12 @@
 //! The forward pass: noisy latents, prompt and time in, velocity out.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::{
     Flux2Config,
     blocks::{self, Block, Modulations, Pass},
 };
 use crate::{
-    base::device::DeviceKind,
     error::Result,
     models::{
         ForwardOptions,
@@ -39,20 +38,12 @@ pub struct Transformer {
 }
 
 impl Transformer {
-    /// Loads a model. `mode` says where the weights of the blocks live; the streams compute in `dtype`, on the CPU in f32 with the
+    /// Loads a model. `mode` says where the weights of the blocks live; `compute` what the streams compute in, on the CPU in f32 with the
     /// inputs of large products rounded to bf16 where that is asked and the processor gains from it ([`Compute::on`]).
     ///
     /// # Errors
     /// [`crate::Error::Model`] when the configuration makes no sense, or a tensor is missing or has another shape.
-    pub fn load(config: &Flux2Config, weights: &Weights, mode: WeightsMode, dtype: DType) -> Result<Self> {
-        Self::load_in(config, weights, mode, Compute::on(DeviceKind::of(weights.device()), dtype))
-    }
-
-    /// The same, computing as it is said.
-    ///
-    /// # Errors
-    /// As [`Transformer::load`].
-    pub fn load_in(config: &Flux2Config, weights: &Weights, mode: WeightsMode, compute: Compute) -> Result<Self> {
+    pub fn load(config: &Flux2Config, weights: &Weights, mode: WeightsMode, compute: Compute) -> Result<Self> {
         Self::load_from(config, &Parameters::real(weights).held_as_stored(), mode, compute)
     }
 

@@ -99,7 +99,7 @@ impl Model for QwenImage {
 
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {
         let here = self.transformer.weights(on.dtype, &on.device);
-        Ok(Box::new(Transformer::load_in(&self.transformer.config, &here, weights, on.compute())?.with_options(pieces)))
+        Ok(Box::new(Transformer::load(&self.transformer.config, &here, weights, on.compute())?.with_options(pieces)))
     }
 
     fn leaves_blocks_out(&self) -> bool {

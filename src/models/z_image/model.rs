@@ -97,7 +97,7 @@ impl Model for ZImage {
 
     fn velocity(&self, on: &On, weights: WeightsMode, pieces: ForwardOptions) -> Result<Box<dyn Velocity>> {
         let here = self.transformer_weights(on.dtype, &on.device);
-        let transformer = Transformer::load_in(&self.transformer.config, &here, weights, on.compute())?;
+        let transformer = Transformer::load(&self.transformer.config, &here, weights, on.compute())?;
         Ok(Box::new(transformer.with_options(pieces)))
     }
 

@@ -8,7 +8,6 @@ use super::{
     config::padded,
 };
 use crate::{
-    base::device::DeviceKind,
     error::Result,
     models::{
         FirstBlock, ForwardOptions,
@@ -57,19 +56,11 @@ pub(super) struct Inputs {
 }
 
 impl Transformer {
-    /// Loads a model. `weights` says in which number type the weights are held and where; the streams compute in `dtype`.
+    /// Loads a model. `weights` says in which number type the weights are held and where; `compute` what the streams compute in.
     ///
     /// # Errors
     /// [`crate::Error::Model`] when the configuration makes no sense, or a tensor is missing or has another shape.
-    pub fn load(config: &ZImageConfig, weights: &Weights, mode: WeightsMode, dtype: DType) -> Result<Self> {
-        Self::load_in(config, weights, mode, Compute::on(DeviceKind::of(weights.device()), dtype))
-    }
-
-    /// The same, computing as it is said.
-    ///
-    /// # Errors
-    /// As [`Transformer::load`].
-    pub fn load_in(config: &ZImageConfig, weights: &Weights, mode: WeightsMode, compute: Compute) -> Result<Self> {
+    pub fn load(config: &ZImageConfig, weights: &Weights, mode: WeightsMode, compute: Compute) -> Result<Self> {
         Self::load_from(config, &Parameters::real(weights).held_as_stored(), mode, compute)
     }
 

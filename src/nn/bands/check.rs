@@ -4,14 +4,11 @@ use candle_core::{DType, Device};
 
 use super::{Affine, Before, Norm, Reach, passes};
 use crate::{
-    base::{
-        device::DeviceKind,
-        progress::{Event, Observer},
-    },
+    base::{device::DeviceKind, progress::Observer},
     error::Result,
     nn::{
         Array, Place,
-        kernel_check::{distance, most_error, warning, worse},
+        kernel_check::{distance, numbers, settle, worse},
         kernels::maps::Kernel,
     },
 };
@@ -22,23 +19,8 @@ const SIZES: [[usize; 3]; 2] = [[11, 61, 32], [6, 5, 3]];
 /// Holds the kernels that would go over maps in `dtype` against operations of tensors in f32, decides for this process which of them are
 /// used, and tells what was found. Plans that are made later follow what is decided.
 pub fn settle_maps(dtype: DType, device: &Device, observer: &dyn Observer) {
-    let kind = DeviceKind::of(device);
-    let mut largest: f64 = 0.0;
-    for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.takes(kind, dtype)) {
-        let error = largest_error(kernel, dtype, device);
-        match error {
-            Ok(error) if error <= most_error(dtype) => largest = largest.max(error),
-            _ => {
-                kernel.refuse(dtype);
-                observer.on(warning(kernel.name(), dtype, &error));
-            }
-        }
-    }
-    if Kernel::ALL.iter().any(|kernel| kernel.takes(kind, dtype)) {
-        let name = dtype.as_str();
-        let text = format!("what is done to maps by dype's own kernels ({name}) is {largest:.1e} from the plain one");
-        observer.on(Event::Detail(text));
-    }
+    let error = |kernel| largest_error(kernel, dtype, device);
+    settle::<Kernel>("what is done to maps", dtype, DeviceKind::of(device), observer, error);
 }
 
 fn largest_error(kernel: Kernel, dtype: DType, device: &Device) -> Result<f64> {
@@ -59,9 +41,6 @@ fn compared(
     device: &Device,
 ) -> Result<Vec<[Vec<f32>; 2]>> {
     let place = Place::Real(device.clone());
-    // Not random, but without any order that a kernel could profit from: the fractional parts of multiples.
-    let numbers =
-        |count: usize, step: f32| -> Vec<f32> { (1..=count).map(|i| 4.0 * (i as f32 * step).fract() - 2.0).collect() };
     let map = |shape: &[usize], step| place.floats(shape, || numbers(shape.iter().product(), step))?.to_dtype(dtype);
     let wide = |array: &Array| array.to_dtype(DType::F32);
     let x = map(&[rows, columns, channels], 0.618_034)?;
@@ -101,22 +80,17 @@ fn compared(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::{kernel_check::Untold, kernels::Checked};
 
     #[test]
     fn a_processor_has_nothing_to_settle() {
-        struct Silent;
-        impl Observer for Silent {
-            fn on(&self, event: Event) {
-                panic!("{event:?}");
-            }
-        }
-        settle_maps(DType::F32, &Device::Cpu, &Silent);
+        settle_maps(DType::F32, &Device::Cpu, &Untold);
     }
 
     /// Where there are no kernels both sides are the same operations: shapes fit, and parts cover the map.
     #[test]
     fn what_is_compared_is_alike() {
-        for kernel in Kernel::ALL {
+        for &kernel in Kernel::ALL {
             let error = largest_error(kernel, DType::F32, &Device::Cpu).expect("computed");
             assert!(error < 1e-6, "{kernel:?}: {error}");
         }

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "cuda")]
 mod card;
+mod checked;
 pub mod columns;
 #[cfg(test)]
 mod compiled;
@@ -14,6 +15,8 @@ pub mod maps;
 mod refused;
 pub mod tensors;
 pub mod widen;
+
+pub use checked::Checked;
 
 /// The least compute capability that kernels of our own on CUDA are made for: the first whose matrix units take bf16, and are fed by
 /// copies that run beside them; conversions to bf16 are instructions of it too. Source: PTX ISA, `mma`, `cp.async`, `cvt`.

@@ -205,6 +205,8 @@ impl Tile<'_> {
     #[target_feature(enable = "avx512f,avx512vnni")]
     unsafe fn rows<const N: usize>(&self) {
         use std::arch::x86_64::*;
+
+        use super::simd::write_row;
         assert!(self.x.len() >= (N - 1) * self.depth + self.weight.len());
         let mut sums = [[_mm512_setzero_ps(); 4]; N];
         for (k, lanes) in self.weight.iter().enumerate() {
@@ -232,18 +234,8 @@ impl Tile<'_> {
             }
         }
         for (row, sums) in sums.iter().enumerate() {
-            for (i, sum) in sums.iter().enumerate().take(self.width.div_ceil(16)) {
-                let mask = (((1u32 << (self.width - 16 * i).min(16)) - 1) & 0xFFFF) as __mmask16;
-                // SAFETY: the mask leaves out what lies beyond `width`; the rest is the caller's promise.
-                unsafe {
-                    let target = self.out.add(row * self.outputs + 16 * i);
-                    let sum = match self.adds {
-                        true => _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(mask, target)),
-                        false => *sum,
-                    };
-                    _mm512_mask_storeu_ps(target, mask, sum);
-                }
-            }
+            // SAFETY: the caller's promise.
+            unsafe { write_row(sums, self.out.add(row * self.outputs), self.width, self.adds) };
         }
     }
 }

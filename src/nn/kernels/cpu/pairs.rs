@@ -194,6 +194,8 @@ impl Tile<'_> {
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn rows<const N: usize>(&self) {
         use std::arch::x86_64::*;
+
+        use super::simd::write_row;
         let Rounded { pairs, row: next, step, .. } = self.x;
         assert!(pairs.len() > (N - 1) * next + (self.weight.len() - 1) * step);
         let mut sums = [[_mm512_setzero_ps(); 4]; N];
@@ -214,18 +216,8 @@ impl Tile<'_> {
             }
         }
         for (row, sums) in sums.iter().enumerate() {
-            for (i, sum) in sums.iter().enumerate().take(self.width.div_ceil(16)) {
-                let mask = (((1u32 << (self.width - 16 * i).min(16)) - 1) & 0xFFFF) as __mmask16;
-                // SAFETY: the mask leaves out what lies beyond `width`; the rest is the caller's promise.
-                unsafe {
-                    let target = self.out.add(row * self.outputs + 16 * i);
-                    let sum = match self.adds {
-                        true => _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(mask, target)),
-                        false => *sum,
-                    };
-                    _mm512_mask_storeu_ps(target, mask, sum);
-                }
-            }
+            // SAFETY: the caller's promise.
+            unsafe { write_row(sums, self.out.add(row * self.outputs), self.width, self.adds) };
         }
     }
 }

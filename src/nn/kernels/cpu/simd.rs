@@ -52,6 +52,26 @@ pub fn silu<const FMA: bool>(x: f32) -> f32 {
     x / (1.0 + exp2::<FMA>(-std::f32::consts::LOG2_E * x))
 }
 
+/// Writes a row of a register tile: of its 64 sums the first `width`, added to what is there where `adds` says so.
+///
+/// # Safety
+/// `out` points to `width` numbers, 64 at most; the processor has AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub unsafe fn write_row(sums: &[std::arch::x86_64::__m512; 4], out: *mut f32, width: usize, adds: bool) {
+    use std::arch::x86_64::*;
+    for (i, sum) in sums.iter().enumerate().take(width.div_ceil(16)) {
+        let mask = (((1u32 << (width - 16 * i).min(16)) - 1) & 0xFFFF) as __mmask16;
+        // SAFETY: the mask leaves out what lies beyond `width`; the rest is the caller's promise.
+        unsafe {
+            let target = out.add(16 * i);
+            let sum = if adds { _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(mask, target)) } else { *sum };
+            _mm512_mask_storeu_ps(target, mask, sum);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

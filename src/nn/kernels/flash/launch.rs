@@ -11,7 +11,7 @@ use candle_core::{
 use half::{bf16, f16};
 
 use super::own::{How, THREADS};
-use crate::nn::kernels::card::{self, Given};
+use crate::nn::kernels::card::{self, Given, numbers};
 
 /// The kernels as text, of which the driver makes machine code for its card.
 const KERNELS: &str = include_str!("attention.ptx");
@@ -37,7 +37,7 @@ impl CustomOp3 for How {
         _v: &CpuStorage,
         _v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Err(candle_core::Error::msg("attention by a kernel of CUDA's, on a processor"))
+        Err(card::on_processor("attention"))
     }
 
     fn cuda_fwd(
@@ -65,8 +65,7 @@ fn launch<T: CudaDType + DeviceRepr>(word: &str, given: [Given<'_>; 3], how: &Ho
     let function = device.get_or_load_custom_func(&format!("attention_{word}_{channels}"), MODULE, KERNELS)?;
     // SAFETY: the kernel writes all of it.
     let mut out = unsafe { device.alloc::<T>(rows * heads * channels)? };
-    let [q, k, v] = given
-        .map(|(storage, layout)| storage.as_cuda_slice::<T>().map(|numbers| numbers.slice(layout.start_offset()..)));
+    let [q, k, v] = given.map(numbers::<T>);
     let (q, k, v) = (q?, k?, v?);
     let mut builder = function.builder();
     builder.arg(&q).arg(&k).arg(&v).arg(&mut out).arg(how);

@@ -10,8 +10,11 @@ use candle_core::{
 };
 use half::{bf16, f16};
 
-use super::{How, OUTPUTS, PIECE, ROWS, THREADS, word};
-use crate::nn::kernels::card::{self, Given};
+use super::{How, OUTPUTS, PIECE, ROWS, THREADS};
+use crate::nn::kernels::{
+    card::{self, Given, numbers},
+    checked::word,
+};
 
 /// The kernels as text, of which the driver makes machine code for its card.
 const KERNELS: &str = include_str!("product.ptx");
@@ -27,10 +30,6 @@ pub(super) struct ToCodes(pub(super) How);
 /// A product of codes, written in this number type.
 pub(super) struct Product(pub(super) How, pub(super) DType);
 
-fn on_processor() -> candle_core::Error {
-    candle_core::Error::msg("a product in e4m3 by a kernel of CUDA's, on a processor")
-}
-
 fn unknown(dtype: DType) -> candle_core::Error {
     candle_core::Error::msg(format!("no product in e4m3 of {dtype:?}"))
 }
@@ -41,7 +40,7 @@ impl CustomOp1 for ToCodes {
     }
 
     fn cpu_fwd(&self, _x: &CpuStorage, _layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Err(on_processor())
+        Err(card::on_processor("a product in e4m3"))
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
@@ -55,13 +54,13 @@ impl CustomOp1 for ToCodes {
 }
 
 impl ToCodes {
-    fn launch<T: CudaDType + DeviceRepr>(&self, (x, layout): Given<'_>) -> Result<(CudaStorage, Shape)> {
-        let (rows, inputs) = layout.shape().dims2()?;
-        let (device, name) = (x.device(), format!("to_e4m3_{}", word(x.dtype()).unwrap_or_default()));
+    fn launch<T: CudaDType + DeviceRepr>(&self, x: Given<'_>) -> Result<(CudaStorage, Shape)> {
+        let (rows, inputs) = x.1.shape().dims2()?;
+        let (device, name) = (x.0.device(), format!("to_e4m3_{}", word(x.0.dtype()).unwrap_or_default()));
         let function = device.get_or_load_custom_func(&name, MODULE, KERNELS)?;
         // SAFETY: the kernel writes all of it.
         let mut out = unsafe { device.alloc::<u8>(rows * (inputs + PIECE)) }?;
-        let x = x.as_cuda_slice::<T>()?.slice(layout.start_offset()..);
+        let x = numbers::<T>(x)?;
         let mut builder = function.builder();
         builder.arg(&x).arg(&mut out).arg(&self.0);
         // SAFETY: the struct says where rows lie, and the kernel reads and writes no others.
@@ -84,7 +83,7 @@ impl CustomOp3 for Product {
         _scale: &CpuStorage,
         _scale_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Err(on_processor())
+        Err(card::on_processor("a product in e4m3"))
     }
 
     fn cuda_fwd(
@@ -107,18 +106,13 @@ impl CustomOp3 for Product {
 }
 
 impl Product {
-    fn launch<T: CudaDType + DeviceRepr>(
-        &self,
-        [(x, x_layout), (codes, codes_layout), (scale, scale_layout)]: [Given<'_>; 3],
-    ) -> Result<(CudaStorage, Shape)> {
-        let (rows, outputs) = (x_layout.dims()[0], codes_layout.dims()[0]);
-        let (device, name) = (x.device(), format!("product_e4m3_{}", word(self.1).unwrap_or_default()));
+    fn launch<T: CudaDType + DeviceRepr>(&self, [x, codes, scale]: [Given<'_>; 3]) -> Result<(CudaStorage, Shape)> {
+        let (rows, outputs) = (x.1.dims()[0], codes.1.dims()[0]);
+        let (device, name) = (x.0.device(), format!("product_e4m3_{}", word(self.1).unwrap_or_default()));
         let function = device.get_or_load_custom_func(&name, MODULE, KERNELS)?;
         // SAFETY: the kernel writes all of it.
         let mut out = unsafe { device.alloc::<T>(rows * outputs) }?;
-        let x = x.as_cuda_slice::<u8>()?.slice(x_layout.start_offset()..);
-        let codes = codes.as_cuda_slice::<u8>()?.slice(codes_layout.start_offset()..);
-        let scale = scale.as_cuda_slice::<f32>()?.slice(scale_layout.start_offset()..);
+        let (x, codes, scale) = (numbers::<u8>(x)?, numbers::<u8>(codes)?, numbers::<f32>(scale)?);
         let mut builder = function.builder();
         builder.arg(&x).arg(&codes).arg(&scale).arg(&mut out).arg(&self.0);
         let config = card::launch([rows.div_ceil(ROWS), outputs.div_ceil(OUTPUTS)], THREADS, 0)?;

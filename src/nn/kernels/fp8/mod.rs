@@ -13,7 +13,7 @@ use candle_core::{DType, Tensor};
 use crate::{
     base::device::DeviceKind,
     error::Result,
-    nn::{Array, array::Launch},
+    nn::{Array, array::Launch, kernels::checked::word},
     weights::Float8,
 };
 
@@ -32,16 +32,6 @@ const OUTPUTS: usize = 128;
 /// Whether a device of this kind multiplies in e4m3 at all.
 pub fn is_on(kind: DeviceKind) -> bool {
     matches!(kind, DeviceKind::Cuda { capability } if capability >= CAPABILITY)
-}
-
-/// What `product.cu` calls a number type it has kernels for.
-fn word(dtype: DType) -> Option<&'static str> {
-    match dtype {
-        DType::F32 => Some("f32"),
-        DType::BF16 => Some("bf16"),
-        DType::F16 => Some("f16"),
-        _ => None,
-    }
 }
 
 /// `x·(codes ∘ scale)ᵀ` for x [C, in] and codes [out, in], in the number type of x; `scale` is f32: one number \[1\], or one of each

@@ -10,11 +10,14 @@ use candle_core::{
 };
 use half::{bf16, f16};
 
-use super::{
-    given::{Given, How, THREADS},
-    word,
+use super::given::{Given, How, THREADS};
+use crate::nn::{
+    Array,
+    kernels::{
+        card,
+        checked::{Checked, word},
+    },
 };
-use crate::nn::{Array, kernels::card};
 
 /// The kernels as text, of which the driver makes machine code for its card.
 const KERNELS: &str = include_str!("rows.ptx");
@@ -61,7 +64,7 @@ impl InplaceOp1 for Operation<'_> {
     }
 
     fn cpu_fwd(&self, _storage: &mut CpuStorage, _layout: &Layout) -> Result<()> {
-        Err(candle_core::Error::msg(format!("{} by a kernel of CUDA's, on a processor", self.name())))
+        Err(card::on_processor(self.name()))
     }
 
     fn cuda_fwd(&self, out: &mut CudaStorage, layout: &Layout) -> Result<()> {

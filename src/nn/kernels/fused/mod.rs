@@ -15,9 +15,8 @@ mod tests;
 use candle_core::DType;
 
 use self::given::Given;
-use super::refused::Refused;
+use super::{checked::Checked, refused::Refused};
 use crate::{
-    base::device::DeviceKind,
     error::Result,
     nn::{Array, Rotation},
 };
@@ -46,9 +45,8 @@ pub enum Kernel {
 /// What failed its check on this machine.
 static REFUSED: Refused<(Kernel, DType)> = Refused::new();
 
-impl Kernel {
-    /// All there are.
-    pub const ALL: [Self; 8] = [
+impl Checked for Kernel {
+    const ALL: &'static [Self] = &[
         Self::LayerNorm,
         Self::RmsNorm,
         Self::AddGated,
@@ -59,8 +57,7 @@ impl Kernel {
         Self::RotateHeads,
     ];
 
-    /// What `rows.cu` calls it.
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::LayerNorm => "layer_norm",
             Self::RmsNorm => "rms_norm",
@@ -73,30 +70,14 @@ impl Kernel {
         }
     }
 
-    /// Says that it is not to be used for numbers of this type.
-    pub(in crate::nn) fn refuse(self, dtype: DType) {
-        REFUSED.add((self, dtype));
-    }
-
-    /// Whether it is sound, and takes numbers of this type on such a device.
-    pub fn takes(self, kind: DeviceKind, dtype: DType) -> bool {
-        matches!(kind, DeviceKind::Cuda { capability } if capability >= super::OWN_CAPABILITY)
-            && word(dtype).is_some()
-            && !REFUSED.has(&(self, dtype))
-    }
-
-    fn takes_array(self, x: &Array) -> bool {
-        !x.is_cpu() && x.elem_count() > 0 && self.takes(x.place().kind(), x.dtype())
+    fn refused() -> &'static Refused<(Self, DType)> {
+        &REFUSED
     }
 }
 
-/// What `rows.cu` calls a number type it has kernels for.
-fn word(dtype: DType) -> Option<&'static str> {
-    match dtype {
-        DType::F32 => Some("f32"),
-        DType::BF16 => Some("bf16"),
-        DType::F16 => Some("f16"),
-        _ => None,
+impl Kernel {
+    fn takes_array(self, x: &Array) -> bool {
+        !x.is_cpu() && x.elem_count() > 0 && self.takes(x.place().kind(), x.dtype())
     }
 }
 

@@ -2,7 +2,10 @@ use super::{
     given::{Given, How, IN_TURN, ROWS, THREADS},
     *,
 };
-use crate::nn::{Ledger, Place, kernels::compiled};
+use crate::{
+    base::device::DeviceKind,
+    nn::{Ledger, Place, kernels::compiled},
+};
 
 const SOURCE: &str = concat!(include_str!("../numbers.cuh"), include_str!("rows.cu"));
 const COMPILED: &str = include_str!("rows.ptx");

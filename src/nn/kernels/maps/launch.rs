@@ -5,13 +5,16 @@ use candle_core::{
     backend::BackendStorage,
     cuda_backend::{
         CudaDType, WrapErr,
-        cudarc::driver::{CudaView, DeviceRepr, PushKernelArg},
+        cudarc::driver::{DeviceRepr, PushKernelArg},
     },
 };
 use half::{bf16, f16};
 
-use super::{How, Kernel, Pass, THREADS, word};
-use crate::nn::kernels::card::{self, Given};
+use super::{How, Kernel, Pass, THREADS};
+use crate::nn::kernels::{
+    card::{self, Given, numbers},
+    checked::{Checked, word},
+};
 
 /// The kernels as text, of which the driver makes machine code for its card.
 const KERNELS: &str = include_str!("maps.ptx");
@@ -25,25 +28,12 @@ pub(super) fn window([x, affine, above]: [&Tensor; 3], pass: Pass) -> Result<Ten
     x.apply_op3_no_bwd(affine, above, &pass)
 }
 
-pub(super) fn taps(window: &Tensor, pass: Pass) -> Result<Tensor> {
-    window.apply_op1_no_bwd(&pass)
-}
-
-pub(super) fn moments(x: &Tensor, pass: Pass) -> Result<Tensor> {
+pub(super) fn one(x: &Tensor, pass: Pass) -> Result<Tensor> {
     x.apply_op1_no_bwd(&pass)
-}
-
-fn on_processor() -> candle_core::Error {
-    candle_core::Error::msg("a map by a kernel of CUDA's, on a processor")
 }
 
 fn unknown(dtype: DType) -> candle_core::Error {
     candle_core::Error::msg(format!("no kernel for maps of {dtype:?}"))
-}
-
-/// The numbers of an array from where it begins.
-fn numbers<'a, T: CudaDType + DeviceRepr>((storage, layout): Given<'a>) -> Result<CudaView<'a, T>> {
-    Ok(storage.as_cuda_slice::<T>()?.slice(layout.start_offset()..))
 }
 
 impl Pass {
@@ -115,7 +105,7 @@ impl CustomOp1 for Pass {
     }
 
     fn cpu_fwd(&self, _x: &CpuStorage, _layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Err(on_processor())
+        Err(card::on_processor("a map"))
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
@@ -142,7 +132,7 @@ impl CustomOp3 for Pass {
         _above: &CpuStorage,
         _above_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Err(on_processor())
+        Err(card::on_processor("a map"))
     }
 
     fn cuda_fwd(

@@ -12,9 +12,8 @@ mod tests;
 
 use candle_core::DType;
 
-use super::refused::Refused;
+use super::{checked::Checked, refused::Refused};
 use crate::{
-    base::device::DeviceKind,
     error::Result,
     nn::{Array, array::Launch, mismatch},
 };
@@ -42,12 +41,10 @@ pub enum Kernel {
 /// What failed its check on this machine.
 static REFUSED: Refused<(Kernel, DType)> = Refused::new();
 
-impl Kernel {
-    /// All there are.
-    pub const ALL: [Self; 3] = [Self::Window, Self::Taps, Self::Moments];
+impl Checked for Kernel {
+    const ALL: &'static [Self] = &[Self::Window, Self::Taps, Self::Moments];
 
-    /// What `maps.cu` calls it.
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Window => "window",
             Self::Taps => "taps",
@@ -55,31 +52,15 @@ impl Kernel {
         }
     }
 
-    /// Says that it is not to be used for numbers of this type.
-    pub(in crate::nn) fn refuse(self, dtype: DType) {
-        REFUSED.add((self, dtype));
-    }
-
-    /// Whether it is sound, and takes numbers of this type on such a device.
-    pub fn takes(self, kind: DeviceKind, dtype: DType) -> bool {
-        matches!(kind, DeviceKind::Cuda { capability } if capability >= super::OWN_CAPABILITY)
-            && word(dtype).is_some()
-            && !REFUSED.has(&(self, dtype))
-    }
-
-    /// Whether it takes this map.
-    pub fn takes_map(self, x: &Array) -> bool {
-        !x.is_cpu() && x.elem_count() > 0 && x.is_contiguous() && self.takes(x.place().kind(), x.dtype())
+    fn refused() -> &'static Refused<(Self, DType)> {
+        &REFUSED
     }
 }
 
-/// What `maps.cu` calls a number type it has kernels for.
-fn word(dtype: DType) -> Option<&'static str> {
-    match dtype {
-        DType::F32 => Some("f32"),
-        DType::BF16 => Some("bf16"),
-        DType::F16 => Some("f16"),
-        _ => None,
+impl Kernel {
+    /// Whether it takes this map.
+    pub fn takes_map(self, x: &Array) -> bool {
+        !x.is_cpu() && x.elem_count() > 0 && x.is_contiguous() && self.takes(x.place().kind(), x.dtype())
     }
 }
 
@@ -224,7 +205,7 @@ pub fn taps(window: &Array, look: Look, [height, width]: [usize; 2]) -> Result<O
     let count = window.elem_count() / together(window, is_wide);
     let pass = Pass { kernel: Kernel::Taps, how, is_wide, count };
     let shape = [height, width, 9 * channels];
-    window.launch(Launch::Elements, &shape, window.dtype(), |window| call::taps(window, pass)).map(Some)
+    window.launch(Launch::Elements, &shape, window.dtype(), |window| call::one(window, pass)).map(Some)
 }
 
 /// Means of channels and their squared deviations over parts of x [rows, columns, C], of so many pixels each but for the last:
@@ -242,7 +223,7 @@ pub fn moments(x: &Array) -> Result<Option<(Array, usize)>> {
     let count = (rows * columns).div_ceil(pixels);
     let how = How { way: number(pixels)?, ..How::of([rows, columns, channels])? };
     let pass = Pass { kernel: Kernel::Moments, how, is_wide, count };
-    let made = x.launch(Launch::Elements, &[count, 2, channels], DType::F32, |x| call::moments(x, pass))?;
+    let made = x.launch(Launch::Elements, &[count, 2, channels], DType::F32, |x| call::one(x, pass))?;
     Ok(Some((made, pixels)))
 }
 
@@ -268,11 +249,7 @@ mod call {
         none(pass)
     }
 
-    pub(super) fn taps(_window: &Tensor, pass: Pass) -> Result<Tensor> {
-        none(pass)
-    }
-
-    pub(super) fn moments(_x: &Tensor, pass: Pass) -> Result<Tensor> {
+    pub(super) fn one(_x: &Tensor, pass: Pass) -> Result<Tensor> {
         none(pass)
     }
 

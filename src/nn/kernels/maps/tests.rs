@@ -1,7 +1,10 @@
 //! What a dry pass counts, and what the source compiles to.
 
 use super::*;
-use crate::nn::{Ledger, Place, kernels::compiled};
+use crate::{
+    base::device::DeviceKind,
+    nn::{Ledger, Place, kernels::compiled},
+};
 
 const SOURCE: &str = concat!(include_str!("../numbers.cuh"), include_str!("maps.cu"));
 const COMPILED: &str = include_str!("maps.ptx");
@@ -11,7 +14,7 @@ const OLD: DeviceKind = DeviceKind::Cuda { capability: (7, 5) };
 #[test]
 fn what_is_launched_is_what_the_source_compiles_to() {
     compiled::check("maps.cu", SOURCE, COMPILED, &[("THREADS", THREADS)]);
-    for (kernel, param) in Kernel::ALL.into_iter().zip([4, 2, 2]) {
+    for (kernel, param) in Kernel::ALL.iter().copied().zip([4, 2, 2]) {
         for word in ["bf16", "f16", "f32"] {
             for way in ["wide", "any"] {
                 let name = format!("{}_{word}_{way}", kernel.name());

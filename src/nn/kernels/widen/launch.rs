@@ -5,13 +5,13 @@ use candle_core::{
     backend::BackendStorage,
     cuda_backend::{
         CudaDType, WrapErr,
-        cudarc::driver::{CudaView, DeviceRepr, PushKernelArg},
+        cudarc::driver::{DeviceRepr, PushKernelArg},
     },
 };
 use half::{bf16, f16};
 
 use super::{How, THREADS, Widen};
-use crate::nn::kernels::card::{self, Given};
+use crate::nn::kernels::card::{self, Given, numbers};
 
 /// The kernels as text, of which the driver makes machine code for its card.
 const KERNELS: &str = include_str!("widen.ptx");
@@ -21,17 +21,13 @@ const MODULE: &str = "dype widen";
 // SAFETY: numbers side by side, laid out as the kernel's own struct.
 unsafe impl DeviceRepr for How {}
 
-fn on_processor() -> candle_core::Error {
-    candle_core::Error::msg("weights widened by a kernel of CUDA's, on a processor")
-}
-
 impl CustomOp1 for Widen {
     fn name(&self) -> &'static str {
         "widen"
     }
 
     fn cpu_fwd(&self, _codes: &CpuStorage, _layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Err(on_processor())
+        Err(card::on_processor("weights widened"))
     }
 
     fn cuda_fwd(&self, codes: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
@@ -51,7 +47,7 @@ impl CustomOp2 for Widen {
         _scale: &CpuStorage,
         _scale_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Err(on_processor())
+        Err(card::on_processor("weights widened"))
     }
 
     fn cuda_fwd(
@@ -78,20 +74,16 @@ impl Widen {
     fn launch<T: CudaDType + DeviceRepr>(
         &self,
         word: &str,
-        (codes, layout): Given<'_>,
+        codes: Given<'_>,
         scale: Option<Given<'_>>,
     ) -> Result<(CudaStorage, Shape)> {
-        let (rows, count) = (layout.dims()[0], usize::try_from(self.how.count).map_err(candle_core::Error::wrap)?);
-        let device = codes.device();
+        let (rows, count) = (codes.1.dims()[0], usize::try_from(self.how.count).map_err(candle_core::Error::wrap)?);
+        let device = codes.0.device();
         let name = format!("widen_{}_{word}", self.kind.word());
         let function = device.get_or_load_custom_func(&name, MODULE, KERNELS)?;
         // SAFETY: the kernel writes all of it.
         let mut out = unsafe { device.alloc::<T>(rows * count)? };
-        let codes = codes.as_cuda_slice::<u8>()?.slice(layout.start_offset()..);
-        let scale: Option<CudaView<'_, f32>> = match scale {
-            Some((scale, layout)) => Some(scale.as_cuda_slice::<f32>()?.slice(layout.start_offset()..)),
-            None => None,
-        };
+        let (codes, scale) = (numbers::<u8>(codes)?, scale.map(numbers::<f32>).transpose()?);
         let mut builder = function.builder();
         builder.arg(&codes);
         match &scale {
