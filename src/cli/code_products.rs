@@ -32,7 +32,8 @@ pub const FP8: Kind = Kind {
     holds: |network, weight| network.source.float8(weight) == Some(Float8::E4M3),
     lacking: [
         "--fp8-products multiplies weights of fp8_e4m3fn, and the transformer has none",
-        "`dype convert MODEL -o FILE --type fp8` writes such a file, and --part transformer=FILE takes it; or leave the flag out",
+        "`dype convert MODEL -o FILE --type fp8` writes such a file, and --part transformer=FILE takes it; or leave the flag out (--no-fp8-products \
+         where a picture says it)",
     ],
 };
 
@@ -42,7 +43,8 @@ const INT8: Kind = Kind {
     holds: |network, weight| network.source.blocks(weight) == Some(BlockType::Q8_0),
     lacking: [
         "--int8-products multiplies weights in Q8_0, and the transformer has none",
-        "`dype convert MODEL -o FILE.gguf --type q8_0` writes such a file, and --part transformer=FILE.gguf takes it; or leave it out",
+        "`dype convert MODEL -o FILE.gguf --type q8_0` writes such a file, and --part transformer=FILE.gguf takes it; or leave it out (--no-int8-products \
+         where a picture says it)",
     ],
 };
 
@@ -70,7 +72,8 @@ pub fn check_fp8(wishes: &[Wish], kind: DeviceKind) -> Result<()> {
     };
     Err(wish.named(Error::request(
         format!("--fp8-products is for CUDA cards of compute capability 8.9 and newer (RTX 40, H100), and {found}"),
-        "leave it out for products of numbers as --dtype says; a picture that was made with it is made again on such a card alone",
+        "leave it out for products of numbers as --dtype says; a picture that says it is made again on such a card alone, and with \
+         --no-fp8-products one near it",
     )))
 }
 
@@ -99,7 +102,8 @@ pub fn dtype(wishes: &[Wish], asked: Option<DtypeArg>, kind: DeviceKind, report:
     if !kind.is_cpu() {
         return Err(wish.named(Error::request(
             format!("--int8-products is for the CPU, and the device is {}", kind.name()),
-            "add --device cpu, or leave it out: a card multiplies weights in Q8_0 in the number type of --dtype",
+            "add --device cpu, or leave it out (--no-int8-products where a picture says it): a card \
+              multiplies weights in Q8_0 in the number type of --dtype",
         )));
     }
     match asked {

@@ -66,7 +66,8 @@ fn with_variables(command: Command, typed: &HashSet<String>, unneeded: &HashSet<
     let (is_replay, is_decode) = (command.get_name() == "replay", command.get_name() == "decode");
     let has_variable = |arg: &Arg| {
         let id = arg.get_id().as_str();
-        let is_flag = arg.get_long().is_some() && !["help", "version"].contains(&id);
+        // What is hidden is the opposite of a flag that has one.
+        let is_flag = arg.get_long().is_some() && !arg.is_hide_set() && !["help", "version"].contains(&id);
         let is_told = (is_replay && replayed().any(|told| told == id)) || (is_decode && SAID_BY_LATENTS.contains(&id));
         is_flag && !excluded.contains(id) && !unneeded.contains(id) && !is_told
     };
@@ -123,7 +124,8 @@ mod tests {
     #[test]
     fn every_flag_has_a_variable_and_they_are_shown() {
         let command = command();
-        for arg in command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str())) {
+        let is_shown = |arg: &&Arg| !arg.is_hide_set() && !["help", "version"].contains(&arg.get_id().as_str());
+        for arg in command.get_arguments().filter(is_shown) {
             let env = arg.get_env().map(|name| name.to_string_lossy().into_owned());
             assert_eq!(env, variable_of(arg), "{}", arg.get_id());
         }
@@ -160,5 +162,8 @@ mod tests {
         let env = |id: &str| command.get_arguments().find(|arg| arg.get_id() == id).expect(id).get_env().is_some();
         assert!(!env("prompt"));
         assert!(env("prompts") && env("seed"));
+        let command = with_variables(Cli::command(), &HashSet::from(["no_text_anchor".to_owned()]), &HashSet::new());
+        let anchor = command.get_arguments().find(|arg| arg.get_id() == "text_anchor").expect("a switch");
+        assert!(anchor.get_env().is_none());
     }
 }

@@ -192,7 +192,9 @@ impl Report {
     fn begin(&self, stage: Stage, total: u64) {
         let bar = (self.is_terminal && self.verbosity > Verbosity::Quiet).then(|| new_bar(stage, total));
         let now = Instant::now();
-        *self.lock() = Some(Running { stage, total, before: 0, started: now, last_plain: now, bar });
+        let ended = self.lock().replace(Running { stage, total, before: 0, started: now, last_plain: now, bar });
+        // A stage that begins again, or that failed, has a bar on its line.
+        ended.and_then(|running| running.bar).into_iter().for_each(|bar| bar.finish_and_clear());
     }
 
     fn advance(&self, stage: Stage, done: u64, detail: String) {

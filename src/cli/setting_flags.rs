@@ -82,7 +82,11 @@ fn taken<C: Choice>() -> impl Iterator<Item = &'static dyn Field> {
 
 impl<C: Choice> Args for SettingFlags<C> {
     fn augment_args(command: Command) -> Command {
-        taken::<C>().fold(command, |command, field| command.arg(arg(field, C::heading(field.face().group))))
+        taken::<C>().fold(command, |command, field| {
+            command
+                .arg(arg(field, C::heading(field.face().group)))
+                .args(field.opposite().map(|name| opposite(field, name)))
+        })
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -94,8 +98,10 @@ impl<C: Choice> FromArgMatches for SettingFlags<C> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut wanted = Wanted::default();
         for field in taken::<C>() {
-            let given = matches.value_source(field.flag()).filter(|source| *source != ValueSource::DefaultValue);
-            if let Some(text) = given.and_then(|_| text_of(field, matches)) {
+            let is_given =
+                |flag: &str| matches.value_source(flag).is_some_and(|source| source != ValueSource::DefaultValue);
+            let is_said = is_given(field.flag()) || field.opposite().is_some_and(is_given);
+            if let Some(text) = is_said.then(|| text_of(field, matches)).flatten() {
                 let refuse = |what| clap::Error::raw(clap::error::ErrorKind::ValueValidation, what);
                 field.set_text(&mut wanted, &text).map_err(refuse)?;
             }
@@ -113,8 +119,9 @@ impl<C: Choice> FromArgMatches for SettingFlags<C> {
 fn text_of(field: &dyn Field, matches: &ArgMatches) -> Option<String> {
     match field.style() {
         Style::Switch => {
-            let is_given = matches.get_flag(field.flag());
-            is_given.then(|| field.face().off.is_none().to_string())
+            let is_off_flag = field.face().off.is_some();
+            let said = |flag: &str, on: bool| matches.get_flag(flag).then(|| on.to_string());
+            said(field.flag(), !is_off_flag).or_else(|| said(field.opposite()?, is_off_flag))
         }
         Style::Many => {
             let texts: Vec<String> = matches.get_many::<String>(field.flag())?.cloned().collect();
@@ -157,6 +164,13 @@ fn switch(arg: Arg, field: &dyn Field) -> Arg {
         Some(off) => arg.alias(off.name).conflicts_with_all(off.excludes),
         None => arg,
     }
+}
+
+/// The flag that says the opposite of a switch, where a picture or a variable says the switch; help needs no line for it.
+fn opposite(field: &dyn Field, name: &'static str) -> Arg {
+    let kebab = name.replace('_', "-");
+    let help = format!("The opposite of --{}", field.flag().replace('_', "-"));
+    Arg::new(name).long(kebab).help(help).hide(true).action(ArgAction::SetTrue).conflicts_with(field.flag())
 }
 
 /// Takes the text that the setting takes.
@@ -202,6 +216,20 @@ mod tests {
         for flag in ["--no-dype", "--no_dype"] {
             assert_eq!(parse(&[flag]).expect("a flag").dype, Some(false));
             assert_eq!(recipe(&[flag]).dype_settings(), None);
+        }
+    }
+
+    #[test]
+    fn every_switch_has_an_opposite() {
+        let on = Wanted { fp8_products: Some(true), text_anchor: Some(true), dype: Some(false), ..Wanted::default() };
+        let off = Wanted { fp8_products: Some(false), text_anchor: Some(false), dype: Some(true), ..Wanted::default() };
+        assert_eq!(parse(&["--fp8-products", "--text-anchor", "--no-dype"]).expect("switches"), on);
+        assert_eq!(parse(&["--no-fp8-products", "--no-text-anchor", "--dype"]).expect("opposites"), off);
+        let switches = FIELDS.iter().filter(|field| field.style() == Style::Switch);
+        for (flag, opposite) in switches.map(|field| (field.flag(), field.opposite().expect("of a switch"))) {
+            let [flag, opposite] = [flag, opposite].map(|name| format!("--{}", name.replace('_', "-")));
+            assert_ne!(parse(&[&opposite]).expect("a flag"), Wanted::default(), "{opposite}");
+            assert!(parse(&[&flag, &opposite]).expect_err("both").to_string().contains(&opposite), "{flag}");
         }
     }
 

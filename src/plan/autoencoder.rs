@@ -96,10 +96,12 @@ pub(super) fn decode_ways(
     Ok((decoder.ways(on, geometry.latents(grid))?, pixel_bytes * (size.height_px * size.width_px) as u64))
 }
 
-/// The best way in a budget. So much is held before it begins, and so much beside it while it works.
+/// The best way in what is taken of a budget by choice, else in all of it. So much is held before it begins, and so much beside it
+/// while it works.
 fn best(ways: &Ways, [before, beside]: [u64; 2], process: Process, (what, budget): (&str, u64)) -> Result<Chosen> {
     let room = process.room(budget);
-    let best = ways.best(room.saturating_sub(beside)).filter(|_| before <= room);
+    let within = |budget: u64| ways.best(process.room(budget).saturating_sub(beside));
+    let best = within(process.of_choice(budget)).or_else(|| within(budget)).filter(|_| before <= room);
     let least = || too_small(what, least_peak(ways, [before, beside], process), budget);
     let way = best.ok_or_else(least)?.clone();
     let need = need(Some(&way), [before, beside]);

@@ -15,8 +15,6 @@ use crate::{
     recipe::StepCache,
 };
 
-/// Of its budget, what a plan fills with blocks that stay: a driver cuts its memory in pieces, and more of it the more is held.
-const STAYING_SHARE: f64 = 0.9;
 /// More blocks than any transformer has: all of them.
 const ALL_BLOCKS: usize = 256;
 
@@ -90,7 +88,7 @@ impl<'a> Steps<'a> {
         if !self.on.0.is_cuda() {
             return Ok(streamed);
         }
-        let most = (budget as f64 * STAYING_SHARE) as u64;
+        let most = self.process.of_choice(budget);
         let (options, mut best) = (streamed.options, streamed);
         let (mut fits, mut too_many) = (0, ALL_BLOCKS);
         while too_many - fits > 1 {

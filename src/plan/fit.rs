@@ -7,9 +7,6 @@ use crate::{
     nn::WeightsMode,
 };
 
-/// Of the planned peak, what the next try may take: enough less to matter, whatever was in the way.
-const SHRUNK: f64 = 0.8;
-
 /// Advice after `plan` met a full device: the same picture in less memory where that can be planned, else the largest of
 /// its shape that can. All of it is dry passes, for a device of this kind.
 pub fn what_fits(model: &dyn Model, plan: &Plan, machine: &Machine, kind: DeviceKind) -> String {
@@ -38,7 +35,7 @@ pub fn what_fits(model: &dyn Model, plan: &Plan, machine: &Machine, kind: Device
 
 /// As it will be printed, so that what is advised is what was planned.
 fn shrunk(bytes: u64) -> Bytes {
-    let shrunk = (bytes as f64 * SHRUNK) as u64;
+    let shrunk = Bytes(bytes).shrunk().0;
     let unit = if shrunk < 1_000_000_000 { 1_000_000 } else { 100_000_000 };
     Bytes(shrunk / unit * unit)
 }

@@ -16,6 +16,10 @@ const OWN_ON_A_CARD: u64 = 30_000_000;
 /// Measured as what a run takes beyond the need of its stages: up to 35 MB at 512 px.
 const ALLOCATOR_KEEPS_BYTES: u64 = 32_000_000;
 
+/// Of what may be taken of a card, what is taken where there is a choice: a driver gives memory in pieces, and takes more than is
+/// allocated.
+const SHARE_OF_A_CARD: f64 = 0.9;
+
 /// The process around a stage: what it holds beyond what the stage needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Process {
@@ -40,6 +44,11 @@ impl Process {
     pub(super) fn peak(self, need: u64) -> u64 {
         let kept = self.freed.map_or(0, |freed| (freed + need / 2).min(ALLOCATOR_KEEPS_BYTES));
         need.saturating_add(kept).saturating_add(self.own)
+    }
+
+    /// Of a budget, what is taken where a stage has the choice.
+    pub(super) fn of_choice(self, budget: u64) -> u64 {
+        if self.freed.is_some() { budget } else { (budget as f64 * SHARE_OF_A_CARD) as u64 }
     }
 
     /// The most that a stage may need whose peak has to stay within a budget.

@@ -70,6 +70,7 @@ macro_rules! settings {
 
             $($(#[cfg($cfg)])? $(#[doc = $doc])+ pub static $name: Declared<$wanted, $held> = Declared {
                 key: stringify!($name),
+                no_key: concat!("no_", stringify!($name)),
                 setting: $setting,
                 wanted: |wanted| &wanted.$name,
                 wanted_mut: |wanted| &mut wanted.$name,

@@ -192,6 +192,8 @@ impl<W> Held<W> for Option<W> {
 pub struct Declared<W: 'static, R: 'static> {
     /// Its name: the key of files of prompts and of pictures, and with dashes the flag.
     pub key: &'static str,
+    /// The same of its opposite, where it is a switch.
+    pub no_key: &'static str,
     /// Its declaration.
     pub setting: Setting<W, R>,
     /// Its place in what is wanted.
@@ -224,6 +226,8 @@ impl<W: Clone, R> Declared<W, R> {
 pub trait Field: Sync {
     /// The key of files of prompts and of pictures.
     fn key(&self) -> &'static str;
+    /// The name of what would be its opposite.
+    fn no_key(&self) -> &'static str;
     /// What people see of it.
     fn face(&self) -> &Face;
     /// How its values look on a command line.
@@ -257,11 +261,21 @@ pub trait Field: Sync {
     fn flag(&self) -> &'static str {
         self.face().off.map_or(self.key(), |off| off.name)
     }
+
+    /// The name of the flag that says the opposite, of a switch.
+    fn opposite(&self) -> Option<&'static str> {
+        let name = if self.face().off.is_some() { self.key() } else { self.no_key() };
+        (self.style() == Style::Switch).then_some(name)
+    }
 }
 
 impl<W: Clone + PartialEq, R: Held<W>> Field for Declared<W, R> {
     fn key(&self) -> &'static str {
         self.key
+    }
+
+    fn no_key(&self) -> &'static str {
+        self.no_key
     }
 
     fn face(&self) -> &Face {

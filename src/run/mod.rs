@@ -16,6 +16,7 @@ mod make;
 pub mod pipeline;
 mod preview;
 mod provenance;
+mod room;
 mod runner;
 mod start;
 mod texts;

@@ -3,7 +3,9 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::room::in_room;
 use crate::{
+    base::device::DeviceKind,
     base::geometry::{ImageSize, LatentGeometry},
     base::progress::{Event, Observer, Stage},
     error::Result,
@@ -158,7 +160,10 @@ impl<'a> Pipeline<'a> {
         let geometry = encoder.geometry();
         let latents = geometry.latents(geometry.tokens(size));
         let options = choices.encode.clone().unwrap_or_default();
-        let encoded = encoder.encode((posterior, latents), picture, &options, &self.on, self.observer)?; // [1, C, h, w]
+        let ways = || encoder.ways((DeviceKind::of(&self.on.device), self.on.dtype), latents);
+        let encoded = in_room(&options, ways, (&self.on.device, self.observer), |options| {
+            encoder.encode((posterior, latents), picture, options, &self.on, self.observer)
+        })?; // [1, C, h, w]
         let ImageSize { height_px, width_px } = geometry.computed(size);
         self.observer.on(Event::End { stage: Stage::Encode, detail: format!("{height_px} x {width_px} px") });
         sampling::pack(&encoded, &geometry)
@@ -257,7 +262,8 @@ impl<'a> Pipeline<'a> {
     pub fn decode_unclamped(&self, latents: &Tensor, size: ImageSize, choices: &Choices) -> Result<Vec<f32>> {
         let ImageSize { height_px, width_px } = self.geometry().computed(size);
         let mut picture = Vec::with_capacity(3 * height_px * width_px);
-        let mut take = |_: usize, rows: &[f32]| {
+        let mut take = |first: usize, rows: &[f32]| {
+            picture.truncate(3 * first * width_px); // a try that ended early began with the same rows
             picture.extend_from_slice(rows);
             Ok(())
         };
@@ -296,8 +302,12 @@ fn decode_rows(
     sink: &mut RowSink<'_>,
 ) -> Result<()> {
     let geometry = decoder.geometry();
-    let latents = sampling::unpack(latents, geometry.tokens(size), &geometry)?; // [1, C, h, w]
-    decoder.decode(&latents, options, dtype, observer, sink)?;
+    let grid = geometry.tokens(size);
+    let latents = sampling::unpack(latents, grid, &geometry)?; // [1, C, h, w]
+    let ways = || decoder.ways((DeviceKind::of(latents.device()), dtype), geometry.latents(grid));
+    in_room(options, ways, (latents.device(), observer), |options| {
+        decoder.decode(&latents, options, dtype, observer, sink)
+    })?;
     let detail = format!("{} x {} px", size.height_px, size.width_px);
     observer.on(Event::End { stage: Stage::Decode, detail });
     Ok(())

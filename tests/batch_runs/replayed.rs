@@ -69,6 +69,20 @@ fn flags_replace_what_the_picture_says() {
 }
 
 #[test]
+fn a_switch_that_a_picture_says_can_be_turned_off() {
+    let place = Place::new();
+    dype(&place, &["--prompt", "a lake", "--steps", "1", "--text-anchor", "--no-dype", "-o", "x.png"]).succeeds();
+    let settings = |args: &[&str]| {
+        place.dype(&[&["replay", "x.png", "--overwrite", "-o", "y.png"], args].concat()).succeeds();
+        let settings = provenance(&place.path("y.png"))["settings"].clone();
+        [settings["text_anchor"].clone(), settings["dype"].clone()]
+    };
+    assert_eq!(settings(&[]), [json!(true), json!(false)]);
+    assert_eq!(settings(&["--no-text-anchor"]), [json!(null), json!(false)]);
+    assert_eq!(settings(&["--dype"]), [json!(true), json!(true)]);
+}
+
+#[test]
 fn a_replay_may_be_a_batch_of_variations() {
     let place = Place::new();
     dype(&place, &[&OWN[..], &["-o", "x.png"]].concat()).succeeds();

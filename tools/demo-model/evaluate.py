@@ -46,6 +46,7 @@ def make(a, size, variant, i):
     text, _ = prompt(i)
     job = {"prompt": text, "seed": i, "width": size, "height": size, "output": str(path)} | settings(variant)
     command = [a.binary, "--model", a.model, "--steps", str(a.steps), "--guidance", str(a.guidance), "--prompts", "-", "--json", "--quiet", "--checkpoint-every", "0"]
+    command += ["--dtype", a.dtype] if a.dtype else []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     said = json.loads(subprocess.run(command, input=json.dumps(job) + "\n", check=True, stdout=subprocess.PIPE, text=True).stdout)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -215,6 +216,7 @@ def main():
     a.add_argument("--paired", metavar="VARIANT", help="compare with this one of them, prompt by prompt")
     a.add_argument("--steps", type=int, default=28)
     a.add_argument("--guidance", type=float, default=3.5)
+    a.add_argument("--dtype", help="what the binary computes in, where that is not its own choice")
     a.add_argument("--references", type=int, default=216, help="rendered scenes that distances are measured from, however few pictures there are")
     a.add_argument("--grid", type=int, default=6, help="rows of the grid")
     a.add_argument("--grid-px", type=int, default=320)

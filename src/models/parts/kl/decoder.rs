@@ -19,7 +19,8 @@ use crate::{
     weights::Weights,
 };
 
-/// Takes rows of the picture from top to bottom: the first row's number, and the rows [rows, W, 3], about -1 to 1.
+/// Takes rows of the picture from top to bottom: the first row's number, and the rows [rows, W, 3], about -1 to 1. A device without room
+/// ends a try early; the next begins at the top.
 pub type RowSink<'a> = dyn FnMut(usize, &[f32]) -> Result<()> + 'a;
 
 /// Decodes latents [h, w, C] (scale and shift already undone) into rows of the picture, [rows, W, 3] each.

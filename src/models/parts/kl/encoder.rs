@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Fills rows of the picture, from the given one on, with numbers from -1 to 1: [rows, W, 3]. Called from top to bottom, each
-/// row once.
+/// row once in each try.
 pub type RowSource<'a> = dyn FnMut(usize, &mut [f32]) -> Result<()> + 'a;
 
 /// Which latents are taken of the distribution that an encoder gives of a picture.

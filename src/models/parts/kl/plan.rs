@@ -14,6 +14,7 @@ use crate::{
     base::{
         device::DeviceKind,
         geometry::LatentSize,
+        memory::Bytes,
         progress::{Silent, Stage},
     },
     error::{Error, Result},
@@ -238,6 +239,17 @@ impl Ways {
     pub fn least(&self) -> Option<&Way> {
         let ways = (0..self.ways.len()).into_par_iter().filter_map(|number| Some((number, self.walked(number)?)));
         ways.min_by_key(|(number, way)| (way.cost.memory_bytes, way.cost.flops, *number)).map(|(_, way)| way)
+    }
+
+    /// The best one in markedly less memory than `options` take, for a device that had no room for those; where there is none, the one
+    /// that needs the least. None where `options` take no more than that.
+    ///
+    /// # Errors
+    /// As [`cost`].
+    pub fn below(&self, options: &Banding) -> Result<Option<&Way>> {
+        let taken = cost(&self.config, self.side, self.on, self.size, options)?.memory_bytes;
+        let least = || self.least().filter(|way| way.cost.memory_bytes < taken);
+        Ok(self.best(Bytes(taken).shrunk().0).or_else(least))
     }
 
     /// [`Ways::best`], or what to say where none fits.
