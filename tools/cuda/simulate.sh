@@ -138,6 +138,17 @@ too_old() {
   row "$2: lines that say what to build" "$found" 1 "$verdict"
 }
 
+# crowded: a decode on a card with less room than it is told of begins again in less memory until it ends; shapes alone.
+crowded() {
+  local said found verdict=yes
+  DEVICE=cpu picture crowded-cpu --model demo --width 1024 --height 1024 --steps 1 --save-latents "$dir/out/crowded.safetensors" || failed=1
+  said=$(CARD=rtx4060 CARD_MEMORY_MIB=560 CARD_SHAPES=1 LD_LIBRARY_PATH="$CARD_LIB" LD_PRELOAD="$CARD_LIB/libcuda.so.1" DYPE_CACHE="$dir/cache" \
+    "$DYPE" decode "$dir/out/crowded.safetensors" --model demo --device cuda --memory 4GB --overwrite -o "$dir/out/crowded.png" 2>&1) || verdict='**no**'
+  found=$(grep -c "begins again" <<< "$said") || verdict='**no**'
+  [ $verdict = yes ] || failed=1
+  row "demo, a decode without its room: begun again" "$found" "some, and a picture" "$verdict"
+}
+
 # one_order NAME [SEED]: the smallest run whose streamed blocks take the ring's places anew, with its latents; without a seed, in the
 # order of the calls.
 one_order() {
@@ -195,6 +206,7 @@ launched demo-fp8-products-stream product_e4m3_bf16
 launched demo-f16-stream attention_f16_64
 on_card rtx4060 "8 GB"
 too_old t4 "a card older than the binary"
+crowded
 orders
 echo
 [ "${SECONDS_FULL:-1200}" = 0 ] || full_size
