@@ -36,6 +36,8 @@ impl Place {
         for name in ["NO_COLOR", "TERM", "HF_HOME", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_CACHE"] {
             command.env_remove(name);
         }
+        // What a busy machine measures may differ from run to run, and pictures in bf16 with it.
+        command.env("DYPE_BF16_PAIRS", "on");
         // Nothing is fetched but by tests that play the Hub, and nobody's cache is looked into.
         command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-hf-home"));
         // Speeds of these runs are nobody's; a stack trace in any message would be seen.

@@ -111,12 +111,14 @@ pub(crate) unsafe fn product(
 /// The shortest time of some runs on this thread: how kernels are chosen by a measurement of some milliseconds. Whatever else the
 /// machine does meanwhile, two processes choose the same, or a picture would not be made again to the last bit.
 pub(crate) fn shortest(mut run: impl FnMut()) -> Duration {
-    let times = (0..RUNS).map(|_| {
-        let start = own_time();
-        run();
-        own_time().saturating_sub(start)
-    });
-    times.min().unwrap_or_default()
+    (0..RUNS).map(|_| once(&mut run)).min().unwrap_or_default()
+}
+
+/// The time of one run on this thread.
+pub(crate) fn once(run: impl FnOnce()) -> Duration {
+    let start = own_time();
+    run();
+    own_time().saturating_sub(start)
 }
 
 /// How often a kernel runs to be timed.
