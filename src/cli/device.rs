@@ -13,7 +13,7 @@ use crate::{
         progress::{Event, Observer},
     },
     error::{Error, Result},
-    nn::check_matrix_unit,
+    nn::{check_matrix_unit, check_pairs},
 };
 
 /// Where to compute.
@@ -76,6 +76,7 @@ impl From<DtypeArg> for DType {
 /// [`Error::Memory`] where the system starts no more; [`Error::Request`] where the variable of the matrix unit says something unknown.
 pub fn start_threads(args: &ThreadsArgs) -> Result<()> {
     check_matrix_unit()?;
+    check_pairs()?;
     #[cfg(target_os = "linux")]
     crate::base::nodes::interleave_memory();
     let count = args.threads.or_else(named_threads).unwrap_or_else(usual_threads);

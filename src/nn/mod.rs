@@ -48,7 +48,10 @@ pub use embedding::embedding_rows;
 pub use fp8_check::settle_fp8;
 pub use kernel_check::settle_kernels;
 pub use kernels::cpu::int8::available as has_int8;
-pub use kernels::cpu::tiles::{check_variable as check_matrix_unit, unit as matrix_unit};
+pub use kernels::cpu::{
+    pairs::check_variable as check_pairs,
+    tiles::{check_variable as check_matrix_unit, unit as matrix_unit},
+};
 use ledger::Operation;
 pub use ledger::{Held, Ledger};
 pub use linear::{Activation, Form, Linear, product};

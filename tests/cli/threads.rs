@@ -82,6 +82,19 @@ fn the_matrix_unit_is_named_and_what_is_no_word_of_its_variable_is_refused() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("DYPE_MATRIX_UNIT is \"avx\""), "{output:?}");
 }
 
+#[test]
+fn what_is_no_word_of_the_variable_of_pairs_is_refused() {
+    let place = Place::new();
+    let run = |word: &str| place.command(&small(&["--dry-run"])).env("DYPE_BF16_PAIRS", word).output().expect("starts");
+    for word in ["", "on", "off"] {
+        assert_eq!(run(word).status.code(), Some(0), "{word:?}");
+    }
+    let output = run("yes");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && error.contains("DYPE_BF16_PAIRS is \"yes\""), "{output:?}");
+    assert!(error.contains("\"on\" and \"off\""), "{error}");
+}
+
 /// Whether there is one to insist on, as a dry run says; where there is none it says so, and nothing else.
 fn has_unit(place: &Place) -> bool {
     let output =

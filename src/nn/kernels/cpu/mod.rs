@@ -108,21 +108,22 @@ pub(crate) unsafe fn product(
     }
 }
 
-/// The shortest time of some runs on this thread: how kernels are chosen by a measurement of some milliseconds. Whatever else the
-/// machine does meanwhile, two processes choose the same, or a picture would not be made again to the last bit.
-pub(crate) fn shortest(mut run: impl FnMut()) -> Duration {
-    (0..RUNS).map(|_| once(&mut run)).min().unwrap_or_default()
+/// Whether one run takes less of this thread's time than another, most of the times that they are timed in turns: how kernels are chosen
+/// by a measurement of some milliseconds. Whatever else the machine does meanwhile, two processes should choose the same, or a picture
+/// is not made again to the last bit.
+pub(crate) fn is_faster(mut run: impl FnMut(), mut than: impl FnMut()) -> bool {
+    let wins = (0..ROUNDS).filter(|_| timed(&mut run) < timed(&mut than)).count();
+    2 * wins > ROUNDS
 }
 
-/// The time of one run on this thread.
-pub(crate) fn once(run: impl FnOnce()) -> Duration {
+/// How often two runs are timed.
+const ROUNDS: usize = 15;
+
+fn timed(run: impl FnOnce()) -> Duration {
     let start = own_time();
     run();
     own_time().saturating_sub(start)
 }
-
-/// How often a kernel runs to be timed.
-const RUNS: usize = 7;
 
 /// The time that this thread has computed, which others do not lengthen.
 #[cfg(unix)]

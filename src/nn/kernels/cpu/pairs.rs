@@ -9,9 +9,10 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::{
-    REGISTER_ROWS, SharedMut, Strided, once, product as wide_product,
+    REGISTER_ROWS, SharedMut, Strided, is_faster, product as wide_product,
     simd::{bf16_bits, multiversion},
 };
+use crate::error::{Error, Result};
 
 /// One pair of inputs of 64 output channels.
 pub type PairLane = [u32; REGISTER_ROWS];
@@ -43,15 +44,27 @@ pub fn pay() -> bool {
 
 /// The variable that chooses without a measurement: `on` where the processor has them, `off` for f32's.
 const VARIABLE: &str = "DYPE_BF16_PAIRS";
-/// How often both ways are measured, in turns.
-const ROUNDS: usize = 15;
+
+/// That the variable is one of its words, where it is set.
+///
+/// # Errors
+/// [`Error::Request`] where it is another.
+pub fn check_variable() -> Result<()> {
+    match std::env::var_os(VARIABLE) {
+        Some(word) if !["", "on", "off"].iter().any(|known| word == *known) => Err(Error::request(
+            format!("{VARIABLE} is {word:?}"),
+            "unset it to multiply pairs of bf16 where the processor has them and they are faster; \"on\" and \"off\" choose without a \
+             measurement",
+        )),
+        _ => Ok(()),
+    }
+}
 
 /// A product that is measured both ways: [rows, inputs] by 64 output channels, on this thread.
 struct Sample {
     x: Vec<f32>,
     weight: Vec<[f32; REGISTER_ROWS]>,
     paired: (Vec<u32>, Vec<PairLane>),
-    out: Vec<f32>,
 }
 
 impl Sample {
@@ -69,28 +82,25 @@ impl Sample {
             std::array::from_fn(|lane| pair(bf16::from_f32(low[lane]), bf16::from_f32(high[lane])))
         };
         let weight_pairs = weight.as_chunks::<2>().0.iter().map(both).collect();
-        Self { x, weight, paired: (x_pairs, weight_pairs), out: vec![0.0; Self::ROWS * REGISTER_ROWS] }
+        Self { x, weight, paired: (x_pairs, weight_pairs) }
     }
 
-    fn pays(&mut self) -> bool {
-        let wins = (0..ROUNDS).filter(|_| {
-            let wide = once(|| self.multiply());
-            once(|| self.multiply_pairs()) < wide
-        });
-        2 * wins.count() > ROUNDS
+    fn pays(&self) -> bool {
+        let [mut paired, mut wide] = [(); 2].map(|()| vec![0.0; Self::ROWS * REGISTER_ROWS]);
+        is_faster(|| self.multiply_pairs(&mut paired), || self.multiply(&mut wide))
     }
 
-    fn multiply(&mut self) {
+    fn multiply(&self, out: &mut [f32]) {
         let x = Strided { start: self.x.as_ptr(), rows: Self::INPUTS, columns: 1 };
         let weight = Strided { start: self.weight.as_ptr().cast::<f32>(), rows: REGISTER_ROWS, columns: 1 };
-        let out = Strided { start: self.out.as_mut_ptr(), rows: REGISTER_ROWS, columns: 1 };
+        let out = Strided { start: out.as_mut_ptr(), rows: REGISTER_ROWS, columns: 1 };
         // SAFETY: all three are as long as this asks.
         unsafe { wide_product((Self::ROWS, REGISTER_ROWS, Self::INPUTS), out, false, x, weight) };
     }
 
-    fn multiply_pairs(&mut self) {
+    fn multiply_pairs(&self, out: &mut [f32]) {
         let (x, weight) = &self.paired;
-        let out = SharedMut::new(&mut self.out);
+        let out = SharedMut::new(out);
         let x = Rounded { pairs: x, rows: Self::ROWS, row: Self::INPUTS / 2, step: 1 };
         // SAFETY: `pay` asked the processor; out is borrowed mutably.
         unsafe { product(x, weight, &out, (0, 0..REGISTER_ROWS), (REGISTER_ROWS, false)) };

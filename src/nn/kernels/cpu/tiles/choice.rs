@@ -1,11 +1,11 @@
 //! Which unit products use: one that is there, right, and faster than vectors, as a measurement of some milliseconds says.
 
-use std::{sync::OnceLock, time::Duration};
+use std::sync::OnceLock;
 
 use super::{Operand, Target, Task, Terms, Unit, product, unit::MatrixUnit};
 use crate::{
     error::{Error, Result},
-    nn::kernels::cpu::{Strided, product as plain_product, shortest},
+    nn::kernels::cpu::{Strided, is_faster, product as plain_product},
 };
 
 /// The variable that says otherwise: `off` for vectors alone, `on` for the unit however fast it is, `model` for a slow model of one, which
@@ -76,11 +76,12 @@ impl Trial {
     /// Measures it. Nothing here waits for other threads: this may run within any task, at the first product of all.
     pub fn of(unit: Unit) -> Self {
         let sample = Sample::new();
-        let (vectors, expected) = sample.timed(|out| sample.plain(out));
-        let (tiles, found) = sample.timed(|out| unit.run(Tiled { sample: &sample, out }));
+        let [mut found, mut expected] = [(); 2].map(|()| vec![0.0; SAMPLE * SAMPLE]);
+        let is_faster =
+            is_faster(|| unit.run(Tiled { sample: &sample, out: &mut found }), || sample.plain(&mut expected));
         let largest = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
         let is_right = expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= TOLERANCE * largest);
-        Self { is_right, is_faster: tiles < vectors }
+        Self { is_right, is_faster }
     }
 
     /// Whether it is to be used.
@@ -99,12 +100,6 @@ impl Sample {
     fn new() -> Self {
         let wave = |phase: f32| (0..SAMPLE * SAMPLE_DEPTH).map(|i| (i as f32 * 0.37 + phase).sin()).collect();
         Self { left: wave(0.1), right: wave(1.3) }
-    }
-
-    /// The shortest time of a product, and what it gives.
-    fn timed(&self, run: impl Fn(&mut [f32])) -> (Duration, Vec<f32>) {
-        let mut out = vec![0.0; SAMPLE * SAMPLE];
-        (shortest(|| run(&mut out)), out)
     }
 
     fn plain(&self, out: &mut [f32]) {
