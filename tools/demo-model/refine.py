@@ -21,6 +21,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+import asked
 import scenes
 from cache import is_mirrored
 from data import FIRST_SEED, SHARD
@@ -61,6 +62,7 @@ class Batches:
         self.suns, self.r = suns(folder, len(self.latents)), np.random.default_rng(seed)
         self.classes, self.mean_of = [], {}
         self.flipped = np.array([d["mirrored"] and is_mirrored(i // SHARD) for i in range(len(self.latents))])
+        self.across = np.where(self.flipped, 1 - self.suns[:, 0], self.suns[:, 0])      # where a sun is between the left border and the right one
 
     def caption(self, i, flipped, tries=2):
         """One that says where the sun is in two of three cases, and the more often the more tries it has."""
@@ -71,10 +73,10 @@ class Batches:
                 break
         return text
 
-    def weights(self, index, flipped, side, t):
+    def weights(self, index, side, t):
         """Of tokens; what lies in a sun weighs more where its place can be seen. Earlier that would teach suns in every place."""
-        u, v, radius = self.suns[index].T[:, :, None, None]
-        u = np.where(flipped[:, None, None], 1 - u, u)
+        _, v, radius = self.suns[index].T[:, :, None, None]
+        u = self.across[index][:, None, None]
         at = (np.arange(side) + .5) / side
         d = np.hypot(at[None, None, :] - u, at[None, :, None] - v)
         near = np.clip((radius + SUN_REACH + .5 / side - d) * side + .5, 0, 1)
@@ -88,8 +90,7 @@ class Batches:
     def class_of(self, i):
         """What a caption may say of a scene but for its clouds: kind, time and side."""
         s = scenes.Scene.of(FIRST_SEED + i)
-        u = 1 - s.sun_u if self.flipped[i] else s.sun_u
-        return s.kind, s.time, 0 if u < .4 else (2 if u > .6 else 1)
+        return s.kind, s.time, asked.side(self.across[i])
 
     def means(self, n, phase):
         """Pictures at times at which they are noise, captions that say kind, time and side, and the mean of all scenes they say: what a
@@ -118,7 +119,7 @@ class Batches:
         flipped = self.flipped[index]
         z = self.at(index, stride)
         t = torch.from_numpy(1 / (1 + np.exp(-self.r.normal(logit, 1.2, n)))).float()
-        return pack(z), [self.caption(i, f, 4 if phase == "quarter" else 2) for i, f in zip(index, flipped)], self.weights(index, flipped, side, t), t
+        return pack(z), [self.caption(i, f, 4 if phase == "quarter" else 2) for i, f in zip(index, flipped)], self.weights(index, side, t), t
 
 
 def weighted(v, target, w):

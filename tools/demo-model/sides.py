@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import asked
 from asked import SIDES, numbers, prompt
 from export import load_flow
 from model import unpack
@@ -28,13 +29,13 @@ TIMES = [.99, .9, .8]
 
 def of_scenes(data):
     """The difference [16, 8, 8] in the scenes."""
-    u = np.where(data.flipped, 1 - data.suns[:, 0], data.suns[:, 0])
+    sides = np.array([asked.side(u) for u in data.across])
 
-    def mean(chosen):
-        index = np.random.default_rng(0).permutation(np.flatnonzero(chosen))[:SCENES]
+    def mean(side):
+        index = np.random.default_rng(0).permutation(np.flatnonzero(sides == side))[:SCENES]
         return torch.stack([F.adaptive_avg_pool2d(data.at(np.array([i]), 1)[0], GRID) for i in index]).mean(0)
 
-    difference = mean(u < .4) - mean(u > .6)
+    difference = mean(0) - mean(2)
     return (difference - difference.flip(-1)) / 2
 
 
