@@ -159,6 +159,9 @@ impl Gemm {
 
     fn one(&self, memory: &Memory, index: usize) -> Result<(), Fault> {
         let (m, n, k) = (self.m, self.n, self.k);
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
         let (stored_a, stored_b) = self.stored();
         // Rows of op(A) and columns of op(B), each k numbers.
         let rows = lines(memory, self.a, index, stored_a, !self.transposed.0)?;
@@ -185,7 +188,7 @@ impl Gemm {
             });
         }
         let bytes = self.c.kind.bytes();
-        for (column, values) in out.chunks_exact_mut(m.max(1)).enumerate() {
+        for (column, values) in out.chunks_exact_mut(m).enumerate() {
             let at = address(self.c, index, column);
             if self.beta != 0.0 {
                 let mut old = vec![0.0; m];
