@@ -2,11 +2,14 @@
 
 use std::thread;
 
+/// The most threads that are started: as many as `--threads` takes.
+pub const MOST_THREADS: usize = 1024;
+
 /// How many threads compute where nobody says: one for each core that this process may use, for two on one core take turns at its units
 /// of arithmetic; and no more than a container's quota of processor time serves.
 pub fn usual_threads() -> usize {
     let logical = thread::available_parallelism().map_or(1, |n| n.get());
-    cores().unwrap_or(logical).clamp(1, logical)
+    cores().unwrap_or(logical).clamp(1, logical.min(MOST_THREADS))
 }
 
 /// The cores that this process may use.
@@ -23,17 +26,21 @@ fn cores() -> Option<usize> {
     sysinfo::System::physical_core_count()
 }
 
-/// The logical processors that this process may run on (`taskset`, `numactl`, a container's cpuset); `None` where the system has more
-/// than a set of the C library holds.
+/// The logical processors that this process may run on (`taskset`, `numactl`, a container's cpuset); `None` where the system does not say.
 #[cfg(target_os = "linux")]
 pub(super) fn allowed() -> Option<Vec<usize>> {
-    // SAFETY: a set of processors is numbers, for which zero is a value.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is as large as it is said to be, and lives as long as the call.
-    let failed = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) } != 0;
-    // SAFETY: every number is below the set's size.
-    let is_in = |cpu: &usize| unsafe { libc::CPU_ISSET(*cpu, &set) };
-    (!failed).then(|| (0..8 * size_of::<libc::cpu_set_t>()).filter(is_in).collect())
+    const WORD: usize = libc::c_ulong::BITS as usize;
+    // The kernel refuses a set that has no place for a processor there might be.
+    for words in (0..10).map(|doubled| (1024 / WORD) << doubled) {
+        let mut set: Vec<libc::c_ulong> = vec![0; words];
+        // SAFETY: the set is as many bytes as it is said to be, of numbers for which all are values, and lives as long as the call.
+        let failed = unsafe { libc::sched_getaffinity(0, size_of_val(&set[..]), set.as_mut_ptr().cast()) } != 0;
+        if !failed {
+            let is_in = |cpu: &usize| set[cpu / WORD] >> (cpu % WORD) & 1 == 1;
+            return Some((0..words * WORD).filter(is_in).collect());
+        }
+    }
+    None
 }
 
 /// How many cores these logical processors are on, by what the system says of the siblings of each; `None` where it says nothing.

@@ -2,7 +2,7 @@
 
 use super::device::DeviceChoice;
 use crate::{
-    base::memory::Bytes,
+    base::{memory::Bytes, processor::MOST_THREADS},
     recipe::{self, Kind, LoraList, Loras, SIDE_PX, Shard},
 };
 
@@ -43,8 +43,9 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 
 /// How many threads compute.
 pub fn threads(text: &str) -> Result<usize, String> {
-    let is_some = |count: &usize| (1..=1024).contains(count);
-    text.parse().ok().filter(is_some).ok_or_else(|| "a whole number from 1 to 1024 is wanted, such as 8".into())
+    let is_some = |count: &usize| (1..=MOST_THREADS).contains(count);
+    let wanted = || format!("a whole number from 1 to {MOST_THREADS} is wanted, such as 8");
+    text.parse().ok().filter(is_some).ok_or_else(wanted)
 }
 
 fn with_hint(error: &crate::Error) -> String {

@@ -63,9 +63,9 @@ pub(super) fn block_on<T: Send, E: Send + From<RuntimeFailed>, F: Future<Output 
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(|e| E::from(RuntimeFailed(e)))?.block_on(make())
     };
-    std::thread::scope(|scope| match scope.spawn(run).join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
+    std::thread::scope(|scope| match std::thread::Builder::new().spawn_scoped(scope, run) {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(error) => Err(RuntimeFailed(error).into()),
     })
 }
 

@@ -258,7 +258,9 @@ impl Form {
 /// Floats of 8 bits in f32.
 fn widened(codes: &Array, kind: Float8) -> Result<Array> {
     let table = codes.place().floats(&[256], || kind.numbers().to_vec())?;
-    table.index_select(&codes.reshape(&[codes.elem_count()])?, 0)?.reshape(codes.dims())
+    // Of 8 bits the largest id means no row to candle, and is a code here.
+    let ids = codes.reshape(&[codes.elem_count()])?.to_dtype(DType::U32)?;
+    table.index_select(&ids, 0)?.reshape(codes.dims())
 }
 
 /// `activation(x·weightᵀ + bias)` for x [C, in] and weight [out, in]; a weight of another number type is converted on the way.
@@ -398,4 +400,24 @@ pub(super) fn accumulate(out: Array, x: &Array, weight: &Array) -> Result<Array>
         ledger.work(2 * (rows * inputs) as u64 * outputs as u64);
     });
     Ok(out) // [C, out]
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+
+    /// 0xff is no number in both, and the largest id of 8 bits.
+    #[test]
+    fn every_code_is_looked_up() {
+        let codes = Array::from(Tensor::from_vec((0..=u8::MAX).collect(), (2, 128), &Device::Cpu).expect("codes"));
+        for kind in [Float8::E4M3, Float8::E5M2] {
+            let found = widened(&codes, kind).expect("looked up");
+            let numbers = found.real().expect("a tensor").flatten_all().and_then(|t| t.to_vec1::<f32>());
+            let bits =
+                |numbers: &[f32]| numbers.iter().map(|x| if x.is_nan() { 1 } else { x.to_bits() }).collect::<Vec<_>>();
+            assert_eq!(bits(&numbers.expect("numbers")), bits(kind.numbers()));
+        }
+    }
 }

@@ -100,7 +100,7 @@ impl<B: Send> Blocks<B> {
     pub fn for_each_while(&self, mut visit: impl FnMut(usize, &B) -> Result<bool>) -> Result<()> {
         let Some(ledger) = &self.dry else {
             let travels = (0..self.count()).any(|index| self.staying(index).is_none());
-            return if self.ahead && travels { self.stream_ahead(visit) } else { self.in_turn(visit) };
+            return if self.ahead && travels { self.stream_ahead(visit) } else { self.in_turn(None, visit) };
         };
         self.visit_dry(ledger, |index, block| visit(index, block).map(drop))
     }
@@ -110,12 +110,16 @@ impl<B: Send> Blocks<B> {
         self.staying.get(index).and_then(Option::as_ref)
     }
 
-    /// One after the other, those that travel too.
-    fn in_turn(&self, mut visit: impl FnMut(usize, &B) -> Result<bool>) -> Result<()> {
+    /// One after the other, those that travel too, where there is a `ring` through its places.
+    fn in_turn(&self, ring: Option<&Ring>, mut visit: impl FnMut(usize, &B) -> Result<bool>) -> Result<()> {
         for index in 0..self.count() {
-            let goes_on = match self.staying(index) {
-                Some(block) => visit(index, block)?,
-                None => visit(index, &(self.load)(index)?)?,
+            let goes_on = match (self.staying(index), ring) {
+                (Some(block), _) => visit(index, block)?,
+                (None, Some(ring)) => {
+                    let (turn, block) = ring.fill(|| (self.load)(index))?;
+                    ring.with(turn, || visit(index, &block))?
+                }
+                (None, None) => visit(index, &(self.load)(index)?)?,
             };
             if !goes_on {
                 break;
@@ -148,7 +152,7 @@ impl<B: Send> Blocks<B> {
         thread::scope(|scope| {
             // No room in the channel: the reader holds one finished block until it is asked for, and reads no further.
             let (sender, receiver) = mpsc::sync_channel(0);
-            scope.spawn(move || {
+            let reader = thread::Builder::new().spawn_scoped(scope, move || {
                 for index in travelling {
                     // A closed channel means that a visit failed or was the last: nobody wants the rest.
                     if sender.send(read(index)).is_err() {
@@ -156,6 +160,10 @@ impl<B: Send> Blocks<B> {
                     }
                 }
             });
+            // Where the system has no thread to give, nothing is read ahead.
+            if reader.is_err() {
+                return self.in_turn(ring, visit);
+            }
             for index in 0..self.count() {
                 let goes_on = if let Some(block) = self.staying(index) {
                     visit(index, block)?

@@ -44,6 +44,12 @@ pub(super) fn tensor(
         Error::model(format!("numbers of type {from} cannot be weights"), hint)
     })?;
     let same = scale.is_none() && matches!(from, NumberType::Plain(from) if candle_dtype(from) == Some(to));
+    // Of two roundings in a row the first must leave what the second decides by.
+    let is_rounded_twice = scale.is_none() && matches!(to, DType::BF16 | DType::F16);
+    let decode = match from {
+        NumberType::Plain(Dtype::F64) if is_rounded_twice => Decode::Plain(|bytes, out| each(bytes, out, to_odd), 8),
+        _ => decode,
+    };
     let cx = Conversion { bytes, decode, scale };
     let tensor = match to {
         DType::F32 if same => Tensor::from_vec(copy(bytes, f32::from_le_bytes), shape, device),
@@ -176,6 +182,17 @@ fn plain_decoder(dtype: Dtype) -> Option<Widen> {
     })
 }
 
+/// An f64 as an f32 that another rounding may follow: cut, with the last bit set where it is not exact (rounding to odd).
+fn to_odd(bytes: [u8; 8]) -> f32 {
+    let exact = f64::from_le_bytes(bytes);
+    let nearest = exact as f32;
+    if f64::from(nearest) == exact || !nearest.is_finite() {
+        return nearest;
+    }
+    let away = f64::from(nearest).abs() > exact.abs();
+    f32::from_bits((nearest.to_bits() - u32::from(away)) | 1)
+}
+
 fn each<const W: usize>(bytes: &[u8], out: &mut [f32], widen: impl Fn([u8; W]) -> f32) {
     for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<W>().0) {
         *out = widen(*bytes);
@@ -271,6 +288,22 @@ mod tests {
                 assert_eq!(first, None, "{from:?} -> {to:?}: index, stored, ours, candle's");
             }
         }
+    }
+
+    /// Through f32 alone these would become ties first: 1 + 2^-8 is as near to 1 as to 1 + 2^-7.
+    #[test]
+    fn eight_bytes_become_two_by_one_rounding() {
+        let near = [
+            1.0 + 2f64.powi(-8) + 2f64.powi(-40),
+            -1.0 - 2f64.powi(-8) - 2f64.powi(-40),
+            1.0 + 2f64.powi(-8) - 2f64.powi(-40),
+        ];
+        let bytes: Vec<u8> = near.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let t = tensor(&bytes, NumberType::Plain(Dtype::F64), None, &[3], DType::BF16, &Device::Cpu).expect("converts");
+        let rounded: Vec<f32> = t.to_dtype(DType::F32).and_then(|t| t.to_vec1()).expect("f32");
+        assert_eq!(rounded, [1.0 + 2f32.powi(-7), -1.0 - 2f32.powi(-7), 1.0]);
+        assert_eq!(to_odd(f64::INFINITY.to_le_bytes()), f32::INFINITY);
+        assert_eq!(to_odd(1e-320f64.to_le_bytes()), f32::from_bits(1));
     }
 
     /// bf16 has steps of 1 between 128 and 256: to the nearest, and a tie to the even neighbour.

@@ -55,7 +55,14 @@ pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<H
     let mut reader = Reader::new(path, file);
     let (tensors, keys) = reader.begin()?;
     let said = reader.keys(keys)?;
-    let described = (0..tensors).map(|_| reader.tensor()).collect::<Result<Vec<_>>>()?;
+    let (mut described, mut seen) = (Vec::new(), HashSet::new());
+    for _ in 0..tensors {
+        let tensor = reader.tensor()?;
+        if !seen.insert(tensor.name) {
+            return Err(reader.broken(format!("tensor {} comes twice", tensor.name)));
+        }
+        described.push(tensor);
+    }
     let is_split = said.split.count > 1;
     // The first of several files may hold nothing but keys.
     if described.is_empty() && !is_split {
@@ -63,12 +70,8 @@ pub(super) fn read_header(path: &Path, file: &[u8], file_len: usize) -> Result<H
     }
     let alignment = said.alignment.unwrap_or(USUAL_ALIGNMENT);
     let data = (reader.at as u64).next_multiple_of(alignment);
-    let mut seen = HashSet::new();
     let mut entries = Vec::with_capacity(described.len());
     for tensor in described {
-        if !seen.insert(tensor.name) {
-            return Err(reader.broken(format!("tensor {} comes twice", tensor.name)));
-        }
         let shape = said.shapes.get(tensor.name);
         entries.push(tensor.check(path, data, alignment, shape.map(Vec::as_slice))?);
     }

@@ -13,9 +13,8 @@ use std::{
 use safetensors::Dtype;
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, MapAccess, Visitor, value::StrDeserializer},
+    de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor, value::StrDeserializer},
 };
-use serde_json::Value;
 
 use super::{gguf, human_bytes, magic::kind_of_bytes, number::NumberType, split::Split};
 use crate::error::{Error, Result};
@@ -220,7 +219,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 return Err(A::Error::custom(format!("{name} comes twice")));
             }
             if name == "__metadata__" {
-                metadata = texts(map.next_value()?);
+                Texts(metadata) = map.next_value()?;
             } else {
                 entries.push((name, map.next_value()?));
             }
@@ -229,9 +228,69 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 }
 
-/// The texts of an object.
-fn texts(value: Value) -> BTreeMap<String, String> {
-    let Value::Object(map) = value else { return BTreeMap::new() };
-    let text = |(key, value)| if let Value::String(text) = value { Some((key, text)) } else { None };
-    map.into_iter().filter_map(text).collect()
+/// The texts of an object, and nothing of whatever else stands there: a header may be large.
+#[derive(Default)]
+struct Texts(BTreeMap<String, String>);
+
+/// A text, or anything else.
+struct Loose(Option<String>);
+
+/// Reads a text, or the texts of an object's entries; of all else nothing.
+struct LooseVisitor;
+
+impl<'de> Deserialize<'de> for Loose {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(LooseVisitor).map(|(text, _)| Self(text))
+    }
+}
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(LooseVisitor).map(|(_, texts)| texts)
+    }
+}
+
+impl<'de> Visitor<'de> for LooseVisitor {
+    type Value = (Option<String>, Texts);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Self::Value, E> {
+        Ok((Some(text.to_owned()), Texts::default()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+        let mut texts = Texts::default();
+        while let Some((key, Loose(text))) = map.next_entry()? {
+            texts.0.extend(text.map(|text| (key, text)));
+        }
+        Ok((None, texts))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Default::default())
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> std::result::Result<Self::Value, E> {
+        Ok(Default::default())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> std::result::Result<Self::Value, E> {
+        Ok(Default::default())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> std::result::Result<Self::Value, E> {
+        Ok(Default::default())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> std::result::Result<Self::Value, E> {
+        Ok(Default::default())
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> std::result::Result<Self::Value, E> {
+        Ok(Default::default())
+    }
 }

@@ -252,7 +252,8 @@ impl TensorSource for TensorFiles {
     }
 
     fn blocks(&self, name: &str) -> Option<BlockType> {
-        let place = self.index.get(name)?;
+        // A scale beside blocks is none of theirs: such a weight is read as numbers.
+        let place = self.index.get(name).filter(|_| self.scale_of(name).is_none())?;
         match (place.dtype, place.shape.as_slice()) {
             (NumberType::Blocks(kind), [_, columns]) if columns.is_multiple_of(kind.numbers()) => Some(kind),
             _ => None,

@@ -181,3 +181,16 @@ fn a_folder_without_weights_says_what_was_looked_for() {
     fs::write(folder.path().join("pytorch_model.bin"), "x").expect("written");
     refused_with(open_folder(folder.path()), &["only .safetensors files are read"]);
 }
+
+/// Metadata are texts; whatever else stands there is passed over, however much of it there is.
+#[test]
+fn what_is_no_text_in_metadata_is_passed_over() {
+    let with = |metadata: &str| open(file(&PAIR.replacen('{', &format!("{{\"__metadata__\":{metadata},"), 1), 12));
+    for metadata in
+        ["[0,[1],{\"a\":2}]", "null", "\"pt\"", "1.5", "-1", "true", "{\"format\":\"pt\",\"of\":{\"a\":[1]}}"]
+    {
+        let files = with(metadata).expect(metadata);
+        let expected = metadata.contains("format").then_some("pt");
+        assert_eq!((files.metadata("format"), files.metadata("of")), (expected, None), "{metadata}");
+    }
+}

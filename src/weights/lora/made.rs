@@ -132,11 +132,12 @@ impl Made {
             });
             return Change::LowRank { down, up };
         }
-        let weight = self.scaled([outputs, inputs], names, |file, ([one, two], rows)| {
-            let product = |[left, right]: &[String; 2]| -> Result<Tensor> {
-                Ok(cut(&matrix(file, left)?, rows)?.matmul(&matrix(file, right)?)?)
+        let scale = self.scale.clone();
+        let weight = self.piece([outputs, inputs], names, move |file, ([one, two], rows), shape| {
+            let factors = |[left, right]: &[String; 2]| -> Result<[Tensor; 2]> {
+                Ok([cut(&matrix(file, left)?, rows)?, matrix(file, right)?])
             };
-            Ok((product(one)? * product(two)?)?)
+            hadamard_product([factors(one)?, factors(two)?], scale.value(file)?, shape)
         });
         Change::Dense { weight, strength: 1.0 }
     }
@@ -272,6 +273,19 @@ fn row_lengths(base: &dyn TensorSource, part: &Part, [down, up]: [&Tensor; 2]) -
     };
     let panels = (0..outputs).step_by(PANEL).map(panel).collect::<Result<Vec<_>>>()?;
     Ok(Tensor::cat(&panels, 0)?)
+}
+
+/// The product of two matrices number by number, each of which is one of two factors, times a scale: [outputs, inputs]. Made some rows
+/// at a time, so that no more than the result is held.
+fn hadamard_product(factors: [[Tensor; 2]; 2], scale: f64, [outputs, inputs]: [usize; 2]) -> Result<Tensor> {
+    let mut numbers: Vec<f32> = Vec::with_capacity(outputs * inputs);
+    for start in (0..outputs).step_by(PANEL) {
+        let count = PANEL.min(outputs - start);
+        let panel = |[left, right]: &[Tensor; 2]| left.narrow(0, start, count)?.matmul(right);
+        let both = ((panel(&factors[0])? * panel(&factors[1])?)? * scale)?; // [count, in]
+        numbers.extend(both.flatten_all()?.to_vec1::<f32>()?);
+    }
+    Ok(Tensor::from_vec(numbers, (outputs, inputs), &Device::Cpu)?)
 }
 
 /// Rows of the Kronecker product of first [a, b] and second [d, e]: [rows, b·e].

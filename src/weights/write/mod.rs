@@ -52,6 +52,9 @@ impl From<Rounding> for NumberType {
     }
 }
 
+/// From here on a number is beyond the middle of what would be the next f8_e4m3 after the largest.
+const MOST_OF_E4M3: f32 = 464.0;
+
 impl Rounding {
     /// Bytes of so many numbers, in whole blocks.
     pub fn bytes_of(self, numbers: usize) -> usize {
@@ -85,7 +88,9 @@ impl Rounding {
                 })?;
                 pieces(numbers, |piece| {
                     let tensor = Tensor::from_slice(piece, piece.len(), &Device::Cpu)?;
-                    Ok(QTensor::quantize(&tensor, theirs)?.data()?.into_owned())
+                    let made = QTensor::quantize(&tensor, theirs)?;
+                    self.check_made(piece, &made)?;
+                    Ok(made.data()?.into_owned())
                 })?
             }
         })
@@ -95,15 +100,29 @@ impl Rounding {
         let most = match self {
             Self::F32 | Self::Bf16 => return Ok(()),
             Self::F16 => f32::from(f16::MAX),
-            Self::E4M3 | Self::Blocks(_) => f32::MAX,
+            Self::E4M3 => MOST_OF_E4M3,
+            Self::Blocks(_) => f32::MAX,
         };
         match numbers.iter().find(|x| x.is_nan() || x.abs() > most) {
             None => Ok(()),
-            Some(odd) => {
-                let what = format!("it holds {odd}, which {self} cannot hold");
-                Err(Error::Numeric { what, hint: "take bf16 or f32, which hold every number of this model".into() })
-            }
+            Some(odd) => Err(self.cannot_hold(*odd)),
         }
+    }
+
+    /// Blocks keep their scales and least numbers in f16: numbers beyond those come back as no numbers.
+    fn check_made(self, numbers: &[f32], made: &QTensor) -> Result<()> {
+        let most = numbers.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+        // What a block keeps of smaller ones is smaller than they are.
+        if most < f32::from(f16::MAX) / 2.0 {
+            return Ok(());
+        }
+        let is_sound = made.dequantize(&Device::Cpu)?.to_vec1::<f32>()?.iter().all(|x| x.is_finite());
+        if is_sound { Ok(()) } else { Err(self.cannot_hold(most)) }
+    }
+
+    fn cannot_hold(self, odd: f32) -> Error {
+        let what = format!("it holds {odd}, which {self} cannot hold");
+        Error::Numeric { what, hint: "take bf16 or f32, which hold every number of this model".into() }
     }
 }
 
@@ -217,6 +236,47 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_a_type_cannot_hold_are_refused() {
+        for (rounding, fits, odd) in [
+            (Rounding::E4M3, 463.0, 465.0),
+            (Rounding::F16, 65_000.0, 70_000.0),
+            (Rounding::Blocks(BlockType::Q8_0), 8e6, 1e7),
+            (Rounding::Blocks(BlockType::Q4K), 1e5, 1e9),
+            (Rounding::Blocks(BlockType::Q4_1), 6e4, 1e6),
+        ] {
+            let mut numbers = numbers(512);
+            numbers[7] = fits;
+            rounding.encode(&numbers).expect("it fits");
+            numbers[300] = -odd;
+            let error = rounding.encode(&numbers).expect_err("it is beyond");
+            assert!(error.to_string().contains("cannot hold"), "{rounding}: {error}");
+            assert!(rounding.encode(&[f32::NAN; 256]).is_err(), "{rounding}");
+        }
+    }
+
+    /// A file made by others may say a scale beside blocks, which then are numbers like others.
+    #[test]
+    fn blocks_with_a_scale_are_read_as_numbers() {
+        let outline =
+            |name: &str, shape: &[usize], rounding| Outline { name: name.into(), shape: shape.to_vec(), rounding };
+        let q8_0 = Rounding::Blocks(BlockType::Q8_0);
+        let scaled = |names: [&str; 2]| {
+            let weight = (outline(names[0], &[2, 64], q8_0), numbers(128));
+            let scale = (outline(names[1], &[1], Rounding::F32), vec![2.0]);
+            let keys = vec![("general.architecture".to_owned(), Key::Text("flux".into()))];
+            TensorFiles::from_bytes("x.gguf", file(&Container::Gguf(keys), &[weight, scale])).expect("a GGUF file")
+        };
+        let (plain, doubled) = (scaled(["a.weight", "b.other"]), scaled(["a.weight", "a.scale_weight"]));
+        assert!(plain.blocks("a.weight").is_some() && doubled.blocks("a.weight").is_none());
+        let loaded = |files: &TensorFiles| {
+            let tensor = files.load("a.weight", DType::F32, &Device::Cpu).expect("numbers");
+            tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32")
+        };
+        let twice: Vec<f32> = loaded(&plain).iter().map(|x| 2.0 * x).collect();
+        assert_eq!(loaded(&doubled), twice);
+    }
+
+    #[test]
     fn what_is_written_is_read_back() {
         let blocks = MADE_BLOCKS.map(Rounding::Blocks);
         let plain = [Rounding::F32, Rounding::Bf16, Rounding::F16];
@@ -260,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_a_type_cannot_hold_are_refused() {
+    fn what_is_no_number_is_refused_by_the_type_s_name() {
         for (rounding, numbers) in [
             (Rounding::F16, [1.0, 70_000.0]),
             (Rounding::E4M3, [f32::NAN, 1.0]),
