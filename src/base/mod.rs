@@ -10,6 +10,7 @@ pub mod geometry;
 pub(crate) mod guard;
 pub(crate) mod hex;
 pub mod home;
+pub(crate) mod jpeg_end;
 pub mod json;
 pub mod limits;
 pub mod memory;

@@ -67,7 +67,7 @@ pub enum Command {
     Inspect(Box<InspectArgs>),
     /// Make one picture by each of several methods or settings, with a sheet and a page of all
     Compare(Box<CompareArgs>),
-    /// Make a picture again from what it says of itself
+    /// Make a picture again from what it says of itself, but for what flags say
     Replay(Box<ReplayArgs>),
     /// Print how a picture was made, or what a model's file holds and what it would take to run
     Info(InfoArgs),
@@ -182,7 +182,7 @@ pub struct ThreadsArgs {
 }
 
 /// Where the picture goes and what is told.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
     /// File (.png, .jpg, .webp), folder ending in "/", or "-" for stdout [default: outputs/seed_..._res_....png]

@@ -29,7 +29,7 @@ pub struct SelectArgs {
 }
 
 /// What is kept while pictures are made.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Progress")]
 pub struct ProgressArgs {
     /// Leave out pictures that are there; go on from checkpoints

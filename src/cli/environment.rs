@@ -6,15 +6,18 @@
 use std::{collections::HashSet, ffi::OsString};
 
 use clap::{
-    Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, builder::FalseyValueParser,
+    Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, builder::FalseyValueParser, error::ErrorKind,
     parser::ValueSource,
 };
 
-use super::{args::Cli, part_args};
+use super::{args::Cli, commands::inspect::OF_TOKENS, part_args};
 use crate::recipe::FIELDS;
 
 /// Flags that `dype decode` takes from the file.
 const SAID_BY_LATENTS: [&str; 2] = ["height", "width"];
+
+/// Flags that `dype convert` has too and that mean something else there: a variable for pictures changes no file of weights.
+const OF_PICTURES: [&str; 2] = ["part", "lora"];
 
 /// A command line as it was meant.
 pub struct Parsed {
@@ -31,26 +34,57 @@ pub struct Parsed {
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::Error> {
     let words: Vec<OsString> = words.into_iter().collect();
     // Without variables first, to see what was typed; what is wrong then is told below, with the full help.
-    let typed = Cli::command().try_get_matches_from(&words).map(|matches| typed(&matches)).unwrap_or_default();
-    let matches = with_variables(Cli::command(), &typed, &unneeded(&typed)).try_get_matches_from(&words)?;
+    let (typed, unneeded) = match bare().try_get_matches_from(&words) {
+        Ok(matches) => {
+            let typed = typed(&matches);
+            let unneeded = unneeded(&typed);
+            (typed, unneeded)
+        }
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => Default::default(),
+        Err(_) => (HashSet::new(), unneeded(&HashSet::new())),
+    };
+    let matches = with_variables(bare(), &typed, &unneeded).try_get_matches_from(&words)?;
     Ok(Parsed { cli: Cli::from_arg_matches(&matches)?, typed })
 }
 
-/// Flags that `dype replay` takes from the picture, its settings, the model and its parts: no variable may stand in their way.
+/// Flags that `dype replay` takes from the picture, its settings, the model and its parts, and those for other pictures than this one: no
+/// variable may stand in their way.
 fn replayed() -> impl Iterator<Item = &'static str> {
-    FIELDS.iter().map(|field| field.flag()).chain(["model", "variant", "upscale"]).chain(part_args::ids())
+    let others = ["model", "variant", "upscale", "prompts", "seeds", "count"];
+    FIELDS.iter().map(|field| field.flag()).chain(others).chain(part_args::ids())
+}
+
+/// The command without variables, its help as each subcommand means it.
+fn bare() -> Command {
+    let of_picture = |arg: Arg| {
+        let is_setting = FIELDS.iter().any(|field| field.flag() == arg.get_id().as_str());
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        match help.split_once(" [default: ").filter(|_| is_setting) {
+            Some((help, _)) => arg.help(help.to_owned()),
+            None => arg.hide_default_value(is_setting),
+        }
+    };
+    let folder =
+        |arg: Arg| arg.help("Folder of the pictures and their comparison, ending in \"/\" [default: outputs/]");
+    Cli::command()
+        .mut_subcommand("replay", |command| command.mut_args(of_picture))
+        .mut_subcommand("compare", |command| command.mut_arg("output", folder))
 }
 
 /// The whole command with all its variables, for help, completions and man pages.
 pub fn command() -> Command {
-    with_variables(Cli::command(), &HashSet::new(), &HashSet::new())
+    with_variables(bare(), &HashSet::new(), &HashSet::new())
 }
 
+/// A flag of a command, or of all where none is named.
+type Flag = (Option<&'static str>, &'static str);
+
 /// Flags that another flag gives a sense which is not given: their variables say nothing.
-fn unneeded(typed: &HashSet<String>) -> HashSet<&'static str> {
-    const NEEDS: [(&str, &str); 1] = [("preview_every", "preview")];
+fn unneeded(typed: &HashSet<String>) -> HashSet<Flag> {
+    let of_tokens = OF_TOKENS.map(|id| ((Some("inspect"), id), "tokens"));
+    let needs = [((None, "preview_every"), "preview")].into_iter().chain(of_tokens);
     let is_set = |id: &str| std::env::var_os(variable(id)).is_some_and(|value| !value.is_empty());
-    NEEDS.into_iter().filter(|(_, other)| !typed.contains(*other) && !is_set(other)).map(|(id, _)| id).collect()
+    needs.filter(|(_, other)| !typed.contains(*other) && !is_set(other)).map(|(flag, _)| flag).collect()
 }
 
 fn typed(matches: &ArgMatches) -> HashSet<String> {
@@ -61,15 +95,21 @@ fn typed(matches: &ArgMatches) -> HashSet<String> {
     matches.ids().map(clap::Id::as_str).filter(is_typed).map(str::to_owned).collect()
 }
 
-fn with_variables(command: Command, typed: &HashSet<String>, unneeded: &HashSet<&str>) -> Command {
+fn with_variables(command: Command, typed: &HashSet<String>, unneeded: &HashSet<Flag>) -> Command {
     let excluded = excluded(&command, typed);
-    let (is_replay, is_decode) = (command.get_name() == "replay", command.get_name() == "decode");
+    let own = command.get_name().to_owned();
     let has_variable = |arg: &Arg| {
         let id = arg.get_id().as_str();
         // What is hidden is the opposite of a flag that has one.
         let is_flag = arg.get_long().is_some() && !arg.is_hide_set() && !["help", "version"].contains(&id);
-        let is_told = (is_replay && replayed().any(|told| told == id)) || (is_decode && SAID_BY_LATENTS.contains(&id));
-        is_flag && !excluded.contains(id) && !unneeded.contains(id) && !is_told
+        let is_told = match own.as_str() {
+            "replay" => replayed().any(|told| told == id),
+            "decode" => SAID_BY_LATENTS.contains(&id),
+            "convert" => OF_PICTURES.contains(&id),
+            _ => false,
+        };
+        let is_unneeded = unneeded.iter().any(|(of, flag)| *flag == id && of.is_none_or(|of| of == own));
+        is_flag && !excluded.contains(id) && !is_unneeded && !is_told
     };
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
     let command = command.mut_args(|arg| if has_variable(&arg) { with_variable(arg) } else { arg });
@@ -156,13 +196,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_converted_hears_no_variable_for_pictures() {
+        let command = command();
+        let convert = command.find_subcommand("convert").expect("a command");
+        let env = |id: &str| convert.get_arguments().find(|arg| arg.get_id() == id).expect(id).get_env().is_some();
+        assert!(OF_PICTURES.iter().all(|id| !env(id)) && env("model_dir"));
+    }
+
+    #[test]
+    fn what_another_flag_gives_a_sense_hears_its_variable_with_that_flag_alone() {
+        let hears = |typed: &[&str], of: Option<&str>, id: &str| {
+            let typed = typed.iter().map(|id| (*id).to_owned()).collect();
+            let command = with_variables(bare(), &typed, &unneeded(&typed));
+            let command = of.map_or(&command, |of| command.find_subcommand(of).expect(of));
+            command.get_arguments().find(|arg| arg.get_id() == id).expect(id).get_env().is_some()
+        };
+        for (typed, of, id, expected) in [
+            (None, Some("inspect"), "prompt", false),
+            (None, Some("inspect"), "max_sequence_length", false),
+            (Some("tokens"), Some("inspect"), "max_sequence_length", true),
+            (None, None, "prompt", true),
+            (None, None, "max_sequence_length", true),
+            (None, None, "preview_every", false),
+            (Some("preview"), None, "preview_every", true),
+        ] {
+            assert_eq!(hears(typed.as_slice(), of, id), expected, "{typed:?} {of:?} {id}");
+        }
+    }
+
+    #[test]
     fn a_typed_flag_silences_what_it_excludes() {
         let typed = HashSet::from(["prompts".to_owned()]);
-        let command = with_variables(Cli::command(), &typed, &HashSet::new());
+        let command = with_variables(bare(), &typed, &HashSet::new());
         let env = |id: &str| command.get_arguments().find(|arg| arg.get_id() == id).expect(id).get_env().is_some();
         assert!(!env("prompt"));
         assert!(env("prompts") && env("seed"));
-        let command = with_variables(Cli::command(), &HashSet::from(["no_text_anchor".to_owned()]), &HashSet::new());
+        let command = with_variables(bare(), &HashSet::from(["no_text_anchor".to_owned()]), &HashSet::new());
         let anchor = command.get_arguments().find(|arg| arg.get_id() == "text_anchor").expect("a switch");
         assert!(anchor.get_env().is_none());
     }

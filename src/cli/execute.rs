@@ -12,8 +12,9 @@ use super::{
     code_products,
     commands::dry_run,
     device::{self, DtypeArg},
+    files,
     image_source::ImageSource,
-    items::{self, Planned, Wish},
+    items::{Batch, Planned, Wish},
     listen::{Finished, Teller},
     lora_source::{self, LoraSource},
     model_source::{ModelSource, Opened},
@@ -27,7 +28,6 @@ use crate::{
     error::{Error, Result},
     models::Model,
     nn,
-    output::{self, Format},
     plan::{Machine, Plan, Task},
     recipe::{Loras, Recipe, Shard},
     run::{Adapted, Item, PROMPTS_AT_ONCE, Runner, with_loras},
@@ -88,16 +88,16 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     let images = ImageSource::find(&mut order.wishes, order.upscale, report)?;
     code_products::check_fp8(&order.wishes, DeviceKind::of(&machine.device))?;
     let mut loras = LoraSource::find(&mut order.wishes, &order.model.model, &order.model.search, report)?;
-    let (mut planned, repeated) = items::arrange(order.wishes, order.shard)?;
+    let (mut batch, repeated) = Batch::new(order.wishes, order.shard)?;
     if repeated > 0 {
         let what = if repeated == 1 { "1 picture is".into() } else { format!("{repeated} pictures are") };
         report.on(Event::Note(format!("{what} asked for more than once with the same settings, and made once")));
     }
+    files::check(&batch.planned, order.output, order.progress)?;
     if !order.machine.dry_run {
-        items::check(&planned, order.output)?;
-        check_other_files(order.output, order.progress)?;
+        files::check_places(&batch.planned, order.output, order.progress)?;
     }
-    if planned.is_empty() {
+    if batch.planned.is_empty() {
         report
             .on(Event::Note(format!("--shard {} holds no picture of this batch: nothing is to be done", order.shard)));
         return Ok(());
@@ -105,12 +105,14 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
     let find = if order.machine.dry_run { ModelSource::find_to_plan } else { ModelSource::find };
     let source = find(order.model, report)?;
     if order.machine.dry_run {
-        return dry_run::run(&planned, (&source, &loras, &images), &machine, order.output.json, report);
+        return dry_run::run(&mut batch, (&source, &loras, &images), &machine, order.output.json, report);
     }
-    check_before_fetching(&planned, (&source, &loras, &images), &machine, report)?;
-    loras.fetch(&mut planned, report)?;
+    check_before_fetching(&batch.planned, (&source, &loras, &images), &machine, report)?;
+    loras.fetch(&mut batch.planned, report)?;
     let Opened { model, remarks } = source.open(report)?;
     notes::of_search(remarks, report);
+    batch.name_by(&model.facts().recipe)?;
+    let planned = batch.planned;
     let (model, shared) = lora_source::shared(model, &planned, &machine.device)?;
     let adapted = loras.models(&planned, &*model, report)?;
     if let Some(note) = notes::variants(&*model, order.model.variant.as_deref())? {
@@ -224,22 +226,4 @@ fn of_process(error: Error) -> Error {
         }
         other => other,
     }
-}
-
-/// Files beside the pictures can be written too.
-fn check_other_files(output: &OutputArgs, progress: &ProgressArgs) -> anyhow::Result<()> {
-    if let Some(preview) = &progress.preview {
-        Format::from_path(preview)?;
-    }
-    for (flag, file, overwrite) in
-        [("--save-latents", &output.save_latents, output.overwrite), ("--preview", &progress.preview, true)]
-    {
-        let Some(file) = file else { continue };
-        if file.is_dir() {
-            let what = format!("{flag} {} is a folder", file.display());
-            return Err(Error::request(what, "name a file in it").into());
-        }
-        output::check_place(file, 1, overwrite, &mut HashSet::new())?;
-    }
-    Ok(())
 }

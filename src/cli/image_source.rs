@@ -64,7 +64,9 @@ impl ImageSource {
 
     fn found(&mut self, asked: &ImageChoice) -> Result<(ImageChoice, &Seen)> {
         let path = Path::new(&asked.path);
-        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string();
+        // Where it is in text; a folder above it may have a name that is none.
+        let absolute = std::path::absolute(path).ok().and_then(|path| path.to_str().map(str::to_owned));
+        let absolute = absolute.unwrap_or_else(|| asked.path.clone());
         if !self.seen.contains_key(&absolute) {
             let seen = input::look(path).map_err(|error| missing(error, asked))?;
             self.seen.insert(absolute.clone(), seen);
@@ -112,6 +114,10 @@ fn missing(error: Error, asked: &ImageChoice) -> Error {
             let what =
                 format!("the picture {} (sha256 {sha256}), which this one begins with, is not there", asked.path);
             Error::request(what, "put it there, or name it with --image FILE")
+        }
+        (_, Error::Disk { source, .. }) if asked.path.contains(char::REPLACEMENT_CHARACTER) => {
+            let what = format!("cannot read the picture {}: {source}; a part of its path is no UTF-8 text", asked.path);
+            Error::request(what, "change into its folder, or rename it: pictures say what they begin with in text")
         }
         (_, error) => error,
     }

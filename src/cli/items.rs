@@ -3,15 +3,14 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::File,
-    io::{BufReader, IsTerminal},
+    io::BufReader,
     path::{Path, PathBuf},
 };
 
-use super::{args::OutputArgs, batch_args::SelectArgs, image_source, target::Target};
+use super::{batch_args::SelectArgs, image_source, target::Target};
 use crate::{
     error::{Error, Result},
-    output,
-    recipe::{self, Line, Merged, Recipe, Shard, Source, Wanted},
+    recipe::{self, Line, Merged, ModelFacts, Recipe, Shard, Source, Wanted},
 };
 
 /// A picture that is asked for.
@@ -41,15 +40,20 @@ pub struct Planned {
 /// Pictures in the order of their prompts, and for each prompt of its seeds.
 ///
 /// A line's own keys come before the command line's flags; a line with its own seed takes that one instead of `--seeds`,
-/// and that one as the first of `--count`.
+/// and that one as the first of `--count`. A prompt of nothing is refused unless it `may_be_empty`.
 ///
 /// # Errors
 /// [`Error::Request`] naming file and line of what makes no sense; [`Error::Disk`] when the file cannot be read.
-pub fn wishes(base: &Wish, select: &SelectArgs) -> Result<Vec<Wish>> {
+pub fn wishes(base: &Wish, select: &SelectArgs, may_be_empty: bool) -> Result<Vec<Wish>> {
     let Some(file) = &select.prompts else { return with_seeds(base, None, select) };
     let mut wishes = Vec::new();
     for line in read_lines(file)? {
-        wishes.extend(with_seeds(&of_line(base, &line, file), line.overrides.seed, select)?);
+        let wish = of_line(base, &line, file);
+        if line.prompt.is_empty() && !may_be_empty {
+            let hint = "say what to draw, or delete the line; --allow-empty-prompt makes a picture of no prompt";
+            return Err(wish.named(Error::request("the prompt is empty", hint)));
+        }
+        wishes.extend(with_seeds(&wish, line.overrides.seed, select)?);
     }
     Ok(wishes)
 }
@@ -114,61 +118,54 @@ impl Wish {
     }
 }
 
-/// Names all pictures and takes this process's part of them; a picture that is asked for twice is made once. Also gives
-/// the number of those that were left out as repetitions.
-///
-/// # Errors
-/// As [`Wish::draft`].
-pub fn arrange(wishes: Vec<Wish>, shard: Shard) -> Result<(Vec<Planned>, usize)> {
-    let asked = wishes.len();
+/// The pictures that a process makes of a batch, with their names.
+pub struct Batch {
+    /// They.
+    pub planned: Vec<Planned>,
+    /// What the whole batch asks for.
+    wishes: Vec<Wish>,
+    shard: Shard,
+}
+
+impl Batch {
+    /// Names all pictures and takes this process's part of them; a picture that is asked for twice is made once. Also gives
+    /// the number of those that were left out as repetitions.
+    ///
+    /// # Errors
+    /// As [`Wish::draft`].
+    pub fn new(wishes: Vec<Wish>, shard: Shard) -> Result<(Self, usize)> {
+        let (planned, repeated) = arranged(&wishes, shard, &Wish::draft)?;
+        Ok((Self { planned, wishes, shard }, repeated))
+    }
+
+    /// Names them again, now that a model says the sides that nobody asks for.
+    ///
+    /// # Errors
+    /// As [`Recipe::new`].
+    pub fn name_by(&mut self, facts: &ModelFacts) -> Result<()> {
+        let recipe = |wish: &Wish| Recipe::new(&wish.asked.wanted, facts).map_err(|error| wish.named(error));
+        let (named, _) = arranged(&self.wishes, self.shard, &recipe)?;
+        for (one, named) in self.planned.iter_mut().zip(named) {
+            (one.path, one.number) = (named.path, named.number);
+        }
+        Ok(())
+    }
+}
+
+/// This process's part of the pictures, each once and with the name that its `recipe` gives it; and how many are repetitions.
+fn arranged(wishes: &[Wish], shard: Shard, recipe: &dyn Fn(&Wish) -> Result<Recipe>) -> Result<(Vec<Planned>, usize)> {
     let mut seen = HashSet::new();
     let mut numbers: HashMap<PathBuf, u64> = HashMap::new();
     let mut planned = Vec::new();
-    for wish in wishes.into_iter().filter(|wish| seen.insert(wish.identity())) {
-        let path = wish.target.file(&wish.draft()?);
+    for wish in wishes.iter().filter(|wish| seen.insert(wish.identity())) {
+        let path = wish.target.file(&recipe(wish)?);
         let number = numbers.entry(path.clone()).and_modify(|number| *number += 1).or_insert(1);
         let index = planned.len();
-        planned.push(Planned { wish, path, number: *number, index });
+        planned.push(Planned { wish: wish.clone(), path, number: *number, index });
     }
-    let repeated = asked - planned.len();
+    let repeated = wishes.len() - planned.len();
     planned.retain(|planned| shard.takes(planned.index));
     Ok((planned, repeated))
-}
-
-/// Checks that every picture fits its format, its file can get its name, and every folder can be written to. Makes the folders.
-///
-/// # Errors
-/// As [`Target::check`] and [`output::check_place`]; [`Error::Request`] for several pictures in one stream.
-pub fn check(planned: &[Planned], args: &OutputArgs) -> Result<()> {
-    let mut folders = HashSet::new();
-    for Planned { wish, path, number, .. } in planned {
-        wish.target.check(wish.draft()?.size()).map_err(|error| wish.named(error))?;
-        if output::is_stream(path) {
-            check_stream(path, planned.len(), args.json).map_err(|error| wish.named(error))?;
-        }
-        output::check_place(path, *number, args.overwrite, &mut folders).map_err(|error| wish.named(error))?;
-    }
-    Ok(())
-}
-
-/// Checks that a stream gets one picture and nothing else.
-fn check_stream(path: &Path, pictures: usize, as_json: bool) -> Result<()> {
-    let name = path.display();
-    if pictures > 1 {
-        let what = format!("{pictures} pictures cannot all go to {name}, which holds one");
-        return Err(Error::request(what, "name a folder, with \"/\" at its end"));
-    }
-    if !output::is_stdout(path) {
-        return Ok(());
-    }
-    if as_json {
-        return Err(Error::request("--json and the picture both want stdout", "name a file with --output"));
-    }
-    if std::io::stdout().is_terminal() {
-        let what = "the picture would go to the terminal";
-        return Err(Error::request(what, "send it to a file or a program, such as with \"| magick - x.jpg\""));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -203,13 +200,13 @@ mod tests {
     #[test]
     fn pictures_with_one_name_are_numbered_and_repeated_ones_made_once() {
         let wishes = vec![asking("a"), asking("b"), asking("a"), asking("c")];
-        let (planned, repeated) = arrange(wishes.clone(), Shard::default()).expect("in range");
+        let (Batch { planned, .. }, repeated) = Batch::new(wishes.clone(), Shard::default()).expect("in range");
         assert_eq!(repeated, 1);
         let prompt = |planned: &Planned| planned.wish.asked.wanted.prompt.clone().expect("asked for");
         let names: Vec<_> = planned.iter().map(|p| (prompt(p), p.number)).collect();
         assert_eq!(names, [("a".to_owned(), 1), ("b".to_owned(), 2), ("c".to_owned(), 3)]);
-        let (part, _) = arrange(wishes, Shard::new(2, 2).expect("valid")).expect("in range");
-        assert_eq!(part.iter().map(|p| p.number).collect::<Vec<_>>(), [2]);
+        let (part, _) = Batch::new(wishes, Shard::new(2, 2).expect("valid")).expect("in range");
+        assert_eq!(part.planned.iter().map(|p| p.number).collect::<Vec<_>>(), [2]);
     }
 
     #[test]
@@ -219,7 +216,24 @@ mod tests {
         let same = Wish { asked: usual.asked.clone().with(Source::Line, &asked), ..usual.clone() };
         let other = Wanted { dype: Some(false), ..Wanted::default() };
         let other = Wish { asked: usual.asked.clone().with(Source::Line, &other), ..usual.clone() };
-        let (planned, repeated) = arrange(vec![usual, same, other], Shard::default()).expect("in range");
+        let (Batch { planned, .. }, repeated) =
+            Batch::new(vec![usual, same, other], Shard::default()).expect("in range");
         assert_eq!((planned.len(), repeated), (2, 1));
+    }
+
+    /// A model's own sides decide the names of pictures that nobody gives a size.
+    #[test]
+    fn a_model_s_own_sides_are_in_the_names() {
+        let facts = ModelFacts { side_px: 3072, ..ModelFacts::of(1024) };
+        let sized = Wanted { height: Some(3072), width: Some(3072), ..Wanted::default() };
+        let sized = Wish { asked: asking("b").asked.with(Source::Line, &sized), ..asking("b") };
+        let (mut batch, _) = Batch::new(vec![asking("a"), sized], Shard::default()).expect("in range");
+        let names = |batch: &Batch| {
+            let name = |one: &Planned| format!("{} {}", one.path.display(), one.number);
+            batch.planned.iter().map(name).collect::<Vec<_>>()
+        };
+        assert!(names(&batch)[0].ends_with("4096x4096.png 1") && names(&batch)[1].ends_with("3072x3072.png 1"));
+        batch.name_by(&facts).expect("in range");
+        assert!(names(&batch)[0].ends_with("3072x3072.png 1") && names(&batch)[1].ends_with("3072x3072.png 2"));
     }
 }

@@ -7,6 +7,7 @@ mod commands;
 mod device;
 mod environment;
 mod execute;
+mod files;
 mod image_source;
 mod interrupts;
 mod items;
@@ -71,11 +72,16 @@ pub fn main() -> ExitCode {
 
 /// What is left of a command that is interrupted.
 fn left_behind(cli: &Cli) -> &'static str {
-    match &cli.command {
-        None | Some(Command::Compare(_) | Command::Replay(_)) => {
-            "no partial picture was left behind, and --resume goes on from the last checkpoint"
-        }
-        _ => "no partial file was left behind",
+    let (progress, machine) = match &cli.command {
+        None => (&cli.generate.progress, &cli.generate.machine),
+        Some(Command::Compare(args)) => (&args.progress, &args.machine),
+        Some(Command::Replay(args)) => (&args.flags.progress, &args.flags.machine),
+        _ => return "no partial file was left behind",
+    };
+    match progress.checkpoint_every {
+        _ if machine.dry_run => "nothing was to be made",
+        0 => "no partial picture was left behind",
+        _ => "no partial picture was left behind, and --resume goes on from the last checkpoint",
     }
 }
 

@@ -250,16 +250,16 @@ fn no_image(planned: &Planned, item: &Item) -> Option<String> {
 
 /// What is asked of a ladder where there is none.
 fn no_ladder(planned: &Planned, item: &Item) -> Option<String> {
-    let (wanted, recipe) = (&planned.wish.asked.wanted, &item.recipe);
+    let recipe = &item.recipe;
     if recipe.ladder != Ladder::Off {
         return None;
     }
-    match (&wanted.ladder, wanted.ladder_pull) {
+    match (&planned.wish.asked.wanted.ladder, is_asked(planned, declared::ladder_pull.key)) {
         (Some(Ladder::Auto), _) => Some(format!(
             "--ladder auto makes no stages of {} x {} px: they are no more pixels than the training resolution of {} px has",
             recipe.height, recipe.width, recipe.base_resolution
         )),
-        (_, Some(_)) => Some("--ladder-pull changes nothing without --ladder".into()),
+        (_, true) => Some("--ladder-pull changes nothing without --ladder".into()),
         _ => None,
     }
 }

@@ -29,6 +29,20 @@ fn flagged() -> Vec<&'static PartSpec> {
     parts
 }
 
+/// What a part's flag is for, whatever the family.
+fn help(part: &PartSpec) -> String {
+    let alike = BUILT_IN.iter().flat_map(|family| family.parts()).filter(|other| other.flag == part.flag);
+    let mut whats: Vec<&str> = Vec::new();
+    let mut how = "";
+    for (what, given) in alike.filter_map(|part| part.help.split_once(": ")) {
+        if !whats.contains(&what) {
+            whats.push(what);
+        }
+        how = if how.is_empty() { given } else { how };
+    }
+    format!("{}: {how}", whats.join(" or "))
+}
+
 /// The ids of all flags for parts.
 pub fn ids() -> impl Iterator<Item = &'static str> {
     flagged().into_iter().map(|part| part.name).chain([ANY])
@@ -46,7 +60,7 @@ impl Args for PartArgs {
     fn augment_args(command: Command) -> Command {
         let flag = |part: &PartSpec| {
             let arg = Arg::new(part.name).long(part.flag.unwrap_or(part.name)).value_name("PATH");
-            arg.value_parser(value_parser!(PathBuf)).help(part.help)
+            arg.value_parser(value_parser!(PathBuf)).help(help(part))
         };
         let any = Arg::new(ANY).long(ANY).value_name("NAME=PATH").action(ArgAction::Append);
         let any = any.value_parser(ValueParser::new(named)).help("Any part by its name: a file or a folder");

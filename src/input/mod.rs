@@ -1,6 +1,5 @@
 //! Pictures that somebody gives: read whatever their format, turned as their EXIF says, over white, resized, as rows for an encoder.
 
-mod jpeg_end;
 mod read;
 mod resize;
 mod rows;

@@ -13,11 +13,12 @@ use image::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{Pixels, jpeg_end, resize};
+use super::{Pixels, resize};
 use crate::{
     base::{
         geometry::{ImageSize, MAX_SIDE_PX},
         hex::hex,
+        jpeg_end,
         memory::Bytes,
     },
     error::{Error, Result},
@@ -104,6 +105,10 @@ fn file_bytes(path: &Path) -> Result<Vec<u8>> {
     let disk = |error| Error::disk("cannot read the picture", path, error);
     if path.is_dir() {
         return Err(Error::request(format!("{} is a folder, not a picture", path.display()), "name a file in it"));
+    }
+    if path.metadata().is_ok_and(|data| !data.is_file()) {
+        let what = format!("{} is a pipe or a device, and a picture is read twice", path.display());
+        return Err(Error::request(what, "save it to a file first"));
     }
     let file = File::open(path).map_err(disk)?;
     let mut bytes = Vec::new();

@@ -2,7 +2,7 @@
 //! one curve for each of a few moments t. One panel per axis, or one for both where they are alike; beside them panels of the
 //! amplitudes, where pairs have their own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, RgbImage};
 
@@ -51,15 +51,16 @@ pub fn draw(inspection: &Inspection) -> RgbImage {
     canvas.into_image()
 }
 
-/// Draws an inspection into a PNG file, in place of one that is there; a missing folder is made.
+/// Draws an inspection into a PNG file and gives the path it got: where one is there already, the first free of `_2`, `_3`, ...; a
+/// missing folder is made.
 ///
 /// # Errors
 /// [`Error::Disk`] when the file cannot be written.
-pub fn save(inspection: &Inspection, path: &Path) -> Result<()> {
+pub fn save(inspection: &Inspection, path: &Path) -> Result<PathBuf> {
     let mut png = std::io::Cursor::new(Vec::new());
     let encoded = draw(inspection).write_to(&mut png, ImageFormat::Png);
     encoded.map_err(|error| Error::disk("cannot encode", path, std::io::Error::other(error)))?;
-    write_atomically(path, true, |file| file.write_all(png.get_ref())).map(drop)
+    write_atomically(path, false, |file| file.write_all(png.get_ref()))
 }
 
 /// The steps that are drawn, in the schedule's order: those nearest to t evenly spread over its range; one where t

@@ -39,9 +39,10 @@ pub(super) fn part(
     let family = finder.family();
     let is_wanted = |part: &&PartSpec| name.map_or(part.kind == PartKind::Denoiser, |name| part.name == name);
     let Some(part) = family.parts().iter().find(is_wanted) else {
-        let names: Vec<_> = family.parts().iter().filter(|part| part.has_weights()).map(|part| part.name).collect();
+        let is_one = |part: &&PartSpec| part.has_weights() && part.name != AUTOENCODER;
+        let names: Vec<_> = family.parts().iter().filter(is_one).map(|part| part.name).collect();
         let what = format!("--part {}: a {} model has no such part", name.unwrap_or_default(), family.name());
-        return Err(Error::request(what, format!("its networks are {}", names.join(", "))));
+        return Err(Error::request(what, format!("what is converted of it are {}", names.join(", "))));
     };
     let found = finder.found(|other| other.name == part.name).map_err(|error| by_itself(error, part))?;
     Ok(vec![(family, found, part)])

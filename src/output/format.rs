@@ -68,7 +68,10 @@ impl Format {
         if size.longer_px() <= most {
             return Ok(());
         }
-        let what = format!("{size} px does not fit into a {name} file: its longest side is {most} px");
+        let ImageSize { height_px, width_px } = size;
+        let what = format!(
+            "{height_px} x {width_px} px (height x width) do not fit into a {name} file: its longest side is {most} px"
+        );
         Err(Error::request(what, "end the output's name in .png"))
     }
 

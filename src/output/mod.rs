@@ -29,7 +29,7 @@ pub use marker::{Marker, take_left};
 pub use parameters::{NEGATIVE, Parameters, parameters_text};
 pub use picture::Picture;
 pub use place::{check_place, folder_of, is_stdout, is_stream};
-pub use provenance::{Provenance, is_whole, read_parameters, read_provenance};
+pub use provenance::{PREVIEW, Provenance, is_preview, is_whole, read_parameters, read_provenance};
 pub use temporary::{HIDDEN_FOLDER, remove_stale_files, remove_temporary_files};
 
 /// The longest text that a picture may say of itself: a prompt of 1 MiB, escaped, and far more than any settings.

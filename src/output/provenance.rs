@@ -9,10 +9,17 @@ use std::{
 use serde_json::Value;
 
 use super::{Format, Parameters, exif, jpeg, png_text, webp, xmp};
-use crate::error::{Error, Result};
+use crate::{
+    base::jpeg_end,
+    error::{Error, Result},
+};
 
 /// PNG keyword of the text that other tools read.
 pub(super) const PARAMETERS_KEYWORD: &str = "parameters";
+/// The key of a preview's settings that a picture's have not: which step it shows.
+pub const PREVIEW: &str = "preview";
+/// Where the chunks of a PNG file begin.
+const PNG_BEGINS: u64 = 8;
 /// PNG keyword of the settings.
 pub(super) const SETTINGS_KEYWORD: &str = "dype";
 
@@ -54,6 +61,11 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
     }
 }
 
+/// Whether a file is a preview of a picture that was being made.
+pub fn is_preview(path: &Path) -> bool {
+    read_provenance(path).is_ok_and(|json| json.is_some_and(|json| json.get(PREVIEW).is_some()))
+}
+
 /// The text for people and other tools that a picture carries, whoever made it; `None` where it has none. Some programs keep it
 /// and drop the settings beside it.
 ///
@@ -64,29 +76,48 @@ pub fn read_parameters(path: &Path) -> Result<Option<Parameters>> {
     parameters_of(BufReader::new(file)).map_err(|error| unreadable(path, error))
 }
 
-/// Whether a picture's file reaches its end: a cut one (a power cut, a copy that broke off) does not.
+/// Whether a picture's file reaches its end: a cut one (a power cut, a copy that broke off) does not. What follows the end is not the
+/// picture's.
 ///
-/// It looks at the last bytes: PNG's closing chunk, JPEG's closing marker, the length a WebP file says it has.
+/// The end is PNG's closing chunk, JPEG's closing marker, the length a WebP file says it has.
 ///
 /// # Errors
 /// When the file cannot be read.
 pub fn is_whole(path: &Path) -> io::Result<bool> {
-    const PNG_END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x82];
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
+    let mut file = BufReader::new(File::open(path)?);
+    let length = file.get_ref().metadata()?.len();
+    let mut head = [0; 12];
     if length < 24 {
         return Ok(false);
     }
-    let (mut head, mut tail) = ([0; 12], [0; 12]);
     file.read_exact(&mut head)?;
-    file.seek(io::SeekFrom::End(-12))?;
-    file.read_exact(&mut tail)?;
     Ok(match format_of(&head) {
-        Some(Format::Png) => tail == PNG_END,
-        Some(Format::Jpeg) => tail.ends_with(&[0xff, 0xd9]),
-        Some(Format::Webp) => u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]])) + 8 == length,
+        Some(Format::Png) => has_closing_chunk(file, length)?,
+        Some(Format::Jpeg) => {
+            let mut bytes = head.to_vec();
+            file.read_to_end(&mut bytes)?;
+            jpeg_end::is_whole(&bytes)
+        }
+        Some(Format::Webp) => u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]])) + 8 <= length,
         None => false,
     })
+}
+
+/// Whether a PNG file of this length has its last chunk whole: chunks are a length, a name, data and a checksum.
+fn has_closing_chunk(mut file: impl Read + Seek, length: u64) -> io::Result<bool> {
+    const FRAME: u64 = 12;
+    let mut at = PNG_BEGINS;
+    while at + FRAME <= length {
+        let mut head = [0; 8];
+        file.seek(io::SeekFrom::Start(at))?;
+        file.read_exact(&mut head)?;
+        let [a, b, c, d, name @ ..] = head;
+        at += FRAME + u64::from(u32::from_be_bytes([a, b, c, d]));
+        if name == *b"IEND" {
+            return Ok(at <= length);
+        }
+    }
+    Ok(false)
 }
 
 /// The format of a picture; the reader is left where its parts begin.
@@ -96,7 +127,7 @@ fn begun(file: &mut BufReader<File>) -> io::Result<Format> {
     let unknown = || io::Error::new(io::ErrorKind::InvalidData, "neither PNG, JPEG nor WebP");
     let format = format_of(&head).ok_or_else(unknown)?;
     let at = match format {
-        Format::Png => 8,
+        Format::Png => PNG_BEGINS,
         Format::Jpeg => 2,
         Format::Webp => 12,
     };

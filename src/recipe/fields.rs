@@ -533,7 +533,7 @@ settings! {
         kind: &Number::of(&DYPE_SCALE),
         fill: Fill::Model(|_, gaps| gaps.dype_schedule().map(|kappa| kappa.scale)),
         face: Face {
-            default: Some("the paper's, 1 for yarn and 2 for ntk; 2 for pi"),
+            default: Some("the model's own, else the paper's: 1 for yarn, 2 for ntk; 2 for pi"),
             parameters: Some(Entry {
                 line: Line { rank: 73, name: "DyPE scale", says: |recipe| recipe.dype_scale.map(|scale| scale.to_string()) },
                 reads: |text, wanted| read(text, &mut wanted.dype_scale),
@@ -547,7 +547,7 @@ settings! {
         kind: &Number::of(&DYPE_EXPONENT),
         fill: Fill::Model(|_, gaps| gaps.dype_schedule().map(|kappa| kappa.exponent)),
         face: Face {
-            default: Some("2"),
+            default: Some("the model's own, else 2"),
             parameters: Some(Entry {
                 line: Line {
                     rank: 74,

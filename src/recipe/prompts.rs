@@ -29,7 +29,7 @@ pub const MAX_LINE_BYTES: usize = 1 << 20;
 pub struct Line {
     /// Number of the line in its file, from 1.
     pub number: usize,
-    /// What to draw, without the space around it; never empty.
+    /// What to draw, without the space around it. Of a plain line never empty; an object or a text in quotes may say nothing.
     pub prompt: String,
     /// What else it asks for, in place of the command line's flags.
     pub overrides: Wanted,

@@ -44,7 +44,7 @@ impl FromStr for Mu {
             "pinned" => Ok(Self::Pinned),
             "log" => Ok(Self::Log),
             _ => text.parse().ok().map(Self::Value).filter(Self::is_finite).ok_or_else(|| {
-                let hint = "give a number such as 1.15, `stock` for the model's own size-dependent formula, or `log`";
+                let hint = "give a number such as 1.15, `stock` for the model's own size-dependent formula, `log`, or `pinned`, the default";
                 Error::request(format!("--mu {text}: not a number"), hint)
             }),
         }

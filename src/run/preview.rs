@@ -49,10 +49,10 @@ impl Preview {
         let LatentSize { height, width } = geometry.latents(grid);
         let rgb8 = preview_rgb(&clean, height, width, &facts.latent_rgb)?;
         let mut provenance = provenance.clone();
-        provenance.json["preview"] = json!({ "step": step.index + 1, "steps": step.steps });
+        provenance.json[output::PREVIEW] = json!({ "step": step.index + 1, "steps": step.steps });
         if job.passes().len() > 1 {
-            provenance.json["preview"]["stage"] = (pass + 1).into();
-            provenance.json["preview"]["stages"] = job.passes().len().into();
+            provenance.json[output::PREVIEW]["stage"] = (pass + 1).into();
+            provenance.json[output::PREVIEW]["stages"] = job.passes().len().into();
         }
         self.save(&Picture { height, width, rgb8 }, &provenance)
     }

@@ -19,6 +19,7 @@ use super::{
     identity::{self, Sought},
     job::Job,
     loras::{Adapted, with_loras},
+    start::none_left,
     texts::Encoded,
 };
 use crate::{
@@ -145,14 +146,16 @@ impl<'a> Runner<'a> {
     }
 
     /// Checks what only the model can say of a picture: whether its sides are no shorter than a token, and its steps and mu
-    /// make a schedule.
+    /// make a schedule with a step to do.
     ///
     /// # Errors
     /// [`Error::Request`] when they are, or do not.
     pub fn check(&self, item: &Item) -> Result<()> {
         Job::of(&item.recipe, self.pipeline.facts()).passes().iter().try_for_each(|pass| {
             self.geometry().check(pass.size)?;
-            self.pipeline.sigmas(&pass.recipe(&item.recipe)).map(|_| ())
+            // The last of them is where the last step ends.
+            let sigmas = self.pipeline.sigmas(&pass.recipe(&item.recipe))?;
+            if pass.first + 1 < sigmas.len() { Ok(()) } else { Err(none_left()) }
         })
     }
 
@@ -209,6 +212,7 @@ impl<'a> Runner<'a> {
                 Some(Found::Whole(path)) => {
                     self.checkpoint(item).remove();
                     self.hold(&path);
+                    self.warn_of_lost_latents(item, &path);
                     listener.made(
                         item,
                         Made { path, times: Times::default(), resumed_from: None, skipped: None, existed: true },
@@ -227,6 +231,18 @@ impl<'a> Runner<'a> {
         }
         self.tell_near(&near);
         rest
+    }
+
+    /// Tells of latents that are asked for, of a picture that is there without them.
+    fn warn_of_lost_latents(&self, item: &Item, picture: &Path) {
+        let asked = item.latents.as_deref().map(|path| output::numbered(path, item.index as u64 + 1));
+        if let Some(latents) = asked.filter(|latents| !latents.exists()) {
+            self.warn(format!(
+                "{} is there already and {} is not: latents are not kept beside a picture; without --resume it is made again, with them",
+                picture.display(),
+                latents.display()
+            ));
+        }
     }
 
     /// Removes what dead processes left in the folders of these pictures.

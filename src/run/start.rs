@@ -21,6 +21,11 @@ use crate::{
     },
 };
 
+/// A pass that begins behind the last step of its schedule.
+pub(super) fn none_left() -> Error {
+    Error::request("no step of this schedule is left to do", "ask for more --strength, or for fewer --steps")
+}
+
 impl Runner<'_> {
     /// Where a pass begins. The transformer is at nobody's: what needs its room may have it.
     ///
@@ -98,8 +103,7 @@ impl Runner<'_> {
     /// The sigma that a pass begins at. A schedule may have fewer than its steps.
     fn first_sigma(&self, recipe: &Recipe, first: usize) -> Result<f64> {
         let sigmas = self.pipeline.sigmas(recipe)?;
-        let none = || Error::request("no step of this schedule is left to do", "ask for more --strength or --steps");
-        sigmas.split_last().and_then(|(_, sigmas)| sigmas.get(first).copied()).ok_or_else(none)
+        sigmas.split_last().and_then(|(_, sigmas)| sigmas.get(first).copied()).ok_or_else(none_left)
     }
 
     /// The recipe's picture as packed latents without noise. A sample of what the encoder says takes a draw of the seed, which

@@ -155,10 +155,11 @@ fn empirical_mu(image_tokens: usize, steps: usize) -> f64 {
 }
 
 /// The sigmas of a schedule: one more than steps, strictly decreasing from 1 (hardly less for a sampler that cannot start there),
-/// the last 0. Where the spacing comes twice upon a sigma there are fewer steps than asked for.
+/// the last 0. Where the spacing comes twice upon a sigma, or upon one that such a sampler cannot start above, there are fewer steps than
+/// asked for.
 ///
 /// # Errors
-/// [`Error::Request`] when there are no steps, or mu is so extreme that the sigmas no longer decrease.
+/// [`Error::Request`] when there are no steps, or mu is so extreme, or steps are so many, that the sigmas no longer decrease.
 pub fn sigmas(config: &SchedulerConfig, wanted: &ScheduleFor) -> Result<Vec<f64>> {
     let steps = wanted.steps;
     if steps == 0 {
@@ -171,13 +172,24 @@ pub fn sigmas(config: &SchedulerConfig, wanted: &ScheduleFor) -> Result<Vec<f64>
     }
     if let Some(first) = sigmas.first_mut().filter(|first| **first == 1.0 && wanted.sampler == SamplerName::ErSde) {
         *first = shifted(NEARLY_ONE, mu, config);
+        let first = *first;
+        // Of many steps the second may be no further on.
+        let mut index = 0;
+        sigmas.retain(|sigma| {
+            index += 1;
+            index == 1 || *sigma < first
+        });
     }
     sigmas.push(0.0);
     let decreasing = sigmas.windows(2).all(|pair| pair[0] > pair[1]);
     if !decreasing || sigmas[0] > 1.0 {
         let mu = mu.map_or_else(|| format!("shift {}", config.shift), |mu| format!("mu {mu}"));
         let what = format!("{mu} gives no decreasing list of sigmas over {steps} steps");
-        return Err(Error::request(what, "leave --mu out: the default fits every size"));
+        let hint = match wanted.mu {
+            Mu::Value(_) => "leave --mu out: the default fits every size",
+            _ => "ask for fewer --steps",
+        };
+        return Err(Error::request(what, hint));
     }
     Ok(sigmas)
 }

@@ -47,7 +47,7 @@ fn a_dry_run_lists_files_and_sizes_plans_the_run_and_fetches_nothing() {
     let (place, server) = (Place::new(), repository().start());
     // What is free, and the time other tests took, change from moment to moment.
     let plan = run(command(&place, &server, &["--dry-run", "--memory", "1GB"]));
-    assert_eq!(plan.succeeds().stderr, "");
+    plan.only_notes();
     for words in ["to fetch", "transformer/diffusion_pytorch_model-00001-of-00003.safetensors", " free on the disk of "]
     {
         assert!(plan.stdout.contains(words), "{words}: {}", plan.stdout);

@@ -6,6 +6,8 @@ mod hub_server;
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(unix)]
+mod apart;
 mod bad_models;
 mod bad_requests;
 mod commands;

@@ -258,6 +258,48 @@ fn our_own_picture_is_made_larger_as_it_was_made() {
     assert_eq!((&again["height"], &again["strength"]), (&json!(96), &json!(0.4)));
 }
 
+/// A picture that climbed a ladder has its size already: it is drawn again from itself, by the knobs that are typed.
+#[test]
+fn a_picture_of_a_ladder_is_made_larger_and_switches_can_be_turned_back() {
+    let place = Place::new();
+    let ladder = ["--ladder", "32,64", "--ladder-pull", "0.5", "--steps", "2", "--base-resolution", "32"];
+    place.small(&[&ladder[..], &["--text-anchor", "--no-dype", "-o", "x.png"]].concat()).succeeds();
+    place.dype(&["--image", "x.png", "--upscale", "2", "--device", "cpu", "-o", "y.png"]).succeeds();
+    let said = settings(&place, "y.png");
+    assert_eq!((&said["height"], said.get("ladder"), &said["text_anchor"]), (&json!(128), None, &json!(true)));
+    let back = ["--upscale", "2", "--device", "cpu", "--no-text-anchor", "--dype", "-o", "z.png"];
+    place.dype(&[&["--image", "x.png"], &back[..]].concat()).succeeds();
+    let said = settings(&place, "z.png");
+    assert_eq!((said.get("text_anchor"), &said["dype"]), (None, &json!(true)));
+    let climbs = [&["--image", "x.png"], &back[..4], &["--ladder", "auto", "-o", "w.png"]].concat();
+    place.dype(&climbs).fails(2, &["--ladder", "--image"]);
+}
+
+/// It is read twice: once to know its size, once for its pixels.
+#[cfg(unix)]
+#[test]
+fn a_picture_in_a_pipe_is_refused_at_once() {
+    let place = Place::new();
+    let pipe = place.path("pipe.png");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("starts").success());
+    place.small(&["--image", "pipe.png"]).fails(2, &["pipe.png is a pipe", "save it to a file"]);
+}
+
+/// In a folder whose name is no text a plain name still means its file.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_picture_is_found_in_a_folder_whose_name_is_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new();
+    let folder = place.path(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&folder).expect("a folder");
+    fs::copy(fixture("img2img/input.png"), folder.join("in.png")).expect("copied");
+    let flags = small(&["--image", "in.png", "--strength", "0.5", "--steps", "2", "-o", "x.png"]);
+    let ended = place.command(&flags).current_dir(&folder).output().expect("starts");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(folder.join("x.png").is_file());
+}
+
 #[test]
 fn a_strangers_picture_is_made_larger_with_a_prompt() {
     let place = Place::new();

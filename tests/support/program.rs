@@ -157,6 +157,14 @@ impl Run {
         self.tells(words)
     }
 
+    /// It ended well, and told nothing but notes.
+    #[track_caller]
+    pub fn only_notes(&self) -> &Self {
+        self.succeeds();
+        assert!(self.stderr.lines().all(|line| line.starts_with("note: ")), "{}", self.stderr);
+        self
+    }
+
     #[track_caller]
     pub fn tells(&self, words: &[&str]) -> &Self {
         for word in words {

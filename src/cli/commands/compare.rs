@@ -28,7 +28,7 @@ use crate::{
     lab::{self, EXPLANATIONS, Measures, Page, PagePicture, SheetOptions, Tile},
     methods,
     output::{self, Picture, Provenance},
-    recipe::{FIELDS, Merged, Recipe, Shard, Source},
+    recipe::{FIELDS, Field, Ladder, Merged, Recipe, Shard, Source, declared},
 };
 
 /// What is compared.
@@ -46,13 +46,13 @@ pub struct CompareArgs {
     allow_empty_prompt: bool,
     /// Flags of what is kept on the way.
     #[command(flatten)]
-    progress: ProgressArgs,
+    pub progress: ProgressArgs,
     /// Model flags.
     #[command(flatten)]
     model: ModelArgs,
     /// Machine flags.
     #[command(flatten)]
-    machine: MachineArgs,
+    pub machine: MachineArgs,
     /// Output flags.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -117,7 +117,12 @@ fn common(args: &CompareArgs, flags: &Merged, report: &Report) -> Result<Recipe>
             let what = format!("--methods {}: pictures of {sizes} do not fit into one comparison", variant.text);
             return Err(Error::request(what, "ask for one --height and --width for all"));
         }
-        for idle in FIELDS.iter().filter(|field| !field.is_held(&variant.wanted, &recipe)) {
+        // What becomes of `auto` the model says.
+        let waits = |field: &dyn Field| {
+            variant.wanted.ladder == Some(Ladder::Auto)
+                && [declared::ladder.key, declared::ladder_pull.key].contains(&field.key())
+        };
+        for idle in FIELDS.iter().filter(|field| !field.is_held(&variant.wanted, &recipe) && !waits(**field)) {
             report.on(Event::Note(format!("--methods {}: {} has no effect there", variant.text, idle.key())));
         }
     }
@@ -186,14 +191,15 @@ fn put_together(finished: &[Finished], common: &Recipe, folder: &Path, look: Loo
     finished.iter().try_for_each(|finished| columns.add(finished, &options))?;
     let Columns { tiles, pictures, shown } = columns;
     let sheet = lab::sheet(&tiles, &options)?;
-    let (size, seed) = (common.size(), common.seed);
-    let name = format!("compare_seed_{seed}_res_{}x{}.png", size.height_px, size.width_px);
+    let seed = common.seed;
+    let [width_px, height_px] = shown.first().map_or([0; 2], |picture| picture.size);
+    let name = format!("compare_seed_{seed}_res_{height_px}x{width_px}.png");
     let picture = Picture { height: sheet.height() as usize, width: sheet.width() as usize, rgb8: sheet.into_raw() };
     let provenance = Provenance { parameters: common.prompt.clone(), json: Value::Null };
     let sheet = output::save(&folder.join(name), &picture, &provenance, look.overwrite)?;
     let page = Page {
         title: common.prompt.clone(),
-        about: format!("{} x {} px, seed {seed}, {}", size.height_px, size.width_px, model(&pictures[0])),
+        about: format!("{height_px} x {width_px} px, seed {seed}, {}", model(&pictures[0])),
         pictures: shown,
         explanations: &EXPLANATIONS,
         embed: look.embed,

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::cli::{
     args::{DEFAULT_MODEL, ThreadsArgs},
+    commands::replay,
     device::{self, DeviceChoice, DtypeArg},
     latents_file, model_source, pictured,
     report::Report,
@@ -45,9 +46,10 @@ pub struct DecodeArgs {
     /// Width in pixels [default: what the file says, else a square's]
     #[arg(long, value_name = "PX", value_parser = values::side_px, requires = "height", allow_negative_numbers = true)]
     width: Option<usize>,
-    /// Hub id, folder or file of the model (or demo) whose autoencoder decodes
-    #[arg(long, value_name = "MODEL", default_value = DEFAULT_MODEL)]
-    model: String,
+    /// Hub id, folder or file of the model (or demo) whose autoencoder decodes [default: the one that the latents name, else
+    /// black-forest-labs/FLUX.1-Krea-dev]
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
     /// The autoencoder itself: a file or a folder
     #[arg(long, value_name = "PATH")]
     vae: Option<PathBuf>,
@@ -71,7 +73,9 @@ pub struct DecodeArgs {
 /// Runs `dype decode`.
 pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let file = LatentsFile::read(&args.file)?;
-    let vae = model_source::autoencoder(&args.model, args.vae.as_deref(), &args.search, report)?;
+    let said = || replay::named(&said_model(&file.metadata)?, &args.file);
+    let model = args.model.clone().or_else(said).unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+    let vae = model_source::autoencoder(&model, args.vae.as_deref(), &args.search, report)?;
     let geometry = vae.geometry();
     check_class(args, &file, vae.class())?;
     let asked = args.height.zip(args.width);
@@ -93,6 +97,12 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The model that latents say they were made with.
+fn said_model(metadata: &BTreeMap<String, String>) -> Option<Value> {
+    let mut json: Value = serde_json::from_str(metadata.get("provenance")?).ok()?;
+    Some(json.get_mut("model")?.take())
+}
+
 /// Latents that say whose they are go with an autoencoder of that class. Others of as many channels would make noise of them.
 fn check_class(args: &DecodeArgs, file: &LatentsFile, class: Option<&str>) -> Result<()> {
     let (Some(said), Some(class)) = (file.metadata.get(output::AUTOENCODER), class) else { return Ok(()) };
@@ -100,8 +110,8 @@ fn check_class(args: &DecodeArgs, file: &LatentsFile, class: Option<&str>) -> Re
         return Ok(());
     }
     let what = format!("{} holds latents of an {said}, and this autoencoder is an {class}", args.file.display());
-    let model = file.metadata.get("provenance").and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let model = model.as_ref().and_then(|json| json["model"]["model"].as_str());
+    let model = said_model(&file.metadata);
+    let model = model.as_ref().and_then(|model| model["model"].as_str());
     let model = model.map_or_else(String::new, |model| format!(": they were made with {model}"));
     Err(Error::model(what, format!("give the model that made them with --model, or its autoencoder with --vae{model}")))
 }

@@ -9,7 +9,7 @@ use crate::{
     cli::{
         execute,
         image_source::ImageSource,
-        items::Planned,
+        items::{Batch, Planned},
         lora_source::LoraSource,
         model_source::{ModelSource, Opened},
         notes, paths, report,
@@ -27,7 +27,7 @@ use crate::{
 /// Prints what must be fetched and what the pictures need; fetches and loads nothing. JSON is one line a picture, text a table of
 /// the most demanding one.
 pub fn run(
-    planned: &[Planned],
+    batch: &mut Batch,
     (source, loras, images): (&ModelSource, &LoraSource, &ImageSource),
     machine: &Machine,
     as_json: bool,
@@ -37,8 +37,12 @@ pub fn run(
     let Opened { model, remarks } = source.look_to_plan(report)?;
     notes::of_search(remarks, report);
     notes::of_model(&*model, report);
+    batch.name_by(&model.facts().recipe)?;
+    let planned = &batch.planned;
     let adapted = loras.models(planned, &*model, report)?;
     let items = execute::plan_items(planned, (&*model, &adapted), images, machine, None)?;
+    notes::tell(planned, &items, model.facts(), report);
+    notes::of_batch(&items, report);
     let speeds = SpeedBook::open();
     let time = |item: &Item| speeds.estimate(&item.plan.machine, &item.plan.all_amounts());
     if as_json {

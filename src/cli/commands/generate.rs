@@ -37,7 +37,7 @@ pub fn run(args: &GenerateArgs, typed: &HashSet<String>, report: &Report) -> any
 /// Makes what `base` becomes with the flags that say which pictures.
 pub fn execute(args: &GenerateArgs, base: &Wish, like: Option<MadeOn>, report: &Report) -> anyhow::Result<()> {
     let order = Order {
-        wishes: items::wishes(base, &args.select)?,
+        wishes: items::wishes(base, &args.select, args.allow_empty_prompt)?,
         shard: args.select.shard.unwrap_or_default(),
         model: &args.model,
         machine: &args.machine,

@@ -28,6 +28,9 @@ use crate::{
     sampling::{self, ScheduleFor, Shift},
 };
 
+/// Flags that have a sense with `--tokens` alone.
+pub const OF_TOKENS: [&str; 2] = ["prompt", "max_sequence_length"];
+
 /// Show the position frequencies of each step: kappa, and each axis's scale and frequencies
 #[derive(Debug, Clone, clap::Args)]
 pub struct InspectArgs {
@@ -152,8 +155,7 @@ pub fn run(args: &InspectArgs, report: &Report) -> anyhow::Result<()> {
         report.on(Event::Note(note));
     }
     if let Some(file) = &args.plot {
-        lab::save_plot(&inspection, file)?;
-        report.path(file);
+        report.path(&lab::save_plot(&inspection, file)?);
     }
     if args.json {
         report.result(&serde_json::to_string(&inspection)?);

@@ -146,10 +146,19 @@ pub(super) fn asked(mut said: Wanted, typed: &Wanted) -> Merged {
     Merged::of(Source::Picture, &said).with(Source::Flag, typed)
 }
 
+/// What `--model` calls the model that a file says it was made with.
+pub(super) fn named(model: &Value, file: &Path) -> Option<String> {
+    let said = |key: &str| model.get(key).and_then(Value::as_str);
+    let name = said("model")?;
+    Some(match said("revision") {
+        Some(revision) => format!("{name}@{revision}"),
+        None => from_here(name, file),
+    })
+}
+
 /// The picture's model, with the parts that were typed in place of its own.
 fn model(json: &Value, typed: ModelArgs, file: &Path, is_typed: &dyn Fn(&str) -> bool) -> ModelArgs {
-    let said = |key: &str| json["model"].get(key).and_then(Value::as_str);
-    let Some(model) = said("model") else { return typed };
+    let Some(model) = named(&json["model"], file) else { return typed };
     let mut parts = typed.parts;
     // A variable is not typed, and stands in no picture's way.
     if !is_typed("part") {
@@ -162,10 +171,6 @@ fn model(json: &Value, typed: ModelArgs, file: &Path, is_typed: &dyn Fn(&str) ->
     }
     let variants = json["model"]["variants"].as_object();
     let variant = variants.and_then(|variants| variants.values().next()?.as_str().map(str::to_owned));
-    let model = match said("revision") {
-        Some(revision) => format!("{model}@{revision}"),
-        None => from_here(model, file),
-    };
     ModelArgs { variant: if is_typed("variant") { typed.variant } else { variant }, model, parts, search: typed.search }
 }
 

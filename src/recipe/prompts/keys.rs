@@ -111,7 +111,6 @@ fn prompt(given: Option<String>) -> Result<String, Problem> {
 /// A prompt without the space around it.
 pub(super) fn checked_prompt(text: &str) -> Result<String, Problem> {
     match text.trim() {
-        "" => Err(Problem::new("the prompt is empty", "say what to draw, or delete the line")),
         text if text.contains('\0') => Err(Problem::new("the prompt holds a NUL", "delete it")),
         text => Ok(text.to_owned()),
     }
