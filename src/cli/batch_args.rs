@@ -1,6 +1,6 @@
 //! The flags of many pictures: which, and how the run keeps them.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use clap::Args;
 
@@ -26,6 +26,23 @@ pub struct SelectArgs {
     /// Make only every N-th picture from the I-th on, as one of N machines
     #[arg(long, value_name = "I/N", value_parser = values::shard)]
     pub shard: Option<Shard>,
+}
+
+impl SelectArgs {
+    /// The flags that say which pictures are made.
+    pub const WHICH: [&str; 3] = ["prompts", "seeds", "count"];
+
+    /// What was typed of them; a variable is not.
+    #[must_use]
+    pub fn only(self, typed: &HashSet<String>) -> Self {
+        let [prompts, seeds, count] = Self::WHICH.map(|flag| typed.contains(flag));
+        Self {
+            prompts: self.prompts.filter(|_| prompts),
+            seeds: self.seeds.filter(|_| seeds),
+            count: self.count.filter(|_| count),
+            ..self
+        }
+    }
 }
 
 /// What is kept while pictures are made.

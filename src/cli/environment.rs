@@ -10,7 +10,7 @@ use clap::{
     parser::ValueSource,
 };
 
-use super::{args::Cli, commands::inspect::OF_TOKENS, part_args};
+use super::{args::Cli, batch_args::SelectArgs, commands::inspect::OF_TOKENS, part_args};
 use crate::recipe::FIELDS;
 
 /// Flags that `dype decode` takes from the file.
@@ -34,15 +34,11 @@ pub struct Parsed {
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::Error> {
     let words: Vec<OsString> = words.into_iter().collect();
     // Without variables first, to see what was typed; what is wrong then is told below, with the full help.
-    let (typed, unneeded) = match bare().try_get_matches_from(&words) {
-        Ok(matches) => {
-            let typed = typed(&matches);
-            let unneeded = unneeded(&typed);
-            (typed, unneeded)
-        }
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => Default::default(),
-        Err(_) => (HashSet::new(), unneeded(&HashSet::new())),
-    };
+    let bare_matches = bare().try_get_matches_from(&words);
+    let typed = bare_matches.as_ref().map(typed).unwrap_or_default();
+    // Help shows every variable.
+    let is_help = bare_matches.is_err_and(|error| error.kind() == ErrorKind::DisplayHelp);
+    let unneeded = if is_help { HashSet::new() } else { unneeded(&typed) };
     let matches = with_variables(bare(), &typed, &unneeded).try_get_matches_from(&words)?;
     Ok(Parsed { cli: Cli::from_arg_matches(&matches)?, typed })
 }
@@ -50,7 +46,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::
 /// Flags that `dype replay` takes from the picture, its settings, the model and its parts, and those for other pictures than this one: no
 /// variable may stand in their way.
 fn replayed() -> impl Iterator<Item = &'static str> {
-    let others = ["model", "variant", "upscale", "prompts", "seeds", "count"];
+    let others = ["model", "variant", "upscale"].into_iter().chain(SelectArgs::WHICH);
     FIELDS.iter().map(|field| field.flag()).chain(others).chain(part_args::ids())
 }
 

@@ -140,14 +140,14 @@ fn check_apart(planned: &[Planned], output: &OutputArgs, progress: &ProgressArgs
     let lost = |(place, begins): (&PathBuf, &usize)| pictures.get(place).is_some_and(|index| index != begins);
     match begun.iter().find(|(place, index)| output.overwrite && lost((place, index))) {
         Some((place, _)) => {
-            Err(taken("--overwrite", place, "one picture would take the place of what another begins with"))
+            Err(taken("--overwrite of", place, "one picture would take the place of what another begins with"))
         }
         None => Ok(()),
     }
 }
 
 fn taken(flag: &str, place: &Path, why: &str) -> Error {
-    Error::request(format!("{flag}: {why}: {}", place.display()), "name another file")
+    Error::request(format!("{flag} {}: {why}", place.display()), "name another file")
 }
 
 /// Where a file is, whatever names lead there.

@@ -122,9 +122,8 @@ impl Wish {
 pub struct Batch {
     /// They.
     pub planned: Vec<Planned>,
-    /// What the whole batch asks for.
+    /// What the whole batch asks for, each once.
     wishes: Vec<Wish>,
-    shard: Shard,
 }
 
 impl Batch {
@@ -133,9 +132,16 @@ impl Batch {
     ///
     /// # Errors
     /// As [`Wish::draft`].
-    pub fn new(wishes: Vec<Wish>, shard: Shard) -> Result<(Self, usize)> {
-        let (planned, repeated) = arranged(&wishes, shard, &Wish::draft)?;
-        Ok((Self { planned, wishes, shard }, repeated))
+    pub fn new(mut wishes: Vec<Wish>, shard: Shard) -> Result<(Self, usize)> {
+        let (asked, mut seen) = (wishes.len(), HashSet::new());
+        wishes.retain(|wish| seen.insert(wish.identity()));
+        let repeated = asked - wishes.len();
+        let names = names(&wishes, &Wish::draft)?.into_iter().zip(&wishes).enumerate();
+        let planned = names
+            .filter(|(index, _)| shard.takes(*index))
+            .map(|(index, ((path, number), wish))| Planned { wish: wish.clone(), path, number, index })
+            .collect();
+        Ok((Self { planned, wishes }, repeated))
     }
 
     /// Names them again, now that a model says the sides that nobody asks for.
@@ -144,28 +150,23 @@ impl Batch {
     /// As [`Recipe::new`].
     pub fn name_by(&mut self, facts: &ModelFacts) -> Result<()> {
         let recipe = |wish: &Wish| Recipe::new(&wish.asked.wanted, facts).map_err(|error| wish.named(error));
-        let (named, _) = arranged(&self.wishes, self.shard, &recipe)?;
-        for (one, named) in self.planned.iter_mut().zip(named) {
-            (one.path, one.number) = (named.path, named.number);
+        let names = names(&self.wishes, &recipe)?;
+        for one in &mut self.planned {
+            (one.path, one.number) = names[one.index].clone();
         }
         Ok(())
     }
 }
 
-/// This process's part of the pictures, each once and with the name that its `recipe` gives it; and how many are repetitions.
-fn arranged(wishes: &[Wish], shard: Shard, recipe: &dyn Fn(&Wish) -> Result<Recipe>) -> Result<(Vec<Planned>, usize)> {
-    let mut seen = HashSet::new();
+/// The names that recipes give pictures, with the number of each among those of its name.
+fn names(wishes: &[Wish], recipe: &dyn Fn(&Wish) -> Result<Recipe>) -> Result<Vec<(PathBuf, u64)>> {
     let mut numbers: HashMap<PathBuf, u64> = HashMap::new();
-    let mut planned = Vec::new();
-    for wish in wishes.iter().filter(|wish| seen.insert(wish.identity())) {
+    let name = |wish: &Wish| {
         let path = wish.target.file(&recipe(wish)?);
         let number = numbers.entry(path.clone()).and_modify(|number| *number += 1).or_insert(1);
-        let index = planned.len();
-        planned.push(Planned { wish: wish.clone(), path, number: *number, index });
-    }
-    let repeated = wishes.len() - planned.len();
-    planned.retain(|planned| shard.takes(planned.index));
-    Ok((planned, repeated))
+        Ok((path, *number))
+    };
+    wishes.iter().map(name).collect()
 }
 
 #[cfg(test)]

@@ -100,8 +100,7 @@ impl<C: Choice> FromArgMatches for SettingFlags<C> {
         for field in taken::<C>() {
             let is_given =
                 |flag: &str| matches.value_source(flag).is_some_and(|source| source != ValueSource::DefaultValue);
-            let is_said = is_given(field.flag()) || field.opposite().is_some_and(is_given);
-            if let Some(text) = is_said.then(|| text_of(field, matches)).flatten() {
+            if let Some(text) = field.has_flag(&is_given).then(|| text_of(field, matches)).flatten() {
                 let refuse = |what| clap::Error::raw(clap::error::ErrorKind::ValueValidation, what);
                 field.set_text(&mut wanted, &text).map_err(refuse)?;
             }

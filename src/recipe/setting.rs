@@ -267,6 +267,11 @@ pub trait Field: Sync {
         let name = if self.face().off.is_some() { self.key() } else { self.no_key() };
         (self.style() == Style::Switch).then_some(name)
     }
+
+    /// Whether one of its flags, this or the opposite of a switch, is such a one.
+    fn has_flag(&self, is_such: &dyn Fn(&str) -> bool) -> bool {
+        is_such(self.flag()) || self.opposite().is_some_and(is_such)
+    }
 }
 
 impl<W: Clone + PartialEq, R: Held<W>> Field for Declared<W, R> {

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     base::{hex::hex, json::sorted},
     models::{Identity, KnownModel},
+    output::PREVIEW,
     plan::Machine,
     recipe::{Recipe, known_by},
 };
@@ -27,7 +28,7 @@ pub struct Said {
 impl Said {
     /// From a picture's provenance; `None` where it says no settings, or is a preview.
     pub fn of(json: &Value) -> Option<Self> {
-        let settings = json.get("settings").filter(|_| json.get("preview").is_none())?;
+        let settings = json.get("settings").filter(|_| json.get(PREVIEW).is_none())?;
         Some(Self { settings: settings_key(settings), model: json.get("model")?.clone() })
     }
 }

@@ -172,13 +172,10 @@ pub fn sigmas(config: &SchedulerConfig, wanted: &ScheduleFor) -> Result<Vec<f64>
     }
     if let Some(first) = sigmas.first_mut().filter(|first| **first == 1.0 && wanted.sampler == SamplerName::ErSde) {
         *first = shifted(NEARLY_ONE, mu, config);
-        let first = *first;
         // Of many steps the second may be no further on.
-        let mut index = 0;
-        sigmas.retain(|sigma| {
-            index += 1;
-            index == 1 || *sigma < first
-        });
+        if sigmas.get(1).is_some_and(|second| *second >= sigmas[0]) {
+            sigmas.remove(1);
+        }
     }
     sigmas.push(0.0);
     let decreasing = sigmas.windows(2).all(|pair| pair[0] > pair[1]);

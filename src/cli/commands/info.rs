@@ -83,7 +83,7 @@ fn whole(json: &Value, recipe: &Recipe) -> Vec<(String, String)> {
     entries.extend(schedule(said_model).map(|text| ("schedule", text)));
     let made_by = format!("dype {} on {} in {}", said("program_version"), said("device"), said("dtype"));
     entries.push(("made by", made_by));
-    if let Some(preview) = json.get("preview") {
+    if let Some(preview) = json.get(output::PREVIEW) {
         let of_stages = |stage: &Value| format!(" of stage {stage} of {}", preview["stages"]);
         let stage = preview.get("stage").map(of_stages).unwrap_or_default();
         let steps = format!("after step {} of {}{stage}", preview["step"], preview["steps"]);

@@ -5,7 +5,6 @@ use std::{collections::HashSet, path::Path};
 use crate::{
     cli::{
         args::GenerateArgs,
-        batch_args::SelectArgs,
         commands::{generate, replay},
         items::Wish,
         pictured::{self, Pictured},
@@ -14,7 +13,7 @@ use crate::{
     },
     error::Error,
     input, output,
-    recipe::{FIELDS, Field, ImageChoice, Merged, Source, Wanted},
+    recipe::{FIELDS, ImageChoice, Merged, Source, Wanted},
 };
 
 /// Makes larger pictures of the one at `image`; `typed` are the ids of the flags that were typed, which go before what it says.
@@ -25,9 +24,16 @@ pub fn run(args: &GenerateArgs, image: &Path, typed: &HashSet<String>, report: &
         Ok(pictured @ (Pictured::Whole { .. } | Pictured::Text { .. })) => {
             let said = replay::said(pictured, image, &mut flags, typed, report)?.wanted;
             // It is drawn again from itself, not from what it began with, at no size of its own and on no ladder.
-            let said = Wanted { ladder: None, ladder_pull: None, ..said };
-            let said = Wanted { image: None, strength: None, height: None, width: None, ..said };
-            flags.select = typed_of(&flags.select, typed);
+            let said = Wanted {
+                image: None,
+                strength: None,
+                height: None,
+                width: None,
+                ladder: None,
+                ladder_pull: None,
+                ..said
+            };
+            flags.select = flags.select.only(typed);
             replay::asked(said, &generate::with_stdin(&only(&flags.settings.wanted, typed), args.allow_empty_prompt)?)
         }
         // Edited, or of a newer version.
@@ -51,21 +57,10 @@ pub fn run(args: &GenerateArgs, image: &Path, typed: &HashSet<String>, report: &
 /// What was typed of the settings; a variable is not.
 fn only(flags: &Wanted, typed: &HashSet<String>) -> Wanted {
     let mut wanted = Wanted::default();
-    let is_typed =
-        |field: &&&dyn Field| typed.contains(field.flag()) || field.opposite().is_some_and(|flag| typed.contains(flag));
-    for field in FIELDS.iter().filter(is_typed) {
+    for field in FIELDS.iter().filter(|field| field.has_flag(&|flag| typed.contains(flag))) {
         field.copy(flags, &mut wanted);
     }
     wanted
-}
-
-/// The same of which pictures are made.
-fn typed_of(select: &SelectArgs, typed: &HashSet<String>) -> SelectArgs {
-    let mut select = select.clone();
-    select.prompts = select.prompts.filter(|_| typed.contains("prompts"));
-    select.seeds = select.seeds.filter(|_| typed.contains("seeds"));
-    select.count = select.count.filter(|_| typed.contains("count"));
-    select
 }
 
 fn no_prompt(image: &Path) -> Error {
