@@ -126,9 +126,6 @@ pub fn run(mut order: Order<'_>, report: &Report, kept: Option<&mut Vec<Finished
         nn::settle_fp8(machine.dtype, &machine.device, report)?;
     }
     let made = plan_items(&planned, (&*model, &adapted), &images, &machine, latents)?;
-    for (item, planned) in made.iter().zip(&planned) {
-        runner.check(item).map_err(|error| planned.wish.named(error))?;
-    }
     notes::tell(&planned, &made, model.facts(), report);
     notes::of_batch(&made, report);
     if let Some(item) = made.first() {
@@ -193,6 +190,7 @@ pub fn plan_items(
     let mut plans: Vec<(Loras, Vec<Task>, Rc<Plan>)> = Vec::new();
     let mut made = Vec::with_capacity(planned.len());
     for (one, recipe) in planned.iter().zip(recipes) {
+        Item::check(&recipe, model.facts()).map_err(|error| one.wish.named(error))?;
         let tasks = Item::tasks(&recipe, prompts, model.facts(), images.encoding(&recipe));
         let plan = match plans.iter().find(|(loras, known, _)| *loras == recipe.lora && *known == tasks) {
             Some((.., plan)) => Rc::clone(plan),

@@ -24,13 +24,15 @@ mod texts;
 use std::{path::PathBuf, rc::Rc, time::Duration};
 
 use crate::{
-    error::Error,
+    error::{Error, Result},
     models::Facts,
     nn::CodeProducts,
     plan::{self, Encoding, Plan, Task},
     recipe::Recipe,
+    sampling::{self, ScheduleFor},
 };
 use job::Pass;
+use start::none_left;
 
 #[cfg(test)]
 pub(crate) use identity::settings_key;
@@ -77,6 +79,21 @@ impl Item {
         let (sampler, cache, products) = (recipe.sampler, recipe.step_cache, code_products(recipe));
         let steps = recipe.steps - recipe.first_step();
         Task { prompts, cfg, sampler, cache, products, ..Task::new(recipe.size(), steps, text_tokens) }
+    }
+
+    /// Checks what only the model can say of a picture: whether its sides are no shorter than a token, and its steps and mu
+    /// make a schedule with a step to do.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when they are, or do not.
+    pub fn check(recipe: &Recipe, facts: &Facts) -> Result<()> {
+        Job::of(recipe, facts).passes().iter().try_for_each(|pass| {
+            facts.latents.check(pass.size)?;
+            // The last of them is where the last step ends.
+            let own = ScheduleFor::recipe(&pass.recipe(recipe), facts);
+            let sigmas = sampling::sigmas(&facts.scheduler, &own)?;
+            if pass.first + 1 < sigmas.len() { Ok(()) } else { Err(none_left()) }
+        })
     }
 
     /// The same of all its passes, with what the first begins with.

@@ -17,9 +17,7 @@ use super::{
     code_products,
     existing::{Existing, Found},
     identity::{self, Sought},
-    job::Job,
     loras::{Adapted, with_loras},
-    start::none_left,
     texts::Encoded,
 };
 use crate::{
@@ -143,20 +141,6 @@ impl<'a> Runner<'a> {
     /// How the model's pixels become latents and tokens.
     pub fn geometry(&self) -> LatentGeometry {
         self.pipeline.geometry()
-    }
-
-    /// Checks what only the model can say of a picture: whether its sides are no shorter than a token, and its steps and mu
-    /// make a schedule with a step to do.
-    ///
-    /// # Errors
-    /// [`Error::Request`] when they are, or do not.
-    pub fn check(&self, item: &Item) -> Result<()> {
-        Job::of(&item.recipe, self.pipeline.facts()).passes().iter().try_for_each(|pass| {
-            self.geometry().check(pass.size)?;
-            // The last of them is where the last step ends.
-            let sigmas = self.pipeline.sigmas(&pass.recipe(&item.recipe))?;
-            if pass.first + 1 < sigmas.len() { Ok(()) } else { Err(none_left()) }
-        })
     }
 
     /// Makes the pictures in their order; `listener` is told of each. One that fails does not stop the others.

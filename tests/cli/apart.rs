@@ -144,7 +144,10 @@ fn many_steps_of_a_sampler_that_begins_below_one_are_a_schedule() {
     let tiny = ["-o", "x.png", "--height", "16", "--width", "16", "--dry-run", "--sampler", "er-sde"];
     place.small(&[&tiny[..], &["--steps", "300", "--schedule", "beta"]].concat()).succeeds();
     place.small(&[&tiny[..], &["--steps", "10000"]].concat()).succeeds();
+    place.small(&[&tiny[..], &["--steps", "8", "--mu", "60"]].concat()).fails(2, &["mu 60", "leave --mu out"]);
     let image = fixture("img2img/input.png").display().to_string();
     let none = ["-o", "x.png", "--image", &image, "--steps", "2000", "--schedule", "beta", "--strength", "0.001"];
-    place.small(&none).fails(2, &["no step of this schedule is left", "--strength"]);
+    for flags in [&none[..], &[&none[..], &["--dry-run"]].concat()] {
+        place.small(flags).fails(2, &["no step of this schedule is left", "--strength"]);
+    }
 }

@@ -60,7 +60,7 @@ fn make(model: &dyn Model, path: &Path, observer: &dyn Observer) -> (Vec<f32>, O
     let (machine, mut told) = (machine(), Told::default());
     let mut runner = Runner::new(model, &machine, &options, observer).expect("opens");
     let item = item(model, path);
-    runner.check(&item).expect("a picture of this model");
+    Item::check(&item.recipe, model.facts()).expect("a picture of this model");
     runner.run(&[item], &mut told).expect("runs");
     let made = told.0.pop().expect("one picture");
     (values(&LatentsFile::read(&path.with_extension("safetensors")).expect("latents").latents), made.resumed_from)

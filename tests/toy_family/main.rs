@@ -123,7 +123,7 @@ fn make(model: &dyn Model, item: Item, observer: &dyn Observer) -> Made {
     let options = Options { resume: true, checkpoint_every: 1, preview: None, overwrite: false };
     let (machine, mut told) = (machine(), Told::default());
     let mut runner = Runner::new(model, &machine, &options, observer).expect("opens");
-    runner.check(&item).expect("a picture of this model");
+    Item::check(&item.recipe, model.facts()).expect("a picture of this model");
     runner.run(&[item], &mut told).expect("runs");
     told.0.pop().expect("one picture")
 }
