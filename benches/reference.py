@@ -10,6 +10,7 @@ Needs: pip install torch diffusers transformers safetensors
   reference.py make-z-image DIR         a Z-Image-Turbo of true width: 1 refiner of each kind, 2 layers, random bf16 weights
   reference.py make-klein DIR           a FLUX.2 [klein] 4B of true width: 1 double and 2 single blocks, likewise
   reference.py step DIR --px 1024,4096  one transformer step at each size
+  reference.py step-openvino DIR        the same by OpenVINO, on the CPU: converted and compiled beforehand (pip install openvino)
   reference.py step-of DIR --px 1024    the same of a whole repository, whatever its family, within its pipeline
   reference.py decode DIR --px 1024     one decode
   reference.py run DIR --px 4096        a whole run of a small model, one step
@@ -180,25 +181,54 @@ def timed(runs, device, work):
     return seconds
 
 
+def step_inputs(config, px, dtype, device):
+    side = px // 16
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    img_ids = torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3).to(device)
+    random = lambda *shape: torch.randn(*shape, dtype=dtype, device=device)
+    return dict(
+        hidden_states=random(1, side * side, 64), img_ids=img_ids, txt_ids=torch.zeros(TEXT_TOKENS, 3, device=device),
+        encoder_hidden_states=random(1, TEXT_TOKENS, config.joint_attention_dim),
+        pooled_projections=random(1, config.pooled_projection_dim),
+        guidance=torch.tensor([4.5], device=device), timestep=torch.tensor([0.9], dtype=dtype, device=device),
+    )
+
+
 @torch.inference_mode()
 def step(folder, sizes, dtype, device, runs):
     from diffusers import FluxTransformer2DModel
 
     model = FluxTransformer2DModel.from_pretrained(os.path.join(folder, "transformer"), torch_dtype=dtype).to(device)
     for px in sizes:
-        side = px // 16
-        rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-        img_ids = torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3).to(device)
-        random = lambda *shape: torch.randn(*shape, dtype=dtype, device=device)
-        inputs = dict(
-            hidden_states=random(1, side * side, 64), img_ids=img_ids, txt_ids=torch.zeros(TEXT_TOKENS, 3, device=device),
-            encoder_hidden_states=random(1, TEXT_TOKENS, model.config.joint_attention_dim),
-            pooled_projections=random(1, model.config.pooled_projection_dim),
-            guidance=torch.tensor([4.5], device=device), timestep=torch.tensor([0.9], dtype=dtype, device=device),
-        )
+        inputs = step_inputs(model.config, px, dtype, device)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         report(px, timed(runs, device, lambda: model(**inputs)), device)
+
+
+@torch.inference_mode()
+def step_openvino(folder, sizes, dtype, device, runs):
+    import openvino
+    from diffusers import FluxTransformer2DModel
+
+    model = FluxTransformer2DModel.from_pretrained(os.path.join(folder, "transformer"), torch_dtype=torch.float32).eval()
+
+    class Velocity(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, *values):
+            return self.model(**dict(zip(inputs, values)), return_dict=False)[0]
+
+    hints = {"INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    for px in sizes:
+        inputs = step_inputs(model.config, px, torch.float32, "cpu")
+        network = openvino.convert_model(Velocity(), example_input=tuple(inputs.values()))
+        network.reshape({found: list(value.shape) for found, value in zip(network.inputs, inputs.values())})
+        network = openvino.Core().compile_model(network, "CPU", hints)
+        values = [value.numpy() for value in inputs.values()]
+        report(px, timed(runs, "cpu", lambda: network(values)), "cpu")
 
 
 def step_of(folder, sizes, dtype, device, runs, out=None):
@@ -249,7 +279,7 @@ def run(folder, sizes, dtype, device, runs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=[
-        "make-step", "make-transformer", "make-vae", "make-full", *(f"make-{family}" for family in WIDE), "step", "step-of",
+        "make-step", "make-transformer", "make-vae", "make-full", *(f"make-{family}" for family in WIDE), "step", "step-openvino", "step-of",
         "decode", "run"])
     parser.add_argument("dir")
     parser.add_argument("--px", default="1024", help="one side or several: 1024,2048")
@@ -271,7 +301,7 @@ def main():
     elif args.command.startswith("make-"):
         {"make-step": make_step, "make-vae": make_vae}[args.command](args.dir)
     else:
-        measure = {"step": step, "step-of": functools.partial(step_of, out=args.out), "decode": decode, "run": run}
+        measure = {"step": step, "step-openvino": step_openvino, "step-of": functools.partial(step_of, out=args.out), "decode": decode, "run": run}
         sizes = [int(px) for px in args.px.split(",")]
         measure[args.command](args.dir, sizes, DTYPES[args.dtype], args.device, args.runs)
 
