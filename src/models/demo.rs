@@ -7,7 +7,6 @@
 mod private;
 
 use std::{
-    borrow::Cow,
     fs,
     path::{Path, PathBuf},
     sync::LazyLock,
@@ -62,39 +61,19 @@ pub const fn is_built_in() -> bool {
     !FILES.is_empty()
 }
 
-/// The first 12 hexadecimal digits of the sha256 of all its files: which training it is of. What no picture depends on is
-/// counted as it first was ([`as_trained`]): pictures made before it changed are still its own.
+/// The first 12 hexadecimal digits of the sha256 of all its files: which training it is of.
 pub fn revision() -> &'static str {
     static REVISION: LazyLock<String> = LazyLock::new(|| {
         let mut hash = Sha256::new();
         for (path, bytes) in FILES {
             hash.update((path.len() as u64).to_le_bytes());
             hash.update(path);
-            let counted = as_trained(path, bytes);
-            hash.update((counted.len() as u64).to_le_bytes());
-            hash.update(&counted);
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
         }
         hex(&hash.finalize()[..6])
     });
     &REVISION
-}
-
-/// A file as it was first published: without the autoencoder's lines that say what latents look like, and with the text
-/// encoders' former word for what other programs compute them in (float32 now, as diffusers computes the other parts).
-fn as_trained<'a>(path: &str, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    match path {
-        "vae/config.json" => {
-            let is_colours = |line: &&[u8]| line.trim_ascii_start().starts_with(b"\"latent_rgb_factors");
-            Cow::Owned(lines.filter(|line| !is_colours(line)).flatten().copied().collect())
-        }
-        "text_encoder/config.json" | "text_encoder_2/config.json" => {
-            let now = |line: &[u8]| line == b"  \"dtype\": \"float32\",\n";
-            let first = |line| if now(line) { b"  \"dtype\": \"bfloat16\",\n".as_slice() } else { line };
-            Cow::Owned(lines.flat_map(first).copied().collect())
-        }
-        _ => Cow::Borrowed(bytes),
-    }
 }
 
 /// Whether `model` names it: `demo`, or `demo@REVISION` as pictures say it.
@@ -231,12 +210,10 @@ mod tests {
         assert!(is_whole(&folder));
     }
 
-    /// Pictures of the first version say this revision, and are replayed and resumed by it.
+    /// Pictures say this revision, and are replayed and resumed by it: it changes with a new training alone.
     #[test]
-    fn what_no_picture_depends_on_does_not_change_its_revision() {
-        assert_eq!(revision(), "10591f27a32e");
-        let (_, config) = FILES.iter().find(|(path, _)| *path == "vae/config.json").expect("a config");
-        assert!(as_trained("vae/config.json", config).len() < config.len(), "it has colours of its own");
+    fn its_revision_is_the_one_that_its_pictures_say() {
+        assert_eq!(revision(), "203f2abcac17");
     }
 
     /// transformers computes in what a config says where nobody says another, diffusers in float32: `from_pretrained` without

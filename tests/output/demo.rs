@@ -72,7 +72,7 @@ fn parts_given_as_files_keep_what_the_model_says_of_them() {
     };
     let (whole, parts) = (picture(&[], "a.png"), picture(&flags, "b.png"));
     assert_eq!(whole, parts);
-    assert_eq!((&whole["base_resolution"], &whole["dype_scale"]), (&512.into(), &2.0.into()));
+    assert_eq!((&whole["base_resolution"], &whole["dype_scale"]), (&512.into(), &4.0.into()));
     assert_eq!(rgb8(&place.path("a.png")), rgb8(&place.path("b.png")));
 }
 
