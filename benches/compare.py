@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """dype beside PyTorch and diffusers: the same work in turn on this machine, as ratios of medians.
 
-    pip install torch diffusers transformers safetensors     # the other side, and openvino for its cases; never needed by dype itself
+    pip install torch diffusers transformers safetensors openvino     # the other side; never needed by dype itself
     cargo build --release --bench peer && cargo build --release
     python3 benches/compare.py WORKDIR [CASE ...]
 
@@ -34,11 +34,10 @@ def peer():
 def cases(work):
     """name -> (our command, their command, processes a side)"""
     ours, dype = peer(), os.path.join(TARGET, "release", "dype")
-    step = lambda px, dtype: (
+    step = lambda px, dtype, *theirs: (
         [ours, "step", work, "--px", str(px), "--dtype", dtype],
-        REFERENCE + ["step", work, "--px", str(px), "--dtype", dtype],
+        REFERENCE + [*(theirs or ["step"]), work, "--px", str(px), "--dtype", dtype],
     )
-    openvino = lambda dtype: (step(1024, dtype)[0], REFERENCE + ["step-openvino", work, "--px", "1024", "--dtype", dtype])
     step_of = lambda family, dtype: (
         [ours, "step-of", os.path.join(work, family), "--px", "1024", "--dtype", dtype],
         REFERENCE + ["step-of", os.path.join(work, family), "--px", "1024", "--dtype", dtype],
@@ -53,7 +52,7 @@ def cases(work):
         "step 1024 px, f32": (*step(1024, "f32"), 3),
         "step 2048 px, f32": (*step(2048, "f32"), 1),
         "step 1024 px, bf16": (*step(1024, "bf16"), 3),
-        **{f"step 1024 px, {dtype}, beside OpenVINO": (*openvino(dtype), 3) for dtype in ["f32", "bf16"]},
+        **{f"step 1024 px, {dtype}, beside OpenVINO": (*step(1024, dtype, "step-openvino", "--runs", "2"), 3) for dtype in ["f32", "bf16"]},
         **{f"{family} step 1024 px, {dtype}": (*step_of(family, dtype), 3) for family in FAMILIES for dtype in ["f32", "bf16"]},
         "decode 1024 px, f32": (*decode(1024), 3),
         "tiny-flux 4096 px, 1 step": (*whole, 1),

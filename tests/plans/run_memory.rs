@@ -28,10 +28,10 @@ use dype::testing::{
 };
 
 use crate::{
-    counting::{alone, live, peak_since, peak_towards},
+    counting::{alone, live, peak_since},
     ladder_memory::on_threads,
     support::open_model,
-    transformer_memory::{Still, assert_near},
+    transformer_memory::{Still, assert_near, assert_peak},
 };
 
 /// All families, as small as they come.
@@ -218,9 +218,8 @@ fn a_first_block_cache_takes_the_memory_that_was_foretold() {
             // The tables of positions are there already.
             let tables = 4 * (rope.cos.elem_count() + rope.sin.elem_count()) as u64;
             let foretold = cost.working_bytes - cost.kept_bytes - tables;
-            let peak = peak_towards(foretold, 0.1, || step(0.9));
+            assert_peak(foretold, 0.1, name, || step(0.9));
             assert_eq!(live(), before, "{name}: it keeps as much as before");
-            assert_near(peak, foretold, 0.1, name);
             assert!(cost.working_bytes > without.working_bytes + cost.kept_bytes, "{name}: {cost:?} {without:?}");
         }
     });

@@ -90,8 +90,7 @@ fn a_forward_pass_takes_the_memory_that_was_foretold() {
             // The first pass fills the room that the matrix products keep for themselves, per thread.
             pass(&model);
             let foretold = forward.cost(options).expect("a dry pass").working_bytes;
-            let found = peak_towards(foretold, 0.1, || pass(&model));
-            assert_near(found, foretold, 0.1, &format!("{dtype:?} {mode:?} {options:?}"));
+            assert_peak(foretold, 0.1, &format!("{dtype:?} {mode:?} {options:?}"), || pass(&model));
         }
     }
 }
@@ -129,8 +128,7 @@ fn a_forward_pass_of_flux2_takes_the_memory_that_was_foretold() {
             pass();
             let cost =
                 model.step_cost((DeviceKind::Cpu, dtype), mode, [image, text].into(), options).expect("a dry pass");
-            let found = peak_towards(cost.working_bytes, tolerance, pass);
-            assert_near(found, cost.working_bytes, tolerance, &format!("{dtype:?} {mode:?} {options:?}"));
+            assert_peak(cost.working_bytes, tolerance, &format!("{dtype:?} {mode:?} {options:?}"), pass);
         }
     }
 }
@@ -181,8 +179,7 @@ fn a_pass_of_z_image_takes_the_memory_that_was_foretold() {
             transformer = transformer.with_options(options);
             pass(&transformer);
             let foretold = forward.cost(options).expect("a dry pass").working_bytes;
-            let found = peak_towards(foretold, 0.1, || pass(&transformer));
-            assert_near(found, foretold, 0.1, &format!("{dtype:?} {mode:?} {options:?}"));
+            assert_peak(foretold, 0.1, &format!("{dtype:?} {mode:?} {options:?}"), || pass(&transformer));
         }
     }
 }
@@ -213,10 +210,15 @@ fn text_encoders_take_the_memory_that_was_foretold() {
             };
             encode();
             let foretold = text_cost(&clip, &t5, DeviceKind::Cpu, prompts, 512).expect("a dry pass").peak_bytes();
-            let found = peak_towards(foretold, 0.15, encode);
-            assert_near(found, foretold, 0.15, &format!("{dtype:?}, {prompts} prompts"));
+            assert_peak(foretold, 0.15, &format!("{dtype:?}, {prompts} prompts"), encode);
         }
     }
+}
+
+/// Work that threads share takes at its most what was foretold.
+#[track_caller]
+pub fn assert_peak(foretold: u64, tolerance: f64, what: &str, work: impl FnMut()) {
+    assert_near(peak_towards(foretold, tolerance, work), foretold, tolerance, what);
 }
 
 #[track_caller]
@@ -453,8 +455,7 @@ fn a_forward_pass_in_8_bits_takes_the_memory_that_was_foretold() {
         // The first pass fills the room that matrix products keep for themselves, per thread.
         pass();
         let foretold = forward.cost(options).expect("a dry pass").working_bytes;
-        let found = peak_towards(foretold, 0.1, pass);
-        assert_near(found, foretold, 0.1, &format!("{options:?}"));
+        assert_peak(foretold, 0.1, &format!("{options:?}"), pass);
     }
 }
 

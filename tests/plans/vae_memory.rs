@@ -1,7 +1,8 @@
 //! The memory of the autoencoder, counted by the allocator, against what its walk over shapes foretells.
 
-use crate::counting::{alone, peak_towards};
+use crate::counting::alone;
 use crate::support::vae::tiny;
+use crate::transformer_memory::assert_peak;
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{
     base::device::DeviceKind,
@@ -31,10 +32,7 @@ fn assert_foretold(what: &str, size: LatentSize, planned: impl Fn(&Banding) -> u
         let planned = planned(&options);
         run(&options);
         let tolerance = if 8 * size.height < 512 { 0.15 } else { 0.1 };
-        let taken = peak_towards(planned, tolerance, || run(&options));
-        let ratio = taken as f64 / planned as f64;
-        let what = format!("{what} {size:?}, {options:?}");
-        assert!((ratio - 1.0).abs() < tolerance, "{what}: planned {planned}, taken {taken}, {ratio:.3}");
+        assert_peak(planned, tolerance, &format!("{what} {size:?}, {options:?}"), || run(&options));
     }
 }
 
