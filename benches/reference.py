@@ -306,4 +306,5 @@ def main():
         measure[args.command](args.dir, sizes, DTYPES[args.dtype], args.device, args.runs)
 
 
-main()
+if __name__ == "__main__":
+    main()

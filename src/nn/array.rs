@@ -8,7 +8,7 @@ use std::{cell::Cell, sync::Arc};
 
 use candle_core::{D, DType, Layout, Shape, Tensor};
 
-use super::{Held, Ledger, Place, mismatch, view};
+use super::{Held, Ledger, Place, mismatch, numbers, view};
 use crate::{
     base::{device::DeviceKind, limits},
     error::Result,
@@ -290,12 +290,12 @@ impl Array {
         self.reshape(&shape)
     }
 
-    /// A new f32 array of this shape where this one is, written by `fill`: what the CPU's own kernels make.
+    /// A new f32 array of this shape where this one is, every number of which is written by `fill` before it reads any: what the CPU's
+    /// own kernels make.
     pub(super) fn computed(&self, shape: &[usize], fill: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<Self> {
         match self {
             Self::Real(tensor) => {
-                let mut values = vec![0.0; shape.iter().product()];
-                fill(&mut values)?;
+                let values = numbers::written(shape.iter().product(), fill)?;
                 Ok(Self::Real(Tensor::from_vec(values, shape, tensor.device())?))
             }
             Self::Dry(array) => Ok(dry(array.buffer.ledger(), shape, DType::F32)),

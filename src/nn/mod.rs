@@ -22,6 +22,7 @@ pub mod kernels;
 mod ledger;
 mod linear;
 mod norm;
+mod numbers;
 mod ops;
 mod parameters;
 mod place;

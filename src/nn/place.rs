@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Array, Ledger, Operation, array};
+use super::{Array, Ledger, Operation, array, numbers};
 use crate::{
     base::{device::DeviceKind, limits},
     error::Result,
@@ -46,7 +46,12 @@ impl Place {
                 if !device.is_cpu() {
                     limits::check_buffer(DeviceKind::of(device), shape)?;
                 }
-                Ok(Tensor::zeros(shape, dtype, device)?.into())
+                match dtype {
+                    DType::F32 if device.is_cpu() => {
+                        Ok(Tensor::from_vec(numbers::zeros(shape.iter().product()), shape, device)?.into())
+                    }
+                    _ => Ok(Tensor::zeros(shape, dtype, device)?.into()),
+                }
             }
             Self::Dry(ledger) => Ok(array::dry(ledger, shape, dtype)),
         }

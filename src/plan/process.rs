@@ -12,7 +12,7 @@ const OWN: [u64; 2] = [4_000_000, 1_000_000];
 const OWN_IN_HUGE_PAGES: [u64; 2] = [30_000_000, 8_000_000];
 /// What the process takes of a card's memory beside its stages.
 const OWN_ON_A_CARD: u64 = 30_000_000;
-/// The most that the allocator keeps for later of what was freed; what is larger goes back to the system at once.
+/// The most that the allocator keeps for later of what was freed; of large allocations it keeps none that would raise the peak.
 /// Measured as what a run takes beyond the need of its stages: up to 35 MB at 512 px.
 const ALLOCATOR_KEEPS_BYTES: u64 = 32_000_000;
 

@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::room::in_room;
 use crate::{
+    base::allocator,
     base::device::DeviceKind,
     base::geometry::{ImageSize, LatentGeometry},
     base::progress::{Event, Observer, Stage},
@@ -104,7 +105,9 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// What reading weights and computing may fail with.
     pub fn encode(&self, prompts: &[&str], text_tokens: usize) -> Result<Vec<Conditioning>> {
-        self.text.encode(prompts, text_tokens, self.observer)
+        let encoded = self.text.encode(prompts, text_tokens, self.observer);
+        allocator::give_back();
+        encoded
     }
 
     /// Loads the transformer, with these products of codes.
@@ -164,6 +167,7 @@ impl<'a> Pipeline<'a> {
         let encoded = in_room(&options, ways, (&self.on.device, self.observer), |options| {
             encoder.encode((posterior, latents), picture, options, &self.on, self.observer)
         })?; // [1, C, h, w]
+        allocator::give_back();
         let ImageSize { height_px, width_px } = geometry.computed(size);
         self.observer.on(Event::End { stage: Stage::Encode, detail: format!("{height_px} x {width_px} px") });
         sampling::pack(&encoded, &geometry)
@@ -305,9 +309,12 @@ fn decode_rows(
     let grid = geometry.tokens(size);
     let latents = sampling::unpack(latents, grid, &geometry)?; // [1, C, h, w]
     let ways = || decoder.ways((DeviceKind::of(latents.device()), dtype), geometry.latents(grid));
+    // What the transformer has left, whose allocations are of other sizes.
+    allocator::give_back();
     in_room(options, ways, (latents.device(), observer), |options| {
         decoder.decode(&latents, options, dtype, observer, sink)
     })?;
+    allocator::give_back();
     let detail = format!("{} x {} px", size.height_px, size.width_px);
     observer.on(Event::End { stage: Stage::Decode, detail });
     Ok(())

@@ -9,6 +9,8 @@ mod tests;
 
 use std::{fmt, str::FromStr};
 
+use super::allocator::kept_bytes;
+
 /// A number of bytes that reads and prints as people write it: `6GB`, `512 MB`, `1.5GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub u64);
@@ -73,12 +75,12 @@ impl fmt::Display for Bytes {
 /// Memory that new allocations can take without swapping: what the system calls available, or what a control group above this
 /// process, or a limit of its own (`ulimit -v`, `ulimit -d`), leaves of it. `None` where the system does not say.
 pub fn available_bytes() -> Option<u64> {
-    system::available_bytes()
+    system::available_bytes().map(|bytes| bytes.saturating_add(kept_bytes()))
 }
 
 /// What limits of this process itself (`ulimit -v`, `ulimit -d`) leave, where it has any. Files that it maps count against the first.
 pub fn process_bytes() -> Option<u64> {
-    system::process_bytes()
+    system::process_bytes().map(|bytes| bytes.saturating_add(kept_bytes()))
 }
 
 /// The most resident memory this process has held so far, where the system tells.

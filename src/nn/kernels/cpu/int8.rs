@@ -203,24 +203,27 @@ impl Tile<'_> {
     /// As [`Tile::fast`], for N rows.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512vnni")]
+    #[expect(clippy::needless_range_loop, reason = "vectors stay in registers")]
     unsafe fn rows<const N: usize>(&self) {
         use std::arch::x86_64::*;
 
-        use super::simd::write_row;
+        use super::simd::{read_row, write_row};
         assert!(self.x.len() >= (N - 1) * self.depth + self.weight.len());
         let mut sums = [[_mm512_setzero_ps(); 4]; N];
         for (k, lanes) in self.weight.iter().enumerate() {
             // SAFETY: within x, by the assertion above.
             let x: [&Block; N] = std::array::from_fn(|row| unsafe { self.x.get_unchecked(row * self.depth + k) });
-            let mut whole: [[__m512i; 4]; N] = std::array::from_fn(|row| [_mm512_set1_epi32(x[row].offset); 4]);
+            let mut whole = [[_mm512_setzero_si512(); 4]; N];
+            for row in 0..N {
+                whole[row] = [_mm512_set1_epi32(x[row].offset); 4];
+            }
             for (q, quads) in lanes.quads.iter().enumerate() {
-                // SAFETY: 64 groups are four vectors.
-                let weight: [__m512i; 4] =
-                    std::array::from_fn(|i| unsafe { _mm512_loadu_si512(quads.as_ptr().add(16 * i).cast()) });
-                for (whole, x) in whole.iter_mut().zip(x) {
-                    let x = _mm512_set1_epi32(x.quads[q].cast_signed());
-                    for (sum, weight) in whole.iter_mut().zip(weight) {
-                        *sum = _mm512_dpbusd_epi32(*sum, weight, x);
+                // SAFETY: they are 64 groups.
+                let weight = unsafe { read_row(quads.as_ptr()) };
+                for row in 0..N {
+                    let x = _mm512_set1_epi32(x[row].quads[q].cast_signed());
+                    for i in 0..4 {
+                        whole[row][i] = _mm512_dpbusd_epi32(whole[row][i], weight[i], x);
                     }
                 }
             }
@@ -233,9 +236,9 @@ impl Tile<'_> {
                 }
             }
         }
-        for (row, sums) in sums.iter().enumerate() {
+        for row in 0..N {
             // SAFETY: the caller's promise.
-            unsafe { write_row(sums, self.out.add(row * self.outputs), self.width, self.adds) };
+            unsafe { write_row(&sums[row], self.out.add(row * self.outputs), self.width, self.adds) };
         }
     }
 }

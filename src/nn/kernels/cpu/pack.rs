@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::{REGISTER_ROWS, linear::Size, pairs};
+use super::{REGISTER_ROWS, linear::Size, pairs, simd::ask_for};
 use crate::weights::BlockType;
 
 /// Numbers of one row that are packed together: a cache line of f32, or of pairs of bf16.
@@ -106,6 +106,8 @@ fn pack_lanes<T: Copy, U: Copy>(
     for (block, target) in target.chunks_mut(PACK_DEPTH).enumerate() {
         for lane in 0..lanes {
             let row = &matrix[lane * stride + block * PACK_DEPTH..][..target.len()];
+            // So many rows at once are more than a processor follows by itself.
+            ask_for(row.as_ptr().wrapping_add(PACK_DEPTH));
             for (target, value) in target.iter_mut().zip(row) {
                 target[lane] = convert(lane, *value);
             }

@@ -8,6 +8,18 @@ pub fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
+/// Asks for the cache line of an address, which need not be anybody's: nothing is read.
+#[inline(always)]
+pub fn ask_for<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: it never fails, wherever the address is, and changes nothing that a program sees.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// The nearest bf16, ties to even, in the upper half; NaN stays NaN.
 #[inline(always)]
 pub fn bf16_bits(value: f32) -> u32 {
@@ -50,6 +62,19 @@ pub fn gelu<const FMA: bool>(x: f32) -> f32 {
 #[inline(always)]
 pub fn silu<const FMA: bool>(x: f32) -> f32 {
     x / (1.0 + exp2::<FMA>(-std::f32::consts::LOG2_E * x))
+}
+
+/// 64 numbers of 32 bits as four vectors. Kernels index them: iterators over vectors are compiled to memory where they are not inlined.
+///
+/// # Safety
+/// There are 64 numbers from `start` on; the processor has AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub unsafe fn read_row(start: *const u32) -> [std::arch::x86_64::__m512i; 4] {
+    use std::arch::x86_64::_mm512_loadu_si512 as read;
+    // SAFETY: the caller's promise.
+    unsafe { [read(start.cast()), read(start.add(16).cast()), read(start.add(32).cast()), read(start.add(48).cast())] }
 }
 
 /// Writes a row of a register tile: of its 64 sums the first `width`, added to what is there where `adds` says so.
