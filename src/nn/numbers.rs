@@ -33,13 +33,11 @@ fn filled(count: usize, value: f32) -> Vec<f32> {
 }
 
 /// Numbers of any value.
+#[expect(clippy::uninit_vec, reason = "zeros would be a pass over memory more")]
 fn unwritten(count: usize) -> Vec<f32> {
     let mut numbers = Vec::with_capacity(count);
     // SAFETY: there is room for them, any bits are a number, and whoever asked writes before reading.
-    #[expect(clippy::uninit_vec, reason = "zeros would be a pass over memory more")]
-    unsafe {
-        numbers.set_len(count);
-    }
+    unsafe { numbers.set_len(count) };
     numbers
 }
 

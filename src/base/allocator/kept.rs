@@ -165,7 +165,7 @@ mod tests {
         for _ in 0..2000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let random = (state >> 33) as usize;
-            if random % 2 == 0 && !used.is_empty() {
+            if random.is_multiple_of(2) && !used.is_empty() {
                 let (start, bytes) = used.swap_remove(random / 2 % used.len());
                 kept.give(start, layout(bytes));
             } else if used.len() < 40 {
