@@ -13,8 +13,8 @@ const OWN_IN_HUGE_PAGES: [u64; 2] = [30_000_000, 8_000_000];
 /// What the process takes of a card's memory beside its stages.
 const OWN_ON_A_CARD: u64 = 30_000_000;
 /// The most that the allocator keeps for later of what was freed; of large allocations it keeps none that would raise the peak.
-/// Measured as what a run takes beyond the need of its stages: up to 35 MB at 512 px.
-const ALLOCATOR_KEEPS_BYTES: u64 = 32_000_000;
+/// Measured as what a run takes beyond the need of its stages: up to 25 MB, at 512 px.
+const ALLOCATOR_KEEPS_BYTES: u64 = 28_000_000;
 
 /// Of what may be taken of a card, what is taken where there is a choice: a driver gives memory in pieces, and takes more than is
 /// allocated.
@@ -39,10 +39,10 @@ impl Process {
         Self { own: process + thread * rayon::current_num_threads() as u64, freed: Some(freed) }
     }
 
-    /// All that is held in a stage that needs this much: what the allocator keeps is what was freed before, and half as much again
-    /// of the stage's own, which comes and goes in many sizes; never more than it keeps of anything.
+    /// All that is held in a stage that needs this much: what the allocator keeps is most of what was freed before, and half as much
+    /// again of the stage's own, which comes and goes in many sizes; never more than it keeps of anything.
     pub(super) fn peak(self, need: u64) -> u64 {
-        let kept = self.freed.map_or(0, |freed| (freed + need / 2).min(ALLOCATOR_KEEPS_BYTES));
+        let kept = self.freed.map_or(0, |freed| (freed / 4 * 3 + need / 2).min(ALLOCATOR_KEEPS_BYTES));
         need.saturating_add(kept).saturating_add(self.own)
     }
 
@@ -55,7 +55,7 @@ impl Process {
     pub(super) fn room(self, budget: u64) -> u64 {
         let bytes = budget.saturating_sub(self.own);
         let Some(freed) = self.freed else { return bytes };
-        bytes.saturating_sub(ALLOCATOR_KEEPS_BYTES).max(bytes.saturating_sub(freed) / 3 * 2)
+        bytes.saturating_sub(ALLOCATOR_KEEPS_BYTES).max(bytes.saturating_sub(freed / 4 * 3) / 3 * 2)
     }
 }
 

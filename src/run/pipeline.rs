@@ -166,8 +166,9 @@ impl<'a> Pipeline<'a> {
         let ways = || encoder.ways((DeviceKind::of(&self.on.device), self.on.dtype), latents);
         let encoded = in_room(&options, ways, (&self.on.device, self.observer), |options| {
             encoder.encode((posterior, latents), picture, options, &self.on, self.observer)
-        })?; // [1, C, h, w]
+        });
         allocator::give_back();
+        let encoded = encoded?; // [1, C, h, w]
         let ImageSize { height_px, width_px } = geometry.computed(size);
         self.observer.on(Event::End { stage: Stage::Encode, detail: format!("{height_px} x {width_px} px") });
         sampling::pack(&encoded, &geometry)
@@ -311,10 +312,11 @@ fn decode_rows(
     let ways = || decoder.ways((DeviceKind::of(latents.device()), dtype), geometry.latents(grid));
     // What the transformer has left, whose allocations are of other sizes.
     allocator::give_back();
-    in_room(options, ways, (latents.device(), observer), |options| {
+    let decoded = in_room(options, ways, (latents.device(), observer), |options| {
         decoder.decode(&latents, options, dtype, observer, sink)
-    })?;
+    });
     allocator::give_back();
+    decoded?;
     let detail = format!("{} x {} px", size.height_px, size.width_px);
     observer.on(Event::End { stage: Stage::Decode, detail });
     Ok(())
