@@ -79,8 +79,10 @@ def measure(command):
     return wall, usage.ru_maxrss * 1024
 
 
-def row(name, seconds, peak):
-    """A line of the table: ours and theirs, and the ratio, of seconds and of gigabytes."""
+def row(name, pairs):
+    """A line of the table, of pairs of our (seconds, bytes) and theirs: medians and ratios."""
+    seconds, peak = ([statistics.median(pair[side][at] for pair in pairs) for side in (0, 1)] for at in (0, 1))
+    peak = [bytes / 1e9 for bytes in peak]
     return (
         f"| {name} | {seconds[0]:.1f} s | {seconds[1]:.1f} s | {seconds[0] / seconds[1]:.2f} x "
         f"| {peak[0]:.2f} GB | {peak[1]:.2f} GB | {peak[0] / peak[1]:.2f} x |"
@@ -98,10 +100,7 @@ def main():
     for name, (ours, theirs, count) in cases(work).items():
         if wanted and not any(word in name for word in wanted):
             continue
-        pairs = [(measure(ours), measure(theirs)) for _ in range(count)]
-        seconds = [statistics.median(pair[side][0] for pair in pairs) for side in (0, 1)]
-        peak = [statistics.median(pair[side][1] for pair in pairs) / 1e9 for side in (0, 1)]
-        print(row(name, seconds, peak), flush=True)
+        print(row(name, [(measure(ours), measure(theirs)) for _ in range(count)]), flush=True)
 
 
 if __name__ == "__main__":
