@@ -42,7 +42,7 @@ impl Process {
     /// All that is held in a stage that needs this much: what the allocator keeps is most of what was freed before, and half as much
     /// again of the stage's own, which comes and goes in many sizes; never more than it keeps of anything.
     pub(super) fn peak(self, need: u64) -> u64 {
-        let kept = self.freed.map_or(0, |freed| (freed / 4 * 3 + need / 2).min(ALLOCATOR_KEEPS_BYTES));
+        let kept = self.freed.map_or(0, |freed| (kept_of(freed) + need / 2).min(ALLOCATOR_KEEPS_BYTES));
         need.saturating_add(kept).saturating_add(self.own)
     }
 
@@ -55,8 +55,13 @@ impl Process {
     pub(super) fn room(self, budget: u64) -> u64 {
         let bytes = budget.saturating_sub(self.own);
         let Some(freed) = self.freed else { return bytes };
-        bytes.saturating_sub(ALLOCATOR_KEEPS_BYTES).max(bytes.saturating_sub(freed / 4 * 3) / 3 * 2)
+        bytes.saturating_sub(ALLOCATOR_KEEPS_BYTES).max(bytes.saturating_sub(kept_of(freed)) / 3 * 2)
     }
+}
+
+/// What the allocator still holds of what earlier stages freed.
+fn kept_of(freed: u64) -> u64 {
+    freed / 4 * 3
 }
 
 /// What is said of a stage that takes more than it may.

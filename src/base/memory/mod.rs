@@ -73,12 +73,13 @@ impl fmt::Display for Bytes {
 }
 
 /// Memory that new allocations can take without swapping: what the system calls available, or what a control group above this
-/// process, or a limit of its own (`ulimit -v`, `ulimit -d`), leaves of it. `None` where the system does not say.
+/// process, or a limit of its own (`ulimit -v`, `ulimit -d`), leaves of it, and what the allocator keeps for them. `None` where the
+/// system does not say.
 pub fn available_bytes() -> Option<u64> {
     system::available_bytes().map(|bytes| bytes.saturating_add(kept_bytes()))
 }
 
-/// What limits of this process itself (`ulimit -v`, `ulimit -d`) leave, where it has any. Files that it maps count against the first.
+/// What limits of this process itself (`ulimit -v`, `ulimit -d`) leave, where it has any, and what the allocator keeps. Files that it maps count against the first.
 pub fn process_bytes() -> Option<u64> {
     system::process_bytes().map(|bytes| bytes.saturating_add(kept_bytes()))
 }

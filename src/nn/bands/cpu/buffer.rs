@@ -21,15 +21,9 @@ pub(crate) fn is_used_again(waiting: usize, len: usize) -> bool {
 }
 
 /// Buffers waiting for their next use.
+#[derive(Default)]
 pub(crate) struct Pool {
     idle: Mutex<VecDeque<Vec<f32>>>,
-    limit: usize,
-}
-
-impl Default for Pool {
-    fn default() -> Self {
-        Self { idle: Mutex::default(), limit: IDLE }
-    }
 }
 
 /// f32 numbers that return to their pool.
@@ -40,11 +34,6 @@ pub(crate) struct Buffer {
 }
 
 impl Pool {
-    /// A pool where nothing waits: what is freed is given back.
-    pub fn without_reuse() -> Self {
-        Self { limit: 0, ..Self::default() }
-    }
-
     /// A buffer of `len` numbers, of any value.
     pub fn take(self: &Arc<Self>, len: usize) -> Buffer {
         let idle = self.idle.lock().ok().and_then(|mut idle| {
@@ -94,7 +83,7 @@ impl Drop for Buffer {
         }
         if let Ok(mut idle) = self.pool.idle.lock() {
             idle.push_back(storage);
-            if idle.len() > self.pool.limit {
+            if idle.len() > IDLE {
                 idle.pop_front();
             }
         }

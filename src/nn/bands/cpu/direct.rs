@@ -9,25 +9,28 @@ use rayon::prelude::*;
 
 use super::{
     Rows, Window,
-    buffer::{Buffer, Pool},
+    buffer::Pool,
     elementwise,
     matmul::{View, multiply},
     pitch, tiles,
 };
-use crate::nn::bands::{Fifo, Moments, Reach};
+use crate::nn::{
+    bands::{Fifo, Moments, Reach},
+    numbers,
+};
 
 /// Weights for plain products.
 pub(crate) struct DirectFilter {
     reach: Reach,
     inputs: usize,
-    weight: Buffer, // [3, 3 * I, O]
-    bias: Vec<f32>, // [O]
+    weight: Vec<f32>, // [3, 3 * I, O]
+    bias: Vec<f32>,   // [O]
 }
 
 impl DirectFilter {
     /// From weights [O, I, 3, 3] and bias (O numbers).
-    pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>, pool: &Arc<Pool>) -> Self {
-        let weight = by_tap(inputs, bias.len(), weight, pool);
+    pub fn new(reach: Reach, inputs: usize, weight: &[f32], bias: Vec<f32>) -> Self {
+        let weight = by_tap(inputs, bias.len(), weight);
         Self { reach, inputs, weight, bias }
     }
 
@@ -86,10 +89,10 @@ impl DirectFilter {
 }
 
 /// Weights [O, I, 3, 3] as [3 * 3, I, O].
-pub(crate) fn by_tap(inputs: usize, outputs: usize, weight: &[f32], pool: &Arc<Pool>) -> Buffer {
+pub(crate) fn by_tap(inputs: usize, outputs: usize, weight: &[f32]) -> Vec<f32> {
     /// Rows and columns moved together, so that neither side of the transposition leaves the cache.
     const BLOCK: usize = 16;
-    let mut taps = pool.take(weight.len());
+    let mut taps = numbers::zeros(weight.len());
     taps.par_chunks_exact_mut(inputs * outputs).enumerate().for_each(|(tap, plane)| {
         for (block, first) in (0..outputs).step_by(BLOCK).flat_map(|o| (0..inputs).step_by(BLOCK).map(move |i| (o, i)))
         {

@@ -35,7 +35,6 @@ pub(crate) struct Cpu<'a> {
     weights: Weights,
     meter: Meter<'a>,
     bands: Arc<Pool>,
-    filters: Arc<Pool>,
     scratch: tiles::ScratchPool,
     /// Only plain matrix products, no transformed tiles: what the fast path is tested against.
     plain: bool,
@@ -153,7 +152,6 @@ impl<'a> Cpu<'a> {
             weights: weights.with_dtype(DType::F32),
             meter,
             bands: Arc::default(),
-            filters: Arc::new(Pool::without_reuse()),
             scratch: tiles::ScratchPool::default(),
             plain,
         }
@@ -182,8 +180,8 @@ impl Kernels for Cpu<'_> {
         let weight = self.load(&format!("{name}.weight"), &[outputs, inputs, 3, 3])?;
         let bias = self.load(&format!("{name}.bias"), &[outputs])?;
         Ok(match Tiling::of(inputs, outputs, reach).filter(|_| !self.plain) {
-            Some(tiling) => Filter::Tiles(tiles::TileFilter::new(tiling, inputs, &weight, bias, &self.filters)),
-            None => Filter::Direct(direct::DirectFilter::new(reach, inputs, &weight, bias, &self.filters)),
+            Some(tiling) => Filter::Tiles(tiles::TileFilter::new(tiling, inputs, &weight, bias)),
+            None => Filter::Direct(direct::DirectFilter::new(reach, inputs, &weight, bias)),
         })
     }
 

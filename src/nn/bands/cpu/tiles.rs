@@ -15,11 +15,14 @@ use rayon::prelude::*;
 
 use super::{
     Rows, Window,
-    buffer::{Buffer, Pool},
+    buffer::Pool,
     direct, elementwise,
     matmul::{View, multiply},
 };
-use crate::nn::bands::{Fifo, Moments, Reach};
+use crate::nn::{
+    bands::{Fifo, Moments, Reach},
+    numbers,
+};
 
 /// Channels must be a multiple of this: the widest vector of f32.
 const LANES: usize = 16;
@@ -119,16 +122,16 @@ impl Scheme<3> for Doubled {
 pub(crate) struct TileFilter {
     tiling: Tiling,
     inputs: usize,
-    points: Buffer, // [N * N, I, O]
-    bias: Vec<f32>, // [O]
+    points: Vec<f32>, // [N * N, I, O]
+    bias: Vec<f32>,   // [O]
 }
 
 impl TileFilter {
     /// From weights [O, I, 3, 3] and bias (O numbers).
-    pub fn new(tiling: Tiling, inputs: usize, weight: &[f32], bias: Vec<f32>, pool: &Arc<Pool>) -> Self {
+    pub fn new(tiling: Tiling, inputs: usize, weight: &[f32], bias: Vec<f32>) -> Self {
         let points = match tiling {
-            Tiling::Same => transform::<4, Winograd>(inputs, weight, bias.len(), pool),
-            Tiling::Doubled => transform::<3, Doubled>(inputs, weight, bias.len(), pool),
+            Tiling::Same => transform::<4, Winograd>(inputs, weight, bias.len()),
+            Tiling::Doubled => transform::<3, Doubled>(inputs, weight, bias.len()),
         };
         Self { tiling, inputs, points, bias }
     }
@@ -220,12 +223,11 @@ impl TileFilter {
 }
 
 /// G w G^T of every filter, [N * N, I, O], from weights [O, I, 3, 3].
-fn transform<const N: usize, Q: Scheme<N>>(inputs: usize, weight: &[f32], outputs: usize, pool: &Arc<Pool>) -> Buffer {
-    let taps = direct::by_tap(inputs, outputs, weight, pool);
+fn transform<const N: usize, Q: Scheme<N>>(inputs: usize, weight: &[f32], outputs: usize) -> Vec<f32> {
+    let taps = direct::by_tap(inputs, outputs, weight);
     // G's columns: what each tap alone becomes.
     let columns = [Q::filter([1.0, 0.0, 0.0]), Q::filter([0.0, 1.0, 0.0]), Q::filter([0.0, 0.0, 1.0])];
-    let mut points = pool.take(N * N * inputs * outputs);
-    points.fill(0.0);
+    let mut points = numbers::zeros(N * N * inputs * outputs);
     points.par_chunks_exact_mut(inputs * outputs).enumerate().for_each(|(point, matrix)| {
         for (tap, weights) in taps.chunks_exact(inputs * outputs).enumerate() {
             let factor = (columns[tap / 3][point / N] * columns[tap % 3][point % N]) as f32;
