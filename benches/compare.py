@@ -35,17 +35,14 @@ def peer():
 def cases(work):
     """name -> (our command, their command, processes a side)"""
     ours, dype = peer(), os.path.join(TARGET, "release", "dype")
-    # A second step is like all that follow; a first one takes memory for the first time too.
-    twice = ["--runs", "2"]
-    step = lambda px, dtype, theirs="step": (
-        [ours, "step", work, "--px", str(px), "--dtype", dtype, *twice],
-        REFERENCE + [theirs, work, "--px", str(px), "--dtype", dtype, *twice],
-    )
-    step_of = lambda family, dtype: (
-        [ours, "step-of", os.path.join(work, family), "--px", "1024", "--dtype", dtype],
-        REFERENCE + ["step-of", os.path.join(work, family), "--px", "1024", "--dtype", dtype],
-    )
-    decode = lambda px: ([ours, "decode", work, "--px", str(px)], REFERENCE + ["decode", work, "--px", str(px)])
+    # A second one is like all that follow; a first one takes memory for the first time too.
+    def twice(command, folder, px, *more, theirs=None):
+        told = [folder, "--px", str(px), *more, "--runs", "2"]
+        return [ours, command, *told], REFERENCE + [theirs or command, *told]
+
+    step = lambda px, dtype, theirs="step": twice("step", work, px, "--dtype", dtype, theirs=theirs)
+    step_of = lambda family, dtype: twice("step-of", os.path.join(work, family), 1024, "--dtype", dtype)
+    decode = lambda px: twice("decode", work, px)
     whole = (
         [dype, "--model", TINY, "--width", "4096", "--height", "4096", "--steps", "1", "--quiet", "--device", "cpu",
          "--prompt", "A serene mountain landscape at sunset", "-o", os.path.join(work, "whole.png"), "--overwrite"],

@@ -252,6 +252,17 @@ impl Held {
     }
 }
 
+impl Clone for Held {
+    /// As many bytes again.
+    fn clone(&self) -> Self {
+        let mut counts = self.ledger.counts();
+        counts.now += self.bytes;
+        counts.peak = counts.peak.max(counts.now);
+        drop(counts);
+        Self { bytes: self.bytes, ledger: self.ledger.clone() }
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.ledger.counts().now -= self.bytes;

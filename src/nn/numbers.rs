@@ -17,10 +17,15 @@ pub(super) fn zeros(count: usize) -> Vec<f32> {
 /// # Errors
 /// What `fill` fails with.
 pub(super) fn written<E>(count: usize, fill: impl FnOnce(&mut [f32]) -> Result<(), E>) -> Result<Vec<f32>, E> {
-    // What is left out is seen in tests.
-    let mut numbers = if cfg!(debug_assertions) { filled(count, f32::NAN) } else { unwritten(count) };
+    let mut numbers = blank(count);
     fill(&mut numbers)?;
     Ok(numbers)
+}
+
+/// So many numbers of any value, every one to be written before it is read.
+pub(super) fn blank(count: usize) -> Vec<f32> {
+    // What is left out is seen in tests.
+    if cfg!(debug_assertions) { filled(count, f32::NAN) } else { unwritten(count) }
 }
 
 fn filled(count: usize, value: f32) -> Vec<f32> {

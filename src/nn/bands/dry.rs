@@ -3,7 +3,7 @@
 //! What it says of memory and work therefore follows every change of the order of work by itself. What an operation of the
 //! CPU's kernels holds while it runs is told here; those of tensors ([`super::tensors`]) are their own dry pass.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::cell::RefCell;
 
 use super::{Band, Before, Fifo, Kernels, Layer, Moments, Reach, Taps, cpu, work};
 use crate::{
@@ -12,51 +12,15 @@ use crate::{
     weights::Expected,
 };
 
-/// A band's shape.
+/// A band's shape, and the buffer it is in.
+#[derive(Clone)]
 pub(crate) struct Rows {
     height: usize,
     width: usize,
     channels: usize,
-    held: Lent,
-}
-
-impl Clone for Rows {
-    fn clone(&self) -> Self {
-        let held = self.held.pool.take(self.height * self.width * self.channels);
-        Self { held, ..*self }
-    }
-}
-
-/// Buffers of bands, of which a few wait for their next use ([`cpu::IDLE`]).
-#[derive(Clone)]
-struct Pool {
-    idle: Rc<RefCell<VecDeque<(usize, Held)>>>,
-    ledger: Ledger,
-}
-
-impl Pool {
-    fn take(&self, elements: usize) -> Lent {
-        let mut idle = self.idle.borrow_mut();
-        let fits = idle.iter().position(|(waiting, _)| cpu::is_used_again(*waiting, elements));
-        let used_again = fits.and_then(|at| idle.remove(at));
-        let new = || (elements, self.ledger.hold(elements, size_of::<f32>()));
-        Lent { buffer: Some(used_again.unwrap_or_else(new)), pool: self.clone() }
-    }
-}
-
-/// A buffer that returns to its pool.
-struct Lent {
-    buffer: Option<(usize, Held)>,
-    pool: Pool,
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let mut idle = self.pool.idle.borrow_mut();
-        idle.extend(self.buffer.take());
-        let over = idle.len().saturating_sub(cpu::IDLE);
-        idle.drain(..over);
-    }
+    /// Numbers that its buffer has room for.
+    room: usize,
+    _held: Held,
 }
 
 impl Band for Rows {
@@ -87,7 +51,6 @@ impl Taps for Filter {
 /// The CPU's kernels, which only count: they compute in f32.
 pub(crate) struct Dry {
     ledger: Ledger,
-    pool: Pool,
     threads: usize,
     asked: RefCell<Vec<Expected>>,
 }
@@ -95,8 +58,7 @@ pub(crate) struct Dry {
 impl Dry {
     /// Counts into `ledger`.
     pub fn new(ledger: Ledger) -> Self {
-        let pool = Pool { idle: Rc::default(), ledger: ledger.clone() };
-        Self { ledger, pool, threads: rayon::current_num_threads(), asked: RefCell::default() }
+        Self { ledger, threads: rayon::current_num_threads(), asked: RefCell::default() }
     }
 
     /// Names and shapes of the tensors that were asked for.
@@ -113,8 +75,8 @@ impl Dry {
     }
 
     /// A band of this shape in a buffer of so many numbers.
-    fn rows_within(&self, height: usize, width: usize, channels: usize, elements: usize) -> Rows {
-        Rows { height, width, channels, held: self.pool.take(elements) }
+    fn rows_within(&self, height: usize, width: usize, channels: usize, room: usize) -> Rows {
+        Rows { height, width, channels, room, _held: self.hold(room) }
     }
 
     fn hold(&self, elements: usize) -> Held {
@@ -171,8 +133,12 @@ impl Kernels for Dry {
         let kept = above.as_ref().map_or(reach.border(), |above| reach.kept(above.height));
         let height = kept + rows.map_or(1, Band::height);
         let (width, channels) = above.as_ref().or(rows).map_or((0, 0), |shape| (shape.width, shape.channels));
-        drop(above); // its buffer is used again
-        Ok(self.rows_within(height, width, channels, (height + 1) * cpu::pitch(width) * channels))
+        let elements = (height + 1) * cpu::pitch(width) * channels;
+        Ok(match above {
+            // Its buffer is used again.
+            Some(above) if elements <= above.room => Rows { height, ..above },
+            _ => self.rows_within(height, width, channels, elements),
+        })
     }
 
     fn convolve(
@@ -224,9 +190,7 @@ impl Kernels for Dry {
         Ok(self.rows(height, width, channels))
     }
 
-    fn download(&self, rows: Rows) -> Result<Vec<f32>> {
-        // The CPU's numbers are copied too.
-        self.ledger.pass(bytes(rows.channels * rows.height * rows.width));
+    fn download(&self, _rows: Rows) -> Result<Vec<f32>> {
         Ok(Vec::new())
     }
 }

@@ -3,14 +3,10 @@
 //! In a padded row the three pixels a tap row looks at lie side by side, so each tap row is one product with overlapping
 //! rows of 3 I numbers: no patches are copied.
 
-use std::sync::Arc;
-
 use rayon::prelude::*;
 
 use super::{
-    Rows, Window,
-    buffer::Pool,
-    elementwise,
+    Rows, Window, elementwise,
     matmul::{View, multiply},
     pitch, tiles,
 };
@@ -35,23 +31,17 @@ impl DirectFilter {
     }
 
     /// See [`Kernels::convolve`](crate::nn::bands::Kernels::convolve).
-    pub fn convolve(
-        &self,
-        window: &Window,
-        residual: Option<&Fifo<Rows>>,
-        moments: Option<&mut Moments>,
-        pool: &Arc<Pool>,
-    ) -> Rows {
+    pub fn convolve(&self, window: &Window, residual: Option<&Fifo<Rows>>, moments: Option<&mut Moments>) -> Rows {
         let doubled;
         let (window, reach) = match self.reach {
             Reach::Doubled => {
-                doubled = double(window, pool);
+                doubled = double(window);
                 (&doubled, Reach::Same)
             }
             reach => (window, reach),
         };
         let (height, width, outputs) = (reach.ready(window.height), reach.resized(window.width), self.bias.len());
-        let mut output = Rows::blank(pool, height, width, outputs);
+        let mut output = Rows::blank(height, width, outputs);
         let residual = tiles::residual_rows(residual, output.height);
         let rows = output.data.par_chunks_mut(width * outputs).enumerate();
         let parts: Vec<_> = rows
@@ -107,11 +97,10 @@ pub(crate) fn by_tap(inputs: usize, outputs: usize, weight: &[f32]) -> Vec<f32> 
 }
 
 /// The window of the doubled map: its first and last rows and columns are halves of the halo's.
-fn double(window: &Window, pool: &Arc<Pool>) -> Window {
+fn double(window: &Window) -> Window {
     let (height, width, channels) = (2 * (window.height - 2) + 2, 2 * window.width, window.channels);
     let row = pitch(width) * channels;
-    let mut data = pool.take((height + 1) * row);
-    data.fill(0.0);
+    let mut data = numbers::zeros((height + 1) * row);
     for (y, to) in data.chunks_exact_mut(row).take(height).enumerate() {
         let from = &window.data[y.div_ceil(2) * window.pitch() * channels..];
         for (x, pixel) in to.chunks_exact_mut(channels).take(width + 2).enumerate() {

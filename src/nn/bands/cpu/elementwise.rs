@@ -2,17 +2,16 @@
 //!
 //! The loops are plain; each is compiled for every instruction set and chosen at run time.
 
-use std::sync::Arc;
-
 use rayon::prelude::*;
 
-use super::{Rows, Window, buffer::Pool, pitch};
+use super::{Rows, Window, pitch};
 use crate::{
     nn::bands::{Before, Moments, Norm, Reach},
     nn::kernels::cpu::{
         rows::sum_of,
         simd::{multiversion, silu},
     },
+    nn::numbers,
 };
 
 /// `before` of every pixel of `input`, into `output`.
@@ -106,13 +105,7 @@ pub(crate) fn merge_all(moments: &mut Moments, parts: Vec<Sums>) {
 }
 
 /// See [`Kernels::window`](crate::nn::bands::Kernels::window).
-pub(crate) fn window(
-    reach: Reach,
-    above: Option<Window>,
-    rows: Option<&Rows>,
-    before: Before<'_>,
-    pool: &Arc<Pool>,
-) -> Window {
+pub(crate) fn window(reach: Reach, above: Option<Window>, rows: Option<&Rows>, before: Before<'_>) -> Window {
     let (width, channels) = match (rows, &above) {
         (Some(rows), _) => (rows.width, rows.channels),
         (None, Some(above)) => (above.width, above.channels),
@@ -127,14 +120,9 @@ pub(crate) fn window(
         Some(mut above) => {
             let first = (above.height - kept) * row;
             above.data.copy_within(first..first + kept * row, 0);
-            above.data.resize(len, kept * row);
-            above.data
+            resized(above.data, len, kept * row)
         }
-        None => {
-            let mut data = pool.take(len);
-            data.fill(0.0);
-            data
-        }
+        None => numbers::zeros(len),
     };
     let written = kept + rows.map_or(0, |rows| rows.height);
     data[written * row..].fill(0.0);
@@ -145,4 +133,15 @@ pub(crate) fn window(
         });
     }
     Window { height, width, channels, data }
+}
+
+/// `len` numbers, the first `kept` as they were: in place where there is room. Those beyond the old length are zeros.
+fn resized(mut data: Vec<f32>, len: usize, kept: usize) -> Vec<f32> {
+    if len <= data.capacity() {
+        data.resize(len, 0.0);
+        return data;
+    }
+    let mut larger = numbers::zeros(len);
+    larger[..kept].copy_from_slice(&data[..kept]);
+    larger
 }

@@ -1,10 +1,8 @@
 //! Matrix products on slices, and the 1 x 1 projections made of them.
 
-use std::sync::Arc;
-
 use rayon::prelude::*;
 
-use super::{Rows, buffer::Pool, elementwise};
+use super::{Rows, elementwise};
 use crate::{
     nn::bands::Before,
     nn::kernels::cpu::{Strided, product},
@@ -68,9 +66,9 @@ impl Matrix {
     }
 
     /// before(x) W^T + bias (+ residual), for every pixel.
-    pub fn project(&self, rows: &Rows, before: Before<'_>, residual: Option<&Rows>, pool: &Arc<Pool>) -> Rows {
+    pub fn project(&self, rows: &Rows, before: Before<'_>, residual: Option<&Rows>) -> Rows {
         let (inputs, outputs) = (self.inputs, self.bias.len());
-        let mut output = Rows::blank(pool, rows.height, rows.width, outputs);
+        let mut output = Rows::blank(rows.height, rows.width, outputs);
         let tasks = output.data.par_chunks_mut(PIXELS * outputs).zip(rows.data.par_chunks(PIXELS * inputs));
         tasks.enumerate().for_each(|(task, (out, input))| {
             let add = residual.map(|r| &r.data[task * PIXELS * outputs..][..out.len()]);

@@ -1,13 +1,10 @@
 //! The kernels on the CPU: f32, channels last, every thread on its own rows.
 
-mod buffer;
 mod conv_band;
 mod direct;
 pub(crate) mod elementwise;
 mod matmul;
 mod tiles;
-
-use std::sync::Arc;
 
 use candle_core::DType;
 use rayon::prelude::*;
@@ -17,14 +14,12 @@ use crate::{
     error::Result,
     nn::{
         kernels::cpu::attention::{Attention, Bias, Piece, Shape, attention},
-        timed_attention,
+        numbers, timed_attention,
     },
     weights::Weights,
 };
 use tiles::Tiling;
 
-use buffer::{Buffer, Pool};
-pub(crate) use buffer::{IDLE, is_used_again};
 pub use conv_band::ConvBand;
 
 /// Queries of one task of attention: with 512 channels they, their outputs, and the keys and values of a tile take a megabyte.
@@ -34,7 +29,6 @@ const QUERY_ROWS: usize = 128;
 pub(crate) struct Cpu<'a> {
     weights: Weights,
     meter: Meter<'a>,
-    bands: Arc<Pool>,
     scratch: tiles::ScratchPool,
     /// Only plain matrix products, no transformed tiles: what the fast path is tested against.
     plain: bool,
@@ -46,7 +40,7 @@ pub(crate) struct Rows {
     height: usize,
     width: usize,
     channels: usize,
-    data: Buffer, // [height, width, channels]
+    data: Vec<f32>, // [height, width, channels]
 }
 
 impl Band for Rows {
@@ -57,8 +51,8 @@ impl Band for Rows {
 
 impl Rows {
     /// A band whose numbers are of any value.
-    fn blank(pool: &Arc<Pool>, height: usize, width: usize, channels: usize) -> Self {
-        Self { height, width, channels, data: pool.take(height * width * channels) }
+    fn blank(height: usize, width: usize, channels: usize) -> Self {
+        Self { height, width, channels, data: numbers::blank(height * width * channels) }
     }
 
     fn row_len(&self) -> usize {
@@ -72,7 +66,7 @@ pub(crate) struct Window {
     height: usize,
     width: usize,
     channels: usize,
-    data: Buffer, // [height + 1, pitch, channels]
+    data: Vec<f32>, // [height + 1, pitch, channels]
 }
 
 impl Band for Window {
@@ -148,19 +142,13 @@ pub(crate) fn attention_bytes(channels: usize, queries: usize, keys: usize) -> u
 impl<'a> Cpu<'a> {
     /// Kernels that take their weights from here.
     pub fn new(weights: &Weights, meter: Meter<'a>, plain: bool) -> Self {
-        Self {
-            weights: weights.with_dtype(DType::F32),
-            meter,
-            bands: Arc::default(),
-            scratch: tiles::ScratchPool::default(),
-            plain,
-        }
+        Self { weights: weights.with_dtype(DType::F32), meter, scratch: tiles::ScratchPool::default(), plain }
     }
 
     /// A band from its numbers, [height, width, channels].
     pub fn rows(&self, height: usize, width: usize, channels: usize, numbers: &[f32]) -> Rows {
         debug_assert_eq!(numbers.len(), height * width * channels);
-        Rows { height, width, channels, data: self.bands.copy(numbers) }
+        Rows { height, width, channels, data: numbers.to_vec() }
     }
 
     fn load(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
@@ -198,12 +186,12 @@ impl Kernels for Cpu<'_> {
     }
 
     fn slice(&self, rows: &Rows, first: usize, count: usize) -> Result<Rows> {
-        let data = self.bands.copy(&rows.data[first * rows.row_len()..(first + count) * rows.row_len()]);
+        let data = rows.data[first * rows.row_len()..(first + count) * rows.row_len()].to_vec();
         Ok(Rows { height: count, width: rows.width, channels: rows.channels, data })
     }
 
     fn join(&self, a: Rows, b: Rows) -> Result<Rows> {
-        let mut joined = Rows::blank(&self.bands, a.height + b.height, a.width, a.channels);
+        let mut joined = Rows::blank(a.height + b.height, a.width, a.channels);
         let (upper, lower) = joined.data.split_at_mut(a.data.len());
         upper.copy_from_slice(&a.data);
         lower.copy_from_slice(&b.data);
@@ -211,7 +199,7 @@ impl Kernels for Cpu<'_> {
     }
 
     fn window(&self, reach: Reach, above: Option<Window>, rows: Option<&Rows>, before: Before<'_>) -> Result<Window> {
-        Ok(elementwise::window(reach, above, rows, before, &self.bands))
+        Ok(elementwise::window(reach, above, rows, before))
     }
 
     fn convolve(
@@ -222,8 +210,8 @@ impl Kernels for Cpu<'_> {
         moments: Option<&mut Moments>,
     ) -> Result<Rows> {
         let output = match filter {
-            Filter::Tiles(filter) => filter.convolve(window, residual, moments, &self.bands, &self.scratch),
-            Filter::Direct(filter) => filter.convolve(window, residual, moments, &self.bands),
+            Filter::Tiles(filter) => filter.convolve(window, residual, moments, &self.scratch),
+            Filter::Direct(filter) => filter.convolve(window, residual, moments),
         };
         self.meter.add(work::convolution(window.channels, output.channels, output.height * output.width));
         Ok(output)
@@ -236,7 +224,7 @@ impl Kernels for Cpu<'_> {
         before: Before<'_>,
         residual: Option<&Rows>,
     ) -> Result<Rows> {
-        let output = matrix.project(rows, before, residual, &self.bands);
+        let output = matrix.project(rows, before, residual);
         self.meter.add(work::projection(rows.channels, output.channels, rows.height * rows.width));
         Ok(output)
     }
@@ -255,7 +243,7 @@ impl Kernels for Cpu<'_> {
 
     fn attend(&self, queries: &Rows, keys: &Keys) -> Result<Rows> {
         let (pixels, channels) = (queries.height * queries.width, queries.channels);
-        let mut output = Rows::blank(&self.bands, queries.height, queries.width, channels);
+        let mut output = Rows::blank(queries.height, queries.width, channels);
         let pieces: Vec<_> = keys.bands.iter().map(|(k, v)| Piece { k: &k.data, v: &v.data }).collect();
         let scale = std::f32::consts::LOG2_E / (channels as f32).sqrt();
         let shape = one_head(channels, pixels, keys.count);
@@ -270,6 +258,6 @@ impl Kernels for Cpu<'_> {
     }
 
     fn download(&self, rows: Rows) -> Result<Vec<f32>> {
-        Ok(rows.data.to_vec())
+        Ok(rows.data)
     }
 }

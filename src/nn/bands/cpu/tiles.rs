@@ -8,15 +8,13 @@
 //!   y0 = w0 a + (w1 + w2) b, y1 = (w0 + w1) b + w2 c take three products: w0 (a - b), (w0 + w1 + w2) b, w2 (b - c).
 //!   9 points for 36 multiplications, on the small map.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
-    Rows, Window,
-    buffer::Pool,
-    direct, elementwise,
+    Rows, Window, direct, elementwise,
     matmul::{View, multiply},
 };
 use crate::nn::{
@@ -150,12 +148,11 @@ impl TileFilter {
         window: &Window,
         residual: Option<&Fifo<Rows>>,
         moments: Option<&mut Moments>,
-        pool: &Arc<Pool>,
         scratch: &ScratchPool,
     ) -> Rows {
         match self.tiling {
-            Tiling::Same => self.run::<4, Winograd>(window, residual, moments, pool, scratch),
-            Tiling::Doubled => self.run::<3, Doubled>(window, residual, moments, pool, scratch),
+            Tiling::Same => self.run::<4, Winograd>(window, residual, moments, scratch),
+            Tiling::Doubled => self.run::<3, Doubled>(window, residual, moments, scratch),
         }
     }
 
@@ -164,11 +161,10 @@ impl TileFilter {
         window: &Window,
         residual: Option<&Fifo<Rows>>,
         moments: Option<&mut Moments>,
-        pool: &Arc<Pool>,
         scratch: &ScratchPool,
     ) -> Rows {
         let (outputs, doubling) = (self.bias.len(), 2 / Q::STEP);
-        let mut output = Rows::blank(pool, doubling * (window.height - 2), doubling * window.width, outputs);
+        let mut output = Rows::blank(doubling * (window.height - 2), doubling * window.width, outputs);
         let (row, across) = (output.row_len(), output.width.div_ceil(2));
         let residual = residual_rows(residual, output.height);
         let batch = batch(self.inputs, outputs);
