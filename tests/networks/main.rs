@@ -4,7 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attention;
+mod linear;
 mod nn;
+mod plain;
 mod stock;
 mod text;
 mod transformer;

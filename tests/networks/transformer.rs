@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::nn::exactness;
+use crate::plain::exactness;
 use crate::support::{fixture, manifest::ManifestSource, values};
 use candle_core::{DType, Device, Tensor};
 use dype::testing::{

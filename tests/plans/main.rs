@@ -7,6 +7,7 @@ mod support;
 
 mod gpu_plan;
 mod ladder_memory;
+mod narrow_memory;
 mod plan;
 mod run_memory;
 mod transformer_memory;
