@@ -6,7 +6,7 @@
 
 Pictures are made prompt by prompt and those that exist are kept, so an interrupted run leaves whole prompts, goes on where it stopped,
 and a larger one reuses a smaller one's. A table has the prompts that every variant has a picture of.
-DIR is the training folder (judge.pt; `python judge.py DIR` makes it). Columns: Frechet distance of the classifier's features
+DIR is the training folder (judge.pt and finder.pt; `evaluate` makes them). Columns: Frechet distance of the classifier's features
 between the pictures and scenes rendered at that size, of whole pictures and of native-resolution patches of 128 px (none for fewer than
 12 pictures); share of pictures whose kind and time the classifier names as asked; share with exactly one sun, with exactly one sun on the
 side that is asked for, and with exactly one horizon; suns and horizons a picture; the difference of the mean radial power spectra (root
@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-import judge as J
 import scenes
 from asked import HALVES, folder, half_of, numbers, prompt, settings, side
+from finder import load as load_finder, shrink, to_tensor
+from judge import PATCH_PX, load as load_judge
 from model import BASE_PX
 from scenes import KINDS, TIMES, Scene
 
@@ -84,10 +85,10 @@ def spectrum(picture):
 @torch.no_grad()
 def look(picture, judge, finder, seed=0):
     """Everything measured of a picture."""
-    x = J.to_tensor([picture])
-    kind, time, features = judge(J.shrink(x, J.PATCH_PX))
-    places = np.random.default_rng(seed).integers(0, np.array(picture.shape[:2]) - J.PATCH_PX + 1, (8, 2))
-    patches = judge(torch.cat([x[..., a:a + J.PATCH_PX, b:b + J.PATCH_PX] for a, b in places]))[2]
+    x = to_tensor([picture])
+    kind, time, features = judge(shrink(x, PATCH_PX))
+    places = np.random.default_rng(seed).integers(0, np.array(picture.shape[:2]) - PATCH_PX + 1, (8, 2))
+    patches = judge(torch.cat([x[..., a:a + PATCH_PX, b:b + PATCH_PX] for a, b in places]))[2]
     suns, horizons = finder.find(x)[0]
     return {"kind": kind[0].softmax(0).numpy(), "time": int(time.argmax()), "whole": features[0].numpy(), "patches": patches.numpy(), "suns": suns, "horizons": horizons, "spectrum": spectrum(picture)}
 
@@ -232,7 +233,7 @@ def main():
             make_all(a, size, variants_at(a, size), numbers(count, a.half))
     if a.make_only:
         return
-    tables = [part for size, count in zip(a.sizes, counts) for part in measure(a, size, count, *J.load(a.dir))]
+    tables = [part for size, count in zip(a.sizes, counts) for part in measure(a, size, count, load_judge(a.dir), load_finder(a.dir))]
     (a.out / a.table).write_text("\n\n".join(tables) + "\n")
     print("\n\n".join(tables))
 
