@@ -210,10 +210,9 @@ impl Plan {
         if text > budget {
             return Err(too_small("encoding the prompt", text, budget));
         }
-        let process = Process::after(kind, text_need);
+        let process = Process::on(kind);
         let encode = autoencoder::encode_choice(model, task, on, (process, beside.encode_bytes), budget)?;
         let denoise = Steps::new(model, (task, beside), on, process)?.within(machine.weights, budget)?;
-        let process = Process::after(kind, text_need + denoise.need);
         let picture = (task.size, beside.pixel_bytes);
         let decode = decode_choice(model.decoder(), on, picture, (process, beside.decode_bytes), budget)?;
         let need_bytes = StagePeaks {
@@ -314,5 +313,5 @@ impl Plan {
 /// What encoding the prompts needs, and the peak of it.
 fn text_stage(model: &dyn Model, task: &Task, on: (DeviceKind, DType)) -> Result<(u64, u64)> {
     let need = model.text_bytes(on, task.prompts, task.text_tokens)?;
-    Ok((need, Process::after(on.0, 0).peak(need)))
+    Ok((need, Process::on(on.0).peak(need)))
 }

@@ -49,10 +49,10 @@ impl StagePeaks {
     /// # Errors
     /// [`crate::Error::Model`] when a configuration makes no sense.
     pub fn least(model: &dyn Model, task: &Task, on: (DeviceKind, DType), mode: WeightsMode) -> Result<Self> {
-        let (text_need, text) = text_stage(model, task, on)?;
-        let denoising = Steps::new(model, (task, &ALONE), on, Process::after(on.0, text_need))?.least(mode)?;
+        let (_, text) = text_stage(model, task, on)?;
+        let denoising = Steps::new(model, (task, &ALONE), on, Process::on(on.0))?.least(mode)?;
         let (ways, picture) = decode_ways(model.decoder(), on, (task.size, ALONE.pixel_bytes))?;
-        let decode = least_peak(&ways, [0, picture], Process::after(on.0, text_need + denoising.need));
+        let decode = least_peak(&ways, [0, picture], Process::on(on.0));
         Ok(Self { text, encode: None, denoise: denoising.peak, decode })
     }
 }

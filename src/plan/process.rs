@@ -12,9 +12,12 @@ const OWN: [u64; 2] = [4_000_000, 1_000_000];
 const OWN_IN_HUGE_PAGES: [u64; 2] = [30_000_000, 8_000_000];
 /// What the process takes of a card's memory beside its stages.
 const OWN_ON_A_CARD: u64 = 30_000_000;
-/// The most that the allocator keeps for later of what was freed; of large allocations it keeps none that would raise the peak.
-/// Measured as what a run takes beyond the need of its stages: up to 25 MB, at 512 px.
-const ALLOCATOR_KEEPS_BYTES: u64 = 28_000_000;
+/// What the allocator takes beyond what its stages need: this much, and this share of the need, whose buffers come and go in many sizes;
+/// of large allocations it keeps none that would raise the peak. Measured on two threads, from 64 to 2048 px, with all memory and within
+/// little.
+const ALLOCATOR: (u64, [u64; 2]) = (1_500_000, [2, 13]);
+/// The most that it takes so.
+const ALLOCATOR_MOST: u64 = 28_000_000;
 
 /// Of what may be taken of a card, what is taken where there is a choice: a driver gives memory in pieces, and takes more than is
 /// allocated.
@@ -25,43 +28,41 @@ const SHARE_OF_A_CARD: f64 = 0.9;
 pub struct Process {
     /// What it takes whatever the stage.
     own: u64,
-    /// What earlier stages freed; `None` where freed memory goes back at once.
-    freed: Option<u64>,
+    /// Whether memory is a card's.
+    on_a_card: bool,
 }
 
 impl Process {
-    /// Where this kind of device computes, after stages that needed this much.
-    pub fn after(kind: DeviceKind, freed: u64) -> Self {
+    /// Where this kind of device computes.
+    pub fn on(kind: DeviceKind) -> Self {
         if !kind.is_cpu() {
-            return Self { own: OWN_ON_A_CARD, freed: None };
+            return Self { own: OWN_ON_A_CARD, on_a_card: true };
         }
         let [process, thread] = if has_huge_pages_everywhere() { OWN_IN_HUGE_PAGES } else { OWN };
-        Self { own: process + thread * rayon::current_num_threads() as u64, freed: Some(freed) }
+        Self { own: process + thread * rayon::current_num_threads() as u64, on_a_card: false }
     }
 
-    /// All that is held in a stage that needs this much: what the allocator keeps is most of what was freed before, and half as much
-    /// again of the stage's own, which comes and goes in many sizes; never more than it keeps of anything.
+    /// All that is held in a stage that needs this much.
     pub(super) fn peak(self, need: u64) -> u64 {
-        let kept = self.freed.map_or(0, |freed| (kept_of(freed) + need / 2).min(ALLOCATOR_KEEPS_BYTES));
+        let (least, [part, whole]) = ALLOCATOR;
+        let kept = if self.on_a_card { 0 } else { (least + need / whole * part).min(ALLOCATOR_MOST) };
         need.saturating_add(kept).saturating_add(self.own)
     }
 
     /// Of a budget, what is taken where a stage has the choice.
     pub(super) fn of_choice(self, budget: u64) -> u64 {
-        if self.freed.is_some() { budget } else { (budget as f64 * SHARE_OF_A_CARD) as u64 }
+        if self.on_a_card { (budget as f64 * SHARE_OF_A_CARD) as u64 } else { budget }
     }
 
     /// The most that a stage may need whose peak has to stay within a budget.
     pub(super) fn room(self, budget: u64) -> u64 {
         let bytes = budget.saturating_sub(self.own);
-        let Some(freed) = self.freed else { return bytes };
-        bytes.saturating_sub(ALLOCATOR_KEEPS_BYTES).max(bytes.saturating_sub(kept_of(freed)) / 3 * 2)
+        if self.on_a_card {
+            return bytes;
+        }
+        let (least, [part, whole]) = ALLOCATOR;
+        bytes.saturating_sub(ALLOCATOR_MOST).max(bytes.saturating_sub(least) / (whole + part) * whole)
     }
-}
-
-/// What the allocator still holds of what earlier stages freed.
-fn kept_of(freed: u64) -> u64 {
-    freed / 4 * 3
 }
 
 /// What is said of a stage that takes more than it may.

@@ -10,7 +10,7 @@ use dype::testing::{
     models::parts::kl::{Banding, Decoder, Encoder, Keep, Side, cost_of_tensors},
 };
 
-/// What keeps most, what keeps least, and what lies between; in bands whose buffers, below 1 MiB, come from the allocator.
+/// What keeps most, what keeps least, and what lies between.
 fn ways() -> [Banding; 3] {
     [Keep::All, Keep::Maps, Keep::Nothing].map(|keep| Banding { band_rows: 16, keep: vec![keep; 4] })
 }
@@ -22,7 +22,7 @@ fn on_two_threads(test: impl FnOnce() + Send) {
     pool.install(test);
 }
 
-/// A small picture, and a tall one: a wide one's bands would be mapped past the allocator.
+/// A small picture, and a tall one.
 const SIZES: [LatentSize; 2] = [LatentSize { height: 24, width: 24 }, LatentSize { height: 96, width: 16 }];
 
 /// In each way it takes what was foretold: within 15% below 512 px, within 10% from there on. A first run leaves what the threads

@@ -87,7 +87,7 @@ pub fn run(args: &DecodeArgs, report: &Report) -> anyhow::Result<()> {
     let dtype = device::compute_dtype(args.dtype, DeviceKind::of(&device))?;
     let budget = Machine::budget(&device, args.memory);
     let (on, budget) = ((DeviceKind::of(&device), dtype), budget.map_or(u64::MAX, |bytes| bytes.0));
-    let chosen = plan::decode_choice(&*vae, on, (size, PIXEL_BYTES), (Process::after(on.0, 0), 0), budget)?;
+    let chosen = plan::decode_choice(&*vae, on, (size, PIXEL_BYTES), (Process::on(on.0), 0), budget)?;
     let picture = pipeline::decode(&*vae, &latents.to_device(&device)?, size, &chosen.way.options, dtype, report)?;
     let provenance = provenance(&file.metadata, &args.file, report);
     let path = output::save_or_keep(&args.output, 1, &picture, &provenance, args.overwrite)?;

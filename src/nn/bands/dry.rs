@@ -162,12 +162,17 @@ impl Kernels for Dry {
         &self,
         projection: &Projection,
         rows: &Rows,
-        _before: Before<'_>,
+        before: Before<'_>,
         _residual: Option<&Rows>,
     ) -> Result<Rows> {
         let (pixels, outputs) = (rows.height * rows.width, projection.outputs);
         self.ledger.work(work::projection(rows.channels, outputs, pixels));
-        Ok(self.rows(rows.height, rows.width, outputs))
+        let output = self.rows(rows.height, rows.width, outputs);
+        if !matches!(before, Before::Nothing) {
+            // Each thread's task prepares its pixels.
+            self.ledger.pass(bytes(pixels.min(self.threads * cpu::PIXELS_OF_A_TASK) * rows.channels));
+        }
+        Ok(output)
     }
 
     fn measure(&self, _rows: &Rows, _moments: &mut Moments) -> Result<()> {
@@ -186,7 +191,7 @@ impl Kernels for Dry {
         Ok(self.rows(queries.height, queries.width, queries.channels))
     }
 
-    fn upload(&self, [height, width, channels]: [usize; 3], _numbers: &[f32]) -> Result<Rows> {
+    fn upload(&self, [height, width, channels]: [usize; 3], _numbers: Vec<f32>) -> Result<Rows> {
         Ok(self.rows(height, width, channels))
     }
 

@@ -238,7 +238,7 @@ pub(crate) trait Kernels {
     fn attend(&self, queries: &Self::Rows, keys: &Self::Keys) -> Result<Self::Rows>;
 
     /// A band [rows, W, C] of these numbers.
-    fn upload(&self, shape: [usize; 3], numbers: &[f32]) -> Result<Self::Rows>;
+    fn upload(&self, shape: [usize; 3], numbers: Vec<f32>) -> Result<Self::Rows>;
     /// The band's numbers on the host, in f32.
     fn download(&self, rows: Self::Rows) -> Result<Vec<f32>>;
 }

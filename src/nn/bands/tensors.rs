@@ -267,8 +267,8 @@ impl Kernels for Tensors<'_> {
         Ok(Rows(output.reshape(&[height, width, channels])?))
     }
 
-    fn upload(&self, shape: [usize; 3], numbers: &[f32]) -> Result<Rows> {
-        Ok(Rows(self.parameters.place().floats(&shape, || numbers.to_vec())?.to_dtype(self.parameters.dtype())?))
+    fn upload(&self, shape: [usize; 3], numbers: Vec<f32>) -> Result<Rows> {
+        Ok(Rows(self.parameters.place().floats(&shape, || numbers)?.to_dtype(self.parameters.dtype())?))
     }
 
     fn download(&self, rows: Rows) -> Result<Vec<f32>> {

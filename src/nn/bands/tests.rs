@@ -94,7 +94,7 @@ fn streamed<K: Kernels>(
     let (mut output, line) = (Vec::new(), width * source.inputs);
     for first in (0..height).step_by(band) {
         let rows = band.min(height - first);
-        let rows = kernels.upload([rows, width, source.inputs], &map[first * line..(first + rows) * line])?;
+        let rows = kernels.upload([rows, width, source.inputs], map[first * line..(first + rows) * line].to_vec())?;
         if let Some(rows) = chain.feed(Cow::Owned(rows))? {
             output.extend(kernels.download(rows)?);
         }
@@ -143,7 +143,7 @@ fn what_is_kept_on_cuda_is_copied_out_of_what_temporaries_left() {
         let ledger = Ledger::new(kind);
         let parameters = Parameters::of_configuration(DType::BF16, &ledger);
         let kernels = Tensors::new(&parameters, Meter::new(Stage::Decode, &Silent));
-        let band = kernels.upload([4, 8, 16], &[]).expect("a dry band");
+        let band = kernels.upload([4, 8, 16], vec![]).expect("a dry band");
         let (bytes, before) = (ledger.now_bytes(), ledger.launches());
         let mut map = Map::new();
         map.push(&kernels, 4, band).expect("kept");

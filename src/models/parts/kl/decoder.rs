@@ -129,9 +129,9 @@ impl Decoder {
         observer.on(Event::Begin { stage: Stage::Decode, total: self.cost(size, options)?.flops / 1_000_000 });
         let meter = Meter::new(Stage::Decode, observer);
         match path {
-            Path::Cpu { plain } => self.run(&Cpu::new(&self.weights, meter, plain), size, &latents, options, sink),
+            Path::Cpu { plain } => self.run(&Cpu::new(&self.weights, meter, plain), size, latents, options, sink),
             Path::Device => {
-                self.run(&Tensors::new(&Parameters::real(&self.weights), meter), size, &latents, options, sink)
+                self.run(&Tensors::new(&Parameters::real(&self.weights), meter), size, latents, options, sink)
             }
         }
     }
@@ -140,7 +140,7 @@ impl Decoder {
         &self,
         kernels: &K,
         size: LatentSize,
-        latents: &[f32],
+        latents: Vec<f32>,
         options: &Banding,
         sink: &mut RowSink<'_>,
     ) -> Result<()> {

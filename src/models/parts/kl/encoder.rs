@@ -186,14 +186,13 @@ impl Encoder {
         options: &Banding,
     ) -> Result<Vec<f32>> {
         let (height, width) = (size.height * self.config.scale(), size.width * self.config.scale());
-        let (mut map, mut numbers) = (Map::new(), vec![0.0; options.band_rows.min(height) * width * PICTURE_CHANNELS]);
+        let mut map = Map::new();
         for rows in bands(height, options.band_rows) {
-            let numbers = &mut numbers[..rows.len() * width * PICTURE_CHANNELS];
-            picture(rows.start, numbers)?;
+            let mut numbers = vec![0.0; rows.len() * width * PICTURE_CHANNELS];
+            picture(rows.start, &mut numbers)?;
             let band = kernels.upload([rows.len(), width, PICTURE_CHANNELS], numbers)?;
             map.push(kernels, options.band_rows, band)?;
         }
-        drop(numbers);
         walk(kernels, &self.config, options, map, |rows| sampled.take(&kernels.download(rows)?))?;
         Ok(sampled.latents)
     }

@@ -301,12 +301,12 @@ fn dry_run<K: Kernels>(dry: &K, config: &VaeConfig, side: Side, size: LatentSize
             let (height_px, width_px) = (size.height * config.scale(), size.width * config.scale());
             let mut picture = Map::new();
             for rows in encoder::bands(height_px, options.band_rows) {
-                picture.push(dry, options.band_rows, dry.upload([rows.len(), width_px, PICTURE_CHANNELS], &[])?)?;
+                picture.push(dry, options.band_rows, dry.upload([rows.len(), width_px, PICTURE_CHANNELS], vec![])?)?;
             }
             encoder::walk(dry, config, options, picture, |_| Ok(()))
         }
         Side::Decoder => {
-            let latents = dry.upload([size.height, size.width, config.latent_channels], &[])?;
+            let latents = dry.upload([size.height, size.width, config.latent_channels], vec![])?;
             decoder::walk(dry, config, options, latents, |_| Ok(()))
         }
     }

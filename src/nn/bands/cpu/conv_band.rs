@@ -32,7 +32,7 @@ impl ConvBand {
         let filter = kernels.filter(Layer { name, inputs, outputs }, Reach::Same)?;
         // One more row: the last row's lower neighbour.
         let numbers: Vec<f32> = (0..(rows + 1) * width * inputs).map(|i| (i as f32 * 0.37).sin()).collect();
-        let band = kernels.rows(rows + 1, width, inputs, &numbers);
+        let band = kernels.upload([rows + 1, width, inputs], numbers)?;
         let window = kernels.window(Reach::Same, None, Some(&band), Before::Nothing)?;
         Ok(Self { kernels, filter, window })
     }

@@ -55,7 +55,7 @@ pub(crate) struct Matrix {
 }
 
 /// Pixels of one task: enough for the weights' packing to vanish beside the product.
-const PIXELS: usize = 512;
+pub(crate) const PIXELS: usize = 512;
 
 impl Matrix {
     /// From weights [O, I] and bias (O numbers).

@@ -21,6 +21,7 @@ use crate::{
 use tiles::Tiling;
 
 pub use conv_band::ConvBand;
+pub(crate) use matmul::PIXELS as PIXELS_OF_A_TASK;
 
 /// Queries of one task of attention: with 512 channels they, their outputs, and the keys and values of a tile take a megabyte.
 const QUERY_ROWS: usize = 128;
@@ -145,12 +146,6 @@ impl<'a> Cpu<'a> {
         Self { weights: weights.with_dtype(DType::F32), meter, scratch: tiles::ScratchPool::default(), plain }
     }
 
-    /// A band from its numbers, [height, width, channels].
-    pub fn rows(&self, height: usize, width: usize, channels: usize, numbers: &[f32]) -> Rows {
-        debug_assert_eq!(numbers.len(), height * width * channels);
-        Rows { height, width, channels, data: numbers.to_vec() }
-    }
-
     fn load(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         Ok(self.weights.get(name, shape)?.flatten_all()?.to_vec1()?)
     }
@@ -253,8 +248,9 @@ impl Kernels for Cpu<'_> {
         Ok(output)
     }
 
-    fn upload(&self, [height, width, channels]: [usize; 3], numbers: &[f32]) -> Result<Rows> {
-        Ok(self.rows(height, width, channels, numbers))
+    fn upload(&self, [height, width, channels]: [usize; 3], numbers: Vec<f32>) -> Result<Rows> {
+        debug_assert_eq!(numbers.len(), height * width * channels);
+        Ok(Rows { height, width, channels, data: numbers })
     }
 
     fn download(&self, rows: Rows) -> Result<Vec<f32>> {
