@@ -22,9 +22,19 @@ const SIZES_PER_DOUBLING: usize = 256;
 
 /// A freed allocation, and the room it has.
 #[derive(Clone, Copy)]
-struct Idle {
+#[must_use = "it has to be freed"]
+pub(super) struct Idle {
     start: *mut u8,
     room: Layout,
+}
+
+impl Idle {
+    /// Gives it back to the system. Nobody else should wait meanwhile.
+    pub(super) fn free(self) {
+        take_pages(self.start, self.room.size());
+        // SAFETY: it came from there with this room, was freed, and is kept no more.
+        unsafe { MiMalloc.dealloc(self.start, self.room) };
+    }
 }
 
 /// What is kept, the longest first.
@@ -67,28 +77,24 @@ impl Kept {
         self.idle_bytes
     }
 
-    /// One that has this room; `None` where none is kept, and then there is room for another below the peak.
+    /// One that has this room; where none is kept, what is [over the peak](Self::over_the_peak) has to be freed.
     pub(super) fn take(&mut self, room: Layout) -> Option<*mut u8> {
         self.used_bytes += room.size();
         self.most_bytes = self.most_bytes.max(self.used_bytes);
         // The last that was freed is the likeliest to lie in a cache.
         let serves = |idle: &Idle| idle.room.size() == room.size() && idle.start.align_offset(room.align()) == 0;
-        if let Some(at) = self.idle[..self.count].iter().rposition(serves) {
-            return Some(self.remove(at).start);
-        }
-        self.fit();
-        None
+        let at = self.idle[..self.count].iter().rposition(serves)?;
+        Some(self.remove(at).start)
     }
 
-    /// One that has been freed.
-    pub(super) fn give(&mut self, start: *mut u8, room: Layout) {
+    /// One that has been freed; another takes its place where all are taken, and has to be.
+    pub(super) fn give(&mut self, start: *mut u8, room: Layout) -> Option<Idle> {
         self.used_bytes = self.used_bytes.saturating_sub(room.size());
-        if self.count == PLACES {
-            self.free_oldest();
-        }
+        let over = (self.count == PLACES).then(|| self.remove(0));
         self.idle[self.count] = Idle { start, room };
         self.count += 1;
         self.idle_bytes += room.size();
+        over
     }
 
     /// That an allocation which was counted has not been made.
@@ -99,23 +105,14 @@ impl Kept {
     /// Gives everything back.
     pub(super) fn clear(&mut self) {
         while self.count > 0 {
-            self.free_oldest();
+            self.remove(0).free();
         }
         self.most_bytes = self.used_bytes;
     }
 
-    /// Gives back what would raise the peak.
-    fn fit(&mut self) {
-        while self.count > 0 && self.used_bytes + self.idle_bytes > self.most_bytes {
-            self.free_oldest();
-        }
-    }
-
-    fn free_oldest(&mut self) {
-        let Idle { start, room } = self.remove(0);
-        take_pages(start, room.size());
-        // SAFETY: it came from there with this room, and was freed.
-        unsafe { MiMalloc.dealloc(start, room) };
+    /// The oldest of those that would raise the peak.
+    pub(super) fn over_the_peak(&mut self) -> Option<Idle> {
+        (self.count > 0 && self.used_bytes + self.idle_bytes > self.most_bytes).then(|| self.remove(0))
     }
 
     fn remove(&mut self, at: usize) -> Idle {
@@ -141,6 +138,9 @@ mod tests {
     fn allocate(kept: &mut Kept, bytes: usize) -> (*mut u8, bool) {
         let room = layout(bytes);
         let found = kept.take(room);
+        while let Some(idle) = kept.over_the_peak() {
+            idle.free();
+        }
         // SAFETY: it has a size.
         (found.unwrap_or_else(|| unsafe { MiMalloc.alloc(room) }), found.is_some())
     }
@@ -149,12 +149,12 @@ mod tests {
     fn a_freed_allocation_serves_for_the_next_of_nearly_its_size() {
         let mut kept = Kept::new();
         let (start, _) = allocate(&mut kept, 100 * MB);
-        kept.give(start, layout(100 * MB));
+        assert!(kept.give(start, layout(100 * MB)).is_none());
         assert_eq!(allocate(&mut kept, 100 * MB - 5), (start, true));
-        kept.give(start, layout(100 * MB));
+        assert!(kept.give(start, layout(100 * MB)).is_none());
         let (other, was_kept) = allocate(&mut kept, 50 * MB);
         assert!(!was_kept);
-        kept.give(other, layout(50 * MB));
+        assert!(kept.give(other, layout(50 * MB)).is_none());
         kept.clear();
         assert_eq!((kept.count, kept.idle_bytes, kept.used_bytes), (0, 0, 0));
     }
@@ -167,7 +167,7 @@ mod tests {
             let random = (state >> 33) as usize;
             if random.is_multiple_of(2) && !used.is_empty() {
                 let (start, bytes) = used.swap_remove(random / 2 % used.len());
-                kept.give(start, layout(bytes));
+                assert!(kept.give(start, layout(bytes)).is_none(), "no more than {PLACES}");
             } else if used.len() < 40 {
                 let bytes = MB * (4 + random / 2 % 9);
                 used.push((allocate(&mut kept, bytes).0, bytes));
@@ -177,7 +177,7 @@ mod tests {
             assert_eq!(kept.used_bytes, in_use);
             assert!(in_use + kept.idle_bytes <= most && kept.count <= PLACES, "{in_use} + {}, {most}", kept.idle_bytes);
         }
-        used.into_iter().for_each(|(start, bytes)| kept.give(start, layout(bytes)));
+        used.into_iter().for_each(|(start, bytes)| assert!(kept.give(start, layout(bytes)).is_none()));
         kept.clear();
     }
 

@@ -49,10 +49,15 @@ pub fn kept_bytes() -> u64 {
 /// A large allocation, and whether it may hold what somebody wrote before.
 fn large(layout: Layout, new: impl Fn(Layout) -> *mut u8) -> (*mut u8, bool) {
     let room = kept::room(layout);
-    // A statement of its own: the lock is let go.
+    // Statements of their own: the lock is let go.
     let found = kept::kept().take(room);
     if let Some(start) = found {
         return (start, true);
+    }
+    loop {
+        let over = kept::kept().over_the_peak();
+        let Some(idle) = over else { break };
+        idle.free();
     }
     let mut start = new(room);
     if start.is_null() {
@@ -186,7 +191,10 @@ unsafe impl GlobalAlloc for Allocator {
             // SAFETY: the caller's promise, passed on.
             unsafe { MiMalloc.dealloc(pointer, layout) };
         } else {
-            kept::kept().give(pointer, kept::room(layout));
+            let over = kept::kept().give(pointer, kept::room(layout));
+            if let Some(idle) = over {
+                idle.free();
+            }
         }
     }
 }
