@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::{
     REGISTER_ROWS, SharedMut, Strided, int8,
-    pack::{Panel, SPAN, widen},
+    pack::{SPAN, widen},
     pairs, product,
     simd::{gelu, multiversion},
     tiled::Tiled,
@@ -214,16 +214,16 @@ impl Linear<'_> {
     fn panel(&self, columns: Range<usize>, x: &[f32], rows: Range<usize>, out: &SharedMut<'_>) {
         let (size, depth) = (self.size, self.size.inputs);
         let packed = match self.weight {
-            Weight::F32(weight) => size.pack(weight, &columns, |_, value| value.to_bits()),
-            Weight::Bf16(weight) => size.pack(weight, &columns, |_, value| widen(value).to_bits()),
-            Weight::F16(weight) => size.pack(weight, &columns, |_, value| value.to_f32().to_bits()),
+            Weight::F32(weight) => size.pack(weight, &columns, |_, value| value),
+            Weight::Bf16(weight) => size.pack(weight, &columns, |_, value| widen(value)),
+            Weight::F16(weight) => size.pack(weight, &columns, |_, value| value.to_f32()),
             Weight::F8 { codes, kind, scales: [scale] } => {
-                let numbers = kind.numbers().map(|number| (number * scale).to_bits());
+                let numbers = kind.numbers().map(|number| number * scale);
                 size.pack(codes, &columns, |_, code| numbers[usize::from(code)])
             }
             Weight::F8 { codes, kind, scales } => {
                 let numbers = kind.numbers();
-                size.pack(codes, &columns, |row, code| (numbers[usize::from(code)] * scales[row]).to_bits())
+                size.pack(codes, &columns, |row, code| numbers[usize::from(code)] * scales[row])
             }
             Weight::Blocks { bytes, kind, first, .. } => size.pack_blocks((bytes, kind, first), &columns),
         };
@@ -239,7 +239,7 @@ impl Linear<'_> {
     }
 
     /// Some output channels in pairs of bf16, where the product is one of such; codes of 8 bits are rounded to them.
-    fn packed_pairs(&self, columns: &Range<usize>) -> Option<Panel> {
+    fn packed_pairs(&self, columns: &Range<usize>) -> Option<Vec<pairs::PairLane>> {
         if !self.takes_pairs() {
             return None;
         }

@@ -1,10 +1,6 @@
 //! Weights in the order that products read: 64 rows side by side, widened or in pairs of bf16.
 
-use std::{
-    cell::Cell,
-    mem,
-    ops::{Deref, Range},
-};
+use std::ops::Range;
 
 use half::bf16;
 
@@ -21,59 +17,24 @@ pub(super) fn widen(value: bf16) -> f32 {
     f32::from_bits(u32::from(value.to_bits()) << 16)
 }
 
-/// 64 rows of a matrix side by side, number by number: the bits of f32, or pairs of bf16.
-type Lanes = [u32; REGISTER_ROWS];
+/// 64 rows of a matrix side by side, number by number.
+type Lanes<T> = [T; REGISTER_ROWS];
 
-/// A panel of so many bytes at most waits with its thread for the next: a small product is over before many threads have asked one
-/// allocator in turn. What a process plans for each thread holds it.
-const WAITING_BYTES: usize = 1 << 20;
-
-thread_local! {
-    static WAITING: Cell<Vec<Lanes>> = const { Cell::new(Vec::new()) };
-}
-
-/// Some rows of a matrix, as [rows / 64, depth, 64].
-pub(super) struct Panel(Vec<Lanes>);
-
-impl Panel {
-    /// Room for `width` rows of `depth` numbers; missing rows are zero, the others of any value.
-    fn new(width: usize, depth: usize) -> Self {
-        let count = width.div_ceil(REGISTER_ROWS) * depth;
-        let mut lanes = WAITING.take();
-        if lanes.capacity() < count {
-            lanes = Vec::with_capacity(count);
-        }
-        lanes.resize(count, [0; REGISTER_ROWS]);
-        if !width.is_multiple_of(REGISTER_ROWS) {
-            lanes[count - depth..].fill([0; REGISTER_ROWS]);
-        }
-        Self(lanes)
-    }
-}
-
-impl Deref for Panel {
-    type Target = [Lanes];
-
-    fn deref(&self) -> &[Lanes] {
-        &self.0
-    }
-}
-
-impl Drop for Panel {
-    fn drop(&mut self) {
-        let lanes = mem::take(&mut self.0);
-        if lanes.capacity() * size_of::<Lanes>() <= WAITING_BYTES {
-            // A thread that ends keeps nothing.
-            let _ = WAITING.try_with(|waiting| waiting.set(lanes));
-        }
-    }
+/// Room for `width` rows of `depth` numbers, as [width / 64, depth, 64]; missing rows are zero.
+fn room<T: Copy + Default>(width: usize, depth: usize) -> Vec<Lanes<T>> {
+    vec![[T::default(); REGISTER_ROWS]; width.div_ceil(REGISTER_ROWS) * depth]
 }
 
 impl Size {
-    /// Some rows of a matrix; `convert` is given a row and a number in it.
-    pub(super) fn pack<T: Copy>(&self, matrix: &[T], rows: &Range<usize>, convert: impl Fn(usize, T) -> u32) -> Panel {
-        let mut packed = Panel::new(rows.len(), self.inputs);
-        for (index, target) in packed.0.chunks_mut(self.inputs).enumerate() {
+    /// Some rows of a matrix, as [rows / 64, depth, 64]; `convert` is given a row and a number in it.
+    pub(super) fn pack<T: Copy, U: Copy + Default>(
+        &self,
+        matrix: &[T],
+        rows: &Range<usize>,
+        convert: impl Fn(usize, T) -> U,
+    ) -> Vec<Lanes<U>> {
+        let mut packed = room(rows.len(), self.inputs);
+        for (index, target) in packed.chunks_mut(self.inputs).enumerate() {
             let first = rows.start + index * REGISTER_ROWS;
             let lanes = REGISTER_ROWS.min(rows.end - first);
             pack_lanes(&matrix[first * self.stride..], self.stride, lanes, target, |lane, value| {
@@ -84,21 +45,21 @@ impl Size {
     }
 
     /// Some rows of a matrix in blocks, in the same order.
-    pub(super) fn pack_blocks(&self, matrix: Blocks<'_>, rows: &Range<usize>) -> Panel {
-        let mut packed = Panel::new(rows.len(), self.inputs);
+    pub(super) fn pack_blocks(&self, matrix: Blocks<'_>, rows: &Range<usize>) -> Vec<Lanes<f32>> {
+        let mut packed = room(rows.len(), self.inputs);
         self.decode_spans(matrix, rows, |group, at, numbers, count, lanes| {
-            let target = &mut packed.0[group * self.inputs + at..][..count];
-            pack_lanes(numbers, SPAN, lanes, target, |_, number| number.to_bits());
+            let target = &mut packed[group * self.inputs + at..][..count];
+            pack_lanes(numbers, SPAN, lanes, target, |_, number| number);
         });
         packed
     }
 
     /// The same in pairs of bf16.
-    pub(super) fn pack_blocks_in_pairs(&self, matrix: Blocks<'_>, rows: &Range<usize>) -> Panel {
+    pub(super) fn pack_blocks_in_pairs(&self, matrix: Blocks<'_>, rows: &Range<usize>) -> Vec<pairs::PairLane> {
         let depth = self.inputs / 2;
-        let mut packed = Panel::new(rows.len(), depth);
+        let mut packed = room(rows.len(), depth);
         self.decode_spans(matrix, rows, |group, at, numbers, count, lanes| {
-            let target = &mut packed.0[group * depth + at / 2..][..count / 2];
+            let target = &mut packed[group * depth + at / 2..][..count / 2];
             let pair = |_, [low, high]: [f32; 2]| pairs::pair(bf16::from_f32(low), bf16::from_f32(high));
             pack_lanes(numbers.as_chunks::<2>().0, SPAN / 2, lanes, target, pair);
         });
@@ -135,12 +96,12 @@ impl Size {
 type Blocks<'a> = (&'a [u8], BlockType, usize);
 
 /// The first rows of a matrix, `stride` apart, side by side.
-fn pack_lanes<T: Copy>(
+fn pack_lanes<T: Copy, U: Copy>(
     matrix: &[T],
     stride: usize,
     lanes: usize,
-    target: &mut [Lanes],
-    convert: impl Fn(usize, T) -> u32,
+    target: &mut [Lanes<U>],
+    convert: impl Fn(usize, T) -> U,
 ) {
     for (block, target) in target.chunks_mut(PACK_DEPTH).enumerate() {
         for lane in 0..lanes {
