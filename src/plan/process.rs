@@ -15,7 +15,7 @@ const OWN_ON_A_CARD: u64 = 30_000_000;
 /// What the allocator takes beyond what its stages need: this much, and this share of the need, whose buffers come and go in many sizes;
 /// of large allocations it keeps none that would raise the peak. Measured on two threads, from 64 to 2048 px, with all memory and within
 /// little.
-const ALLOCATOR: (u64, [u64; 2]) = (1_500_000, [2, 13]);
+const ALLOCATOR: (u64, [u64; 2]) = (1_000_000, [2, 13]);
 /// The most that it takes so.
 const ALLOCATOR_MOST: u64 = 28_000_000;
 
