@@ -1,6 +1,6 @@
 //! The processor: how many threads serve.
 
-use std::thread;
+use std::{sync::OnceLock, thread};
 
 /// The most threads that are started: as many as `--threads` takes.
 pub const MOST_THREADS: usize = 1024;
@@ -10,6 +10,13 @@ pub const MOST_THREADS: usize = 1024;
 pub fn usual_threads() -> usize {
     let logical = thread::available_parallelism().map_or(1, |n| n.get());
     cores().unwrap_or(logical).clamp(1, logical.min(MOST_THREADS))
+}
+
+/// Of so many threads, those that are in the midst of their work at once, and hold what they compute in: where there are more of them than
+/// logical processors, twice as many as these. Measured with 8 and 32 threads on two.
+pub fn threads_at_once(threads: usize) -> usize {
+    static LOGICAL: OnceLock<usize> = OnceLock::new();
+    threads.min(2 * LOGICAL.get_or_init(|| thread::available_parallelism().map_or(1, |n| n.get())))
 }
 
 /// The cores that this process may use.

@@ -100,11 +100,17 @@ impl Ledger {
 
     /// A buffer of `elements` numbers of `width` bytes, until the guard is dropped.
     pub fn hold(&self, elements: usize, width: usize) -> Held {
-        let (elements, bytes) = (elements as u64, elements as u64 * width as u64);
+        let elements = elements as u64;
+        let mut counts = self.counts();
+        counts.largest_buffer = counts.largest_buffer.max(elements);
+        drop(counts);
+        self.hold_bytes(elements * width as u64)
+    }
+
+    fn hold_bytes(&self, bytes: u64) -> Held {
         let mut counts = self.counts();
         counts.now += bytes;
         counts.peak = counts.peak.max(counts.now);
-        counts.largest_buffer = counts.largest_buffer.max(elements);
         drop(counts);
         Held { bytes, ledger: self.clone() }
     }
@@ -255,11 +261,7 @@ impl Held {
 impl Clone for Held {
     /// As many bytes again.
     fn clone(&self) -> Self {
-        let mut counts = self.ledger.counts();
-        counts.now += self.bytes;
-        counts.peak = counts.peak.max(counts.now);
-        drop(counts);
-        Self { bytes: self.bytes, ledger: self.ledger.clone() }
+        self.ledger.hold_bytes(self.bytes)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
 
 /// What the process itself takes before any weight is read (configs, tokenizers, the program's own data), and what each thread that
 /// computes keeps for itself (its part of the allocator, its panels of products). Measured with 2, 8 and 32 threads.
-const OWN: [u64; 2] = [4_000_000, 1_000_000];
+const OWN: [u64; 2] = [5_500_000, 300_000];
 /// The same where the system lays all memory in pages of 2 MiB, however little of them is used.
 const OWN_IN_HUGE_PAGES: [u64; 2] = [30_000_000, 8_000_000];
 /// What the process takes of a card's memory beside its stages.

@@ -14,6 +14,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+import fit
 from scenes import Scene, render_with_sun
 
 PX = 256              # side of a picture as the finder sees it
@@ -23,8 +24,13 @@ BATCH = 12
 SCENES = range(3000, 4200)
 
 
+def scaled(bytes):
+    """From 0 to 255 to -1 to 1."""
+    return bytes.float() / 127.5 - 1
+
+
 def to_tensor(pictures):
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return scaled(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
 
 
 def shrink(x, side):
@@ -91,7 +97,7 @@ def tiled(spots, r):
     for y in range(n):
         for x in range(n):
             picture, (u, v), horizon = spots[pick if same else r.integers(len(spots))]
-            image[:, y * side:(y + 1) * side, x * side:(x + 1) * side] = shrink(picture[None].float() / 127.5 - 1, side)[0]
+            image[:, y * side:(y + 1) * side, x * side:(x + 1) * side] = shrink(scaled(picture[None]), side)[0]
             suns.append(((x + u) * cells, (y + v) * cells))
             tile = slice(int(x * cells), int((x + 1) * cells))
             lines[:, tile] = torch.maximum(lines[:, tile], bump((y + horizon) * cells)[:, None])
@@ -159,37 +165,27 @@ def train(folder, steps):
     with Pool(2) as pool:
         spots = pool.map(spot, SCENES, chunksize=20)
     finder = Finder()
-    opt = torch.optim.AdamW(finder.parameters(), lr=3e-3, weight_decay=.01)
-    for step in range(steps):
-        for g in opt.param_groups:
-            g["lr"] = 3e-3 * min(1, (step + 1) / 50) * (1.02 - step / steps)
+
+    def loss():
         image, heat, counts = (torch.stack(t) for t in zip(*(example(spots, r) for _ in range(BATCH))))
-        loss = loss_of(finder(image), heat, counts)
-        opt.zero_grad()
-        loss.backward()
-        opt.step()
-        if step % 100 == 99:
-            print(f"step {step + 1} loss {loss.item():.3f}", flush=True)
-    finder.eval()
-    torch.save(finder.state_dict(), Path(folder, "finder.pt"))
-    return finder
+        return loss_of(finder(image), heat, counts)
+
+    return fit.fit(finder, loss, Path(folder, "finder.pt"), steps, rate=3e-3, warmup=50, every=100)
 
 
 def load(folder):
-    finder = Finder().eval()
-    finder.load_state_dict(torch.load(Path(folder, "finder.pt")))
-    return finder
+    return fit.load(Finder(), Path(folder, "finder.pt"))
 
 
 def report(finder):
     """How many of unseen scenes, whole, bent and tiled, are counted right."""
     r = np.random.default_rng(5)
     for px in (512, 1024):
-        seen = [finder.find(spot(s, px)[0][None].float() / 127.5 - 1)[0] for s in range(120 if px == 512 else 48)]
+        seen = [finder.find(scaled(spot(s, px)[0][None]))[0] for s in range(120 if px == 512 else 48)]
         print(f"{len(seen)} unseen scenes of {px} px: exactly one sun {np.mean([len(s) == 1 for s, _ in seen]):.3f}, one horizon {np.mean([h == 1 for _, h in seen]):.3f}")
     with Pool(2) as pool:
         spots = pool.map(spot, range(4200, 4300))
-    lumpy = [finder.find(worn(bent(p.float() / 127.5 - 1, r), r)[None])[0] for p, _, _ in spots]
+    lumpy = [finder.find(worn(bent(scaled(p), r), r)[None])[0] for p, _, _ in spots]
     print(f"{len(lumpy)} unseen scenes bent and worn: exactly one sun {np.mean([len(s) == 1 for s, _ in lumpy]):.3f}")
     drawn = [tiled(spots, r) for _ in range(240)]
     for n in (1, 2, 3, 4):

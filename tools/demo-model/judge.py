@@ -13,6 +13,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+import fit
 from data import FIRST_SEED, shards
 from finder import shrink, to_tensor
 from scenes import KINDS, TIMES, Scene, render
@@ -45,10 +46,8 @@ def train(folder, steps):
         big = pool.starmap(render, [(Scene.of(s), 1024, 1024) for s in range(2000, 2060)])
     big_scenes = [Scene.of(s) for s in range(2000, 2060)]
     judge = Judge()
-    opt = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=.01)
-    for step in range(steps):
-        for g in opt.param_groups:
-            g["lr"] = 2e-3 * min(1, (step + 1) / 40) * (1.02 - step / steps)
+
+    def loss():
         x, kinds, times, weight = [], [], [], []
         for _ in range(32):                          # whole pictures and native patches of small and large scenes
             k, i = int(r.integers(len(parts))), int(r.integers(1000))
@@ -68,21 +67,13 @@ def train(folder, steps):
             weight.append(1.0 if whole else .4)      # a patch of sky does not tell the kind
         k, t, _ = judge(torch.stack(x))
         w = torch.tensor(weight)
-        loss = (w * (F.cross_entropy(k, torch.tensor(kinds), reduction="none") + F.cross_entropy(t, torch.tensor(times), reduction="none"))).mean()
-        opt.zero_grad()
-        loss.backward()
-        opt.step()
-        if step % 50 == 49:
-            print(f"step {step + 1} loss {loss.item():.3f}", flush=True)
-    judge.eval()
-    torch.save(judge.state_dict(), Path(folder, "judge.pt"))
-    return judge
+        return (w * (F.cross_entropy(k, torch.tensor(kinds), reduction="none") + F.cross_entropy(t, torch.tensor(times), reduction="none"))).mean()
+
+    return fit.fit(judge, loss, Path(folder, "judge.pt"), steps, rate=2e-3, warmup=40, every=50)
 
 
 def load(folder):
-    judge = Judge().eval()
-    judge.load_state_dict(torch.load(Path(folder, "judge.pt")))
-    return judge
+    return fit.load(Judge(), Path(folder, "judge.pt"))
 
 
 @torch.no_grad()

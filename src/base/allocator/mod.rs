@@ -15,7 +15,7 @@ use std::{
 use mimalloc::MiMalloc;
 
 /// Allocations of so many bytes and more are kept when they are freed ([`kept`]). Of smaller ones mimalloc keeps pages for each size: with
-/// 1 MiB here, a decode in narrow bands that needs 76 MB took 118.
+/// 1 MiB here, a decode in narrow bands that was planned at 82 MB took 118.
 const LARGE: usize = 1 << 16;
 /// Allocations of so many bytes and more lie in huge pages where the system has them: attention over 4608 tokens is 6 to 10% faster.
 /// Smaller ones do not: pages of 2 MiB that are touched here and there took 30 to 45 MB that nobody used.

@@ -79,7 +79,8 @@ pub fn available_bytes() -> Option<u64> {
     system::available_bytes().map(|bytes| bytes.saturating_add(kept_bytes()))
 }
 
-/// What limits of this process itself (`ulimit -v`, `ulimit -d`) leave, where it has any, and what the allocator keeps. Files that it maps count against the first.
+/// What limits of this process itself (`ulimit -v`, `ulimit -d`) leave, where it has any, and what the allocator keeps. Files that it
+/// maps count against the first.
 pub fn process_bytes() -> Option<u64> {
     system::process_bytes().map(|bytes| bytes.saturating_add(kept_bytes()))
 }

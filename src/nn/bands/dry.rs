@@ -7,6 +7,7 @@ use std::cell::RefCell;
 
 use super::{Band, Before, Fifo, Kernels, Layer, Moments, Reach, Taps, cpu, work};
 use crate::{
+    base::processor::threads_at_once,
     error::Result,
     nn::{Held, Ledger},
     weights::Expected,
@@ -51,6 +52,7 @@ impl Taps for Filter {
 /// The CPU's kernels, which only count: they compute in f32.
 pub(crate) struct Dry {
     ledger: Ledger,
+    /// That compute at once.
     threads: usize,
     asked: RefCell<Vec<Expected>>,
 }
@@ -58,7 +60,7 @@ pub(crate) struct Dry {
 impl Dry {
     /// Counts into `ledger`.
     pub fn new(ledger: Ledger) -> Self {
-        Self { ledger, threads: rayon::current_num_threads(), asked: RefCell::default() }
+        Self { ledger, threads: threads_at_once(rayon::current_num_threads()), asked: RefCell::default() }
     }
 
     /// Names and shapes of the tensors that were asked for.
